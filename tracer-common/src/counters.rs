@@ -1,0 +1,44 @@
+//! Numbered counters kept by the BPF programs. Numbers are never reused.
+
+/// What one slot of the counter map counts. Losses keep `entries = spans + folded + lost + open` true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Counter {
+    /// Entries seen on threads that have ended, and on threads that got no stack.
+    Entries = 0,
+    /// Records submitted by threads that have ended.
+    Spans = 1,
+    /// Calls folded into their caller by the recursion map, on threads that have ended.
+    Folded = 2,
+    /// A record found no room in the ring buffer.
+    LostRingFull = 3,
+    /// A call was nested deeper than [`crate::limits::MAX_DEPTH`].
+    LostStackFull = 4,
+    /// More threads than [`crate::limits::MAX_THREADS`] made traced calls.
+    LostThreadTableFull = 5,
+    /// A return for which no call was open. Not a loss: the call began before the probes were live, was folded, or
+    /// the thread switched stacks.
+    ReturnsWithoutEntry = 6,
+}
+
+impl Counter {
+    /// Slots of the counter map.
+    pub const COUNT: u32 = 7;
+
+    /// Every counter, in the order of its number.
+    pub const ALL: [Self; Self::COUNT as usize] = [
+        Self::Entries,
+        Self::Spans,
+        Self::Folded,
+        Self::LostRingFull,
+        Self::LostStackFull,
+        Self::LostThreadTableFull,
+        Self::ReturnsWithoutEntry,
+    ];
+
+    /// Whether the counter counts calls whose span is lost.
+    #[must_use]
+    pub const fn is_loss(self) -> bool {
+        matches!(self, Self::LostRingFull | Self::LostStackFull | Self::LostThreadTableFull)
+    }
+}

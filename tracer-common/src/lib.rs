@@ -1,0 +1,10 @@
+//! What the BPF programs and user space must agree on: records, cookies, limits, counters and numbered loss reasons.
+//!
+//! Every type is `#[repr(C)]` without implicit padding, without `bool` and without `usize`; sizes are asserted at
+//! compile time, so that a layout change cannot go unnoticed on one side of the kernel boundary.
+#![no_std]
+
+pub mod cookie;
+pub mod counters;
+pub mod limits;
+pub mod records;

@@ -1,0 +1,20 @@
+//! Bounds of everything that the kernel side keeps.
+
+/// Open calls kept for one thread. A call nested deeper is counted as [`crate::counters::Counter::LostStackFull`].
+/// A power of two: the programs mask indices with `MAX_DEPTH - 1`.
+pub const MAX_DEPTH: usize = 64;
+
+/// Threads with an open or finished traced call at one time.
+pub const MAX_THREADS: u32 = 8192;
+
+/// Processes that one tracer can watch at one time (the cookie has eight bits for the slot).
+pub const MAX_PROCESSES: u32 = 256;
+
+/// Functions that one tracer can tell apart (the cookie has 24 bits for the number).
+pub const MAX_FUNCTIONS: u32 = 1 << 24;
+
+/// Arguments captured for one call.
+pub const MAX_ARGUMENTS: usize = 4;
+
+/// Bytes of the ring buffer unless told otherwise: 27,000 records, 4 MiB. User space maps it twice.
+pub const RING_BYTES: u32 = 4 << 20;

@@ -1,0 +1,175 @@
+//! What travels through the ring buffer, and what the programs keep for each thread.
+
+use crate::limits::{MAX_ARGUMENTS, MAX_DEPTH};
+
+/// First field of every record; tells how to read the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct RecordHeader {
+    /// One of [`RecordKind`].
+    pub kind: u32,
+    /// Bytes of the whole record, header included.
+    pub size: u32,
+}
+
+/// Kinds of records. Numbers are never reused; user space must accept unknown ones as errors, not panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum RecordKind {
+    /// A [`CallRecord`].
+    Call = 1,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum RecordEnding {
+    /// Its return was seen: `end_ns` and `return_value` are exact.
+    Returned = 1,
+    /// It was left without a return (exception, longjmp): `end_ns` is when that was noticed, an upper bound.
+    Unwound = 2,
+    /// Its thread or process ended, or executed another program, while it was open: `end_ns` is when.
+    ThreadEnded = 3,
+}
+
+/// One finished call, 152 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct CallRecord {
+    /// Kind [`RecordKind::Call`].
+    pub header: RecordHeader,
+    /// Process (thread group) as the initial pid namespace numbers it.
+    pub process: u32,
+    /// Thread, likewise.
+    pub thread: u32,
+    /// Number of the function, from the cookie.
+    pub function: u32,
+    /// One of [`RecordEnding`].
+    pub ending: u32,
+    /// Open calls below this one on its thread: 0 for a root.
+    pub depth: u32,
+    /// Arguments that could be read, a bit each.
+    pub arguments_read: u32,
+    /// When the programs first saw this thread (monotonic ns); tells reused thread ids apart.
+    pub incarnation: u64,
+    /// Counts the records of this thread incarnation from 1, lost ones included: a gap is a loss.
+    pub sequence: u64,
+    /// Number of the call on this thread incarnation, from 1.
+    pub call: u64,
+    /// Call that this one is nested in, 0 for a root.
+    pub parent_call: u64,
+    /// Outermost call of the tree; equal to `call` for a root.
+    pub root_call: u64,
+    /// Monotonic ns at entry.
+    pub start_ns: u64,
+    /// Monotonic ns at the end; see [`RecordEnding`].
+    pub end_ns: u64,
+    /// Address of the return address: the identity of the frame.
+    pub stack_pointer: u64,
+    /// Address of the object, 0 if there is none.
+    pub object: u64,
+    /// `rax` at the return; 0 unless the ending is `Returned`.
+    pub return_value: u64,
+    /// Matching calls inside this one that became no span of their own.
+    pub folded_calls: u64,
+    /// Captured arguments, in the order of the symbol map.
+    pub arguments: [u64; MAX_ARGUMENTS],
+}
+
+impl CallRecord {
+    /// Bytes of a call record.
+    pub const SIZE: usize = size_of::<Self>();
+}
+
+/// One open call on a thread's stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Frame {
+    /// Address of the return address: the identity of the frame.
+    pub stack_pointer: u64,
+    /// Number of the function.
+    pub function: u32,
+    /// 1 if matching calls inside become spans of their own.
+    pub nests: u32,
+    /// Monotonic ns at entry.
+    pub start_ns: u64,
+    /// Number of the call on this thread incarnation.
+    pub call: u64,
+    /// Matching calls folded into this one so far.
+    pub folded_calls: u64,
+    /// Frame identity of the outermost folded call that is still open inside this one, 0 if none.
+    pub folded_below: u64,
+    /// Address of the object, 0 if there is none.
+    pub object: u64,
+    /// Captured arguments.
+    pub arguments: [u64; MAX_ARGUMENTS],
+    /// Arguments that could be read, a bit each.
+    pub arguments_read: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// What is kept for one thread: the value of the thread map.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ThreadStack {
+    /// When the programs first saw this thread, monotonic ns.
+    pub incarnation: u64,
+    /// Records made so far, lost ones included.
+    pub sequence: u64,
+    /// Entries seen so far; also the number of the newest call.
+    pub entries: u64,
+    /// Records submitted.
+    pub spans: u64,
+    /// Calls folded.
+    pub folded: u64,
+    /// Open calls.
+    pub depth: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// The open calls, outermost first; only `depth` of them hold anything.
+    pub frames: [Frame; MAX_DEPTH],
+}
+
+/// What the programs know of one traced process: a slot of the process map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ProcessSlot {
+    /// Process id in the initial pid namespace, 0 for a free slot.
+    pub process: u32,
+    /// 1 while new calls are accepted; 0 before all probes are live and while they are taken away.
+    pub accepts_entries: u32,
+}
+
+/// Which arguments of a function are captured: a slot of the capture map, by function number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct CaptureSpec {
+    /// Arguments in use, at most [`MAX_ARGUMENTS`].
+    pub count: u32,
+    /// Position of each among the integer arguments, from 0; 6 and above are on the stack.
+    pub positions: [u32; MAX_ARGUMENTS],
+}
+
+const _: () = {
+    assert!(size_of::<CallRecord>() == 152);
+    assert!(size_of::<Frame>() == 96);
+    assert!(size_of::<ThreadStack>() == 48 + 96 * MAX_DEPTH);
+    assert!(size_of::<ProcessSlot>() == 8);
+    assert!(size_of::<CaptureSpec>() == 20);
+    assert!(MAX_DEPTH.is_power_of_two());
+};
+
+#[cfg(feature = "user")]
+mod plain_data {
+    use super::{CallRecord, CaptureSpec, ProcessSlot, ThreadStack};
+
+    // SAFETY: `#[repr(C)]`, only integers, no padding (sizes asserted above): every bit pattern is a value.
+    unsafe impl aya::Pod for CallRecord {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ThreadStack {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ProcessSlot {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for CaptureSpec {}
+}

@@ -1,0 +1,3 @@
+//! bpf.
+#![no_std]
+#![no_main]

@@ -1,0 +1,3 @@
+//! The rooms of ml-tracer; ARCHITECTURE.md is their map.
+
+pub mod model;

@@ -1,0 +1,2 @@
+//! ml-tracer.
+fn main() {}

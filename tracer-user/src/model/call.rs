@@ -1,0 +1,90 @@
+//! What comes out of the kernel: bytes, then events.
+
+use tracer_common::counters::Counter;
+use tracer_common::limits::MAX_ARGUMENTS;
+
+use super::span::Ending;
+use super::units::{FunctionId, MonotonicNs, RemoteAddress, ThreadId};
+
+/// The bytes of one record, as the ring buffer or a tape held them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawRecord<'bytes>(pub &'bytes [u8]);
+
+/// A decoded record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A call has ended.
+    Call(Call),
+}
+
+/// One finished call. See `tracer_common::records::CallRecord` for the meaning of each field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Process id in the initial pid namespace.
+    pub process: u32,
+    /// The thread.
+    pub thread: ThreadId,
+    /// The function.
+    pub function: FunctionId,
+    /// How it ended: `Returned` or `Unwound`, or `StillOpen` for a call read from the stacks at detach.
+    pub ending: Ending,
+    /// Whether its thread ended, or executed another program, while the call was open.
+    pub thread_ended: bool,
+    /// Open calls below it on its thread.
+    pub depth: u32,
+    /// When the programs first saw the thread.
+    pub incarnation: MonotonicNs,
+    /// Counts the records of the thread from 1.
+    pub sequence: u64,
+    /// Number of the call on its thread.
+    pub call: u64,
+    /// Call that it is nested in.
+    pub parent_call: Option<u64>,
+    /// Outermost call of the tree.
+    pub root_call: u64,
+    /// Entry.
+    pub start: MonotonicNs,
+    /// End; an upper bound unless `Returned`.
+    pub end: MonotonicNs,
+    /// Identity of the frame.
+    pub stack_pointer: RemoteAddress,
+    /// The object, if it has one.
+    pub object: Option<RemoteAddress>,
+    /// Returned bits, if it returned.
+    pub return_value: Option<u64>,
+    /// Matching calls inside that became no span of their own.
+    pub folded_calls: u64,
+    /// Captured arguments; `None` where reading failed or nothing was asked for.
+    pub arguments: [Option<u64>; MAX_ARGUMENTS],
+}
+
+/// Totals read from the kernel side once all probes are gone. `entries = spans + folded + lost + open`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LossCounts {
+    /// Calls seen to begin.
+    pub entries: u64,
+    /// Calls whose record was submitted.
+    pub spans: u64,
+    /// Calls folded into their caller.
+    pub folded: u64,
+    /// Calls still open.
+    pub open: u64,
+    /// Lost calls by reason, only reasons that occurred.
+    pub lost: Vec<(Counter, u64)>,
+    /// Returns for which no call was open; no loss.
+    pub returns_without_entry: u64,
+}
+
+impl LossCounts {
+    /// Lost calls of all reasons.
+    #[must_use]
+    pub fn lost_total(&self) -> u64 {
+        self.lost.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Whether the books balance.
+    #[must_use]
+    pub fn balances(&self) -> bool {
+        self.entries == self.spans + self.folded + self.lost_total() + self.open
+    }
+}

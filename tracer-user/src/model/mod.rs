@@ -1,0 +1,26 @@
+//! The nouns that travel between the rooms: plain data, no input or output, no unsafe code.
+
+mod call;
+mod capability;
+mod function;
+mod plan;
+mod span;
+mod symbol_map;
+mod target;
+mod units;
+
+pub use call::{Call, Event, LossCounts, RawRecord};
+pub use capability::KernelFeatures;
+pub use function::{
+    EntrySite, FunctionName, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason, Skipped, UnwindProof,
+};
+pub use plan::{FunctionDescription, ModuleFile, PlanChange, PlannedFunction, ProbePlan, ProbeRequest};
+pub use span::{AttributeValue, Ending, Loss, Parent, Span, SpanId, StreamTotals, TraceId};
+pub use symbol_map::{
+    ArgumentRule, ArgumentType, Children, Comparison, Container, ErrorRule, FunctionRule, Language, Origin, Recurse,
+    SymbolMap,
+};
+pub use target::{Mapping, Module, Target, TargetChange};
+pub use units::{
+    ClockAnchor, FileOffset, FunctionId, MonotonicNs, ProcessId, RemoteAddress, ThreadId, VirtualAddress, WallClockNs,
+};

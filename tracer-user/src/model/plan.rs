@@ -1,0 +1,105 @@
+//! What is asked for, what will be probed, and what a probed function is called.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::function::{ResolvedFunction, Skipped};
+use super::symbol_map::{ArgumentRule, ErrorRule, Language};
+use super::units::{FileOffset, FunctionId, ProcessId};
+
+/// A file in one process that probes go into.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ModuleFile {
+    /// Process that has mapped it.
+    pub process: ProcessId,
+    /// Path as the process sees it.
+    pub path: PathBuf,
+    /// Path through which the tracer opens the very same file.
+    pub access_path: PathBuf,
+}
+
+/// What an engine asks for: one function of one file, and what a call of it means.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProbeRequest {
+    /// File that holds the function.
+    pub module: ModuleFile,
+    /// The function.
+    pub function: ResolvedFunction,
+    /// Span name, `{Class}.{method}`.
+    pub span_name: String,
+    /// Library of the map that matched.
+    pub library: String,
+    /// Whether matching calls inside become spans of their own.
+    pub nests: bool,
+    /// Captured arguments.
+    pub attributes: Vec<ArgumentRule>,
+    /// When the returned value means an error.
+    pub error: Option<ErrorRule>,
+}
+
+/// What will be probed, and what will not and why.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProbePlan {
+    /// The functions, in the order of their numbers.
+    pub functions: Vec<PlannedFunction>,
+    /// Candidates that are not probed.
+    pub skipped: Vec<Skipped>,
+}
+
+/// One function of a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedFunction {
+    /// Its number.
+    pub id: FunctionId,
+    /// What was asked for.
+    pub request: ProbeRequest,
+}
+
+/// What to add to a running tracer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlanChange {
+    /// Functions to probe in addition.
+    pub added: ProbePlan,
+}
+
+/// What a function is called and how its calls are read: shared by all its spans.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FunctionDescription {
+    /// Its number.
+    pub id: FunctionId,
+    /// Span name, `{Class}.{method}`.
+    pub span_name: Arc<str>,
+    /// Demangled path, for `code.function.name`.
+    pub path: Arc<str>,
+    /// File that holds it, as the process names it, for `ml.module`.
+    pub module: Arc<str>,
+    /// Offset of the entry probe in that file.
+    pub entry_offset: FileOffset,
+    /// Library of the map that matched, for `ml.library`.
+    pub library: Arc<str>,
+    /// Language of the function, for `ml.language`.
+    pub language: Language,
+    /// Captured arguments.
+    pub attributes: Vec<ArgumentRule>,
+    /// When the returned value means an error.
+    pub error: Option<ErrorRule>,
+}
+
+impl PlannedFunction {
+    /// The description that travels with the function's spans.
+    #[must_use]
+    pub fn description(&self) -> FunctionDescription {
+        let request = &self.request;
+        FunctionDescription {
+            id: self.id,
+            span_name: request.span_name.as_str().into(),
+            path: request.function.name.path.as_str().into(),
+            module: request.module.path.to_string_lossy().into(),
+            entry_offset: request.function.entry.offset,
+            library: request.library.as_str().into(),
+            language: request.function.name.language,
+            attributes: request.attributes.clone(),
+            error: request.error,
+        }
+    }
+}

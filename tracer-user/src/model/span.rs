@@ -1,0 +1,161 @@
+//! A span and what is known of its ends; what sinks receive.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::FunctionDescription;
+use super::units::{ProcessId, ThreadId, WallClockNs};
+
+/// W3C trace id, never all zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TraceId(pub [u8; 16]);
+
+/// W3C span id, never all zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SpanId(pub [u8; 8]);
+
+/// What a span is nested in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parent {
+    /// Nothing: it begins a trace.
+    Root,
+    /// This span.
+    Span(SpanId),
+}
+
+/// How a call ended, as far as it was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// Its return was seen.
+    Returned,
+    /// It was left without a return: exception, longjmp, end of the thread. The end is an upper bound.
+    Unwound,
+    /// Its record was lost; it is known only because its children name it. Start and end are not observed.
+    Lost,
+    /// It had not ended when the tracer let go. The end is when the tracer looked.
+    StillOpen,
+}
+
+/// One traced call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Span {
+    /// Trace that it belongs to.
+    pub trace_id: TraceId,
+    /// Its own id.
+    pub span_id: SpanId,
+    /// What it is nested in.
+    pub parent: Parent,
+    /// Depth in its tree, 0 for a root.
+    pub depth: u32,
+    /// The function; `None` for a `Lost` span, whose function is not known.
+    pub function: Option<Arc<FunctionDescription>>,
+    /// Process.
+    pub process: ProcessId,
+    /// Thread.
+    pub thread: ThreadId,
+    /// Name of the thread when it was first seen, if it could be read.
+    pub thread_name: Option<Arc<str>>,
+    /// Start.
+    pub start: WallClockNs,
+    /// End, never before the start.
+    pub end: WallClockNs,
+    /// How it ended, and with that how far start and end were observed.
+    pub ending: Ending,
+    /// Whether the thread or process ended while the call was open.
+    pub thread_ended: bool,
+    /// Matching calls inside that became no span of their own.
+    pub folded_calls: u64,
+    /// Whether the call failed: left by an exception, or the returned value means an error.
+    pub error: Option<Arc<str>>,
+    /// Attributes of this call alone (captured arguments), in the order of the map.
+    pub attributes: Vec<(Arc<str>, AttributeValue)>,
+}
+
+/// Value of an attribute.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AttributeValue {
+    /// Whole number.
+    Integer(i64),
+    /// True or false.
+    Boolean(bool),
+    /// Text.
+    Text(Arc<str>),
+}
+
+/// Records of one thread that never arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Process.
+    pub process: ProcessId,
+    /// Thread.
+    pub thread: ThreadId,
+    /// Calls whose record is missing.
+    pub calls: u64,
+}
+
+/// What the assembler has seen by the end of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamTotals {
+    /// Spans handed to the sinks, `StillOpen` and `Lost` ones not counted.
+    pub spans: u64,
+    /// Spans of calls that were still open.
+    pub open: u64,
+    /// Calls known to be missing from gaps in the thread sequences.
+    pub missing: u64,
+    /// Stand-ins made for lost parents.
+    pub stand_ins: u64,
+    /// Records that could not be decoded.
+    pub undecodable: u64,
+}
+
+impl Span {
+    /// Span name: `{Class}.{method}`, or `(lost)`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.function.as_ref().map_or("(lost)", |function| &function.span_name)
+    }
+
+    /// Duration in nanoseconds; an upper bound unless the call returned.
+    #[must_use]
+    pub fn duration_ns(&self) -> u64 {
+        self.end.0.saturating_sub(self.start.0)
+    }
+}
+
+impl Ending {
+    /// The value of the `ml.ending` attribute.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Returned => "returned",
+            Self::Unwound => "unwound",
+            Self::Lost => "lost",
+            Self::StillOpen => "still_open",
+        }
+    }
+
+    /// Whether the end of the span is the end of the call, not an upper bound.
+    #[must_use]
+    pub fn end_is_observed(self) -> bool {
+        self == Self::Returned
+    }
+}
+
+fn write_hexadecimal(bytes: &[u8], formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hexadecimal(&self.0, formatter)
+    }
+}
+
+impl fmt::Display for SpanId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hexadecimal(&self.0, formatter)
+    }
+}

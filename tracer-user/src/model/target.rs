@@ -1,0 +1,73 @@
+//! A process to trace: who it is and what it has mapped.
+
+use std::path::PathBuf;
+
+use super::units::{FileOffset, ProcessId, RemoteAddress};
+
+/// A process as it was when it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The process.
+    pub process: ProcessId,
+    /// Its number in the initial pid namespace, as BPF programs see it; equals `process.pid` unless the tracer
+    /// itself runs in a pid namespace.
+    pub kernel_pid: u32,
+    /// Command line, for display and the `process.*` attributes.
+    pub command_line: Vec<String>,
+    /// Executable as the process names it, e.g. `/usr/bin/python3.11`.
+    pub executable: PathBuf,
+    /// Files mapped with execute permission, each once, the executable first.
+    pub modules: Vec<Module>,
+    /// Mode of the seccomp filter: 0 none, 1 strict, 2 filter (`Seccomp:` in /proc/PID/status).
+    pub seccomp_mode: u32,
+    /// Container id from the control group, if there is one.
+    pub container_id: Option<String>,
+}
+
+/// A file that a process has mapped to run code from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// Path as the process sees it.
+    pub path: PathBuf,
+    /// Path through which the tracer opens the very same file (/proc/PID/map_files or /proc/PID/root).
+    pub access_path: PathBuf,
+    /// Device number of the file, as /proc/PID/maps states it (major, minor).
+    pub device: (i32, i32),
+    /// Inode of the file.
+    pub inode: u64,
+    /// The executable ranges.
+    pub mappings: Vec<Mapping>,
+}
+
+/// One executable range of a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// First address.
+    pub start: RemoteAddress,
+    /// Address after the last.
+    pub end: RemoteAddress,
+    /// Offset in the file of the first byte.
+    pub offset: FileOffset,
+}
+
+/// What changed about the watched processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetChange {
+    /// A process has mapped files that it had not mapped before.
+    Mapped {
+        /// The process, looked at again.
+        target: Target,
+        /// The new modules.
+        modules: Vec<Module>,
+    },
+    /// A process is gone.
+    Gone(ProcessId),
+}
+
+impl Module {
+    /// File name without directories, for matching the maps' `module` glob.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+}
