@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     counters::Counter,
-    limits::{MAX_PROCESSES, MAX_THREADS, RING_BYTES},
+    limits::{MAX_FUNCTIONS, MAX_PROCESSES, MAX_THREADS, RING_BYTES},
     records::{CaptureSpec, ProcessSlot, ThreadStack},
 };
 
@@ -27,9 +27,9 @@ pub static EMPTY_STACK: Array<ThreadStack> = Array::with_max_entries(1, 0);
 #[map]
 pub static PROCESSES: Array<ProcessSlot> = Array::with_max_entries(MAX_PROCESSES, 0);
 
-/// Which arguments to capture, by function number. User space sets the size when it loads the programs.
+/// Which arguments to capture, by function number.
 #[map]
-pub static CAPTURES: Array<CaptureSpec> = Array::with_max_entries(1, 0);
+pub static CAPTURES: Array<CaptureSpec> = Array::with_max_entries(MAX_FUNCTIONS, 0);
 
 /// What is counted outside a thread's own stack, by [`Counter`].
 #[map]

@@ -84,7 +84,12 @@ pub fn end_left_frames(stack: *mut ThreadStack, stack_pointer: u64, inclusive: b
         if !is_left(stack, stack_pointer, inclusive) {
             return;
         }
-        end_frames_below(stack, if inclusive { stack_pointer } else { stack_pointer - 1 }, RecordEnding::Unwound as u32, now);
+        end_frames_below(
+            stack,
+            if inclusive { stack_pointer } else { stack_pointer - 1 },
+            RecordEnding::Unwound as u32,
+            now,
+        );
     }
 }
 
@@ -107,7 +112,8 @@ unsafe fn is_left(stack: *mut ThreadStack, stack_pointer: u64, inclusive: bool) 
 /// walks the loop once.
 #[inline(never)]
 pub fn end_frames_below(stack: *mut ThreadStack, last: u64, ending: u32, now: u64) {
-    let ending = if ending == RecordEnding::ThreadEnded as u32 { RecordEnding::ThreadEnded } else { RecordEnding::Unwound };
+    let ending =
+        if ending == RecordEnding::ThreadEnded as u32 { RecordEnding::ThreadEnded } else { RecordEnding::Unwound };
     for _ in 0..MAX_DEPTH {
         // SAFETY: as in `end_innermost`.
         unsafe {

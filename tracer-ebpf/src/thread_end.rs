@@ -5,10 +5,7 @@ use aya_ebpf::{
     macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
-use tracer_common::{
-    counters::Counter,
-    records::RecordEnding,
-};
+use tracer_common::{counters::Counter, records::RecordEnding};
 
 use crate::{
     maps::{THREADS, count},
