@@ -1,3 +1,4 @@
 //! The rooms of ml-tracer; ARCHITECTURE.md is their map.
 
 pub mod model;
+pub mod symbol_map;
