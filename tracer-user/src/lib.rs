@@ -2,3 +2,4 @@
 
 pub mod model;
 pub mod symbol;
+pub mod symbol_map;
