@@ -5,4 +5,6 @@ pub mod decode;
 pub mod model;
 pub mod plan;
 pub mod ring;
+pub mod symbol;
+pub mod symbol_map;
 pub mod target;

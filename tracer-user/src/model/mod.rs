@@ -12,7 +12,8 @@ mod units;
 pub use call::{Call, Event, LossCounts, LossOfReason, RawRecord};
 pub use capability::KernelFeatures;
 pub use function::{
-    EntrySite, FunctionName, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason, Skipped, UnwindProof,
+    EntrySite, FunctionName, ObjectLocation, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason, Skipped,
+    UnwindProof,
 };
 pub use plan::{FunctionDescription, ModuleFile, PlanChange, PlannedFunction, ProbePlan, ProbeRequest};
 pub use span::{AttributeValue, Ending, Loss, Parent, Span, SpanId, StreamTotals, TraceId};
