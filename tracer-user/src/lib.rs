@@ -1,3 +1,5 @@
 //! The rooms of ml-tracer; ARCHITECTURE.md is their map.
 
+pub mod assemble;
+pub mod export;
 pub mod model;
