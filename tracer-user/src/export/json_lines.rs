@@ -17,6 +17,9 @@ use crate::model::{FunctionDescription, FunctionId, Loss, ProcessId, Span};
 const NAME: &str = "jsonl";
 /// A line is ended at this size, bytes.
 const LINE_BYTES: usize = 64 << 10;
+/// Processes described at one time: four times what a tracer can watch (`tracer_common::limits::MAX_PROCESSES`),
+/// because the end of a process is not announced.
+const MAX_DESCRIBED: usize = 4 * tracer_common::limits::MAX_PROCESSES as usize;
 /// `SPAN_KIND_INTERNAL` of opentelemetry-proto 1.x.
 const KIND_INTERNAL: &str = "1";
 /// `STATUS_CODE_ERROR` of opentelemetry-proto 1.x.
@@ -104,7 +107,13 @@ impl Sink for JsonLines {
         let head = line_head(resource);
         match self.lines.iter_mut().find(|line| line.process == resource.process) {
             Some(line) => line.head = head,
-            None => self.lines.push(Line { process: resource.process, head, text: Vec::new(), spans: 0 }),
+            None => {
+                if self.lines.len() >= MAX_DESCRIBED {
+                    self.end_lines(0);
+                    self.lines.remove(0);
+                }
+                self.lines.push(Line { process: resource.process, head, text: Vec::new(), spans: 0 });
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 mod attributes;
 mod background_writer;
 mod chrome_trace;
+mod console;
 mod destination;
 mod error;
 mod json;
