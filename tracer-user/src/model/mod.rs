@@ -16,7 +16,7 @@ pub use function::{
     UnwindProof,
 };
 pub use plan::{FunctionDescription, ModuleFile, PlanChange, PlannedFunction, ProbePlan, ProbeRequest};
-pub use span::{AttributeValue, Ending, Loss, Parent, Span, SpanId, StreamTotals, TraceId};
+pub use span::{AttributeValue, CallError, Ending, Loss, Parent, Span, SpanId, StreamTotals, TraceId};
 pub use symbol_map::{
     ArgumentRule, ArgumentType, Children, Comparison, Container, ErrorRule, FunctionRule, Language, Origin, Recurse,
     SymbolMap,
