@@ -6,6 +6,7 @@
 
 mod bpf_toolchain;
 mod build_ebpf;
+mod check;
 mod provision;
 mod source_hash;
 mod workspace;
@@ -30,12 +31,15 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Hold the workspace against the house rules, `cargo fmt` and `cargo clippy`.
+    Check,
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::BuildEbpf { check: false } => build_ebpf::write(),
         Command::BuildEbpf { check: true } => build_ebpf::check(),
+        Command::Check => check::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
