@@ -9,6 +9,7 @@ mod build_ebpf;
 mod check;
 mod provision;
 mod source_hash;
+mod test;
 mod workspace;
 
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Command {
     },
     /// Hold the workspace against the house rules, `cargo fmt` and `cargo clippy`.
     Check,
+    /// Run every check and test; prepares the machine first.
+    Test,
 }
 
 fn main() -> ExitCode {
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf { check: false } => build_ebpf::write(),
         Command::BuildEbpf { check: true } => build_ebpf::check(),
         Command::Check => check::run(),
+        Command::Test => test::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -25,8 +25,13 @@ const BANS: &[Ban] = &[
     },
     Ban {
         patterns: &[&["unsafe"]],
-        inside: &["tracer-user", "xtask", "tests/support", "tests/suites"],
-        except: &["tracer-user/src/attach", "tracer-user/src/ring", "tracer-user/src/memory/live_process"],
+        inside: &["tracer-user", "xtask", "tests"],
+        except: &[
+            "tests/targets",
+            "tracer-user/src/attach",
+            "tracer-user/src/ring",
+            "tracer-user/src/memory/live_process",
+        ],
         sentence: "`unsafe` is for attach, ring and memory/live_process",
     },
     Ban {

@@ -55,8 +55,9 @@ const STRANGERS: &[(&str, &[&str])] = &[
     ("view", &["tui", "html_report"]),
 ];
 
-/// The two ends that only [`WIRING`] may bring together.
-const FRONT: [&str; 6] = ["target", "symbol", "engine", "plan", "attach", "ring"];
+/// The two ends that only [`WIRING`] may bring together: where probes go, and where spans go. What lies between (ring,
+/// decode) belongs to neither.
+const FRONT: [&str; 5] = ["target", "symbol", "engine", "plan", "attach"];
 const BACK: [&str; 3] = ["assemble", "export", "view"];
 const WIRING: &str = "tracer-user/src/session/wiring.rs";
 
