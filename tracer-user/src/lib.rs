@@ -3,4 +3,6 @@
 pub mod attach;
 pub mod decode;
 pub mod model;
+pub mod plan;
 pub mod ring;
+pub mod target;

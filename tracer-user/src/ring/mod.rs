@@ -4,4 +4,4 @@ mod kernel;
 mod tape;
 
 pub use kernel::KernelRing;
-pub use tape::{TapeEnd, TapeError, TapeHeader, TapeItem, TapeProcess, TapeReader, TapeWriter};
+pub use tape::{TapeEnd, TapeError, TapeHeader, TapeItem, TapeReader, TapeWriter};

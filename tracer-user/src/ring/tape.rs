@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Call, ClockAnchor, FunctionDescription, LossCounts, RawRecord};
+use crate::model::{Call, ClockAnchor, FunctionDescription, LossCounts, RawRecord, Target};
 
 const MAGIC: &str = "ml-tracer-tape 1\n";
 const RECORD: u8 = 1;
@@ -25,21 +25,8 @@ pub struct TapeHeader {
     pub seed: u64,
     /// Maps the record's clock to wall-clock time.
     pub anchor: ClockAnchor,
-    /// The traced processes.
-    pub processes: Vec<TapeProcess>,
-}
-
-/// One traced process of a tape.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TapeProcess {
-    /// Process id in the records.
-    pub kernel_pid: u32,
-    /// Process id as the tracer saw it.
-    pub pid: u32,
-    /// Start time in clock ticks since boot.
-    pub start_time: u64,
-    /// Executable as the process names it.
-    pub executable: String,
+    /// The traced processes, without their modules.
+    pub targets: Vec<Target>,
 }
 
 /// What is known when recording ends.
@@ -84,6 +71,9 @@ pub enum TapeError {
         /// Whole items before the cut.
         items: u64,
     },
+    /// The last item is missing.
+    #[error("the tape has no end: the recording was interrupted")]
+    NoEnd,
     /// An item that cannot be understood.
     #[error("item {item} of the tape cannot be understood: {problem}")]
     Damaged {
@@ -233,7 +223,7 @@ mod tests {
         let header = TapeHeader {
             seed: 7,
             anchor: ClockAnchor { monotonic: MonotonicNs(1), wall_clock: WallClockNs(2) },
-            processes: vec![TapeProcess { kernel_pid: 3, pid: 3, start_time: 4, executable: "/bin/x".into() }],
+            targets: Vec::new(),
         };
         let mut bytes = Vec::new();
         let mut writer = TapeWriter::new(&mut bytes, &header).expect("memory can be written");
