@@ -6,8 +6,10 @@
 
 mod bpf_toolchain;
 mod build_ebpf;
+mod check;
 mod provision;
 mod source_hash;
+mod test;
 mod workspace;
 
 use std::process::ExitCode;
@@ -30,12 +32,18 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Hold the workspace against the house rules, `cargo fmt` and `cargo clippy`.
+    Check,
+    /// Run every check and test; prepares the machine first.
+    Test,
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::BuildEbpf { check: false } => build_ebpf::write(),
         Command::BuildEbpf { check: true } => build_ebpf::check(),
+        Command::Check => check::run(),
+        Command::Test => test::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

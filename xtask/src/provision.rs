@@ -63,8 +63,19 @@ pub fn system_packages(why: &str, packages: &[&str]) -> Result<()> {
     )
 }
 
-/// A Python environment under `target/venv/<name>` that holds the packages of a requirements file, and nothing is
-/// done when it is there already. Gives the folder; its interpreter is `bin/python`.
+/// Makes sure that programs are on the path, whoever put them there; a missing one is installed from its Debian
+/// package. Pairs of program and package.
+///
+/// # Errors
+/// As [`system_packages`].
+pub fn programs(why: &str, programs: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> =
+        programs.iter().filter(|(program, _)| !is_on_path(program)).map(|(_, package)| *package).collect();
+    if missing.is_empty() { Ok(()) } else { system_packages(why, &missing) }
+}
+
+/// A Python environment under `target/venv/<name>` that holds the packages of a requirements file; made again only
+/// when the file has changed. Gives the folder; its interpreter is `bin/python`.
 ///
 /// # Errors
 /// When the environment cannot be made or `pip` fails.

@@ -15,6 +15,7 @@ pub const OBJECT: &str = "tracer-user/ebpf/tracer.o";
 pub const STAMP: &str = "tracer-user/ebpf/tracer.o.stamp";
 /// The crates that the object is built from.
 pub const CRATES: [&str; 2] = ["tracer-common", "tracer-ebpf"];
+const ROOT: &str = "tracer-ebpf";
 /// Compiler flags that shape the object; part of its hash.
 pub const FLAGS: [&str; 3] = [r#"--cfg=bpf_target_arch="x86_64""#, "-Cdebuginfo=2", "-Clink-arg=--btf"];
 
@@ -96,6 +97,8 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<(
 /// and of `Cargo.toml` and `Cargo.lock` only what concerns the dependencies of `tracer-ebpf`, so that other
 /// dependencies come and go without a rebuild.
 ///
+/// The version of the workspace is left out: the object is built as version 0.0.0 always.
+///
 /// # Errors
 /// When a file cannot be read.
 pub fn source_hash(root: &Path) -> io::Result<String> {
@@ -110,14 +113,20 @@ pub fn source_hash(root: &Path) -> io::Result<String> {
     }
     add("flags", &FLAGS.join(" "));
     let lock = fs::read_to_string(root.join("Cargo.lock"))?;
-    let packages = locked_packages(&lock);
+    let direct: Vec<String> = parse_lock(&lock)
+        .into_iter()
+        .filter(|package| package.name == ROOT)
+        .flat_map(|package| package.dependencies)
+        .collect();
     let manifest = fs::read_to_string(root.join("Cargo.toml"))?;
     for line in manifest.lines() {
+        // The edition, and the features of what the programs themselves depend on.
         let key = line.split([' ', '=']).next().unwrap_or_default();
-        if key == "edition" || packages.iter().any(|package| package.name == key) {
+        if key == "edition" || direct.iter().any(|name| name == key) {
             add("Cargo.toml", line);
         }
     }
+    let packages = locked_packages(&lock);
     for package in packages {
         add("Cargo.lock", &format!("{} {} {}", package.name, package.version, package.checksum));
     }
@@ -140,7 +149,7 @@ pub struct LockedPackage {
 #[must_use]
 pub fn locked_packages(lock: &str) -> Vec<LockedPackage> {
     let all = parse_lock(lock);
-    let mut wanted: Vec<&str> = vec!["tracer-ebpf"];
+    let mut wanted: Vec<&str> = vec![ROOT];
     let mut found: Vec<LockedPackage> = Vec::new();
     while let Some(dependency) = wanted.pop() {
         // "name" or, where two versions are locked, "name version".
@@ -183,4 +192,119 @@ fn parse_lock(lock: &str) -> Vec<LockedPackage> {
 
 fn hexadecimal(digest: Sha256) -> String {
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCK: &str = r#"version = 4
+
+[[package]]
+name = "aya-ebpf"
+version = "0.2.1"
+source = "registry+https://example.org"
+checksum = "aa"
+dependencies = [
+ "macros 1.0.0",
+]
+
+[[package]]
+name = "macros"
+version = "1.0.0"
+checksum = "bb"
+
+[[package]]
+name = "macros"
+version = "2.0.0"
+checksum = "cc"
+
+[[package]]
+name = "tracer-common"
+version = "0.1.0"
+dependencies = [
+ "aya",
+]
+
+[[package]]
+name = "aya"
+version = "0.14.0"
+checksum = "dd"
+
+[[package]]
+name = "tracer-ebpf"
+version = "0.1.0"
+dependencies = [
+ "aya-ebpf",
+ "tracer-common",
+]
+"#;
+
+    /// A workspace with both crates; the closure may change it before it is hashed.
+    fn hash_of(change: impl FnOnce(&Path)) -> String {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let root = folder.path();
+        for member in CRATES {
+            fs::create_dir_all(root.join(member).join("src/inner")).expect("a new folder");
+            fs::write(root.join(member).join("Cargo.toml"), "[package]").expect("a new file");
+            fs::write(root.join(member).join("src/inner/a.rs"), "//! A.").expect("a new file");
+        }
+        fs::write(root.join("Cargo.lock"), LOCK).expect("a new file");
+        fs::write(root.join("Cargo.toml"), "version = \"1\"\naya = \"1\"\naya-ebpf = \"1\"\n").expect("a new file");
+        change(root);
+        source_hash(root).expect("a readable workspace")
+    }
+
+    fn replace(root: &Path, file: &str, from: &str, to: &str) {
+        let text = fs::read_to_string(root.join(file)).expect("a readable file");
+        assert!(text.contains(from));
+        fs::write(root.join(file), text.replace(from, to)).expect("a writable file");
+    }
+
+    #[test]
+    fn only_the_dependencies_of_the_programs_are_locked() {
+        let found: Vec<String> =
+            locked_packages(LOCK).into_iter().map(|package| format!("{} {}", package.name, package.version)).collect();
+        assert_eq!(found, ["aya-ebpf 0.2.1", "macros 1.0.0"]);
+    }
+
+    #[test]
+    fn everything_that_shapes_the_object_changes_the_hash() {
+        let before = hash_of(|_| {});
+        assert_eq!(before, hash_of(|_| {}), "the folder does not matter");
+        for (file, from, to) in [
+            ("tracer-common/src/inner/a.rs", "A", "B"),
+            ("tracer-ebpf/Cargo.toml", "package", "other"),
+            ("Cargo.lock", "0.2.1", "0.2.2"),
+            ("Cargo.lock", "checksum = \"bb\"", "checksum = \"be\""),
+            ("Cargo.toml", "aya-ebpf = \"1\"", "aya-ebpf = \"2\""),
+        ] {
+            assert_ne!(before, hash_of(|root| replace(root, file, from, to)), "{file}: {from}");
+        }
+        let moved = |root: &Path| {
+            fs::rename(root.join("tracer-ebpf/src/inner/a.rs"), root.join("tracer-ebpf/src/inner/b.rs"))
+                .expect("a rename");
+        };
+        assert_ne!(before, hash_of(moved));
+    }
+
+    #[test]
+    fn what_does_not_shape_it_does_not() {
+        let before = hash_of(|_| {});
+        for (file, from, to) in [
+            ("Cargo.lock", "0.14.0", "0.15.0"),
+            ("Cargo.toml", "aya = \"1\"", "aya = \"2\""),
+            ("Cargo.toml", "version = \"1\"", "version = \"2\""),
+        ] {
+            assert_eq!(before, hash_of(|root| replace(root, file, from, to)), "{file}: {from}");
+        }
+    }
+
+    #[test]
+    fn a_stamp_is_read_as_it_was_written() {
+        let stamp =
+            Stamp { sources: "a1".into(), object: "b2".into(), rustc: "rustc 1 (x = y)".into(), linker: "l".into() };
+        assert_eq!(Stamp::parse(&stamp.to_text()), Some(stamp));
+        assert_eq!(Stamp::parse("sources = a\nobject = b\n"), None);
+    }
 }
