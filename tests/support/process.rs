@@ -130,7 +130,8 @@ impl Running {
         self.close_input();
         let status = {
             let child = &mut self.child;
-            poll("the end of the process", || Ok(child.try_wait()?)).map_err(|error| error.context(self.name.clone()))?
+            poll("the end of the process", || Ok(child.try_wait()?))
+                .map_err(|error| error.context(self.name.clone()))?
         };
         self.finished = true;
         // A forked descendant may still hold the pipes: it is part of the group, and the test is over.

@@ -273,7 +273,9 @@ fn misbehave(mut stream: std::net::TcpStream, misbehaviour: Misbehaviour, stoppi
         match stream.read(&mut buffer) {
             Ok(0) => return,
             Ok(_) => {}
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => continue,
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+                continue;
+            }
             Err(_) => return,
         }
         let answered = match misbehaviour {

@@ -203,7 +203,8 @@ impl Tree {
     #[must_use]
     pub fn folded_in(&self, class: &str) -> Self {
         let inside = self.name.split('.').next() == Some(class);
-        let children = if inside { Vec::new() } else { self.children.iter().map(|child| child.folded_in(class)).collect() };
+        let children =
+            if inside { Vec::new() } else { self.children.iter().map(|child| child.folded_in(class)).collect() };
         Self { name: self.name.clone(), children }
     }
 

@@ -66,9 +66,8 @@ impl Need {
         match self {
             Self::Program => {
                 let program = workspace::ml_tracer();
-                (!program.is_file()).then(|| {
-                    format!("{} is missing: run `cargo build --release` or set ML_TRACER", program.display())
-                })
+                (!program.is_file())
+                    .then(|| format!("{} is missing: run `cargo build --release` or set ML_TRACER", program.display()))
             }
             Self::Kernel => kernel_refusal(),
             Self::Models => environment_missing("models", "bin/python"),

@@ -49,7 +49,10 @@ const TARGETS: &[(&str, Recipe)] = &[
     ("cpp_dlopen", Files { compiler: "c++", files: &["cpp_dlopen/main.cpp"], flags: &["-ldl"] }),
     ("libplugin.so", Files { compiler: "c++", files: &["cpp_dlopen/plugin.cpp"], flags: &["-fPIC", "-shared"] }),
     ("libmodel.so", Files { compiler: "cc", files: &["c_library/model.c"], flags: &["-fPIC", "-shared"] }),
-    ("c_library", Files { compiler: "cc", files: &["c_library/main.c"], flags: &["-L.", "-lmodel", "-Wl,-rpath,$ORIGIN"] }),
+    (
+        "c_library",
+        Files { compiler: "cc", files: &["c_library/main.c"], flags: &["-L.", "-lmodel", "-Wl,-rpath,$ORIGIN"] },
+    ),
     ("rust_smartcore", Cargo { folder: "rust_smartcore", flags: "" }),
     ("rust_smartcore_v0", Cargo { folder: "rust_smartcore", flags: "-Csymbol-mangling-version=v0" }),
 ];
@@ -102,7 +105,8 @@ fn build_one(name: &str) -> Result<PathBuf> {
             command.arg(workspace::tests("targets").join(folder).join("Cargo.toml"));
             command.env("CARGO_TARGET_DIR", &built).env("RUSTFLAGS", flags);
             checked(command)?;
-            fs::copy(built.join("release/rust-smartcore"), &output).context("the built program is not where expected")?;
+            fs::copy(built.join("release/rust-smartcore"), &output)
+                .context("the built program is not where expected")?;
         }
     }
     Ok(output)

@@ -155,6 +155,12 @@ impl Tracer {
 }
 
 impl Attached {
+    /// A file of its folder.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Has it detach with SIGINT and reads what it has left.
     ///
     /// # Errors
