@@ -1,6 +1,7 @@
 //! What the suites share: programs to trace, the tracer at work on them, the spans it wrote, and OTLP receivers.
 
 pub mod collector;
+pub mod probes;
 pub mod process;
 pub mod receiver;
 pub mod spans;
