@@ -10,8 +10,8 @@ pub const MAX_THREADS: u32 = 8192;
 /// Processes that one tracer can watch at one time (the cookie has eight bits for the slot).
 pub const MAX_PROCESSES: u32 = 256;
 
-/// Functions that one tracer can tell apart (the cookie has 24 bits for the number).
-pub const MAX_FUNCTIONS: u32 = 1 << 24;
+/// Functions that one tracer can tell apart: slots of the capture map (the cookie would hold 2^24).
+pub const MAX_FUNCTIONS: u32 = 1 << 14;
 
 /// Arguments captured for one call.
 pub const MAX_ARGUMENTS: usize = 4;

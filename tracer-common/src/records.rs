@@ -123,6 +123,12 @@ pub struct ThreadStack {
     pub spans: u64,
     /// Calls folded.
     pub folded: u64,
+    /// Records that found no room in the ring buffer.
+    pub lost_ring_full: u64,
+    /// Calls nested deeper than [`MAX_DEPTH`].
+    pub lost_stack_full: u64,
+    /// Returns for which no call was open.
+    pub returns_without_entry: u64,
     /// Open calls.
     pub depth: u32,
     /// Always 0.
@@ -154,7 +160,7 @@ pub struct CaptureSpec {
 const _: () = {
     assert!(size_of::<CallRecord>() == 152);
     assert!(size_of::<Frame>() == 96);
-    assert!(size_of::<ThreadStack>() == 48 + 96 * MAX_DEPTH);
+    assert!(size_of::<ThreadStack>() == 72 + 96 * MAX_DEPTH);
     assert!(size_of::<ProcessSlot>() == 8);
     assert!(size_of::<CaptureSpec>() == 20);
     assert!(MAX_DEPTH.is_power_of_two());

@@ -1,3 +1,19 @@
-//! bpf.
+//! The BPF programs. Thin: read registers, keep the thread's stack of open calls, fill a record, submit. Names,
+//! libraries and policy stay in user space; what a program must know arrives by cookie and by map.
 #![no_std]
 #![no_main]
+
+mod floor;
+mod maps;
+mod native;
+mod stack;
+mod thread_end;
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

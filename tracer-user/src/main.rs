@@ -1,2 +1,7 @@
-//! ml-tracer.
-fn main() {}
+//! The command `ml-tracer`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tracer_user::cli::run()
+}

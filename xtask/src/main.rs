@@ -1,2 +1,55 @@
-//! Developer commands.
-fn main() {}
+//! Developer commands of ml-tracer: `cargo xtask <command>`.
+//!
+//! This crate never depends on `tracer-user`: that crate refuses to compile with a stale BPF object, and
+//! `cargo xtask build-ebpf` is what mends it.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "developer commands talk to a terminal")]
+
+mod bpf_toolchain;
+mod build_ebpf;
+mod check;
+mod provision;
+mod source_hash;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Developer commands of ml-tracer.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the BPF object `tracer-user/ebpf/tracer.o`; installs the toolchain that this needs.
+    BuildEbpf {
+        /// Rebuild and prove that the committed object belongs to the sources, without changing it.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Hold the workspace against the house rules, `cargo fmt` and `cargo clippy`.
+    Check,
+    /// Run every check and test; prepares the machine first.
+    Test,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::BuildEbpf { check: false } => build_ebpf::write(),
+        Command::BuildEbpf { check: true } => build_ebpf::check(),
+        Command::Check => check::run(),
+        Command::Test => test::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

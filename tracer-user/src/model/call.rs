@@ -1,5 +1,6 @@
 //! What comes out of the kernel: bytes, then events.
 
+use serde::{Deserialize, Serialize};
 use tracer_common::counters::Counter;
 use tracer_common::limits::MAX_ARGUMENTS;
 
@@ -18,7 +19,7 @@ pub enum Event {
 }
 
 /// One finished call. See `tracer_common::records::CallRecord` for the meaning of each field.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
     /// Process id in the initial pid namespace.
     pub process: u32,
@@ -59,7 +60,7 @@ pub struct Call {
 }
 
 /// Totals read from the kernel side once all probes are gone. `entries = spans + folded + lost + open`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LossCounts {
     /// Calls seen to begin.
     pub entries: u64,
@@ -69,17 +70,39 @@ pub struct LossCounts {
     pub folded: u64,
     /// Calls still open.
     pub open: u64,
-    /// Lost calls by reason, only reasons that occurred.
-    pub lost: Vec<(Counter, u64)>,
+    /// Lost calls by reason (the number of a `Counter`), only reasons that occurred.
+    pub lost: Vec<LossOfReason>,
     /// Returns for which no call was open; no loss.
     pub returns_without_entry: u64,
+}
+
+/// Calls lost for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossOfReason {
+    /// Number of the reason: a [`Counter`] for which `is_loss` holds.
+    pub reason: u32,
+    /// Lost calls.
+    pub calls: u64,
+}
+
+impl LossOfReason {
+    /// The reason in a few words, for people.
+    #[must_use]
+    pub fn sentence(&self) -> &'static str {
+        match Counter::ALL.get(self.reason as usize) {
+            Some(Counter::LostRingFull) => "the ring buffer was full: the tracer got too little processor time",
+            Some(Counter::LostStackFull) => "nested deeper than 64 traced calls",
+            Some(Counter::LostThreadTableFull) => "more than 8192 threads at once",
+            _ => "a reason that this version does not know",
+        }
+    }
 }
 
 impl LossCounts {
     /// Lost calls of all reasons.
     #[must_use]
     pub fn lost_total(&self) -> u64 {
-        self.lost.iter().map(|(_, count)| count).sum()
+        self.lost.iter().map(|loss| loss.calls).sum()
     }
 
     /// Whether the books balance.

@@ -71,6 +71,8 @@ pub enum ReturnMethod {
     Uretprobe {
         /// Why that is known.
         proof: UnwindProof,
+        /// The instructions that leave the function, for kernels whose trampoline is not safe to use.
+        sites: Vec<ReturnSite>,
     },
 }
 

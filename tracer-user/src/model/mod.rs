@@ -9,7 +9,7 @@ mod symbol_map;
 mod target;
 mod units;
 
-pub use call::{Call, Event, LossCounts, RawRecord};
+pub use call::{Call, Event, LossCounts, LossOfReason, RawRecord};
 pub use capability::KernelFeatures;
 pub use function::{
     EntrySite, FunctionName, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason, Skipped, UnwindProof,

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::function::{ResolvedFunction, Skipped};
 use super::symbol_map::{ArgumentRule, ErrorRule, Language};
 use super::units::{FileOffset, FunctionId, ProcessId};
@@ -63,7 +65,7 @@ pub struct PlanChange {
 }
 
 /// What a function is called and how its calls are read: shared by all its spans.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FunctionDescription {
     /// Its number.
     pub id: FunctionId,

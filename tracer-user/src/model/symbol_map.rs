@@ -84,7 +84,7 @@ pub struct FunctionRule {
 }
 
 /// One argument that becomes a span attribute.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArgumentRule {
     /// Attribute name.
     pub attribute: String,
@@ -111,7 +111,7 @@ pub enum ArgumentType {
 }
 
 /// A returned value that means an error: `return != 0`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorRule {
     /// How the two sides are compared.
     pub comparison: Comparison,
@@ -122,7 +122,7 @@ pub struct ErrorRule {
 }
 
 /// Comparison of a returned value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Comparison {
     /// `==`
     Equal,

@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::units::{FileOffset, ProcessId, RemoteAddress};
 
 /// A process as it was when it was looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// The process.
     pub process: ProcessId,
@@ -25,7 +27,7 @@ pub struct Target {
 }
 
 /// A file that a process has mapped to run code from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Module {
     /// Path as the process sees it.
     pub path: PathBuf,
@@ -40,7 +42,7 @@ pub struct Module {
 }
 
 /// One executable range of a module.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mapping {
     /// First address.
     pub start: RemoteAddress,

@@ -1,0 +1,211 @@
+//! Entry and exit of a native function.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::pt_regs,
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_probe_read_user,
+        generated::{bpf_get_attach_cookie, bpf_ktime_get_ns},
+    },
+    macros::{uprobe, uretprobe},
+    programs::{ProbeContext, RetProbeContext},
+};
+use aya_log_ebpf::debug;
+use tracer_common::{
+    cookie::{Cookie, ObjectLocation, jump_is_taken},
+    counters::Counter,
+    limits::{MAX_ARGUMENTS, MAX_DEPTH},
+    records::{Frame, RecordEnding, ThreadStack},
+};
+
+use crate::{
+    maps::{CAPTURES, PROCESSES, count, debug_log},
+    stack,
+};
+
+/// A traced function begins.
+#[uprobe]
+pub fn native_entry(context: ProbeContext) -> u32 {
+    // SAFETY: the helper takes the context pointer that the kernel handed to the program.
+    let cookie = Cookie(unsafe { bpf_get_attach_cookie(context.as_ptr()) });
+    let identity = bpf_get_current_pid_tgid();
+    let Some(slot) = PROCESSES.get(cookie.process_slot()) else { return 0 };
+    if slot.process != (identity >> 32) as u32 || slot.accepts_entries == 0 {
+        return 0;
+    }
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some(thread) = stack::of_current_thread(identity, now) else {
+        count(Counter::Entries, 1);
+        count(Counter::LostThreadTableFull, 1);
+        return 0;
+    };
+    enter(&context, cookie, thread, now);
+    0
+}
+
+#[inline(always)]
+fn enter(context: &ProbeContext, cookie: Cookie, thread: *mut ThreadStack, now: u64) {
+    let registers = context.regs;
+    // SAFETY: `registers` is the program's context, `thread` a checked map value used by this thread alone.
+    unsafe {
+        let stack_pointer = (*registers).rsp + cookie.stack_delta();
+        (*thread).entries += 1;
+        stack::end_left_frames(thread, stack_pointer, true, now);
+        let object = object_of(registers, cookie);
+        let depth = (*thread).depth;
+        if depth > 0 && folds_into_caller(thread, depth, stack_pointer, object) {
+            (*thread).folded += 1;
+            if debug_log() {
+                debug!(context, "folded function {} depth {}", cookie.function(), depth);
+            }
+            return;
+        }
+        if depth as usize >= MAX_DEPTH {
+            (*thread).lost_stack_full += 1;
+            return;
+        }
+        let frame = stack::frame(thread, depth);
+        (*frame).stack_pointer = stack_pointer;
+        (*frame).function = cookie.function();
+        (*frame).nests = u32::from(cookie.nests());
+        (*frame).start_ns = now;
+        (*frame).call = (*thread).entries;
+        (*frame).folded_calls = 0;
+        (*frame).folded_below = 0;
+        (*frame).object = object;
+        (*frame).arguments_read = 0;
+        if cookie.captures() {
+            capture(registers, cookie, frame);
+        }
+        (*thread).depth = depth + 1;
+        if debug_log() {
+            debug!(context, "entered function {} depth {} sp {:x}", cookie.function(), depth, stack_pointer);
+        }
+    }
+}
+
+/// Whether the recursion map makes this call part of the innermost open one; if so, counts it there.
+///
+/// # Safety
+/// `thread` must be a checked map value with `depth` > 0 open calls.
+#[inline(always)]
+unsafe fn folds_into_caller(thread: *mut ThreadStack, depth: u32, stack_pointer: u64, object: u64) -> bool {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let caller = stack::frame(thread, depth - 1);
+        let inside_folded = (*caller).folded_below != 0 && stack_pointer < (*caller).folded_below;
+        if !inside_folded {
+            (*caller).folded_below = 0;
+            let same_object = object != 0 && object == (*caller).object;
+            if (*caller).nests != 0 || same_object {
+                return false;
+            }
+            (*caller).folded_below = stack_pointer;
+        }
+        (*caller).folded_calls += 1;
+        true
+    }
+}
+
+#[inline(always)]
+fn object_of(registers: *mut pt_regs, cookie: Cookie) -> u64 {
+    // SAFETY: `registers` is the program's context.
+    unsafe {
+        match cookie.object() {
+            location if location == ObjectLocation::FirstArgument as u64 => (*registers).rdi,
+            location if location == ObjectLocation::SecondArgument as u64 => (*registers).rsi,
+            _ => 0,
+        }
+    }
+}
+
+#[inline(always)]
+fn capture(registers: *mut pt_regs, cookie: Cookie, frame: *mut Frame) {
+    let Some(spec) = CAPTURES.get(cookie.function()) else { return };
+    for index in 0..MAX_ARGUMENTS {
+        if index as u32 >= spec.count {
+            return;
+        }
+        // SAFETY: `registers` is the program's context, `frame` lies in a checked map value.
+        unsafe {
+            let value = match spec.positions[index] {
+                0 => (*registers).rdi,
+                1 => (*registers).rsi,
+                2 => (*registers).rdx,
+                3 => (*registers).rcx,
+                4 => (*registers).r8,
+                5 => (*registers).r9,
+                position => {
+                    // The seventh integer argument is above the return address (System V ABI, x86-64, 3.2.3).
+                    let address = (*frame).stack_pointer + 8 + (u64::from(position) - 6) * 8;
+                    match bpf_probe_read_user(address as *const u64) {
+                        Ok(value) => value,
+                        Err(_) => continue,
+                    }
+                }
+            };
+            (*frame).arguments[index] = value;
+            (*frame).arguments_read |= 1 << index;
+        }
+    }
+}
+
+/// A traced function is left at one of its own instructions.
+#[uprobe]
+pub fn native_exit(context: ProbeContext) -> u32 {
+    // SAFETY: the helper takes the context pointer that the kernel handed to the program.
+    let cookie = Cookie(unsafe { bpf_get_attach_cookie(context.as_ptr()) });
+    let registers = context.regs;
+    // SAFETY: `registers` is the program's context.
+    let (stack_pointer, flags, returned) = unsafe { ((*registers).rsp, (*registers).eflags, (*registers).rax) };
+    if cookie.is_conditional() && !jump_is_taken(cookie.condition(), flags) {
+        return 0;
+    }
+    leave(&context, cookie, stack_pointer, returned);
+    0
+}
+
+/// A traced function has returned through the kernel's trampoline.
+#[uretprobe]
+pub fn native_return(context: RetProbeContext) -> u32 {
+    // SAFETY: the helper takes the context pointer that the kernel handed to the program.
+    let cookie = Cookie(unsafe { bpf_get_attach_cookie(context.as_ptr()) });
+    let registers = context.regs;
+    // SAFETY: `registers` is the program's context. The return has popped the return address.
+    let (stack_pointer, returned) = unsafe { ((*registers).rsp - 8, (*registers).rax) };
+    leave(&context, cookie, stack_pointer, returned);
+    0
+}
+
+#[inline(always)]
+fn leave(context: &impl EbpfContext, cookie: Cookie, stack_pointer: u64, returned: u64) {
+    let identity = bpf_get_current_pid_tgid();
+    let Some(slot) = PROCESSES.get(cookie.process_slot()) else { return };
+    if slot.process != (identity >> 32) as u32 {
+        return;
+    }
+    let Some(thread) = crate::maps::THREADS.get_ptr_mut(identity) else {
+        count(Counter::ReturnsWithoutEntry, 1);
+        return;
+    };
+    // SAFETY: a helper without arguments; `thread` is a checked map value used by this thread alone.
+    unsafe {
+        let now = bpf_ktime_get_ns();
+        stack::end_left_frames(thread, stack_pointer, false, now);
+        let depth = (*thread).depth;
+        if depth == 0 {
+            (*thread).returns_without_entry += 1;
+            return;
+        }
+        let innermost = stack::frame(thread, depth - 1);
+        if (*innermost).stack_pointer == stack_pointer && (*innermost).function == cookie.function() {
+            if debug_log() {
+                debug!(context, "left function {} depth {}", cookie.function(), depth - 1);
+            }
+            stack::end_innermost(thread, RecordEnding::Returned, now, returned);
+        } else if (*innermost).folded_below == stack_pointer {
+            (*innermost).folded_below = 0;
+        }
+    }
+}

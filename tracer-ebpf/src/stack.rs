@@ -1,0 +1,127 @@
+//! The bounded stack of open calls of one thread, and the record of a call that has ended.
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use tracer_common::{
+    limits::MAX_DEPTH,
+    records::{CallRecord, Frame, RecordEnding, RecordHeader, RecordKind, ThreadStack},
+};
+
+use crate::maps::{EMPTY_STACK, RECORDS, THREADS};
+
+/// Submit without waking user space: it polls, and a wake-up would cost the target more than the record.
+const NO_WAKEUP: u64 = 1;
+
+/// The stack of the current thread, made if this is its first traced call. `None` if the table is full.
+#[inline(always)]
+pub fn of_current_thread(key: u64, now: u64) -> Option<*mut ThreadStack> {
+    if let Some(stack) = THREADS.get_ptr_mut(key) {
+        return Some(stack);
+    }
+    create(key, now)
+}
+
+#[inline(never)]
+fn create(key: u64, now: u64) -> Option<*mut ThreadStack> {
+    let empty = EMPTY_STACK.get(0)?;
+    THREADS.insert(key, empty, 0).ok()?;
+    let stack = THREADS.get_ptr_mut(key)?;
+    // SAFETY: checked for null by the verifier; only the current thread uses its own stack.
+    unsafe { (*stack).incarnation = now };
+    Some(stack)
+}
+
+/// The open call at an index; the index is masked, so that the verifier sees it in range.
+#[inline(always)]
+pub fn frame(stack: *mut ThreadStack, index: u32) -> *mut Frame {
+    // SAFETY: the mask keeps the element inside the array.
+    unsafe { (&raw mut (*stack).frames).cast::<Frame>().add(index as usize & (MAX_DEPTH - 1)) }
+}
+
+/// Ends the innermost open call: takes it off the stack and submits its record.
+#[inline(always)]
+pub fn end_innermost(stack: *mut ThreadStack, ending: RecordEnding, end_ns: u64, return_value: u64) {
+    // SAFETY: `stack` is a map value that the verifier has checked; `index` is masked by `frame`.
+    unsafe {
+        let index = (*stack).depth.wrapping_sub(1);
+        (*stack).depth = index;
+        (*stack).sequence += 1;
+        let ended = frame(stack, index);
+        let Some(mut entry) = RECORDS.reserve::<CallRecord>(0) else {
+            (*stack).lost_ring_full += 1;
+            return;
+        };
+        let record = entry.as_mut_ptr();
+        let identity = bpf_get_current_pid_tgid();
+        (*record).header = RecordHeader { kind: RecordKind::Call as u32, size: CallRecord::SIZE as u32 };
+        (*record).process = (identity >> 32) as u32;
+        (*record).thread = identity as u32;
+        (*record).function = (*ended).function;
+        (*record).ending = ending as u32;
+        (*record).depth = index;
+        (*record).arguments_read = (*ended).arguments_read;
+        (*record).incarnation = (*stack).incarnation;
+        (*record).sequence = (*stack).sequence;
+        (*record).call = (*ended).call;
+        (*record).parent_call = if index == 0 { 0 } else { (*frame(stack, index - 1)).call };
+        (*record).root_call = (*frame(stack, 0)).call;
+        (*record).start_ns = (*ended).start_ns;
+        (*record).end_ns = end_ns;
+        (*record).stack_pointer = (*ended).stack_pointer;
+        (*record).object = (*ended).object;
+        (*record).return_value = return_value;
+        (*record).folded_calls = (*ended).folded_calls;
+        (*record).arguments = (*ended).arguments;
+        (*stack).spans += 1;
+        entry.submit(NO_WAKEUP);
+    }
+}
+
+/// Ends every open call below `stack_pointer` (or at it, if `inclusive`): control has left their frames without a return.
+#[inline(always)]
+pub fn end_left_frames(stack: *mut ThreadStack, stack_pointer: u64, inclusive: bool, now: u64) {
+    // SAFETY: as in `end_innermost`.
+    unsafe {
+        if !is_left(stack, stack_pointer, inclusive) {
+            return;
+        }
+        end_frames_below(
+            stack,
+            if inclusive { stack_pointer } else { stack_pointer - 1 },
+            RecordEnding::Unwound as u32,
+            now,
+        );
+    }
+}
+
+/// # Safety
+/// `stack` must be a checked map value.
+#[inline(always)]
+unsafe fn is_left(stack: *mut ThreadStack, stack_pointer: u64, inclusive: bool) -> bool {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let depth = (*stack).depth;
+        if depth == 0 {
+            return false;
+        }
+        let innermost = (*frame(stack, depth - 1)).stack_pointer;
+        innermost < stack_pointer || (inclusive && innermost == stack_pointer)
+    }
+}
+
+/// Ends every open call whose frame is at or below `last`. Kept out of line: it seldom runs, and the verifier then
+/// walks the loop once.
+#[inline(never)]
+pub fn end_frames_below(stack: *mut ThreadStack, last: u64, ending: u32, now: u64) {
+    let ending =
+        if ending == RecordEnding::ThreadEnded as u32 { RecordEnding::ThreadEnded } else { RecordEnding::Unwound };
+    for _ in 0..MAX_DEPTH {
+        // SAFETY: as in `end_innermost`.
+        unsafe {
+            let depth = (*stack).depth;
+            if depth == 0 || (*frame(stack, depth - 1)).stack_pointer > last {
+                return;
+            }
+        }
+        end_innermost(stack, ending, now, 0);
+    }
+}

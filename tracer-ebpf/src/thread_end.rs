@@ -1,0 +1,48 @@
+//! The end of a thread or of its program: open calls are closed and its counts kept.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
+    macros::raw_tracepoint,
+    programs::RawTracePointContext,
+};
+use tracer_common::{counters::Counter, records::RecordEnding};
+
+use crate::{
+    maps::{THREADS, count},
+    stack,
+};
+
+/// A thread ends.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn thread_exit(_context: RawTracePointContext) -> i32 {
+    forget(bpf_get_current_pid_tgid());
+    0
+}
+
+/// A process executes another program. The thread that called `execve` takes over the number of the first thread; its
+/// own number arrives as the second argument (`TP_PROTO` in include/trace/events/sched.h, Linux 6.18).
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn program_exec(context: RawTracePointContext) -> i32 {
+    let former_thread: i32 = context.arg(1);
+    let process = bpf_get_current_pid_tgid() >> 32;
+    forget(process << 32 | u64::from(former_thread as u32));
+    0
+}
+
+#[inline(always)]
+fn forget(key: u64) {
+    let Some(thread) = THREADS.get_ptr_mut(key) else { return };
+    // SAFETY: a helper without arguments; `thread` is a checked map value, and its thread is running this program.
+    unsafe {
+        let now = bpf_ktime_get_ns();
+        stack::end_frames_below(thread, u64::MAX, RecordEnding::ThreadEnded as u32, now);
+        count(Counter::Entries, (*thread).entries);
+        count(Counter::Spans, (*thread).spans);
+        count(Counter::Folded, (*thread).folded);
+        count(Counter::LostRingFull, (*thread).lost_ring_full);
+        count(Counter::LostStackFull, (*thread).lost_stack_full);
+        count(Counter::ReturnsWithoutEntry, (*thread).returns_without_entry);
+    }
+    // The next thread with this number must not find these calls. Nothing can be done if the element is gone already.
+    let _ = THREADS.remove(key);
+}

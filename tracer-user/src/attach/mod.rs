@@ -1,0 +1,13 @@
+//! Takes a `ProbePlan` and makes it live probes; gives back the ring buffer, the totals and the calls still open.
+
+mod error;
+mod features;
+mod multi;
+mod placement;
+mod programs;
+mod totals;
+
+pub use error::AttachError;
+pub use features::{Capability, missing_capabilities, probe_features};
+pub use placement::{Placed, Refused};
+pub use programs::{LoadOptions, Programs};

@@ -1,0 +1,200 @@
+//! Places the probes of a plan, exits before entries, and keeps what could not be placed with its reason.
+
+use std::collections::HashSet;
+use std::io;
+use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use aya::programs::UProbe;
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
+use tracer_common::cookie::{Cookie, ExitSite};
+
+use super::error::AttachError;
+use super::multi::{MultiPrograms, Role, Site};
+use crate::model::{FunctionId, PlannedFunction, ReturnMethod};
+
+/// Probes that are live. Dropping them takes them away.
+#[derive(Default)]
+pub struct Placed {
+    entries: Vec<Link>,
+    exits: Vec<Link>,
+}
+
+enum Link {
+    Multi(#[expect(dead_code, reason = "closing the descriptor takes the probes away")] OwnedFd),
+    Single(#[expect(dead_code, reason = "dropping the link takes the probe away")] UProbeLink),
+}
+
+/// A function whose probes the kernel did not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The function.
+    pub function: FunctionId,
+    /// What the kernel said.
+    pub problem: String,
+}
+
+/// How probes are placed: in one link, or one by one.
+pub enum Placer<'programs> {
+    /// One link per file and role.
+    Multi(&'programs MultiPrograms),
+    /// One perf event per probe.
+    Single {
+        /// Runs at entries.
+        entry: &'programs mut UProbe,
+        /// Runs at exits.
+        exit: &'programs mut UProbe,
+        /// Runs in the return trampoline.
+        returned: &'programs mut UProbe,
+    },
+}
+
+struct Wanted {
+    function: FunctionId,
+    site: Site,
+}
+
+impl Placed {
+    /// Takes the entry probes away; exits go on being seen.
+    pub fn remove_entries(&mut self) {
+        self.entries.clear();
+    }
+
+    /// Adds the probes of another placement.
+    pub fn extend(&mut self, other: Self) {
+        self.entries.extend(other.entries);
+        self.exits.extend(other.exits);
+    }
+}
+
+impl Placer<'_> {
+    /// Places all probes of the functions of one file in one process: exits first, so that no call is seen to begin
+    /// whose end cannot be seen.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or the kernel refuses every probe.
+    pub fn place(
+        &mut self,
+        path: &Path,
+        process: u32,
+        slot: u8,
+        functions: &[&PlannedFunction],
+    ) -> Result<(Placed, Vec<Refused>), AttachError> {
+        let mut placed = Placed::default();
+        let mut refused = Vec::new();
+        let mut unusable = HashSet::new();
+        for role in [Role::Exit, Role::Return, Role::Entry] {
+            let wanted: Vec<Wanted> = functions
+                .iter()
+                .filter(|function| !unusable.contains(&function.id))
+                .flat_map(|function| sites(function, role, slot))
+                .collect();
+            let links = if role == Role::Entry { &mut placed.entries } else { &mut placed.exits };
+            let file = PlacedFile { path, process, role };
+            for (function, error) in self.place_sites(&file, &wanted, links) {
+                if is_about_privilege(&error) {
+                    return Err(AttachError::NotPermitted { what: format!("a uprobe in {}", path.display()) });
+                }
+                if unusable.insert(function) {
+                    refused.push(Refused { function, problem: error.to_string() });
+                }
+            }
+        }
+        if unusable.len() == functions.len() && !functions.is_empty() {
+            let problem = refused.first().map(|refused| refused.problem.clone()).unwrap_or_default();
+            return Err(AttachError::Place { path: PathBuf::from(path), source: io::Error::other(problem) });
+        }
+        Ok((placed, refused))
+    }
+
+    /// Places what the kernel takes; gives back the functions of the sites that it does not.
+    fn place_sites(
+        &mut self,
+        file: &PlacedFile<'_>,
+        wanted: &[Wanted],
+        links: &mut Vec<Link>,
+    ) -> Vec<(FunctionId, io::Error)> {
+        if wanted.is_empty() {
+            return Vec::new();
+        }
+        match self {
+            Self::Multi(programs) => {
+                let sites: Vec<Site> = wanted.iter().map(|wanted| wanted.site).collect();
+                match programs.link(file.role, file.path, file.process, &sites) {
+                    Ok(link) => {
+                        links.push(Link::Multi(link));
+                        Vec::new()
+                    }
+                    Err(error) if wanted.len() == 1 || is_about_privilege(&error) => vec![(wanted[0].function, error)],
+                    // One site that the kernel does not take refuses the whole link: halve until it is alone.
+                    Err(_) => {
+                        let (first, second) = wanted.split_at(wanted.len() / 2);
+                        let mut failures = self.place_sites(file, first, links);
+                        failures.extend(self.place_sites(file, second, links));
+                        failures
+                    }
+                }
+            }
+            Self::Single { entry, exit, returned } => {
+                let program = match file.role {
+                    Role::Entry => entry,
+                    Role::Exit => exit,
+                    Role::Return => returned,
+                };
+                let mut failures = Vec::new();
+                for wanted in wanted {
+                    match place_one(program, file, wanted.site) {
+                        Ok(link) => links.push(Link::Single(link)),
+                        Err(error) => failures.push((wanted.function, error)),
+                    }
+                }
+                failures
+            }
+        }
+    }
+}
+
+struct PlacedFile<'path> {
+    path: &'path Path,
+    process: u32,
+    role: Role,
+}
+
+fn place_one(program: &mut UProbe, file: &PlacedFile<'_>, site: Site) -> io::Result<UProbeLink> {
+    let scope = NonZeroU32::new(file.process).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
+    let point =
+        UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(site.offset), cookie: Some(site.cookie) };
+    let id = program.attach(point, file.path, scope).map_err(io::Error::other)?;
+    program.take_link(id).map_err(io::Error::other)
+}
+
+fn is_about_privilege(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES))
+}
+
+fn sites(function: &PlannedFunction, role: Role, slot: u8) -> Vec<Wanted> {
+    let id = function.id.0;
+    let resolved = &function.request.function;
+    let wanted =
+        |offset: u64, cookie: Cookie| Wanted { function: function.id, site: Site { offset, cookie: cookie.0 } };
+    match (role, &resolved.returns) {
+        (Role::Entry, _) => {
+            let entry = &resolved.entry;
+            let captures = !function.request.attributes.is_empty();
+            let cookie = Cookie::entry(id, slot, resolved.object, function.request.nests, captures, entry.stack_delta);
+            vec![wanted(entry.offset.0, cookie)]
+        }
+        (Role::Exit, ReturnMethod::ReturnSites { sites }) => sites
+            .iter()
+            .map(|site| {
+                let kind = site.condition.map_or(ExitSite::Instruction, ExitSite::ConditionalJump);
+                wanted(site.offset.0, Cookie::exit(id, slot, kind))
+            })
+            .collect(),
+        (Role::Return, ReturnMethod::Uretprobe { .. }) => {
+            vec![wanted(resolved.entry.offset.0, Cookie::exit(id, slot, ExitSite::Trampoline))]
+        }
+        (Role::Exit | Role::Return, _) => Vec::new(),
+    }
+}

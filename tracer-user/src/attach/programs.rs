@@ -1,0 +1,259 @@
+//! The BPF programs in the kernel: loaded once, given processes and plans, taken away when dropped.
+
+use aya::maps::{Array, MapData, RingBuf};
+use aya::programs::{ProgramError, RawTracePoint, UProbe};
+use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
+use tracer_common::limits::{MAX_PROCESSES, RING_BYTES};
+use tracer_common::records::{CaptureSpec, ProcessSlot};
+
+use super::error::AttachError;
+use super::features::probe_features;
+use super::multi::MultiPrograms;
+use super::placement::{Placed, Placer, Refused};
+use super::totals;
+use crate::model::{Call, KernelFeatures, LossCounts, ModuleFile, PlannedFunction, ProbePlan, ProcessId};
+
+/// The object that `cargo xtask build-ebpf` makes; the build refuses a stale one.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/tracer.o");
+
+/// How the programs are loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// Bytes of the ring buffer: a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// Log every decision of the programs through `tracing`.
+    pub debug_log: bool,
+    /// Place probes one by one even where the kernel takes many in one link.
+    pub single_probes: bool,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { ring_bytes: RING_BYTES, debug_log: false, single_probes: false }
+    }
+}
+
+/// The loaded programs. Dropping them takes every probe away.
+pub struct Programs {
+    placed: Placed,
+    multi: Option<MultiPrograms>,
+    features: KernelFeatures,
+    processes: Vec<(ProcessId, u32)>,
+    ebpf: Ebpf,
+    forward_log: Option<Box<dyn FnMut() + Send>>,
+}
+
+impl Programs {
+    /// Loads maps and programs; nothing fires yet.
+    ///
+    /// # Errors
+    /// Not permitted, or the kernel cannot run the programs.
+    pub fn load(options: LoadOptions) -> Result<Self, AttachError> {
+        let debug_log = u8::from(options.debug_log);
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("RECORDS", options.ring_bytes)
+            .override_global("DEBUG_LOG", &debug_log, true)
+            .verifier_log_level(VerifierLogLevel::DISABLE)
+            .load(OBJECT)
+            .map_err(|error| load_error(&error))?;
+        let multi = if options.single_probes { None } else { MultiPrograms::load(OBJECT, &ebpf)? };
+        if multi.is_none() {
+            for name in ["native_entry", "native_exit", "native_return"] {
+                program::<UProbe>(&mut ebpf, name)?.load().map_err(|error| program_error(&error))?;
+            }
+        }
+        for (name, tracepoint) in [("thread_exit", "sched_process_exit"), ("program_exec", "sched_process_exec")] {
+            let watcher = program::<RawTracePoint>(&mut ebpf, name)?;
+            watcher.load().map_err(|error| program_error(&error))?;
+            watcher.attach(tracepoint).map_err(|error| program_error(&error))?;
+        }
+        let forward_log = if options.debug_log { log_forwarder(&mut ebpf) } else { None };
+        let features = probe_features(multi.is_some());
+        Ok(Self { placed: Placed::default(), multi, features, processes: Vec::new(), ebpf, forward_log })
+    }
+
+    /// What this kernel can do.
+    #[must_use]
+    pub fn features(&self) -> KernelFeatures {
+        self.features
+    }
+
+    /// The ring buffer that the programs fill; `None` when it has been taken already.
+    ///
+    /// # Errors
+    /// The ring buffer cannot be mapped.
+    pub fn take_ring(&mut self) -> Result<Option<RingBuf<MapData>>, AttachError> {
+        let Some(map) = self.ebpf.take_map("RECORDS") else { return Ok(None) };
+        RingBuf::try_from(map).map(Some).map_err(|error| map_error("RECORDS", &error))
+    }
+
+    /// Places the probes of a plan. They do nothing until [`Self::accept_entries`].
+    ///
+    /// # Errors
+    /// Not permitted, a file that cannot be opened, or too many processes. Single functions that the kernel does not
+    /// take are given back instead.
+    pub fn place(&mut self, plan: &ProbePlan, kernel_pids: &[(ProcessId, u32)]) -> Result<Vec<Refused>, AttachError> {
+        self.set_captures(plan)?;
+        let mut refused = Vec::new();
+        for (module, functions) in by_module(plan) {
+            let Some((_, kernel_pid)) = kernel_pids.iter().find(|(process, _)| *process == module.process) else {
+                continue;
+            };
+            let slot = self.slot_of(module.process, *kernel_pid)?;
+            let pid = module.process.pid;
+            let (placed, refusals) = match &self.multi {
+                Some(multi) => Placer::Multi(multi).place(&module.access_path, pid, slot, &functions)?,
+                None => single_placer(&mut self.ebpf)?.place(&module.access_path, pid, slot, &functions)?,
+            };
+            self.placed.extend(placed);
+            refused.extend(refusals);
+        }
+        Ok(refused)
+    }
+
+    /// From now on calls are recorded, or (`false`) only calls already open are seen to end.
+    ///
+    /// # Errors
+    /// The process map cannot be written.
+    pub fn accept_entries(&mut self, accept: bool) -> Result<(), AttachError> {
+        let slots: Vec<u32> = self.processes.iter().map(|(_, kernel_pid)| *kernel_pid).collect();
+        for (index, process) in slots.into_iter().enumerate() {
+            let slot = ProcessSlot { process, accepts_entries: u32::from(accept) };
+            self.set_slot(index as u32, slot)?;
+        }
+        Ok(())
+    }
+
+    /// Takes all probes away: first those at entries, then, when calls had the time to end, the others.
+    pub fn remove_probes(&mut self) {
+        self.placed.remove_entries();
+        self.placed = Placed::default();
+    }
+
+    /// Reads the totals and the calls that are still open. Exact once the probes are gone.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn totals(&self) -> Result<(LossCounts, Vec<Call>), AttachError> {
+        totals::read(&self.ebpf)
+    }
+
+    /// Hands on what the programs logged, if they were loaded to log.
+    pub fn forward_log(&mut self) {
+        if let Some(forward) = &mut self.forward_log {
+            forward();
+        }
+    }
+
+    fn slot_of(&mut self, process: ProcessId, kernel_pid: u32) -> Result<u8, AttachError> {
+        let known = self.processes.iter().position(|(known, _)| *known == process);
+        let index = known.unwrap_or(self.processes.len());
+        let too_many = AttachError::TooManyProcesses { wanted: index + 1, most: MAX_PROCESSES };
+        let slot = u8::try_from(index).map_err(|_| too_many)?;
+        if known.is_none() {
+            self.processes.push((process, kernel_pid));
+            self.set_slot(u32::from(slot), ProcessSlot { process: kernel_pid, accepts_entries: 0 })?;
+        }
+        Ok(slot)
+    }
+
+    fn set_slot(&mut self, index: u32, slot: ProcessSlot) -> Result<(), AttachError> {
+        let map = self.ebpf.map_mut("PROCESSES").ok_or(AttachError::Incomplete { name: "PROCESSES" })?;
+        let mut processes: Array<_, ProcessSlot> = map.try_into().map_err(|error| map_error("PROCESSES", &error))?;
+        processes.set(index, slot, 0).map_err(|error| map_error("PROCESSES", &error))
+    }
+
+    fn set_captures(&mut self, plan: &ProbePlan) -> Result<(), AttachError> {
+        let map = self.ebpf.map_mut("CAPTURES").ok_or(AttachError::Incomplete { name: "CAPTURES" })?;
+        let mut captures: Array<_, CaptureSpec> = map.try_into().map_err(|error| map_error("CAPTURES", &error))?;
+        for function in plan.functions.iter().filter(|function| !function.request.attributes.is_empty()) {
+            let rules = &function.request.attributes;
+            let mut spec = CaptureSpec { count: rules.len() as u32, ..CaptureSpec::default() };
+            for (position, rule) in spec.positions.iter_mut().zip(rules) {
+                *position = rule.argument;
+            }
+            captures.set(function.id.0, spec, 0).map_err(|error| map_error("CAPTURES", &error))?;
+        }
+        Ok(())
+    }
+}
+
+fn log_forwarder(ebpf: &mut Ebpf) -> Option<Box<dyn FnMut() + Send>> {
+    match aya_log::EbpfLogger::init(ebpf) {
+        Ok(mut logger) => Some(Box::new(move || logger.flush())),
+        Err(error) => {
+            tracing::warn!(%error, "the log of the BPF programs cannot be read");
+            None
+        }
+    }
+}
+
+/// Places probes one by one: all three programs are needed at once.
+fn single_placer(ebpf: &mut Ebpf) -> Result<Placer<'_>, AttachError> {
+    let (mut entry, mut exit, mut returned) = (None, None, None);
+    for (name, program) in ebpf.programs_mut() {
+        let slot = match name {
+            "native_entry" => &mut entry,
+            "native_exit" => &mut exit,
+            "native_return" => &mut returned,
+            _ => continue,
+        };
+        *slot = <&mut UProbe>::try_from(program).ok();
+    }
+    Ok(Placer::Single {
+        entry: entry.ok_or(AttachError::Incomplete { name: "native_entry" })?,
+        exit: exit.ok_or(AttachError::Incomplete { name: "native_exit" })?,
+        returned: returned.ok_or(AttachError::Incomplete { name: "native_return" })?,
+    })
+}
+
+/// Functions of a plan by the file and process that hold them, in the order of the plan.
+fn by_module(plan: &ProbePlan) -> Vec<(&ModuleFile, Vec<&PlannedFunction>)> {
+    let mut groups: Vec<(&ModuleFile, Vec<&PlannedFunction>)> = Vec::new();
+    for function in &plan.functions {
+        let module = &function.request.module;
+        match groups.iter_mut().find(|(known, _)| *known == module) {
+            Some((_, functions)) => functions.push(function),
+            None => groups.push((module, vec![function])),
+        }
+    }
+    groups
+}
+
+pub(super) fn program<'ebpf, Kind>(ebpf: &'ebpf mut Ebpf, name: &'static str) -> Result<&'ebpf mut Kind, AttachError>
+where
+    &'ebpf mut Kind: TryFrom<&'ebpf mut aya::programs::Program, Error = ProgramError>,
+{
+    let program = ebpf.program_mut(name).ok_or(AttachError::Incomplete { name })?;
+    program.try_into().map_err(|_| AttachError::Incomplete { name })
+}
+
+pub(super) fn load_error(error: &EbpfError) -> AttachError {
+    classify(error, "the BPF maps and programs")
+}
+
+pub(super) fn program_error(error: &ProgramError) -> AttachError {
+    classify(error, "the BPF programs")
+}
+
+/// A refusal for want of privilege, anywhere in the chain of causes, is told apart from a kernel that cannot.
+fn classify(error: &(dyn std::error::Error + 'static), what: &str) -> AttachError {
+    let mut causes = Vec::new();
+    let mut cause = Some(error);
+    while let Some(current) = cause {
+        let errno = current.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+        if matches!(errno, Some(libc::EPERM | libc::EACCES)) && causes.len() < 8 {
+            let is_verifier = causes.iter().any(|text: &String| text.contains("verifier") && text.contains("insn"));
+            if errno == Some(libc::EPERM) || !is_verifier {
+                return AttachError::NotPermitted { what: what.to_owned() };
+            }
+        }
+        causes.push(current.to_string());
+        cause = current.source();
+    }
+    AttachError::Load { problem: causes.join(": ") }
+}
+
+pub(super) fn map_error(name: &'static str, error: &dyn std::fmt::Display) -> AttachError {
+    AttachError::Map { name, problem: error.to_string() }
+}

@@ -1,0 +1,88 @@
+//! Reads what the programs counted and which calls are still open.
+
+use aya::Ebpf;
+use aya::maps::{HashMap, Map, PerCpuArray};
+use tracer_common::counters::Counter;
+use tracer_common::records::ThreadStack;
+
+use super::error::AttachError;
+use super::programs::map_error;
+use crate::model::{Call, Ending, FunctionId, LossCounts, LossOfReason, MonotonicNs, RemoteAddress, ThreadId};
+
+pub(super) fn read(ebpf: &Ebpf) -> Result<(LossCounts, Vec<Call>), AttachError> {
+    let mut counted = [0_u64; Counter::COUNT as usize];
+    let counters: PerCpuArray<_, u64> =
+        map(ebpf, "COUNTERS")?.try_into().map_err(|error| map_error("COUNTERS", &error))?;
+    for (sum, counter) in counted.iter_mut().zip(Counter::ALL) {
+        let values = counters.get(&(counter as u32), 0).map_err(|error| map_error("COUNTERS", &error))?;
+        *sum = values.iter().sum();
+    }
+    let mut open_calls = Vec::new();
+    let threads: HashMap<_, u64, ThreadStack> =
+        map(ebpf, "THREADS")?.try_into().map_err(|error| map_error("THREADS", &error))?;
+    for element in threads.iter() {
+        let (key, stack) = element.map_err(|error| map_error("THREADS", &error))?;
+        counted[Counter::Entries as usize] += stack.entries;
+        counted[Counter::Spans as usize] += stack.spans;
+        counted[Counter::Folded as usize] += stack.folded;
+        counted[Counter::LostRingFull as usize] += stack.lost_ring_full;
+        counted[Counter::LostStackFull as usize] += stack.lost_stack_full;
+        counted[Counter::ReturnsWithoutEntry as usize] += stack.returns_without_entry;
+        open_calls.extend(open_calls_of(key, &stack));
+    }
+    let lost = Counter::ALL
+        .into_iter()
+        .filter(|counter| counter.is_loss())
+        .map(|counter| LossOfReason { reason: counter as u32, calls: counted[counter as usize] })
+        .filter(|loss| loss.calls > 0)
+        .collect();
+    let totals = LossCounts {
+        entries: counted[Counter::Entries as usize],
+        spans: counted[Counter::Spans as usize],
+        folded: counted[Counter::Folded as usize],
+        open: open_calls.len() as u64,
+        lost,
+        returns_without_entry: counted[Counter::ReturnsWithoutEntry as usize],
+    };
+    Ok((totals, open_calls))
+}
+
+fn map<'ebpf>(ebpf: &'ebpf Ebpf, name: &'static str) -> Result<&'ebpf Map, AttachError> {
+    ebpf.map(name).ok_or(AttachError::Incomplete { name })
+}
+
+/// The open calls of one thread, innermost first as if they ended now.
+fn open_calls_of(key: u64, stack: &ThreadStack) -> Vec<Call> {
+    let frames = stack.frames.get(..stack.depth as usize).unwrap_or(&stack.frames);
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let now = MonotonicNs(now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs());
+    let root_call = frames.first().map_or(0, |frame| frame.call);
+    frames
+        .iter()
+        .enumerate()
+        .rev()
+        .zip(1..)
+        .map(|((depth, frame), position)| Call {
+            process: (key >> 32) as u32,
+            thread: ThreadId(key as u32),
+            function: FunctionId(frame.function),
+            ending: Ending::StillOpen,
+            thread_ended: false,
+            depth: depth as u32,
+            incarnation: MonotonicNs(stack.incarnation),
+            sequence: stack.sequence + position,
+            call: frame.call,
+            parent_call: depth.checked_sub(1).and_then(|below| frames.get(below)).map(|below| below.call),
+            root_call,
+            start: MonotonicNs(frame.start_ns),
+            end: now,
+            stack_pointer: RemoteAddress(frame.stack_pointer),
+            object: (frame.object != 0).then_some(RemoteAddress(frame.object)),
+            return_value: None,
+            folded_calls: frame.folded_calls,
+            arguments: std::array::from_fn(|index| {
+                (frame.arguments_read >> index & 1 == 1).then(|| frame.arguments[index])
+            }),
+        })
+        .collect()
+}

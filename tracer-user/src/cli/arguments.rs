@@ -1,0 +1,251 @@
+//! What was typed.
+
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::exit;
+use crate::export::Destination;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 internal error, 2 usage or bad map, 3 not permitted or the kernel cannot,
+4 no such process, 5 nothing to trace.";
+
+const ATTACH_HELP: &str = "\
+Destinations for --export (may be given several times):
+  console         a tree on standard output (the default)
+  otlp[=URL]      an OpenTelemetry collector; honours the OTEL_* variables
+  jsonl=FILE      one OTLP/JSON TracesData a line
+  perfetto=FILE   for ui.perfetto.dev
+
+Examples:
+  sudo ml-tracer attach --pid $(pgrep -f model-server)
+  sudo ml-tracer attach --pid 4242 --duration 10s --export jsonl=trace.jsonl --summary summary.json
+  sudo ml-tracer attach --pid 4242 --export otlp=http://collector:4318
+
+Ctrl-C, SIGTERM, --duration and the end of the target all deliver everything first.
+
+Exit codes: 0 done, 1 internal error, 2 usage or bad map, 3 not permitted or the kernel cannot,
+4 no such process, 5 nothing to trace.";
+
+const RUN_HELP: &str = "\
+Probes are live before the first instruction of CMD. Exits with CMD's exit code (128 + N if signal N ended it).
+
+Example:
+  sudo ml-tracer run --export jsonl=trace.jsonl -- ./inference --model model.bin";
+
+/// Nested OpenTelemetry spans of a running model server, without changing, restarting or wrapping it.
+#[derive(Debug, Parser)]
+#[command(name = "ml-tracer", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Trace running processes
+    #[command(after_help = ATTACH_HELP)]
+    Attach(AttachArguments),
+    /// Start a command and trace it from its first instruction
+    #[command(after_help = RUN_HELP)]
+    Run(RunArguments),
+    /// List what would be traced, how, and what not and why
+    #[command(after_help = EXIT_CODES)]
+    Symbols(SymbolsArguments),
+    /// Check symbol maps (YAML), with file:line:column for each error
+    #[command(after_help = EXIT_CODES)]
+    CheckMap(CheckMapArguments),
+    /// Check this machine: kernel, permissions, and what a probe costs here
+    #[command(after_help = EXIT_CODES)]
+    Doctor(DoctorArguments),
+    /// Replay a recorded tape into destinations
+    #[command(hide = true)]
+    Replay(ReplayArguments),
+    /// Stop, and when continued execute a command
+    #[command(hide = true, name = "wait-and-execute")]
+    Gate(GateArguments),
+}
+
+/// Options that `attach` and `run` share.
+#[derive(Debug, Args)]
+pub struct TraceOptions {
+    /// Symbol map with rules of your own (may be given several times; later ones win)
+    #[arg(long = "map", value_name = "FILE")]
+    pub maps: Vec<PathBuf>,
+    /// Stop after this time, e.g. 500ms, 10s, 5m
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Where spans go: console, otlp[=URL], jsonl=FILE, perfetto=FILE
+    #[arg(long = "export", value_name = "DEST")]
+    pub exports: Vec<Destination>,
+    /// Write the totals as JSON
+    #[arg(long, value_name = "FILE")]
+    pub summary: Option<PathBuf>,
+    /// Print what would be probed, and probe nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Record the raw records, for `replay`
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub record_tape: Option<PathBuf>,
+    /// Place probes one by one, as on kernels before 6.6
+    #[arg(long, hide = true)]
+    pub single_probes: bool,
+    /// Bytes of the ring buffer: a power of two, at least 4096
+    #[arg(long, value_name = "BYTES", hide = true, value_parser = parse_ring_bytes)]
+    pub ring_bytes: Option<u32>,
+}
+
+/// Arguments of `attach`.
+#[derive(Debug, Args)]
+pub struct AttachArguments {
+    /// Process to trace (may be given several times)
+    #[arg(long = "pid", value_name = "PID", required = true)]
+    pub pids: Vec<u32>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it as help")]
+    pub trace: TraceOptions,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would show it as help")]
+    pub trace: TraceOptions,
+    /// The command and its arguments, after `--`
+    #[arg(value_name = "CMD", required = true, last = true)]
+    pub command: Vec<OsString>,
+}
+
+/// Arguments of `symbols`.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["pid", "files"])))]
+pub struct SymbolsArguments {
+    /// Look into every file that this process has mapped
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<u32>,
+    /// Look into these programs and libraries
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Symbol map with rules of your own (may be given several times; later ones win)
+    #[arg(long = "map", value_name = "FILE")]
+    pub maps: Vec<PathBuf>,
+    /// For machines
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `check-map`.
+#[derive(Debug, Args)]
+pub struct CheckMapArguments {
+    /// The maps
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArguments {
+    /// For machines
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArguments {
+    /// The tape
+    #[arg(value_name = "TAPE")]
+    pub tape: PathBuf,
+    /// Where spans go
+    #[arg(long = "export", value_name = "DEST")]
+    pub exports: Vec<Destination>,
+    /// Write the totals as JSON
+    #[arg(long, value_name = "FILE")]
+    pub summary: Option<PathBuf>,
+}
+
+/// Arguments of the gate that `run` puts before the command.
+#[derive(Debug, Args)]
+pub struct GateArguments {
+    /// The command
+    #[arg(required = true, last = true)]
+    pub command: Vec<OsString>,
+}
+
+/// Reads the command line; help, version and mistakes are answered here.
+pub fn parse() -> Result<Arguments, ExitCode> {
+    Arguments::try_parse().map_err(|error| {
+        let code = if error.use_stderr() { exit::USAGE } else { exit::DONE };
+        // A closed terminal is no reason for another exit code.
+        let _ = error.print();
+        ExitCode::from(code)
+    })
+}
+
+/// Log lines go to stderr; `RUST_LOG` chooses which.
+pub fn begin_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,opentelemetry=off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .without_time()
+        .with_target(false)
+        .init();
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let hint = "write a number and a unit: 500ms, 10s, 5m, 1h";
+    let split = text.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| hint.to_owned())?;
+    let seconds = match unit {
+        "ms" => number / 1000.0,
+        "s" | "" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return Err(hint.to_owned()),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|_| hint.to_owned())
+}
+
+fn parse_ring_bytes(text: &str) -> Result<u32, String> {
+    let bytes: u32 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if bytes.is_power_of_two() && bytes >= 4096 {
+        Ok(bytes)
+    } else {
+        Err("must be a power of two and at least 4096".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("3"), Ok(Duration::from_secs(3)));
+        for wrong in ["", "s", "10x", "-1s", "1e99h"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! `ml-tracer attach`.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use super::arguments::{AttachArguments, TraceOptions};
+use super::exit::{MissingPrivilege, UsageError, tell};
+use super::list;
+use super::supervise::{Signals, Stop, supervise};
+use crate::attach::{Capability, LoadOptions, missing_capabilities};
+use crate::export::Destination;
+use crate::model::{SymbolMap, Target};
+use crate::session::{Report, SessionError, Settings, Tracer, plan_only};
+use crate::{symbol_map, target};
+
+/// Maps that an administrator has put on this machine.
+pub const MAP_DIRECTORY: &str = "/etc/ml-tracer/symbols.d";
+
+/// Looking at a running process again costs a look into /proc/PID/maps.
+const LOOK_AGAIN_EVERY: Duration = Duration::from_millis(100);
+
+/// Traces running processes until told to stop or until they are gone.
+pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<ExitCode> {
+    let trace = &arguments.trace;
+    let maps = load_maps(&trace.maps)?;
+    let mut targets: Vec<Target> = Vec::new();
+    for pid in &arguments.pids {
+        if *pid == std::process::id() {
+            return Err(UsageError(format!("{pid} is ml-tracer itself; it cannot trace itself")).into());
+        }
+        if !targets.iter().any(|target| target.process.pid == *pid) {
+            targets.push(target::look_at(*pid)?);
+        }
+    }
+    if trace.dry_run {
+        let (plan, unreadable) = plan_only(&targets, &maps);
+        return list::print_plan(&plan, &unreadable, false);
+    }
+    demand_privilege()?;
+    let runtime = runtime()?;
+    let report = runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        let mut tracer = Tracer::start(settings(trace, targets, maps, began, false))?;
+        tell_attached(&tracer);
+        let stopped = supervise(&mut tracer, &mut signals, trace.duration, |_| LOOK_AGAIN_EVERY, None).await;
+        finish(tracer, stopped)
+    })?;
+    conclude(&report, trace.summary.as_deref())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One thread is enough: signals, timers and a look at the targets now and then.
+pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// Built-in maps, those of this machine, and those of the command line.
+pub fn load_maps(files: &[std::path::PathBuf]) -> anyhow::Result<Vec<SymbolMap>> {
+    Ok(symbol_map::load(files, Path::new(MAP_DIRECTORY))?.maps().to_vec())
+}
+
+/// Fails before anything is tried if a capability is missing.
+pub fn demand_privilege() -> anyhow::Result<()> {
+    let missing: Vec<_> = missing_capabilities().into_iter().map(Capability::name).collect();
+    if missing.is_empty() { Ok(()) } else { Err(MissingPrivilege { missing }.into()) }
+}
+
+/// What the options ask of a session.
+pub fn settings(
+    trace: &TraceOptions,
+    targets: Vec<Target>,
+    maps: Vec<SymbolMap>,
+    began: Instant,
+    may_begin_empty: bool,
+) -> Settings {
+    let defaults = LoadOptions::default();
+    Settings {
+        targets,
+        maps,
+        exports: if trace.exports.is_empty() { vec![Destination::Console] } else { trace.exports.clone() },
+        tape: trace.record_tape.clone(),
+        load: LoadOptions {
+            ring_bytes: trace.ring_bytes.unwrap_or(defaults.ring_bytes),
+            debug_log: std::env::var_os("ML_TRACER_BPF_LOG").is_some_and(|value| value == "1"),
+            single_probes: trace.single_probes,
+        },
+        began,
+        may_begin_empty,
+    }
+}
+
+/// The line that scripts wait for.
+pub fn tell_attached(tracer: &Tracer) {
+    tell(&format!("attached {} functions in {} ms", tracer.functions(), tracer.attach_ms()));
+}
+
+/// Ends the session in order whatever stopped it: spans already taken are delivered even after an error.
+pub fn finish(tracer: Tracer, stopped: Result<Stop, SessionError>) -> anyhow::Result<Report> {
+    let report = tracer.finish()?;
+    if let Err(error) = stopped {
+        tell(&error.to_string());
+    }
+    Ok(report)
+}
+
+/// The last words: the totals on stderr and, if asked for, as JSON.
+pub fn conclude(report: &Report, summary: Option<&Path>) -> anyhow::Result<()> {
+    for remark in report.remarks() {
+        tell(&remark);
+    }
+    tell(&report.line());
+    if let Some(path) = summary {
+        let json = serde_json::to_string_pretty(report)?;
+        std::fs::write(path, json + "\n")
+            .map_err(|error| anyhow::anyhow!("the summary could not be written to {}: {error}", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! The command line goes in; one call of a room below comes out, and its result as text and exit code.
+
+mod arguments;
+mod attach;
+mod check_map;
+mod doctor;
+mod exit;
+mod gate;
+mod list;
+mod replay;
+mod run;
+mod supervise;
+mod symbols;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn run() -> ExitCode {
+    let began = Instant::now();
+    let arguments = match arguments::parse() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    arguments::begin_log();
+    let result = match arguments.command {
+        arguments::Command::Attach(arguments) => attach::attach(&arguments, began),
+        arguments::Command::Run(arguments) => run::run(&arguments, began),
+        arguments::Command::Symbols(arguments) => symbols::symbols(&arguments),
+        arguments::Command::CheckMap(arguments) => check_map::check_map(&arguments),
+        arguments::Command::Doctor(arguments) => doctor::doctor(&arguments),
+        arguments::Command::Replay(arguments) => replay::replay(&arguments),
+        arguments::Command::Gate(arguments) => gate::gate(&arguments),
+    };
+    result.unwrap_or_else(|failure| exit::report(&failure))
+}

@@ -1,0 +1,135 @@
+//! `ml-tracer run`.
+
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use tokio::sync::oneshot;
+
+use super::arguments::RunArguments;
+use super::attach::{conclude, demand_privilege, finish, load_maps, runtime, settings, tell_attached};
+use super::exit::{UsageError, tell};
+use super::list;
+use super::supervise::{Signals, Stop, supervise};
+use crate::model::{Module, Target};
+use crate::session::{Report, Tracer, plan_only};
+use crate::target;
+
+/// A young process maps its libraries: look often, so that few calls are missed.
+const YOUNG: Duration = Duration::from_secs(20);
+
+/// Starts a command and traces it from its first instruction. Gives back the command's exit code.
+pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode> {
+    let trace = &arguments.trace;
+    let maps = load_maps(&trace.maps)?;
+    let Some(name) = arguments.command.first() else { return Err(UsageError("no command".into()).into()) };
+    let program = target::find_program(name)
+        .ok_or_else(|| UsageError(format!("{}: no such program, neither here nor in PATH", name.display())))?;
+    let modules = target::modules_at_start(&program);
+    if !trace.dry_run {
+        demand_privilege()?;
+    }
+    let runtime = runtime()?;
+    let (report, status) = runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        let (child, target) = start_stopped(&arguments.command, modules)?;
+        let pid = Pid::from_child(&child);
+        if trace.dry_run {
+            kill_process(pid, Signal::KILL)?;
+            let (plan, unreadable) = plan_only(&[target], &maps);
+            return list::print_plan(&plan, &unreadable, false).map(|_| (None, ExitStatus::default()));
+        }
+        let started = Tracer::start(settings(trace, vec![target], maps, began, true));
+        if started.is_err() {
+            // Nothing of the command has run yet.
+            kill_process(pid, Signal::KILL)?;
+        }
+        let mut tracer = started?;
+        tell_attached(&tracer);
+        kill_process(pid, Signal::CONT)?;
+        let mut ended = wait_in_background(child);
+        let (report, status) = loop {
+            let stopped =
+                supervise(&mut tracer, &mut signals, trace.duration, look_again_every, Some(&mut ended)).await;
+            match stopped {
+                Ok(Stop::ChildEnded(status)) => break (finish(tracer, stopped)?, status),
+                Ok(Stop::Signal(number)) => pass_on(number, pid),
+                _ => {
+                    let report = finish(tracer, stopped)?;
+                    break (report, outlive(&mut signals, pid, ended).await?);
+                }
+            }
+        };
+        anyhow::Ok((Some(report), status))
+    })?;
+    if let Some(report) = report {
+        conclude_run(&report, arguments)?;
+    }
+    Ok(exit_code(status))
+}
+
+fn conclude_run(report: &Report, arguments: &RunArguments) -> anyhow::Result<()> {
+    if report.functions == 0 {
+        tell("nothing was traced: no function of the command matches a symbol map; see `ml-tracer symbols FILE`");
+    }
+    conclude(report, arguments.trace.summary.as_deref())
+}
+
+fn look_again_every(age: Duration) -> Duration {
+    if age < YOUNG { Duration::from_millis(10) } else { Duration::from_millis(100) }
+}
+
+/// Starts this program again as a gate: it stops itself, and once continued becomes the command, with the same number.
+fn start_stopped(command: &[OsString], modules: Vec<Module>) -> anyhow::Result<(Child, Target)> {
+    let child = Command::new(std::env::current_exe()?).arg("wait-and-execute").arg("--").args(command).spawn()?;
+    let pid = Pid::from_child(&child);
+    let status = waitpid(Some(pid), WaitOptions::UNTRACED)?.map(|(_, status)| status);
+    if !status.is_some_and(|status| status.stopped()) {
+        anyhow::bail!("the command could not be prepared: it ended before it began");
+    }
+    let looked_at = target::look_at(child.id())?;
+    Ok((child, Target { modules, ..looked_at }))
+}
+
+/// The command's end, from a thread that does nothing but wait for it.
+fn wait_in_background(mut child: Child) -> oneshot::Receiver<ExitStatus> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::spawn(move || {
+        if let Ok(status) = child.wait() {
+            // Nobody listens any more when the tracer itself is ending.
+            let _ = sender.send(status);
+        }
+    });
+    receiver
+}
+
+/// Tracing is over but the command goes on: its exit code is still ours to give.
+async fn outlive(signals: &mut Signals, pid: Pid, mut ended: oneshot::Receiver<ExitStatus>) -> anyhow::Result<ExitStatus> {
+    loop {
+        tokio::select! {
+            number = signals.next() => pass_on(number, pid),
+            status = &mut ended => return Ok(status?),
+        }
+    }
+}
+
+/// A signal for us is meant for the command. What the terminal sends to its foreground group the command has already.
+fn pass_on(number: i32, pid: Pid) {
+    let from_terminal = number == Signal::INT.as_raw()
+        && rustix::termios::tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp());
+    if from_terminal {
+        return;
+    }
+    if let Some(signal) = Signal::from_named_raw(number) {
+        // It may have ended in this moment; then there is nothing to pass on to.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// As shells do: 128 + N for a command that signal N ended.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}

@@ -1,0 +1,86 @@
+//! Waits for whatever ends a session, and looks at the targets in between.
+
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::session::{SessionError, Tracer};
+
+/// Signals that end a session in order.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+/// What ended a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// A signal with this number.
+    Signal(i32),
+    /// The time is over.
+    Duration,
+    /// Every target is gone.
+    TargetsGone,
+    /// The command that was started has ended.
+    ChildEnded(ExitStatus),
+}
+
+impl Signals {
+    /// Begins to listen; from now on these signals do not end the process by themselves.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The number of the next signal.
+    pub async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+            _ = self.hang_up.recv() => SignalKind::hangup().as_raw_value(),
+        }
+    }
+}
+
+/// Waits. `pause` tells from the age of the session how long to wait before the targets are looked at again.
+pub async fn supervise(
+    tracer: &mut Tracer,
+    signals: &mut Signals,
+    duration: Option<Duration>,
+    pause: impl Fn(Duration) -> Duration,
+    mut child: Option<&mut oneshot::Receiver<ExitStatus>>,
+) -> Result<Stop, SessionError> {
+    let began = Instant::now();
+    let mut over = std::pin::pin!(async move {
+        match duration {
+            Some(duration) => tokio::time::sleep(duration).await,
+            None => std::future::pending().await,
+        }
+    });
+    loop {
+        let child_ended = async {
+            match &mut child {
+                Some(child) => match child.await {
+                    Ok(status) => status,
+                    Err(_) => std::future::pending().await,
+                },
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            number = signals.next() => return Ok(Stop::Signal(number)),
+            () = &mut over => return Ok(Stop::Duration),
+            status = child_ended => return Ok(Stop::ChildEnded(status)),
+            () = tokio::time::sleep(pause(began.elapsed())) => {}
+        }
+        if !tracer.look_again()? && child.is_none() {
+            return Ok(Stop::TargetsGone);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! `ml-tracer symbols`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::arguments::SymbolsArguments;
+use super::attach::load_maps;
+use super::exit::UsageError;
+use super::list;
+use crate::model::{Module, ProcessId, Target};
+use crate::session::plan_only;
+use crate::target;
+
+/// Lists what would be traced in a process or in files.
+pub fn symbols(arguments: &SymbolsArguments) -> anyhow::Result<ExitCode> {
+    let maps = load_maps(&arguments.maps)?;
+    let target = match arguments.pid {
+        Some(pid) => target::look_at(pid)?,
+        None => files_as_target(&arguments.files)?,
+    };
+    let (plan, unreadable) = plan_only(&[target], &maps);
+    list::print_plan(&plan, &unreadable, arguments.json)
+}
+
+/// Files that no process has mapped, listed as if one had.
+fn files_as_target(files: &[PathBuf]) -> anyhow::Result<Target> {
+    let modules = files.iter().map(|file| module(file)).collect::<Result<_, UsageError>>()?;
+    Ok(Target {
+        process: ProcessId { pid: 0, start_time: 0 },
+        kernel_pid: 0,
+        command_line: Vec::new(),
+        executable: PathBuf::new(),
+        modules,
+        seccomp_mode: 0,
+        container_id: None,
+    })
+}
+
+fn module(file: &Path) -> Result<Module, UsageError> {
+    let metadata = std::fs::metadata(file).map_err(|error| UsageError(format!("{}: {error}", file.display())))?;
+    if !metadata.is_file() {
+        return Err(UsageError(format!("{}: not a regular file; name a program or a library", file.display())));
+    }
+    Ok(Module { path: file.to_owned(), access_path: file.to_owned(), device: (0, 0), inode: 0, mappings: Vec::new() })
+}

@@ -1,0 +1,44 @@
+//! Why bytes are no record.
+
+/// Why bytes are no record. The bytes come from the kernel or from a tape, and neither is trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Fewer bytes than the record says or needs.
+    #[error("a record of {found} bytes is too short, {needed} are needed; is the tape cut off?")]
+    TooShort {
+        /// Bytes there.
+        found: usize,
+        /// Bytes needed.
+        needed: usize,
+    },
+    /// The record's own size is not that of its kind.
+    #[error("a record of kind {kind} says that it has {found} bytes, but such records have {expected}")]
+    WrongSize {
+        /// Kind of the record.
+        kind: u32,
+        /// Size that it states.
+        found: u32,
+        /// Size of that kind.
+        expected: usize,
+    },
+    /// A kind that this version does not know.
+    #[error("records of kind {kind} are not known to this version; was the tape made by a newer one?")]
+    UnknownKind {
+        /// Kind of the record.
+        kind: u32,
+    },
+    /// An ending that this version does not know.
+    #[error("a call that ended in way {ending} is not known to this version; was the tape made by a newer one?")]
+    UnknownEnding {
+        /// Number of the ending.
+        ending: u32,
+    },
+    /// Fields that contradict each other.
+    #[error("the record of call {call} contradicts itself: {problem}")]
+    Contradiction {
+        /// Number of the call.
+        call: u64,
+        /// What does not fit.
+        problem: &'static str,
+    },
+}

@@ -1,0 +1,7 @@
+//! Takes the ring buffer of the kernel, or a tape of an earlier run, and gives back the bytes of each record.
+
+mod kernel;
+mod tape;
+
+pub use kernel::KernelRing;
+pub use tape::{TapeEnd, TapeError, TapeHeader, TapeItem, TapeReader, TapeWriter};

@@ -1,0 +1,267 @@
+//! Tapes: recorded record streams that replay through everything after the ring, without root and without a kernel.
+//!
+//! A tape is a line `ml-tracer-tape 1`, a line of JSON ([`TapeHeader`]), then items: one byte that tells the kind, four
+//! bytes of length (little endian), and the bytes. The last item is the end; a tape without one was cut off.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Call, ClockAnchor, FunctionDescription, LossCounts, RawRecord, Target};
+
+const MAGIC: &str = "ml-tracer-tape 1\n";
+const RECORD: u8 = 1;
+const FUNCTIONS: u8 = 2;
+const END: u8 = 3;
+const THREAD: u8 = 4;
+
+/// No item is larger; more is a damaged length.
+const MAX_ITEM_BYTES: u32 = 64 << 20;
+
+/// What is known when recording begins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TapeHeader {
+    /// Seed of the trace and span ids, so that a replay gives the same ones.
+    pub seed: u64,
+    /// Maps the record's clock to wall-clock time.
+    pub anchor: ClockAnchor,
+    /// The traced processes, without their modules.
+    pub targets: Vec<Target>,
+}
+
+/// What is known when recording ends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TapeEnd {
+    /// What the kernel side counted.
+    pub totals: LossCounts,
+    /// Calls that were still open.
+    pub open_calls: Vec<Call>,
+}
+
+/// One item of a tape.
+#[derive(Debug, PartialEq)]
+pub enum TapeItem<'tape> {
+    /// A record as the ring buffer held it.
+    Record(RawRecord<'tape>),
+    /// Functions that records after this item may name.
+    Functions(Vec<FunctionDescription>),
+    /// Name of a thread that records after this item may name.
+    Thread {
+        /// Thread id in the records.
+        thread: u32,
+        /// Its name.
+        name: String,
+    },
+    /// The end.
+    End(Box<TapeEnd>),
+}
+
+/// Why a tape cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum TapeError {
+    /// Writing or reading failed.
+    #[error("the tape could not be read or written: {0}")]
+    Io(#[from] io::Error),
+    /// The file does not begin like a tape.
+    #[error("this file is no tape of ml-tracer, or one of another version; record it again with this version")]
+    NoTape,
+    /// The tape ends in the middle of an item.
+    #[error("the tape is cut off after {items} items")]
+    CutOff {
+        /// Whole items before the cut.
+        items: u64,
+    },
+    /// The last item is missing.
+    #[error("the tape has no end: the recording was interrupted")]
+    NoEnd,
+    /// An item that cannot be understood.
+    #[error("item {item} of the tape cannot be understood: {problem}")]
+    Damaged {
+        /// Number of the item, from 1.
+        item: u64,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// Writes a tape.
+pub struct TapeWriter<Output: Write> {
+    output: Output,
+}
+
+impl<Output: Write> TapeWriter<Output> {
+    /// Begins a tape.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    pub fn new(mut output: Output, header: &TapeHeader) -> Result<Self, TapeError> {
+        output.write_all(MAGIC.as_bytes())?;
+        serde_json::to_writer(&mut output, header).map_err(io::Error::from)?;
+        output.write_all(b"\n")?;
+        Ok(Self { output })
+    }
+
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    pub fn record(&mut self, record: &RawRecord<'_>) -> Result<(), TapeError> {
+        self.item(RECORD, record.0)
+    }
+
+    /// Adds functions that later records may name.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    pub fn functions(&mut self, functions: &[FunctionDescription]) -> Result<(), TapeError> {
+        self.json(FUNCTIONS, &functions)
+    }
+
+    /// Adds the name of a thread.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    pub fn thread(&mut self, thread: u32, name: &str) -> Result<(), TapeError> {
+        self.json(THREAD, &(thread, name))
+    }
+
+    /// Ends the tape.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    pub fn finish(mut self, end: &TapeEnd) -> Result<(), TapeError> {
+        self.json(END, end)?;
+        self.output.flush()?;
+        Ok(())
+    }
+
+    fn json(&mut self, kind: u8, value: &impl Serialize) -> Result<(), TapeError> {
+        let bytes = serde_json::to_vec(value).map_err(io::Error::from)?;
+        self.item(kind, &bytes)
+    }
+
+    fn item(&mut self, kind: u8, bytes: &[u8]) -> Result<(), TapeError> {
+        let length = u32::try_from(bytes.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        self.output.write_all(&[kind])?;
+        self.output.write_all(&length.to_le_bytes())?;
+        self.output.write_all(bytes)?;
+        Ok(())
+    }
+}
+
+/// Reads a tape item by item.
+pub struct TapeReader<Input: Read> {
+    input: BufReader<Input>,
+    buffer: Vec<u8>,
+    items: u64,
+}
+
+impl<Input: Read> TapeReader<Input> {
+    /// Begins to read.
+    ///
+    /// # Errors
+    /// The input is no tape.
+    pub fn new(input: Input) -> Result<(TapeHeader, Self), TapeError> {
+        let mut input = BufReader::with_capacity(1 << 16, input);
+        let mut magic = Vec::new();
+        input.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic)?;
+        if magic != MAGIC.as_bytes() {
+            return Err(TapeError::NoTape);
+        }
+        let mut line = Vec::new();
+        input.by_ref().take(u64::from(MAX_ITEM_BYTES)).read_until(b'\n', &mut line)?;
+        let header = serde_json::from_slice(&line).map_err(|_| TapeError::NoTape)?;
+        Ok((header, Self { input, buffer: Vec::new(), items: 0 }))
+    }
+
+    /// The next item; `None` after the last one.
+    ///
+    /// # Errors
+    /// The tape is damaged or cut off.
+    pub fn next_item(&mut self) -> Result<Option<TapeItem<'_>>, TapeError> {
+        let items = self.items;
+        let cut_off = |_| TapeError::CutOff { items };
+        let mut head = [0_u8; 5];
+        match self.input.read(&mut head[..1])? {
+            0 => return Ok(None),
+            _ => self.input.read_exact(&mut head[1..]).map_err(cut_off)?,
+        }
+        let [kind, length @ ..] = head;
+        let length = u32::from_le_bytes(length);
+        self.items += 1;
+        let item = self.items;
+        let damaged = |problem: String| TapeError::Damaged { item, problem };
+        if length > MAX_ITEM_BYTES {
+            return Err(damaged(format!("it says that it has {length} bytes")));
+        }
+        self.buffer.clear();
+        self.input.by_ref().take(u64::from(length)).read_to_end(&mut self.buffer)?;
+        if self.buffer.len() < length as usize {
+            return Err(TapeError::CutOff { items });
+        }
+        let bytes = self.buffer.as_slice();
+        let json = |error: serde_json::Error| damaged(error.to_string());
+        Ok(Some(match kind {
+            RECORD => TapeItem::Record(RawRecord(bytes)),
+            FUNCTIONS => TapeItem::Functions(serde_json::from_slice(bytes).map_err(json)?),
+            THREAD => {
+                let (thread, name) = serde_json::from_slice(bytes).map_err(json)?;
+                TapeItem::Thread { thread, name }
+            }
+            END => TapeItem::End(serde_json::from_slice(bytes).map_err(json)?),
+            kind => return Err(damaged(format!("its kind is {kind}"))),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{MonotonicNs, WallClockNs};
+
+    fn tape() -> Vec<u8> {
+        let header = TapeHeader {
+            seed: 7,
+            anchor: ClockAnchor { monotonic: MonotonicNs(1), wall_clock: WallClockNs(2) },
+            targets: Vec::new(),
+        };
+        let mut bytes = Vec::new();
+        let mut writer = TapeWriter::new(&mut bytes, &header).expect("memory can be written");
+        writer.thread(9, "worker").expect("memory can be written");
+        writer.record(&RawRecord(&[1, 2, 3])).expect("memory can be written");
+        let end = TapeEnd { totals: LossCounts { entries: 1, spans: 1, ..LossCounts::default() }, open_calls: vec![] };
+        writer.finish(&end).expect("memory can be written");
+        bytes
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let bytes = tape();
+        let (header, mut reader) = TapeReader::new(bytes.as_slice()).expect("a tape");
+        assert_eq!(header.seed, 7);
+        let thread = TapeItem::Thread { thread: 9, name: "worker".into() };
+        assert_eq!(reader.next_item().expect("an item"), Some(thread));
+        assert_eq!(reader.next_item().expect("an item"), Some(TapeItem::Record(RawRecord(&[1, 2, 3]))));
+        let Some(TapeItem::End(end)) = reader.next_item().expect("an item") else { panic!("the end") };
+        assert_eq!(end.totals.entries, 1);
+        assert_eq!(reader.next_item().expect("nothing more"), None);
+    }
+
+    #[test]
+    fn damage_is_an_error_and_no_panic() {
+        let good = tape();
+        for length in 0..good.len() {
+            if let Ok((_, mut reader)) = TapeReader::new(&good[..length]) {
+                while let Ok(Some(_)) = reader.next_item() {}
+            }
+        }
+        for position in 0..good.len() {
+            let mut bytes = good.clone();
+            bytes[position] ^= 0xff;
+            if let Ok((_, mut reader)) = TapeReader::new(bytes.as_slice()) {
+                while let Ok(Some(_)) = reader.next_item() {}
+            }
+        }
+        assert!(matches!(TapeReader::new(&b"hello"[..]), Err(TapeError::NoTape)));
+    }
+}

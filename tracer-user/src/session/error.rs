@@ -1,0 +1,35 @@
+//! What can keep a session from running.
+
+use std::path::PathBuf;
+
+use crate::attach::AttachError;
+use crate::export::ExportError;
+use crate::ring::TapeError;
+
+/// What can keep a session from running.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// Probes could not be made live.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// A destination could not be opened.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// A tape could not be written or read.
+    #[error("{path}: {source}")]
+    Tape {
+        /// The tape.
+        path: PathBuf,
+        /// What went wrong.
+        source: TapeError,
+    },
+    /// No function of any target matches a map.
+    #[error("nothing to trace: {detail}")]
+    NothingToTrace {
+        /// What was looked at, and what to do.
+        detail: String,
+    },
+    /// A thread of the tracer ended before its time.
+    #[error("the thread that reads the ring buffer has ended before its time; please report this with the log (RUST_LOG=debug)")]
+    DrainEnded,
+}

@@ -1,0 +1,140 @@
+//! What a session has to say at its end.
+
+use serde::Serialize;
+
+use crate::export::Delivery;
+use crate::model::{LossCounts, StreamTotals};
+
+/// The books of a finished session. `entries = spans + folded + lost + open` unless something is wrong.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Calls seen to begin.
+    pub entries: u64,
+    /// Spans of finished calls.
+    pub spans: u64,
+    /// Calls folded into their caller.
+    pub folded: u64,
+    /// Calls whose span is lost.
+    pub lost: u64,
+    /// Calls still open at the end.
+    pub open: u64,
+    /// From the start of the tracer until all probes were live, milliseconds.
+    pub attach_ms: u64,
+    /// Functions probed.
+    pub functions: usize,
+    /// Candidates not probed.
+    pub skipped: usize,
+    /// Lost calls by reason.
+    pub lost_by_reason: Vec<LostBecause>,
+    /// Returns for which no call was open: the call began before the probes were live, or the thread switches stacks.
+    pub returns_without_entry: u64,
+    /// Stand-ins made for lost parents.
+    pub stand_ins: u64,
+    /// Whether `entries = spans + folded + lost + open` holds.
+    pub identity_holds: bool,
+    /// How each destination fared.
+    pub exports: Vec<ExportReport>,
+}
+
+/// Lost calls of one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LostBecause {
+    /// The reason in a few words.
+    pub reason: String,
+    /// Lost calls.
+    pub calls: u64,
+}
+
+/// How one destination fared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExportReport {
+    /// Kind of the destination.
+    pub sink: String,
+    /// Spans that reached it.
+    pub delivered: u64,
+    /// Spans that did not.
+    pub lost: u64,
+    /// What went wrong and what to do.
+    pub problem: Option<String>,
+}
+
+impl Report {
+    /// Draws up the books from what the kernel counted and what the assembler saw. A record that was submitted but could
+    /// not be turned into a span is lost as well.
+    #[must_use]
+    pub fn new(counts: &LossCounts, seen: StreamTotals, deliveries: Vec<Delivery>) -> Self {
+        let mut lost_by_reason: Vec<LostBecause> = counts
+            .lost
+            .iter()
+            .map(|loss| LostBecause { reason: loss.sentence().to_owned(), calls: loss.calls })
+            .collect();
+        let vanished = counts.spans.saturating_sub(seen.spans);
+        if vanished > 0 {
+            let reason = "the record was submitted but could not be decoded".to_owned();
+            lost_by_reason.push(LostBecause { reason, calls: vanished });
+        }
+        let lost = lost_by_reason.iter().map(|loss| loss.calls).sum();
+        Self {
+            entries: counts.entries,
+            spans: seen.spans,
+            folded: counts.folded,
+            lost,
+            open: counts.open,
+            returns_without_entry: counts.returns_without_entry,
+            stand_ins: seen.stand_ins,
+            identity_holds: counts.entries == seen.spans + counts.folded + lost + counts.open,
+            lost_by_reason,
+            exports: deliveries
+                .into_iter()
+                .map(|delivery| ExportReport {
+                    sink: delivery.sink.to_owned(),
+                    delivered: delivery.delivered,
+                    lost: delivery.lost,
+                    problem: delivery.problem,
+                })
+                .collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The line that ends every session.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("spans={} folded={} lost={} open={}", self.spans, self.folded, self.lost, self.open)
+    }
+
+    /// What else a person should know, a sentence each.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks: Vec<String> =
+            self.lost_by_reason.iter().map(|lost| format!("lost {} calls: {}", lost.calls, lost.reason)).collect();
+        if !self.identity_holds {
+            remarks.push(format!(
+                "the books do not balance: entries={} but spans + folded + lost + open = {}; please report this",
+                self.entries,
+                self.spans + self.folded + self.lost + self.open
+            ));
+        }
+        for export in &self.exports {
+            if let Some(problem) = &export.problem {
+                remarks.push(format!("{}: {} spans delivered, {} lost: {problem}", export.sink, export.delivered, export.lost));
+            }
+        }
+        remarks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_became_no_span_is_lost() {
+        let counts = LossCounts { entries: 10, spans: 7, folded: 2, open: 1, ..LossCounts::default() };
+        let seen = StreamTotals { spans: 6, undecodable: 1, ..StreamTotals::default() };
+        let report = Report::new(&counts, seen, Vec::new());
+        assert_eq!((report.spans, report.lost), (6, 1));
+        assert!(report.identity_holds);
+        assert_eq!(report.line(), "spans=6 folded=2 lost=1 open=1");
+    }
+}

@@ -1,0 +1,27 @@
+//! What a session is asked to do.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use crate::attach::LoadOptions;
+use crate::export::Destination;
+use crate::model::{SymbolMap, Target};
+
+/// What a session is asked to do.
+#[derive(Debug)]
+pub struct Settings {
+    /// The processes, as they were looked at.
+    pub targets: Vec<Target>,
+    /// The symbol maps, in the order of precedence.
+    pub maps: Vec<SymbolMap>,
+    /// Where spans go.
+    pub exports: Vec<Destination>,
+    /// Record a tape here.
+    pub tape: Option<PathBuf>,
+    /// How the BPF programs are loaded.
+    pub load: LoadOptions,
+    /// When the tracer itself began: attach time counts from here.
+    pub began: Instant,
+    /// Go on although nothing is to be traced yet, because modules are still to come.
+    pub may_begin_empty: bool,
+}

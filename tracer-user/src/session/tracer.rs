@@ -1,0 +1,259 @@
+//! A running tracer: placed, kept up to date with its targets, and ended in order.
+
+use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::BufWriter;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use super::drain::{Drain, Recording};
+use super::error::SessionError;
+use super::report::Report;
+use super::settings::Settings;
+use super::survey::{Survey, survey};
+use super::wiring::Pipeline;
+use crate::assemble::{Assembler, ThreadNames};
+use crate::attach::Programs;
+use crate::engine::native::NativeEngine;
+use crate::export::{Resource, Sink};
+use crate::model::{
+    ClockAnchor, MonotonicNs, PlanChange, ProbePlan, ProcessId, Skipped, SymbolMap, Target, TargetChange, WallClockNs,
+};
+use crate::plan::Planner;
+use crate::ring::{KernelRing, TapeHeader, TapeWriter};
+use crate::target::{Watcher, thread_name};
+
+/// Calls that are under way when the entry probes go get this long to end before the exit probes go too.
+const SETTLE: Duration = Duration::from_millis(2);
+
+/// A running tracer. Dropping it takes all probes away; [`Tracer::finish`] also delivers everything.
+pub struct Tracer {
+    programs: Programs,
+    drain: Drain,
+    planner: Planner,
+    engine: NativeEngine,
+    watcher: Watcher,
+    maps: Vec<SymbolMap>,
+    kernel_pids: Vec<(ProcessId, u32)>,
+    functions: usize,
+    skipped: Vec<Skipped>,
+    attach_ms: u64,
+}
+
+impl Tracer {
+    /// Surveys the targets, loads the programs, opens the destinations, and makes all probes live.
+    ///
+    /// # Errors
+    /// Nothing to trace, not permitted, or a destination that cannot be opened. No probe is left behind then.
+    pub fn start(settings: Settings) -> Result<Self, SessionError> {
+        let Settings { targets, maps, exports, tape, load, began, may_begin_empty } = settings;
+        let mut engine = NativeEngine::default();
+        // Loading takes the kernel about as long as the survey takes us: do both at once.
+        let (found, programs) = std::thread::scope(|scope| {
+            let loading = scope.spawn(|| Programs::load(load));
+            let mut found = Survey::default();
+            for target in &targets {
+                found.extend(survey(&mut engine, target, &target.modules, &maps));
+            }
+            (found, loading.join())
+        });
+        for sentence in &found.unreadable {
+            tracing::warn!("{sentence}");
+        }
+        if found.requests.is_empty() && !may_begin_empty {
+            return Err(SessionError::NothingToTrace { detail: nothing_found(&targets, &found) });
+        }
+        let mut programs = programs.map_err(|_| SessionError::DrainEnded)??;
+        let mut planner = Planner::new(programs.features());
+        let plan = planner.plan(found.requests, found.skipped);
+        let kernel_pids: Vec<_> = targets.iter().map(|target| (target.process, target.kernel_pid)).collect();
+
+        let sinks = open_sinks(&exports, &targets)?;
+        let header = tape_header(&targets);
+        let (new_threads, thread_names) = channel();
+        let recording = tape.map(|path| begin_tape(path, &header, thread_names)).transpose()?;
+        let pipeline = Pipeline::new(assembler(&header, &targets, new_threads), sinks);
+        let ring = programs.take_ring()?.ok_or(SessionError::DrainEnded)?;
+        let drain = Drain::start(KernelRing::new(ring), pipeline, recording).map_err(|_| SessionError::DrainEnded)?;
+
+        let mut tracer = Self {
+            programs,
+            drain,
+            planner,
+            engine,
+            watcher: Watcher::new(&targets),
+            maps,
+            kernel_pids,
+            functions: 0,
+            skipped: Vec::new(),
+            attach_ms: 0,
+        };
+        tracer.apply(PlanChange { added: plan })?;
+        tracer.attach_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Ok(tracer)
+    }
+
+    /// Functions probed so far.
+    #[must_use]
+    pub fn functions(&self) -> usize {
+        self.functions
+    }
+
+    /// Milliseconds from the start of the tracer until all probes were live.
+    #[must_use]
+    pub fn attach_ms(&self) -> u64 {
+        self.attach_ms
+    }
+
+    /// Looks at the targets again and traces what they have mapped since. `false` once every target is gone.
+    ///
+    /// # Errors
+    /// Probes for a new module could not be made live.
+    pub fn look_again(&mut self) -> Result<bool, SessionError> {
+        self.programs.forward_log();
+        for change in self.watcher.poll() {
+            match change {
+                TargetChange::Mapped { target, modules } => {
+                    let found = survey(&mut self.engine, &target, &modules, &self.maps);
+                    if found.requests.is_empty() {
+                        continue;
+                    }
+                    let started = Instant::now();
+                    let added = self.planner.plan(found.requests, found.skipped);
+                    let count = added.functions.len();
+                    self.apply(PlanChange { added })?;
+                    tracing::info!(functions = count, elapsed = ?started.elapsed(), "new modules are traced too");
+                }
+                TargetChange::Gone(process) => tracing::debug!(%process, "a target is gone"),
+            }
+        }
+        Ok(!self.watcher.is_empty())
+    }
+
+    /// Takes all probes away, reads the books, and delivers everything.
+    ///
+    /// # Errors
+    /// The books cannot be read; spans are delivered all the same.
+    pub fn finish(self) -> Result<Report, SessionError> {
+        let Self { mut programs, drain, functions, skipped, attach_ms, .. } = self;
+        programs.accept_entries(false)?;
+        std::thread::sleep(SETTLE);
+        programs.remove_probes();
+        programs.forward_log();
+        let (counts, open_calls) = programs.totals()?;
+        let (seen, deliveries) = drain.finish(counts.clone(), open_calls)?;
+        let report = Report::new(&counts, seen, deliveries);
+        Ok(Report { attach_ms, functions, skipped: skipped.len(), ..report })
+    }
+
+    fn apply(&mut self, change: PlanChange) -> Result<(), SessionError> {
+        let PlanChange { added } = change;
+        self.drain.add_functions(added.functions.iter().map(crate::model::PlannedFunction::description).collect())?;
+        let refused = self.programs.place(&added, &self.kernel_pids)?;
+        for refusal in &refused {
+            tracing::warn!(function = refusal.function.0, problem = refusal.problem, "the kernel took no probe");
+        }
+        self.programs.accept_entries(true)?;
+        self.functions += added.functions.len() - refused.len();
+        self.skipped.extend(added.skipped);
+        Ok(())
+    }
+}
+
+/// What would be probed, without loading or placing anything.
+#[must_use]
+pub fn plan_only(targets: &[Target], maps: &[SymbolMap]) -> (ProbePlan, Vec<String>) {
+    let mut engine = NativeEngine::default();
+    let mut found = Survey::default();
+    for target in targets {
+        found.extend(survey(&mut engine, target, &target.modules, maps));
+    }
+    let features = crate::attach::probe_features(true);
+    (Planner::new(features).plan(found.requests, found.skipped), found.unreadable)
+}
+
+fn nothing_found(targets: &[Target], found: &Survey) -> String {
+    let modules: usize = targets.iter().map(|target| target.modules.len()).sum();
+    let pids: Vec<String> = targets.iter().map(|target| target.process.to_string()).collect();
+    let skipped = match found.skipped.len() {
+        0 => String::new(),
+        count => format!(" ({count} candidates cannot be probed)"),
+    };
+    format!(
+        "no function in the {modules} files that process {} has mapped matches a symbol map{skipped}; `ml-tracer symbols \
+         --pid {}` lists every candidate, `--map FILE` adds rules of your own",
+        pids.join(", "),
+        pids.first().map_or("PID", String::as_str)
+    )
+}
+
+fn open_sinks(exports: &[crate::export::Destination], targets: &[Target]) -> Result<Vec<Box<dyn Sink>>, SessionError> {
+    let resources: Vec<Arc<Resource>> = targets.iter().map(|target| Arc::new(Resource::new(target, &|name| std::env::var(name).ok()))).collect();
+    let mut sinks = Vec::new();
+    for destination in exports {
+        let mut sink = crate::export::open(destination)?;
+        for resource in &resources {
+            sink.process(resource);
+        }
+        sinks.push(sink);
+    }
+    Ok(sinks)
+}
+
+/// The names of threads that the assembler asks for go to `new_threads` as well, for the tape.
+fn assembler(header: &TapeHeader, targets: &[Target], new_threads: Sender<(u32, Arc<str>)>) -> Assembler {
+    let names: ThreadNames = Box::new(move |process, thread| {
+        let name: Arc<str> = thread_name(process.pid, thread.0)?.into();
+        // Nobody listens when no tape is recorded.
+        let _ = new_threads.send((thread.0, Arc::clone(&name)));
+        Some(name)
+    });
+    let mut assembler = Assembler::new(header.seed, header.anchor, names);
+    for target in targets {
+        assembler.add_process(target.kernel_pid, target.process);
+    }
+    assembler
+}
+
+fn tape_header(targets: &[Target]) -> TapeHeader {
+    TapeHeader {
+        // The standard library seeds its hash maps from the operating system's random numbers.
+        seed: RandomState::new().hash_one(std::process::id()),
+        anchor: clock_anchor(),
+        targets: targets.iter().map(|target| Target { modules: Vec::new(), ..target.clone() }).collect(),
+    }
+}
+
+fn begin_tape(
+    path: PathBuf,
+    header: &TapeHeader,
+    thread_names: Receiver<(u32, Arc<str>)>,
+) -> Result<Recording, SessionError> {
+    let begin = || -> Result<_, crate::ring::TapeError> {
+        TapeWriter::new(BufWriter::with_capacity(1 << 18, File::create(&path)?), header)
+    };
+    match begin() {
+        Ok(writer) => Ok(Recording { path, writer, thread_names }),
+        Err(source) => Err(SessionError::Tape { path, source }),
+    }
+}
+
+/// Both clocks at one instant: the wall clock is read between two readings of the monotonic one, and the tightest of a
+/// few tries counts.
+fn clock_anchor() -> ClockAnchor {
+    use rustix::time::{ClockId, clock_gettime};
+    let nanoseconds = |clock| {
+        let time = clock_gettime(clock);
+        time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+    };
+    let readings = (0..5).map(|_| {
+        let before = nanoseconds(ClockId::Monotonic);
+        let wall_clock = nanoseconds(ClockId::Realtime);
+        let after = nanoseconds(ClockId::Monotonic);
+        (after - before, before + (after - before) / 2, wall_clock)
+    });
+    let (_, monotonic, wall_clock) = readings.min().unwrap_or_default();
+    ClockAnchor { monotonic: MonotonicNs(monotonic), wall_clock: WallClockNs(wall_clock) }
+}

@@ -1,0 +1,77 @@
+//! The whole pipeline in one place: ring -> decode -> assemble -> sinks. The only file that sees both ends.
+
+use std::sync::Arc;
+
+use crate::assemble::{Assembler, Output};
+use crate::decode::decode;
+use crate::export::{Delivery, Sink, Summary};
+use crate::model::{Call, Event, FunctionDescription, LossCounts, RawRecord, StreamTotals};
+
+/// Everything after the ring buffer.
+pub struct Pipeline {
+    assembler: Assembler,
+    sinks: Vec<Box<dyn Sink>>,
+}
+
+impl Pipeline {
+    /// Joins an assembler and its sinks.
+    pub fn new(assembler: Assembler, sinks: Vec<Box<dyn Sink>>) -> Self {
+        Self { assembler, sinks }
+    }
+
+    /// Makes functions known whose calls may now arrive.
+    pub fn add_functions(&mut self, functions: Vec<FunctionDescription>) {
+        for function in functions {
+            self.assembler.add_function(Arc::new(function));
+        }
+    }
+
+    /// One record on its way from the ring to the sinks.
+    pub fn record(&mut self, record: &RawRecord<'_>) {
+        match decode(record) {
+            Ok(event) => self.event(&event),
+            Err(error) => {
+                tracing::warn!(%error, "a record could not be decoded");
+                self.assembler.undecodable();
+            }
+        }
+    }
+
+    /// A moment without records: sinks pass on what has waited for company.
+    pub fn flush(&mut self) {
+        for sink in &mut self.sinks {
+            sink.flush();
+        }
+    }
+
+    /// The stream has ended: calls still open become spans, and every sink delivers what is left. Sinks finish side by
+    /// side, so that a dead collector does not hold up the others.
+    pub fn finish(mut self, open_calls: Vec<Call>, counts: Option<LossCounts>) -> (StreamTotals, Vec<Delivery>) {
+        for call in open_calls {
+            self.event(&Event::Call(call));
+        }
+        let Self { assembler, mut sinks } = self;
+        let totals = assembler.finish(&mut |output| deliver(&mut sinks, &output));
+        let summary = Summary { totals, counts };
+        let summary = &summary;
+        let deliveries = std::thread::scope(|scope| {
+            let finishing: Vec<_> = sinks.into_iter().map(|sink| scope.spawn(move || sink.finish(summary))).collect();
+            finishing.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        });
+        (totals, deliveries)
+    }
+
+    fn event(&mut self, event: &Event) {
+        let sinks = &mut self.sinks;
+        self.assembler.event(event, &mut |output| deliver(sinks, &output));
+    }
+}
+
+fn deliver(sinks: &mut [Box<dyn Sink>], output: &Output) {
+    for sink in sinks {
+        match output {
+            Output::Span(span) => sink.span(span),
+            Output::Loss(loss) => sink.loss(loss),
+        }
+    }
+}

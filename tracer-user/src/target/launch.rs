@@ -1,0 +1,105 @@
+//! What a program will have mapped before its first instruction, found without running any of it.
+
+use std::ffi::OsStr;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use object::elf;
+use object::read::elf::{ElfFile64, ProgramHeader as _};
+
+use crate::model::Module;
+
+/// Finds a program as a shell would: a name with a slash as it is, others in `PATH`.
+#[must_use]
+pub fn find_program(name: &OsStr) -> Option<PathBuf> {
+    let runs = |path: &PathBuf| {
+        path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    };
+    let path = Path::new(name);
+    if path.components().count() > 1 {
+        return Some(path.to_path_buf()).filter(runs);
+    }
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|directory| directory.join(name)).find(runs)
+}
+
+/// The program itself and the libraries that its loader will map. For a script: nothing, the watcher finds its
+/// interpreter once it runs.
+#[must_use]
+pub fn modules_at_start(program: &Path) -> Vec<Module> {
+    let Ok(program) = program.canonicalize() else { return Vec::new() };
+    let Some(loader) = loader_of(&program) else { return module(&program).into_iter().collect() };
+    let mut modules: Vec<Module> = module(&program).into_iter().collect();
+    // `ld.so --list` resolves the libraries as a start would, and runs nothing of the program.
+    if let Ok(output) = Command::new(loader).arg("--list").arg(&program).output() {
+        let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+        modules.extend(listed.lines().filter_map(listed_path).filter_map(|path| module(&path)));
+    }
+    modules
+}
+
+/// The path in a line like `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f...)`.
+fn listed_path(line: &str) -> Option<PathBuf> {
+    let path = line.split_once("=>").map_or(line, |(_, path)| path).trim();
+    let path = path.rsplit_once(" (").map_or(path, |(path, _)| path);
+    path.starts_with('/').then(|| PathBuf::from(path))
+}
+
+/// Path of the loader that the program names (`PT_INTERP`); `None` for a static program and for a script.
+fn loader_of(program: &Path) -> Option<PathBuf> {
+    let file = std::fs::File::open(program).ok()?;
+    let cache = object::ReadCache::new(file);
+    let elf_file: ElfFile64<'_, object::Endianness, _> = ElfFile64::parse(&cache).ok()?;
+    let endian = elf_file.endian();
+    let header = elf_file.elf_program_headers().iter().find(|header| header.p_type(endian) == elf::PT_INTERP)?;
+    let bytes = header.data(endian, elf_file.data()).ok()?;
+    let text = std::str::from_utf8(bytes).ok()?.trim_end_matches('\0');
+    Some(PathBuf::from(text))
+}
+
+fn module(path: &Path) -> Option<Module> {
+    let path = path.canonicalize().ok()?;
+    let metadata = path.metadata().ok()?;
+    let device = metadata.dev();
+    let number = |value: u32| i32::try_from(value).unwrap_or(-1);
+    Some(Module {
+        access_path: path.clone(),
+        path,
+        device: (number(rustix::fs::major(device)), number(rustix::fs::minor(device))),
+        inode: metadata.ino(),
+        mappings: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_in_path_and_by_path() {
+        let shell = find_program(OsStr::new("sh")).expect("there is always a shell");
+        assert_eq!(find_program(shell.as_os_str()), Some(shell));
+        assert_eq!(find_program(OsStr::new("no-such-program-anywhere")), None);
+        assert_eq!(find_program(OsStr::new("/etc/passwd")), None, "not executable");
+    }
+
+    #[test]
+    fn a_dynamic_program_comes_with_its_c_library() {
+        let modules = modules_at_start(Path::new("/bin/ls"));
+        assert!(modules.len() > 1);
+        assert!(modules[0].path.ends_with("ls"));
+        assert!(modules.iter().any(|module| module.file_name().starts_with("libc.so")));
+    }
+
+    #[test]
+    fn loader_lists_are_read() {
+        let line = "\tlibm.so.6 => /lib/x86_64-linux-gnu/libm.so.6 (0x00007f0000000000)";
+        assert_eq!(listed_path(line), Some(PathBuf::from("/lib/x86_64-linux-gnu/libm.so.6")));
+        assert_eq!(
+            listed_path("\t/lib64/ld-linux-x86-64.so.2 (0x00007f0000000000)"),
+            Some("/lib64/ld-linux-x86-64.so.2".into())
+        );
+        assert_eq!(listed_path("\tlinux-vdso.so.1 (0x00007fff00000000)"), None);
+        assert_eq!(listed_path("\tlibgone.so => not found"), None);
+    }
+}

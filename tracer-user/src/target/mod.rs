@@ -1,0 +1,12 @@
+//! Looks at /proc: a process id goes in, a `Target` (who runs, what is mapped) and later `TargetChange`s come out.
+
+mod error;
+mod launch;
+mod modules;
+mod process;
+mod watch;
+
+pub use error::TargetError;
+pub use launch::{find_program, modules_at_start};
+pub use process::{look_at, thread_name};
+pub use watch::Watcher;

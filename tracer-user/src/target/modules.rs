@@ -1,0 +1,49 @@
+//! The files that a process runs code from.
+
+use std::path::{Path, PathBuf};
+
+use procfs::ProcError;
+use procfs::process::{MMPermissions, MMapPath, MemoryMap, Process};
+
+use super::process::without_deleted_mark;
+use crate::model::{FileOffset, Mapping, Module, RemoteAddress};
+
+/// Files mapped with execute permission, each once, the executable first.
+pub(super) fn of(process: &Process, executable: &Path) -> Result<Vec<Module>, ProcError> {
+    let mut modules: Vec<Module> = Vec::new();
+    for map in process.maps()? {
+        let MMapPath::Path(path) = &map.pathname else { continue };
+        if !map.perms.contains(MMPermissions::EXECUTE) || map.inode == 0 {
+            continue;
+        }
+        let mapping = Mapping {
+            start: RemoteAddress(map.address.0),
+            end: RemoteAddress(map.address.1),
+            offset: FileOffset(map.offset),
+        };
+        match modules.iter_mut().find(|module| module.inode == map.inode && module.device == map.dev) {
+            Some(module) => module.mappings.push(mapping),
+            None => modules.push(Module {
+                path: without_deleted_mark(path),
+                access_path: access_path(process.pid, path, &map),
+                device: map.dev,
+                inode: map.inode,
+                mappings: vec![mapping],
+            }),
+        }
+    }
+    let executable = without_deleted_mark(executable);
+    modules.sort_by_key(|module| module.path != executable);
+    Ok(modules)
+}
+
+/// A path to the very file that is mapped, even if it was replaced since or lies in a container.
+fn access_path(pid: i32, path: &Path, map: &MemoryMap) -> PathBuf {
+    let exact = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", map.address.0, map.address.1));
+    if std::fs::metadata(&exact).is_ok() {
+        return exact;
+    }
+    // map_files wants CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN; the root of the process does without.
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    PathBuf::from(format!("/proc/{pid}/root")).join(relative)
+}

@@ -1,0 +1,120 @@
+//! One look at one process.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use procfs::process::{ProcState, Process};
+
+use super::error::TargetError;
+use super::modules;
+use crate::model::{ProcessId, Target};
+
+/// Flag of a kernel thread in /proc/PID/stat (`PF_KTHREAD`, include/linux/sched.h, Linux 6.18).
+const KERNEL_THREAD: u32 = 0x0020_0000;
+
+/// Inode of the initial pid namespace (`PID_NS_INIT_INO`, include/uapi/linux/nsfs.h, Linux 6.18).
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Looks at a process: who it is and which files it has mapped to run code from.
+///
+/// # Errors
+/// There is no such process, it has no user code, or looking is not permitted.
+pub fn look_at(pid: u32) -> Result<Target, TargetError> {
+    let failed = |error| TargetError::from_proc(pid, error);
+    let number = i32::try_from(pid).map_err(|_| TargetError::NoSuchProcess { pid })?;
+    let process = Process::new(number).map_err(failed)?;
+    let stat = process.stat().map_err(failed)?;
+    if stat.flags & KERNEL_THREAD != 0 {
+        return Err(TargetError::KernelThread { pid, name: stat.comm });
+    }
+    // The first thread may have ended while others go on: then the process is no zombie.
+    let only_thread = process.tasks().map_or(true, |tasks| tasks.count() <= 1);
+    if only_thread && matches!(stat.state(), Ok(ProcState::Zombie | ProcState::Dead)) {
+        return Err(TargetError::Zombie { pid, name: stat.comm });
+    }
+    let status = process.status().map_err(failed)?;
+    if status.tgid != number {
+        return Err(TargetError::Thread { tid: pid, pid: status.tgid.unsigned_abs() });
+    }
+    if !in_initial_pid_namespace() {
+        return Err(TargetError::PidNamespace);
+    }
+    let executable = process.exe().map_err(failed)?;
+    let modules = modules::of(&process, &executable).map_err(failed)?;
+    Ok(Target {
+        process: ProcessId { pid, start_time: stat.starttime },
+        kernel_pid: pid,
+        command_line: process.cmdline().unwrap_or_default(),
+        executable: without_deleted_mark(&executable),
+        modules,
+        seccomp_mode: status.seccomp.unwrap_or(0),
+        container_id: container_id(&process),
+    })
+}
+
+/// Name of a thread, `None` if it has ended.
+#[must_use]
+pub fn thread_name(pid: u32, tid: u32) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
+}
+
+/// /proc marks a file that was deleted or replaced after it was mapped.
+pub(super) fn without_deleted_mark(path: &Path) -> PathBuf {
+    let text = path.to_string_lossy();
+    text.strip_suffix(" (deleted)").map_or_else(|| path.to_path_buf(), PathBuf::from)
+}
+
+fn in_initial_pid_namespace() -> bool {
+    fs::metadata("/proc/self/ns/pid").is_ok_and(|metadata| metadata.ino() == INITIAL_PID_NAMESPACE)
+}
+
+/// The container id is the last part of the control group's path that has 64 hexadecimal digits.
+fn container_id(process: &Process) -> Option<String> {
+    let groups = process.cgroups().ok()?;
+    groups.into_iter().find_map(|group| container_id_in(&group.pathname))
+}
+
+fn container_id_in(path: &str) -> Option<String> {
+    path.rsplit(['/', '-', ':', '.'])
+        .find(|part| part.len() == 64 && part.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_found_with_its_executable_first() {
+        let target = look_at(std::process::id()).expect("this process can be looked at");
+        assert_eq!(target.executable, std::env::current_exe().expect("a path"));
+        let first = target.modules.first().expect("it runs code from a file");
+        assert_eq!(first.path, target.executable);
+        assert!(first.mappings.iter().all(|mapping| mapping.start < mapping.end));
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_an_error() {
+        assert!(matches!(look_at(u32::MAX), Err(TargetError::NoSuchProcess { .. })));
+        assert!(matches!(look_at(4_194_304), Err(TargetError::NoSuchProcess { .. })));
+    }
+
+    #[test]
+    fn kernel_threads_are_told_apart() {
+        if let Ok(stat) = Process::new(2).and_then(|process| process.stat())
+            && stat.comm == "kthreadd"
+        {
+            assert!(matches!(look_at(2), Err(TargetError::KernelThread { .. })));
+        }
+    }
+
+    #[test]
+    fn container_ids_are_found_in_the_usual_paths() {
+        let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+        assert_eq!(container_id_in(&format!("/docker/{id}")).as_deref(), Some(id));
+        assert_eq!(container_id_in(&format!("/kubepods.slice/cri-containerd-{id}.scope")).as_deref(), Some(id));
+        assert_eq!(container_id_in("/user.slice/session-1.scope"), None);
+    }
+}

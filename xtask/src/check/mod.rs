@@ -1,0 +1,77 @@
+//! `cargo xtask check`: the house rules, held by machine; each breach is printed as `path:line: sentence`.
+
+mod bans;
+mod dependencies;
+mod documents;
+mod exemptions;
+mod finding;
+mod layers;
+mod rust_source;
+mod symbol_maps;
+mod tree;
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::{provision, workspace};
+use finding::Finding;
+
+/// Holds the workspace against every rule, `cargo fmt` and `cargo clippy`.
+///
+/// # Errors
+/// When a rule is broken, after everything was looked at and printed.
+pub fn run() -> Result<()> {
+    let root = workspace::root();
+    eprintln!("==> house rules");
+    let findings = rules(&root)?;
+    for finding in &findings {
+        println!("{finding}");
+    }
+    let mut broken = Vec::new();
+    if !findings.is_empty() {
+        broken.push(format!("{} breaches of the house rules", findings.len()));
+    }
+    for (what, arguments) in TOOLS {
+        if let Err(error) = provision::run(what, Command::new("cargo").current_dir(&root).args(*arguments)) {
+            eprintln!("    {error:#}");
+            broken.push((*what).to_owned());
+        }
+    }
+    if broken.is_empty() { Ok(()) } else { bail!("check: {}", broken.join("; ")) }
+}
+
+/// The BPF crate is left out of clippy: only the BPF target compiles it.
+const TOOLS: &[(&str, &[&str])] = &[
+    ("cargo fmt --check", &["fmt", "--all", "--check"]),
+    (
+        "cargo clippy",
+        &[
+            "clippy",
+            "--quiet",
+            "--locked",
+            "--workspace",
+            "--exclude",
+            "tracer-ebpf",
+            "--all-targets",
+            "--",
+            "-Dwarnings",
+        ],
+    ),
+];
+
+fn rules(root: &Path) -> Result<Vec<Finding>> {
+    let tree = tree::Tree::read(root)?;
+    let mut findings = Vec::new();
+    findings.extend(tree.unreadable());
+    findings.extend(layers::check(&tree));
+    findings.extend(bans::check(&tree));
+    findings.extend(dependencies::check(&tree)?);
+    findings.extend(symbol_maps::check(&tree));
+    findings.extend(documents::check(&tree));
+    let mut findings = exemptions::apply(findings, exemptions::EXEMPTIONS);
+    findings.sort();
+    findings.dedup();
+    Ok(findings)
+}

@@ -1,0 +1,151 @@
+//! Gets what a command needs onto the machine: system packages, Python environments, and programs run in sight.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{source_hash, workspace};
+
+/// Runs a command with its output in sight; the heading says `what` is done and the time it took.
+///
+/// # Errors
+/// When the command cannot start or ends with a failure.
+pub fn run(what: &str, command: &mut Command) -> Result<()> {
+    eprintln!("==> {what}");
+    let started = Instant::now();
+    let status = command.status().with_context(|| format!("cannot start {}", line_of(command)))?;
+    if !status.success() {
+        bail!("{what}: {} ended with {status}", line_of(command));
+    }
+    eprintln!("    {:.1} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Runs a command quietly and gives its standard output without the last newline.
+///
+/// # Errors
+/// When the command cannot start or ends with a failure; its error output is part of the message.
+pub fn output_of(command: &mut Command) -> Result<String> {
+    let Output { status, stdout, stderr } =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {}", line_of(command)))?;
+    if !status.success() {
+        bail!("{} ended with {status}: {}", line_of(command), String::from_utf8_lossy(&stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&stdout).trim_end().to_owned())
+}
+
+/// Makes sure that Debian packages are there; installs the missing ones, saying which and `why` first.
+///
+/// # Errors
+/// When packages are missing and cannot be installed here; the message is the command to run by hand.
+pub fn system_packages(why: &str, packages: &[&str]) -> Result<()> {
+    let missing: Vec<&str> = packages.iter().copied().filter(|package| !is_installed(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    let by_hand = format!("apt-get update && apt-get install --no-install-recommends {list}");
+    if !is_on_path("apt-get") {
+        bail!("{why} needs the Debian or Ubuntu packages {list}: install what your system calls them");
+    }
+    let Some(prefix) = privilege_prefix() else {
+        bail!("{why} needs packages that are not installed; as root, run: {by_hand}");
+    };
+    eprintln!("==> {why} needs system packages: installing {list}");
+    run("apt-get update", apt(prefix).args(["update", "-qq"]))?;
+    run(
+        &format!("apt-get install {list}"),
+        apt(prefix).args(["install", "-y", "-qq", "--no-install-recommends"]).args(missing),
+    )
+}
+
+/// Makes sure that programs are on the path, whoever put them there; a missing one is installed from its Debian
+/// package. Pairs of program and package.
+///
+/// # Errors
+/// As [`system_packages`].
+pub fn programs(why: &str, programs: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> =
+        programs.iter().filter(|(program, _)| !is_on_path(program)).map(|(_, package)| *package).collect();
+    if missing.is_empty() { Ok(()) } else { system_packages(why, &missing) }
+}
+
+/// A Python environment under `target/venv/<name>` that holds the packages of a requirements file; made again only
+/// when the file has changed. Gives the folder; its interpreter is `bin/python`.
+///
+/// # Errors
+/// When the environment cannot be made or `pip` fails.
+pub fn python_venv(name: &str, requirements: &Path) -> Result<PathBuf> {
+    let wanted = fs::read(requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
+    let folder = workspace::root().join("target/venv").join(name);
+    let mark = folder.join("requirements.sha256");
+    let fingerprint = source_hash::hash(&wanted);
+    if fs::read_to_string(&mark).is_ok_and(|found| found == fingerprint) && folder.join("bin/python").exists() {
+        return Ok(folder);
+    }
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove the old {}", folder.display()))?;
+    }
+    let python = python()?;
+    run(&format!("python environment {name}"), Command::new(python).args(["-m", "venv"]).arg(&folder))?;
+    run(
+        &format!("pip install -r {}", requirements.display()),
+        Command::new(folder.join("bin/python"))
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
+            .arg(requirements),
+    )?;
+    fs::write(&mark, fingerprint).with_context(|| format!("cannot write {}", mark.display()))?;
+    Ok(folder)
+}
+
+/// The first of `python3` on the path and `/usr/bin/python3` that can make an environment.
+fn python() -> Result<&'static str> {
+    let works = |python: &str| output_of(Command::new(python).args(["-c", "import venv, ensurepip"])).is_ok();
+    let find = || ["python3", "/usr/bin/python3"].into_iter().find(|python| works(python));
+    if let Some(python) = find() {
+        return Ok(python);
+    }
+    system_packages("making Python environments", &["python3", "python3-venv"])?;
+    find().context("no python3 here can make an environment (`python3 -m venv`)")
+}
+
+/// Whether a program of this name is on the path.
+pub fn is_on_path(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+fn is_installed(package: &str) -> bool {
+    output_of(Command::new("dpkg-query").args(["--show", "--showformat=${db:Status-Status}", package]))
+        .is_ok_and(|status| status == "installed")
+}
+
+/// What to put before a command that needs root: nothing for root, `sudo` where it asks no password.
+fn privilege_prefix() -> Option<&'static [&'static str]> {
+    if output_of(Command::new("id").arg("-u")).is_ok_and(|id| id == "0") {
+        Some(&[])
+    } else if output_of(Command::new("sudo").args(["-n", "true"])).is_ok() {
+        Some(&["sudo", "-n"])
+    } else {
+        None
+    }
+}
+
+fn apt(prefix: &[&str]) -> Command {
+    let mut words = prefix.iter().chain(&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+    let mut command = Command::new(words.next().expect("the chain is never empty"));
+    command.args(words);
+    command
+}
+
+fn line_of(command: &Command) -> String {
+    std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(OsStr::to_string_lossy)
+        .collect::<Vec<_>>()
+        .join(" ")
+}

@@ -1,0 +1,137 @@
+//! `cargo xtask test`: everything that must hold, step by step, with one line of figures at the end.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{build_ebpf, check, provision, workspace};
+
+/// Python environments of the suites: `tests/requirements/<name>.txt` becomes `target/venv/<name>`.
+const ENVIRONMENTS: [&str; 2] = ["models", "collector"];
+
+type Step = fn() -> Result<Outcome>;
+
+/// Prepares the machine and runs every step; a failed step does not keep the next ones from running.
+///
+/// # Errors
+/// When any step failed.
+pub fn run() -> Result<()> {
+    let started = Instant::now();
+    let steps: [(&str, Step); 6] = [
+        ("prepare the machine", || once(prepare)),
+        ("house rules", || once(check::run)),
+        ("BPF object", || once(build_ebpf::check)),
+        ("release build", || once(release_build)),
+        ("unit tests", || tests(&["--workspace", "--exclude", "tracer-ebpf", "--exclude", "tracer-tests"])),
+        ("suites", || tests(&["--package", "tracer-tests"])),
+    ];
+    let mut total = Outcome::default();
+    let mut failed = Vec::new();
+    let count = steps.len();
+    for (index, (name, step)) in steps.into_iter().enumerate() {
+        eprintln!("\n=== {}/{count} {name}", index + 1);
+        let step_started = Instant::now();
+        let outcome = step().unwrap_or_else(|error| {
+            eprintln!("{name}: {error:#}");
+            Outcome { failed: 1, ..Outcome::default() }
+        });
+        if outcome.failed > 0 {
+            failed.push(name);
+        }
+        total.add(outcome);
+        let word = if outcome.failed > 0 { "FAILED" } else { "ok" };
+        eprintln!("=== {name}: {word} in {:.1} s", step_started.elapsed().as_secs_f64());
+    }
+    eprintln!("\n=== all steps in {:.0} s", started.elapsed().as_secs_f64());
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
+}
+
+/// How many tests ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl Outcome {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+
+    /// Reads `test result: ok. 3 passed; 0 failed; 1 ignored; ...`; `None` for any other line.
+    fn parse(line: &str) -> Option<Self> {
+        let (_, figures) = line.trim().strip_prefix("test result: ")?.split_once(". ")?;
+        let figure = |name: &str| {
+            figures.split("; ").find_map(|part| part.strip_suffix(name)?.trim().parse::<u64>().ok()).unwrap_or(0)
+        };
+        Some(Self { passed: figure("passed"), failed: figure("failed"), skipped: figure("ignored") })
+    }
+}
+
+/// A step that counts as one test.
+fn once(step: impl FnOnce() -> Result<()>) -> Result<Outcome> {
+    step()?;
+    Ok(Outcome { passed: 1, ..Outcome::default() })
+}
+
+fn prepare() -> Result<()> {
+    provision::programs("compiling the programs to trace", &[("cc", "gcc"), ("c++", "g++")])?;
+    for name in ENVIRONMENTS {
+        provision::python_venv(name, &workspace::root().join(format!("tests/requirements/{name}.txt")))?;
+    }
+    Ok(())
+}
+
+fn release_build() -> Result<()> {
+    let mut command = Command::new("cargo");
+    command.current_dir(workspace::root()).args(["build", "--release", "--locked", "--package", "tracer-user"]);
+    provision::run("cargo build --release", &mut command)
+}
+
+/// Runs `cargo test`, passes its output on, and adds up the figures of all its test programs.
+fn tests(arguments: &[&str]) -> Result<Outcome> {
+    let mut command = Command::new("cargo");
+    command.current_dir(workspace::root()).args(["test", "--locked", "--no-fail-fast"]).args(arguments);
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo test")?;
+    let output = child.stdout.take().context("the output of cargo test is a pipe")?;
+    let mut total = Outcome::default();
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line.context("cannot read the output of cargo test")?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        total.add(Outcome::parse(&line).unwrap_or_default());
+    }
+    let status = child.wait().context("cannot wait for cargo test")?;
+    if !status.success() && total.failed == 0 {
+        // It did not compile, or a test program died.
+        total.failed = 1;
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_lines_of_both_test_harnesses() {
+        let line = "test result: FAILED. 26 passed; 2 failed; 3 ignored; 0 measured; 1 filtered out; finished in 0.03s";
+        assert_eq!(Outcome::parse(line), Some(Outcome { passed: 26, failed: 2, skipped: 3 }));
+        let line = "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s";
+        assert_eq!(Outcome::parse(line), Some(Outcome { passed: 1, failed: 0, skipped: 0 }));
+        assert_eq!(Outcome::parse("test layers::tests::globs ... ok"), None);
+    }
+
+    #[test]
+    fn a_step_is_one_test() {
+        assert_eq!(once(|| Ok(())).ok(), Some(Outcome { passed: 1, failed: 0, skipped: 0 }));
+        assert!(once(|| anyhow::bail!("no")).is_err());
+    }
+}
