@@ -5,10 +5,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread::{self, sleep};
+use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::{provision, workspace};
 
@@ -37,7 +37,7 @@ pub fn run() -> Result<()> {
     let folder = root.join("target/demo");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let (mut server, port) = start_server(&environment, &root.join("tests/targets/model_server/server.py"))?;
-    let mut tracer = start_tracer(&root.join("target/release/ml-tracer"), server.0.id(), &folder)?;
+    let (mut tracer, messages) = start_tracer(&root.join("target/release/ml-tracer"), server.0.id(), &folder)?;
     eprintln!("==> {REQUESTS} requests to each model");
     for number in 0..REQUESTS {
         for model in ["xgboost", "lightgbm"] {
@@ -48,6 +48,7 @@ pub fn run() -> Result<()> {
     // The tracer follows its target to the end, flushes everything and says what it saw.
     server.stop()?;
     tracer.wait()?;
+    messages.join().map_err(|_| anyhow!("the thread that passes on the tracer's messages has panicked"))?;
     eprintln!("\nThe same trace as files:");
     for (file, use_of_it) in FILES {
         let file = folder.join(file);
@@ -122,7 +123,7 @@ fn start_server(environment: &Path, script: &Path) -> Result<(Process, u16)> {
     Ok((server, port))
 }
 
-fn start_tracer(program: &Path, pid: u32, folder: &Path) -> Result<Process> {
+fn start_tracer(program: &Path, pid: u32, folder: &Path) -> Result<(Process, JoinHandle<()>)> {
     let file = |name: &str| -> PathBuf { folder.join(name) };
     let arguments = [
         "attach".to_owned(),
@@ -151,12 +152,12 @@ fn start_tracer(program: &Path, pid: u32, folder: &Path) -> Result<Process> {
             break;
         }
     }
-    thread::spawn(move || {
+    let messages = spawn(move || {
         for line in errors.lines().map_while(Result::ok) {
             eprintln!("    {line}");
         }
     });
-    Ok(tracer)
+    Ok((tracer, messages))
 }
 
 /// A request body: four rows of eight numbers.
