@@ -1,5 +1,6 @@
 //! What the suites share: programs to trace, the tracer at work on them, the spans it wrote, and OTLP receivers.
 
+pub mod bad_collector;
 pub mod collector;
 pub mod probes;
 pub mod process;

@@ -1,11 +1,10 @@
-//! OTLP receivers built on the official protobufs, well behaved or not.
+//! OTLP receivers built on the official protobufs.
 
-use std::io::{Read, Write};
+use std::fs;
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{JoinHandle, spawn};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use axum::Router;
@@ -17,11 +16,14 @@ use flate2::read::GzDecoder;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use prost::Message;
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::KeyAndValueRef;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 
-use crate::process::poll;
+use crate::process::{poll, run};
 use crate::spans::Spans;
 
 /// A receiver on loopback. Dropping it ends it.
@@ -63,12 +65,28 @@ impl Receiver {
     /// # Errors
     /// When it cannot listen.
     pub fn grpc() -> Result<Self> {
+        Self::serve_grpc(Server::builder())
+    }
+
+    /// A gRPC receiver with TLS, and the folder whose `authority.pem` vouches for it.
+    ///
+    /// # Errors
+    /// When no certificate can be made or it cannot listen.
+    pub fn grpc_with_tls() -> Result<(Self, TempDir)> {
+        let folder = make_certificates()?;
+        let read = |name: &str| fs::read(folder.path().join(name));
+        let identity = Identity::from_pem(read("receiver.pem")?, read("receiver.key")?);
+        let mut receiver = Self::serve_grpc(Server::builder().tls_config(ServerTlsConfig::new().identity(identity))?)?;
+        receiver.address = receiver.address.replace("http://127.0.0.1", "https://localhost");
+        Ok((receiver, folder))
+    }
+
+    fn serve_grpc(mut server: Server) -> Result<Self> {
         let inbox = Inbox::default();
         let service = TraceServiceServer::new(Grpc(inbox.clone())).accept_compressed(CompressionEncoding::Gzip);
         Self::serve(inbox, |listener| async move {
-            let incoming = tonic::transport::server::TcpIncoming::from(listener);
-            let server = tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming);
-            server.await.map_err(anyhow::Error::from)
+            let incoming = TcpIncoming::from(listener);
+            server.add_service(service).serve_with_incoming(incoming).await.map_err(anyhow::Error::from)
         })
     }
 
@@ -140,6 +158,25 @@ impl Drop for Receiver {
     }
 }
 
+/// An authority of our own and a certificate for `localhost` that it has signed.
+fn make_certificates() -> Result<TempDir> {
+    let folder = tempfile::tempdir()?;
+    let key = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
+    let authority = ["-keyout", "authority.key", "-out", "authority.pem", "-subj", "/CN=ml-tracer test authority"];
+    let receiver = ["-keyout", "receiver.key", "-out", "receiver.pem", "-subj", "/CN=localhost"];
+    let signed = ["-CA", "authority.pem", "-CAkey", "authority.key", "-addext", "subjectAltName=DNS:localhost"];
+    let leaf = ["-addext", "basicConstraints=critical,CA:FALSE"];
+    for arguments in [[&authority[..], &[]].concat(), [&receiver[..], &signed, &leaf].concat()] {
+        let mut command = Command::new("openssl");
+        command.args(key).args(arguments).current_dir(folder.path());
+        let finished = run(command)?;
+        if finished.code != Some(0) {
+            bail!("openssl failed: {}", finished.errors);
+        }
+    }
+    Ok(folder)
+}
+
 struct Grpc(Inbox);
 
 #[tonic::async_trait]
@@ -193,110 +230,4 @@ fn read_http(headers: &HeaderMap, body: &[u8]) -> Result<(ExportTraceServiceRequ
         Some(encoding) => bail!("the encoding is {encoding:?}"),
         None => Ok((ExportTraceServiceRequest::decode(body)?, false)),
     }
-}
-
-/// How a collector can fail its clients.
-#[derive(Clone, Copy, Debug)]
-pub enum Misbehaviour {
-    /// Takes connections and bytes, and never answers.
-    Silent,
-    /// Answers with bytes that are no HTTP.
-    Garbage,
-    /// Answers each request with `503 Service Unavailable`.
-    Overloaded,
-    /// Closes each connection as soon as something arrives.
-    HangsUp,
-    /// Answers `200 OK` with a body without end.
-    EndlessBody,
-}
-
-/// A bad collector on loopback. Dropping it ends it.
-pub struct BadCollector {
-    /// Its `http://` address.
-    pub address: String,
-    connections: Arc<AtomicUsize>,
-    stopping: Arc<AtomicBool>,
-    local: SocketAddr,
-    acceptor: Option<JoinHandle<()>>,
-}
-
-impl BadCollector {
-    /// Starts it.
-    ///
-    /// # Errors
-    /// When it cannot listen.
-    pub fn start(misbehaviour: Misbehaviour) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let local = listener.local_addr()?;
-        let connections = Arc::new(AtomicUsize::new(0));
-        let stopping = Arc::new(AtomicBool::new(false));
-        let acceptor = {
-            let (connections, stopping) = (Arc::clone(&connections), Arc::clone(&stopping));
-            spawn(move || {
-                for stream in listener.incoming().flatten() {
-                    if stopping.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    connections.fetch_add(1, Ordering::Relaxed);
-                    let stopping = Arc::clone(&stopping);
-                    spawn(move || misbehave(stream, misbehaviour, &stopping));
-                }
-            })
-        };
-        Ok(Self { address: format!("http://{local}"), connections, stopping, local, acceptor: Some(acceptor) })
-    }
-
-    /// Connections that were made to it.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for BadCollector {
-    fn drop(&mut self) {
-        self.stopping.store(true, Ordering::Relaxed);
-        // Wakes the acceptor; if that fails it has ended already.
-        let _ = std::net::TcpStream::connect(self.local);
-        if let Some(acceptor) = self.acceptor.take() {
-            let _ = acceptor.join();
-        }
-    }
-}
-
-fn misbehave(mut stream: std::net::TcpStream, misbehaviour: Misbehaviour, stopping: &AtomicBool) {
-    let mut buffer = [0; 65536];
-    if stream.set_read_timeout(Some(Duration::from_millis(200))).is_err() {
-        return;
-    }
-    while !stopping.load(Ordering::Relaxed) {
-        match stream.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
-                continue;
-            }
-            Err(_) => return,
-        }
-        let answered = match misbehaviour {
-            Misbehaviour::Silent => Ok(()),
-            Misbehaviour::Garbage => stream.write_all(b"\x00\xff\x13garbage\r\n\r\n\x07\x07\x07"),
-            Misbehaviour::Overloaded => {
-                stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")
-            }
-            Misbehaviour::HangsUp => return,
-            Misbehaviour::EndlessBody => endless_body(&mut stream, stopping),
-        };
-        if answered.is_err() {
-            return;
-        }
-    }
-}
-
-fn endless_body(stream: &mut std::net::TcpStream, stopping: &AtomicBool) -> std::io::Result<()> {
-    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\n\r\n")?;
-    while !stopping.load(Ordering::Relaxed) {
-        stream.write_all(&[b'x'; 4096])?;
-    }
-    Ok(())
 }

@@ -7,6 +7,7 @@
 mod bpf_toolchain;
 mod build_ebpf;
 mod check;
+mod demo;
 mod provision;
 mod source_hash;
 mod test;
@@ -34,6 +35,8 @@ enum Command {
     },
     /// Hold the workspace against the house rules, `cargo fmt` and `cargo clippy`.
     Check,
+    /// Trace a real model server while it answers requests; sets up what that needs.
+    Demo,
     /// Run every check and test; prepares the machine first.
     Test,
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf { check: false } => build_ebpf::write(),
         Command::BuildEbpf { check: true } => build_ebpf::check(),
         Command::Check => check::run(),
+        Command::Demo => demo::run(),
         Command::Test => test::run(),
     };
     match result {

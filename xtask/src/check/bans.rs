@@ -12,6 +12,8 @@ struct Ban {
     inside: &'static [&'static str],
     /// Where it does not.
     except: &'static [&'static str],
+    /// Whether tests may use it anywhere.
+    allowed_in_tests: bool,
     /// What to do instead.
     sentence: &'static str,
 }
@@ -21,6 +23,7 @@ const BANS: &[Ban] = &[
         patterns: &[&["aya"], &["aya_obj"], &["aya_log"]],
         inside: &["tracer-user/src"],
         except: &["tracer-user/src/attach", "tracer-user/src/ring"],
+        allowed_in_tests: false,
         sentence: "only the rooms attach and ring know aya",
     },
     Ban {
@@ -32,18 +35,21 @@ const BANS: &[Ban] = &[
             "tracer-user/src/ring",
             "tracer-user/src/memory/live_process",
         ],
+        allowed_in_tests: false,
         sentence: "`unsafe` is for attach, ring and memory/live_process",
     },
     Ban {
         patterns: &[&["println", "!"], &["print", "!"], &["eprintln", "!"], &["eprint", "!"]],
         inside: &["tracer-user/src"],
         except: &["tracer-user/src/cli", "tracer-user/src/export/console"],
+        allowed_in_tests: true,
         sentence: "only cli and export/console talk to the terminal; elsewhere use `tracing`",
     },
     Ban {
         patterns: &[&["process", "::", "exit"], &["process", "::", "abort"]],
         inside: &["tracer-user/src", "xtask/src"],
         except: &["tracer-user/src/main.rs"],
+        allowed_in_tests: false,
         sentence: "only main ends the process: return an error",
     },
 ];
@@ -62,13 +68,15 @@ fn bans(source: &RustSource) -> impl Iterator<Item = Finding> {
         .filter(|ban| {
             // `live_process` may be a folder or a file.
             let below = |folder: &&str| source.is_below(folder) || source.path.with_extension("").starts_with(folder);
-            ban.inside.iter().any(below)
-                && !ban.except.iter().any(below)
-                && !ban.except.iter().any(|file| source.is_below(file))
+            ban.inside.iter().any(below) && !ban.except.iter().any(below)
         })
         .flat_map(|ban| {
-            let hits =
-                ban.patterns.iter().flat_map(|pattern| source.find(pattern).map(move |token| (pattern, token.line)));
+            let hits = ban.patterns.iter().flat_map(|pattern| {
+                source
+                    .find(pattern)
+                    .filter(|token| !(ban.allowed_in_tests && token.in_test))
+                    .map(move |token| (pattern, token.line))
+            });
             hits.map(|(pattern, line)| {
                 Finding::new(Rule::Ban, &source.path, line, format!("`{}`: {}", pattern.concat(), ban.sentence))
             })
@@ -119,6 +127,13 @@ mod tests {
             assert_eq!(findings(&[(path, &text)]), [format!("{path}:2")], "{line}");
             assert!(findings(&[(allowed, &text)]).is_empty(), "{line} in {allowed}");
         }
+    }
+
+    #[test]
+    fn tests_may_print_and_nothing_else() {
+        let text = "//! A.\n#[cfg(test)]\nmod tests {\n    fn f() { println!(); }\n    use aya::Ebpf;\n}\n";
+        assert_eq!(findings(&[("tracer-user/src/plan/mod.rs", text)]), ["tracer-user/src/plan/mod.rs:5"]);
+        assert!(findings(&[("tracer-user/src/plan/tests.rs", "//! A.\nfn f() { eprintln!(); }\n")]).is_empty());
     }
 
     #[test]

@@ -72,5 +72,6 @@ fn rules(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(documents::check(&tree));
     let mut findings = exemptions::apply(findings, exemptions::EXEMPTIONS);
     findings.sort();
+    findings.dedup();
     Ok(findings)
 }

@@ -29,6 +29,8 @@ pub struct Token {
     pub line: usize,
     /// Inline modules around it.
     pub inline_modules: usize,
+    /// Whether it belongs to a test.
+    pub in_test: bool,
 }
 
 impl Token {
@@ -80,8 +82,8 @@ impl RustSource {
             sentence: format!("this is no Rust: {error}"),
         })?;
         let mut flattening = Flattening { tokens: Vec::new(), test_lines: 0 };
-        flattening.flatten(stream, 0, false);
         let is_test_file = path.file_name().is_some_and(|name| name == "tests.rs");
+        flattening.flatten(stream, 0, is_test_file);
         Ok(Self {
             path: path.to_path_buf(),
             tokens: flattening.tokens,
@@ -141,9 +143,9 @@ impl Flattening {
                     }
                     let is_module = open == '{' && index >= 2 && is_ident(&trees[index - 2], "mod");
                     let inner_test = in_test || test_since.is_some();
-                    self.push(Kind::Sign(open), line, inline_modules);
+                    self.push(Kind::Sign(open), line, inline_modules, inner_test);
                     self.flatten(group.stream(), inline_modules + usize::from(is_module), inner_test);
-                    self.push(Kind::Sign(close), last_line, inline_modules);
+                    self.push(Kind::Sign(close), last_line, inline_modules, inner_test);
                     if open == '{' {
                         self.end_test_item(&mut test_since, last_line);
                     }
@@ -151,7 +153,7 @@ impl Flattening {
                 }
             };
             let ends_item = kind == Kind::Sign(';');
-            self.push(kind, line, inline_modules);
+            self.push(kind, line, inline_modules, in_test || test_since.is_some());
             if ends_item {
                 self.end_test_item(&mut test_since, last_line);
             }
@@ -164,8 +166,8 @@ impl Flattening {
         }
     }
 
-    fn push(&mut self, kind: Kind, line: usize, inline_modules: usize) {
-        self.tokens.push(Token { kind, line, inline_modules });
+    fn push(&mut self, kind: Kind, line: usize, inline_modules: usize, in_test: bool) {
+        self.tokens.push(Token { kind, line, inline_modules, in_test });
     }
 }
 
@@ -233,6 +235,8 @@ mod tests {
         let source =
             parse("//! A.\nfn f() {}\n#[cfg(test)]\nmod tests {\n    fn g() {\n    }\n}\n#[cfg(test)]\nuse x;\n");
         assert_eq!(source.code_lines, 2);
+        let is_test = |word| source.tokens.iter().filter(move |token| token.is_word(word)).all(|token| token.in_test);
+        assert_eq!(["f", "g", "x"].map(is_test), [false, true, true]);
         let source = parse("//! A.\n#[cfg(not(test))]\nfn f() {\n}\n");
         assert_eq!(source.code_lines, 4);
     }

@@ -1,0 +1,120 @@
+//! Collectors that are down, slow, or answer nonsense: the target is not delayed, memory stays bounded, the tracer
+//! ends in time, and the loss is counted and printed.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tracer_tests::bad_collector::{BadCollector, Misbehaviour};
+use tracer_tests::receiver::unused_address;
+use tracer_tests::suite::{Case, Need, case, report};
+use tracer_tests::targets::Target;
+use tracer_tests::tracer::{NEST_ALL, Tracer};
+
+/// The tests.
+pub fn cases() -> Vec<Case> {
+    const NEEDS: &[Need] = &[Need::Program, Need::Kernel];
+    vec![
+        case("collector_that_is_down", NEEDS, down),
+        case("collector_that_is_silent", NEEDS, silent),
+        case("collector_that_answers_garbage", NEEDS, garbage),
+        case("collector_that_is_overloaded", NEEDS, overloaded),
+        case("collector_that_hangs_up", NEEDS, hangs_up),
+        case("collector_with_an_endless_answer", NEEDS, endless),
+    ]
+}
+
+/// 90,000 spans on each of two batches.
+const LOAD: &[&str] = &["--threads", "2", "--requests", "15000"];
+
+/// Memory of the tracer with a queue full of spans.
+const MEMORY_KIB: u64 = 96 * 1024;
+
+struct Seen {
+    /// What a batch of the target took at best.
+    batch: Duration,
+    /// Peak memory of the tracer.
+    memory_kib: u64,
+}
+
+/// Traces two batches into `export`.
+fn measure(export: Option<&str>, protocol: &str) -> Result<Seen> {
+    let mut target = Target::start("cpp_threads", LOAD)?;
+    let mut tracer = Tracer::attach(target.pid())?.map(NEST_ALL)?;
+    if let Some(export) = export {
+        tracer = tracer.arguments(["--export", &format!("otlp={export}")]);
+    }
+    tracer = tracer.variable("OTEL_EXPORTER_OTLP_PROTOCOL", protocol).variable("OTEL_EXPORTER_OTLP_TIMEOUT", "1000");
+    let attached = tracer.start()?;
+    let mut batch = Duration::MAX;
+    for _ in 0..2 {
+        let started = Instant::now();
+        target.batch()?;
+        batch = batch.min(started.elapsed());
+    }
+    let status = fs::read_to_string(format!("/proc/{}/status", attached.running.pid()))?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM in the status")?;
+    let memory_kib = peak.trim().trim_end_matches("kB").trim().parse()?;
+    let started = Instant::now();
+    let trace = attached.stop()?;
+    let ending = started.elapsed();
+    ensure!(ending < Duration::from_secs(20), "the tracer took {ending:?} to end");
+    target.finish()?;
+    trace.check_books()?;
+    ensure!(trace.summary.entries() == 2 * 2 * 15_000 * 3, "{:?}", trace.summary);
+    if export.is_some() {
+        let lost = trace.summary.spans().to_string();
+        let told = trace.finished.errors.lines().any(|line| line.contains("otlp") && line.contains(&lost));
+        ensure!(told, "no line says that otlp lost {lost} spans: {}", trace.finished.errors);
+    }
+    Ok(Seen { batch, memory_kib })
+}
+
+/// Compares with a run that has no collector at all; the best batch of two, so that a busy machine forgives.
+fn survives(name: &str, address: &str) -> Result<()> {
+    for protocol in ["http/protobuf", "grpc"] {
+        let without = measure(None, protocol)?;
+        let with = measure(Some(address), protocol)?;
+        report(&format!(
+            "{name}, {protocol}: {:.0} ms a batch, {:.0} ms without; {:.1} MiB at most",
+            with.batch.as_secs_f64() * 1e3,
+            without.batch.as_secs_f64() * 1e3,
+            with.memory_kib as f64 / 1024.0
+        ));
+        let limit = without.batch * 2 + Duration::from_millis(500);
+        ensure!(with.batch < limit, "{protocol}: a batch took {:?}, {:?} without", with.batch, without.batch);
+        ensure!(with.memory_kib < MEMORY_KIB, "{protocol}: {} KiB of memory", with.memory_kib);
+    }
+    Ok(())
+}
+
+fn down() -> Result<()> {
+    survives("down", &format!("http://{}", unused_address()?))
+}
+
+fn misbehaving(misbehaviour: Misbehaviour) -> Result<()> {
+    let collector = BadCollector::start(misbehaviour)?;
+    survives(&format!("{misbehaviour:?}"), &collector.address)?;
+    ensure!(collector.connections() > 0, "nobody came");
+    Ok(())
+}
+
+fn silent() -> Result<()> {
+    misbehaving(Misbehaviour::Silent)
+}
+
+fn garbage() -> Result<()> {
+    misbehaving(Misbehaviour::Garbage)
+}
+
+fn overloaded() -> Result<()> {
+    misbehaving(Misbehaviour::Overloaded)
+}
+
+fn hangs_up() -> Result<()> {
+    misbehaving(Misbehaviour::HangsUp)
+}
+
+fn endless() -> Result<()> {
+    misbehaving(Misbehaviour::EndlessBody)
+}

@@ -1,0 +1,189 @@
+//! `cargo xtask demo`: a real model server is traced while it answers requests; everything it needs is set up first.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::{JoinHandle, sleep, spawn};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use crate::{provision, workspace};
+
+/// How long the server may take to train its models, and the tracer to attach or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Requests to each model.
+const REQUESTS: u32 = 3;
+
+/// Sets up, traces, prints the tree, and leaves the files in `target/demo`.
+///
+/// # Errors
+/// When something cannot be set up, or the server or the tracer does not do its part.
+pub fn run() -> Result<()> {
+    let started = Instant::now();
+    let root = workspace::root();
+    eprintln!(
+        "This demo installs pinned Python packages into target/venv/models (about 400 MB: XGBoost, LightGBM, FastAPI, \
+         uvicorn and what they need), builds ml-tracer, and listens on loopback only."
+    );
+    let environment = provision::python_venv("models", &root.join("tests/requirements/models.txt"))?;
+    let mut build = Command::new("cargo");
+    build.current_dir(&root).args(["build", "--release", "--locked", "--package", "tracer-user"]);
+    provision::run("cargo build --release", &mut build)?;
+
+    let folder = root.join("target/demo");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let (mut server, port) = start_server(&environment, &root.join("tests/targets/model_server/server.py"))?;
+    let (mut tracer, messages) = start_tracer(&root.join("target/release/ml-tracer"), server.0.id(), &folder)?;
+    eprintln!("==> {REQUESTS} requests to each model");
+    for number in 0..REQUESTS {
+        for model in ["xgboost", "lightgbm"] {
+            let answer = post(port, &format!("/predict/{model}"), &rows(number))?;
+            eprintln!("    POST /predict/{model}: {answer}");
+        }
+    }
+    // The tracer follows its target to the end, flushes everything and says what it saw.
+    server.stop()?;
+    tracer.wait()?;
+    messages.join().map_err(|_| anyhow!("the thread that passes on the tracer's messages has panicked"))?;
+    eprintln!("\nThe same trace as files:");
+    for (file, use_of_it) in FILES {
+        let file = folder.join(file);
+        ensure!(file.exists(), "the tracer has left no {}", file.display());
+        eprintln!("    {}  {use_of_it}", file.display());
+    }
+    eprintln!("{:.0} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+const FILES: [(&str, &str); 3] = [
+    ("spans.jsonl", "OpenTelemetry file format, an OTLP/JSON TracesData a line"),
+    ("trace.json", "open it at https://ui.perfetto.dev"),
+    ("summary.json", "what was counted"),
+];
+
+/// A process that is ended when the demo ends, however that is.
+struct Process(Child);
+
+impl Process {
+    /// Asks it to end and waits.
+    fn stop(&mut self) -> Result<()> {
+        let pid = self.0.id().to_string();
+        provision::output_of(Command::new("kill").args(["-TERM", &pid]))?;
+        self.wait_for_end()
+    }
+
+    /// Waits for an end in good order.
+    fn wait(&mut self) -> Result<()> {
+        self.wait_for_end()?;
+        let status = self.0.wait()?;
+        ensure!(status.success(), "the tracer ended with {status}");
+        Ok(())
+    }
+
+    fn wait_for_end(&mut self) -> Result<()> {
+        poll("the end of a process", || Ok(self.0.try_wait()?.map(drop)))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only for a process that has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn poll<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if let Some(answer) = ask()? {
+            return Ok(answer);
+        }
+        sleep(Duration::from_millis(20));
+    }
+    bail!("waited {PATIENCE:?} for {what}")
+}
+
+fn start_server(environment: &Path, script: &Path) -> Result<(Process, u16)> {
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    eprintln!("==> model server on 127.0.0.1:{port}: training");
+    let mut command = Command::new(environment.join("bin/python"));
+    let child = command.arg(script).arg(port.to_string()).stdin(Stdio::null()).spawn();
+    let mut server = Process(child.context("cannot start the model server")?);
+    poll("the model server to answer", || {
+        if let Some(status) = server.0.try_wait()? {
+            bail!("the model server ended with {status}");
+        }
+        Ok(request(port, "GET /health HTTP/1.1", "").ok().map(drop))
+    })?;
+    Ok((server, port))
+}
+
+fn start_tracer(program: &Path, pid: u32, folder: &Path) -> Result<(Process, JoinHandle<()>)> {
+    let file = |name: &str| -> PathBuf { folder.join(name) };
+    let arguments = [
+        "attach".to_owned(),
+        format!("--pid={pid}"),
+        "--export=console".to_owned(),
+        format!("--export=jsonl={}", file("spans.jsonl").display()),
+        format!("--export=perfetto={}", file("trace.json").display()),
+        format!("--summary={}", file("summary.json").display()),
+    ];
+    let is_root = provision::output_of(Command::new("id").arg("-u"))? == "0";
+    let mut command = if is_root { Command::new(program) } else { Command::new("sudo") };
+    if !is_root {
+        command.arg(program);
+    }
+    command.args(arguments).stderr(Stdio::piped());
+    eprintln!("==> {command:?}");
+    let mut tracer = Process(command.spawn().context("cannot start the tracer")?);
+    let mut errors = BufReader::new(tracer.0.stderr.take().context("the tracer's standard error is a pipe")?);
+    loop {
+        let mut line = String::new();
+        if errors.read_line(&mut line)? == 0 {
+            bail!("the tracer has ended; `{} doctor` says what this machine lacks", program.display());
+        }
+        eprint!("    {line}");
+        if line.contains("ml-tracer: attached ") {
+            break;
+        }
+    }
+    let messages = spawn(move || {
+        for line in errors.lines().map_while(Result::ok) {
+            eprintln!("    {line}");
+        }
+    });
+    Ok((tracer, messages))
+}
+
+/// A request body: four rows of eight numbers.
+fn rows(number: u32) -> String {
+    let row =
+        |row: u32| (0..8).map(|column| format!("{}.5", (number + row * column) % 5)).collect::<Vec<_>>().join(",");
+    let rows: Vec<String> = (0..4).map(|index| format!("[{}]", row(index))).collect();
+    format!("[{}]", rows.join(","))
+}
+
+fn post(port: u16, path: &str, body: &str) -> Result<String> {
+    request(port, &format!("POST {path} HTTP/1.1"), body)
+}
+
+/// One HTTP request on a connection of its own; gives the body of the answer.
+fn request(port: u16, line: &str, body: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(
+        stream,
+        "{line}\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no body")?;
+    ensure!(head.starts_with("HTTP/1.1 200"), "{line}: {}", head.lines().next().unwrap_or_default());
+    Ok(body.to_owned())
+}
