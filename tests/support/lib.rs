@@ -1,1 +1,11 @@
-//! Shared support of the test suites.
+//! What the suites share: programs to trace, the tracer at work on them, the spans it wrote, and OTLP receivers.
+
+pub mod collector;
+pub mod probes;
+pub mod process;
+pub mod receiver;
+pub mod spans;
+pub mod suite;
+pub mod targets;
+pub mod tracer;
+pub mod workspace;

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -34,7 +35,7 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
     let runtime = runtime()?;
     let (report, status) = runtime.block_on(async {
         let mut signals = Signals::listen()?;
-        let (child, target) = start_stopped(&arguments.command, modules)?;
+        let (child, target) = start_stopped(&arguments.command, program, modules)?;
         let pid = Pid::from_child(&child);
         if trace.dry_run {
             kill_process(pid, Signal::KILL)?;
@@ -82,7 +83,7 @@ fn look_again_every(age: Duration) -> Duration {
 }
 
 /// Starts this program again as a gate: it stops itself, and once continued becomes the command, with the same number.
-fn start_stopped(command: &[OsString], modules: Vec<Module>) -> anyhow::Result<(Child, Target)> {
+fn start_stopped(command: &[OsString], executable: PathBuf, modules: Vec<Module>) -> anyhow::Result<(Child, Target)> {
     let child = Command::new(std::env::current_exe()?).arg("wait-and-execute").arg("--").args(command).spawn()?;
     let pid = Pid::from_child(&child);
     let status = waitpid(Some(pid), WaitOptions::UNTRACED)?.map(|(_, status)| status);
@@ -90,7 +91,9 @@ fn start_stopped(command: &[OsString], modules: Vec<Module>) -> anyhow::Result<(
         anyhow::bail!("the command could not be prepared: it ended before it began");
     }
     let looked_at = target::look_at(child.id())?;
-    Ok((child, Target { modules, ..looked_at }))
+    // So far it is this program; what it will be is known.
+    let command_line = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    Ok((child, Target { modules, executable, command_line, ..looked_at }))
 }
 
 /// The command's end, from a thread that does nothing but wait for it.
@@ -106,7 +109,11 @@ fn wait_in_background(mut child: Child) -> oneshot::Receiver<ExitStatus> {
 }
 
 /// Tracing is over but the command goes on: its exit code is still ours to give.
-async fn outlive(signals: &mut Signals, pid: Pid, mut ended: oneshot::Receiver<ExitStatus>) -> anyhow::Result<ExitStatus> {
+async fn outlive(
+    signals: &mut Signals,
+    pid: Pid,
+    mut ended: oneshot::Receiver<ExitStatus>,
+) -> anyhow::Result<ExitStatus> {
     loop {
         tokio::select! {
             number = signals.next() => pass_on(number, pid),

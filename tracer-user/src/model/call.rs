@@ -35,7 +35,8 @@ pub struct Call {
     pub depth: u32,
     /// When the programs first saw the thread.
     pub incarnation: MonotonicNs,
-    /// Counts the records of the thread from 1.
+    /// Counts the records of the thread from 1; a call read from the stacks at detach counts on, innermost first. 0:
+    /// not known.
     pub sequence: u64,
     /// Number of the call on its thread.
     pub call: u64,

@@ -135,6 +135,17 @@ pub enum SkipReason {
         /// Where.
         address: VirtualAddress,
     },
+    /// A jump inside leads back to its first instruction: turns of a loop could not be told from calls.
+    LoopsToEntry {
+        /// The jump.
+        address: VirtualAddress,
+    },
+    /// It is the rest of a function whose beginning was copied into its callers; the whole function is in the file too,
+    /// and counts each call once.
+    PartOf {
+        /// Symbol of the whole function.
+        symbol: String,
+    },
     /// The file was compiled for another processor.
     ForeignArchitecture,
     /// The map excludes it.
@@ -164,6 +175,10 @@ impl fmt::Display for SkipReason {
             Self::ForbiddenInstruction { address } => {
                 write!(formatter, "the kernel takes no probe on the instruction at {address}")
             }
+            Self::LoopsToEntry { address } => {
+                write!(formatter, "the jump at {address} leads back to its first instruction")
+            }
+            Self::PartOf { symbol } => write!(formatter, "it is the rest of `{symbol}`"),
             Self::ForeignArchitecture => {
                 write!(formatter, "the file was compiled for another processor")
             }

@@ -12,10 +12,11 @@ mod units;
 pub use call::{Call, Event, LossCounts, LossOfReason, RawRecord};
 pub use capability::KernelFeatures;
 pub use function::{
-    EntrySite, FunctionName, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason, Skipped, UnwindProof,
+    EntrySite, FunctionName, ObjectLocation, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason, Skipped,
+    UnwindProof,
 };
 pub use plan::{FunctionDescription, ModuleFile, PlanChange, PlannedFunction, ProbePlan, ProbeRequest};
-pub use span::{AttributeValue, Ending, Loss, Parent, Span, SpanId, StreamTotals, TraceId};
+pub use span::{AttributeValue, CallError, Ending, Loss, Parent, Span, SpanId, StreamTotals, TraceId};
 pub use symbol_map::{
     ArgumentRule, ArgumentType, Children, Comparison, Container, ErrorRule, FunctionRule, Language, Origin, Recurse,
     SymbolMap,

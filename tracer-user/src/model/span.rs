@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::plan::FunctionDescription;
+use super::symbol_map::ArgumentType;
 use super::units::{ProcessId, ThreadId, WallClockNs};
 
 /// W3C trace id, never all zero.
@@ -23,6 +24,24 @@ pub enum Parent {
     Root,
     /// This span.
     Span(SpanId),
+    /// This span is around it, but not directly: the calls between were lost.
+    Ancestor(SpanId),
+}
+
+/// How a call failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallError {
+    /// It was left without a return: exception, longjmp.
+    Unwound,
+    /// Its thread or process ended, or executed another program, while it was open.
+    ThreadEnded,
+    /// It returned a value that means an error.
+    Returned {
+        /// The returned bits.
+        bits: u64,
+        /// How they are read.
+        kind: ArgumentType,
+    },
 }
 
 /// How a call ended, as far as it was seen.
@@ -68,8 +87,10 @@ pub struct Span {
     pub thread_ended: bool,
     /// Matching calls inside that became no span of their own.
     pub folded_calls: u64,
+    /// Records of this thread that were lost directly before this one.
+    pub lost_before: u64,
     /// Whether the call failed: left by an exception, or the returned value means an error.
-    pub error: Option<Arc<str>>,
+    pub error: Option<CallError>,
     /// Attributes of this call alone (captured arguments), in the order of the map.
     pub attributes: Vec<(Arc<str>, AttributeValue)>,
 }
@@ -112,16 +133,54 @@ pub struct StreamTotals {
 }
 
 impl Span {
-    /// Span name: `{Class}.{method}`, or `(lost)`.
+    /// Span name: `{Class}.{method}`, or why there is none.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.function.as_ref().map_or("(lost)", |function| &function.span_name)
+        match &self.function {
+            Some(function) => &function.span_name,
+            None if self.ending == Ending::Lost => "(lost)",
+            None => "(unknown function)",
+        }
     }
 
     /// Duration in nanoseconds; an upper bound unless the call returned.
     #[must_use]
     pub fn duration_ns(&self) -> u64 {
         self.end.0.saturating_sub(self.start.0)
+    }
+}
+
+impl ArgumentType {
+    /// The value as a span attribute; a number beyond 63 bits as text.
+    #[must_use]
+    pub fn attribute(self, bits: u64) -> AttributeValue {
+        let value = self.read(bits);
+        match self {
+            Self::Bool => AttributeValue::Boolean(value != 0),
+            _ => i64::try_from(value)
+                .map_or_else(|_| AttributeValue::Text(value.to_string().into()), AttributeValue::Integer),
+        }
+    }
+}
+
+impl Parent {
+    /// The span to name as parent, direct or not.
+    #[must_use]
+    pub fn span_id(self) -> Option<SpanId> {
+        match self {
+            Self::Root => None,
+            Self::Span(span_id) | Self::Ancestor(span_id) => Some(span_id),
+        }
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unwound => write!(formatter, "unwound"),
+            Self::ThreadEnded => write!(formatter, "thread ended"),
+            Self::Returned { bits, kind } => write!(formatter, "return {}", kind.read(*bits)),
+        }
     }
 }
 

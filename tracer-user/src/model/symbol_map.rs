@@ -1,7 +1,9 @@
 //! The typed form of a symbol map: which methods become spans, and which containers are looked into.
 
+use std::fmt;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One YAML document of a symbol map.
@@ -28,7 +30,7 @@ pub struct SymbolMap {
 }
 
 /// Kind of code that a map is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Language {
     /// CPython methods.
@@ -95,7 +97,7 @@ pub struct ArgumentRule {
 }
 
 /// How the 64 bits of an argument or a returned value are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ArgumentType {
     /// Signed, 32 bits.
@@ -160,6 +162,19 @@ impl ArgumentType {
             Self::U64 => i128::from(bits),
             Self::Bool => i128::from(bits as u8 != 0),
         }
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Equal => "==",
+            Self::NotEqual => "!=",
+            Self::Less => "<",
+            Self::LessOrEqual => "<=",
+            Self::Greater => ">",
+            Self::GreaterOrEqual => ">=",
+        })
     }
 }
 

@@ -19,11 +19,8 @@ pub struct Survey {
 pub fn survey(engine: &mut native::NativeEngine, target: &Target, modules: &[Module], maps: &[SymbolMap]) -> Survey {
     let mut found = Survey::default();
     for module in modules {
-        let file = ModuleFile {
-            process: target.process,
-            path: module.path.clone(),
-            access_path: module.access_path.clone(),
-        };
+        let file =
+            ModuleFile { process: target.process, path: module.path.clone(), access_path: module.access_path.clone() };
         match engine.requests(&file, maps) {
             Ok((requests, skipped)) => {
                 found.requests.extend(requests);

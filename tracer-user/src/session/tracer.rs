@@ -190,7 +190,8 @@ fn nothing_found(targets: &[Target], found: &Survey) -> String {
 }
 
 fn open_sinks(exports: &[crate::export::Destination], targets: &[Target]) -> Result<Vec<Box<dyn Sink>>, SessionError> {
-    let resources: Vec<Arc<Resource>> = targets.iter().map(|target| Arc::new(Resource::new(target, &|name| std::env::var(name).ok()))).collect();
+    let resources: Vec<Arc<Resource>> =
+        targets.iter().map(|target| Arc::new(Resource::new(target, &|name| std::env::var(name).ok()))).collect();
     let mut sinks = Vec::new();
     for destination in exports {
         let mut sink = crate::export::open(destination)?;

@@ -1,0 +1,227 @@
+//! Libraries and shapes of code that nobody wrote for the tracer.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use tracer_tests::suite::{Case, Need, case, report};
+use tracer_tests::targets::{Target, build};
+use tracer_tests::tracer::{NEST_ALL, Trace, Tracer, ml_tracer};
+use tracer_tests::workspace;
+
+/// The tests.
+pub fn cases() -> Vec<Case> {
+    const NEEDS: &[Need] = &[Need::Program, Need::Kernel];
+    const MODELS: &[Need] = &[Need::Program, Need::Kernel, Need::Models];
+    vec![
+        case("c_library_arguments_and_errors", NEEDS, c_library),
+        case("smartcore_in_rust", NEEDS, smartcore),
+        case("odd_shapes_are_exact_or_refused", NEEDS, odd_shapes),
+        case("module_loaded_before_attach", NEEDS, module_loaded_before),
+        case("module_loaded_after_attach", NEEDS, module_loaded_after),
+        case("two_processes_at_once", NEEDS, two_processes),
+        case("xgboost_attaches_fast_and_small", MODELS, xgboost),
+        case("lightgbm_predicts", MODELS, lightgbm),
+    ]
+}
+
+fn c_library() -> Result<()> {
+    let mut target = Target::start("c_library", &["--requests", "50"])?;
+    let map = workspace::tests("targets/c_library/map.yaml");
+    let attached = Tracer::attach(target.pid())?.map_file(&map)?.start()?;
+    target.batch()?;
+    let trace = attached.stop()?;
+    target.finish()?;
+    trace.check_whole()?;
+    ensure!(trace.spans.count("Model.predict") == 50, "{:?}", trace.summary);
+    let mut rows: Vec<_> = trace.spans.named("Model.predict").collect();
+    rows.sort_by_key(|row| row.span.start_time_unix_nano);
+    for (request, row) in (0i64..).zip(rows) {
+        let fails = request % 5 == 4;
+        ensure!(row.integer("ml.rows") == Some(1 + request % 16), "request {request}: {row:?}");
+        ensure!(row.integer("ml.columns") == Some(if fails { 3 } else { 4 }), "request {request}: {row:?}");
+        ensure!(row.is_error() == fails && row.ending() == "returned", "request {request}: {row:?}");
+        ensure!(row.text("error.type").is_some() == fails, "request {request}: {row:?}");
+    }
+    Ok(())
+}
+
+fn smartcore() -> Result<()> {
+    for build in ["rust_smartcore", "rust_smartcore_v0"] {
+        let mut target = Target::start(build, &["30"])?;
+        let attached = Tracer::attach(target.pid())?.start()?;
+        target.batch()?;
+        let trace = attached.stop()?;
+        target.finish()?;
+        trace.check_whole()?;
+        for name in ["StandardScaler.transform", "LogisticRegression.predict", "RandomForestClassifier.predict"] {
+            ensure!(trace.spans.count(name) == 30, "{build}: {} of {name}", trace.spans.count(name));
+        }
+    }
+    Ok(())
+}
+
+/// What the target makes of 40 values, 0 to 39: calls of each shape as the machine code has them.
+const SHAPES: &[(&str, usize)] = &[
+    ("ManyReturns", 40),
+    ("RepeatedReturn", 40),
+    ("ReturnWithCount", 40),
+    ("TailJump", 40),
+    ("ConditionalTail", 40),
+    ("PaddedEntry", 40),
+    ("OnlyJump", 40),
+    ("VirtualTail", 40),
+    ("Next", 40),
+    ("SiblingCall", 40),
+    ("JumpTable", 40),
+    ("ColdPart", 40),
+    ("NeverReturns", 40),
+    ("LargeFrame", 40),
+    // Called directly, by TailJump and OnlyJump, and by ConditionalTail for odd values.
+    ("Target", 40 + 40 + 40 + 20),
+    // Jumps to its own beginning while the value stays positive: a pass may count as a call of its own.
+    ("LoopToEntry", 40),
+    ("SelfTail", 40),
+];
+
+/// Shapes whose passes through the entry may be told as calls.
+const PASSES: &[(&str, i64)] = &[("LoopToEntry", 3), ("SelfTail", 5)];
+
+fn odd_shapes() -> Result<()> {
+    for build in ["cpp_tail_calls", "cpp_tail_calls_marked"] {
+        let mut target = Target::start(build, &["--requests", "40"])?;
+        let listed = ml_tracer(["symbols", "--json", "--pid", &target.pid().to_string()])?;
+        ensure!(listed.code == Some(0), "{listed:?}");
+        let attached = Tracer::attach(target.pid())?.map(NEST_ALL)?.start()?;
+        target.batch()?;
+        let trace = attached.stop()?;
+        target.finish()?;
+        trace.check_whole()?;
+        for (class, calls) in SHAPES {
+            let name = format!("{class}.predict");
+            let seen = trace.spans.count(&name);
+            let passes = PASSES.iter().find(|(passing, _)| passing == class).map(|(_, step)| passes_of(*step));
+            let exact = seen == *calls || passes == Some(seen);
+            ensure!(
+                exact || (seen == 0 && listed.output.contains(class)),
+                "{build}: {seen} spans of {name}, {calls} calls; the listing: {}",
+                listed.output
+            );
+            if seen == 0 {
+                report(&format!("{build}: {class} is refused"));
+            }
+        }
+        let unwound = trace.spans.ended("unwound");
+        let thrown = trace.spans.count("NeverReturns.predict");
+        ensure!(unwound == thrown, "{build}: {unwound} unwound, {thrown} threw");
+    }
+    Ok(())
+}
+
+fn passes_of(step: i64) -> usize {
+    (0..40i64).map(|value| usize::try_from(value / step + 1).unwrap_or(0)).sum()
+}
+
+fn start_with_plugin(arguments: &[&str]) -> Result<Target> {
+    let plugin = build("libplugin.so")?;
+    let mut all = vec!["--plugin", plugin.to_str().context("the path is text")?, "--keep", "--rounds", "1"];
+    all.extend(arguments);
+    Target::start("cpp_dlopen", &all)
+}
+
+fn module_loaded_before() -> Result<()> {
+    let mut target = start_with_plugin(&[])?;
+    target.batch()?;
+    let attached = Tracer::attach(target.pid())?.map(NEST_ALL)?.start()?;
+    target.batch()?;
+    let trace = attached.stop()?;
+    target.finish()?;
+    trace.check_whole()?;
+    ensure!(trace.spans.count("Model.predict") == 20, "{:?}", trace.summary);
+    Ok(())
+}
+
+/// The tracer notices a new module within a moment; batches go on until it has.
+fn module_loaded_after() -> Result<()> {
+    let mut target = start_with_plugin(&[])?;
+    let attached = Tracer::attach(target.pid())?.map(&format!("{NEST_ALL}---\n{}", sleeping_rule()))?.start()?;
+    let text = fs::read_to_string(format!("/proc/{}/maps", target.pid()))?;
+    ensure!(!text.contains("libplugin.so"), "the module is there already");
+    let file = attached.file("spans.jsonl");
+    tracer_tests::process::poll("a span of the new module", || {
+        target.batch()?;
+        Ok(fs::read_to_string(&file)?.contains("Model.predict").then_some(()))
+    })?;
+    let trace = attached.stop()?;
+    target.finish()?;
+    trace.check_whole()
+}
+
+/// A function that `cpp_dlopen` has from the start, so that there is something to trace.
+fn sleeping_rule() -> &'static str {
+    "schema: ml-tracer/v1\nlibrary: test-c\nlanguage: c\nfunctions:\n  - symbol: main\n"
+}
+
+fn two_processes() -> Result<()> {
+    let mut first = Target::start("cpp_threads", &["--threads", "1", "--requests", "30"])?;
+    let mut second = Target::start("cpp_threads", &["--threads", "1", "--requests", "70"])?;
+    let mut unrelated = Target::start("cpp_threads", &["--threads", "1", "--requests", "10"])?;
+    let attached =
+        Tracer::attach(first.pid())?.arguments(["--pid", &second.pid().to_string()]).map(NEST_ALL)?.start()?;
+    for target in [&mut first, &mut second, &mut unrelated] {
+        target.batch()?;
+    }
+    let trace = attached.stop()?;
+    trace.check_whole()?;
+    for (target, requests) in [(&first, 30), (&second, 70), (&unrelated, 0)] {
+        let pid = target.pid().to_string();
+        let seen = trace.spans.0.iter().filter(|row| row.resource("process.pid").as_deref() == Some(&pid)).count();
+        ensure!(seen == requests * 3, "process {pid}: {seen} spans, {requests} requests");
+    }
+    for target in [first, second, unrelated] {
+        target.finish()?;
+    }
+    Ok(())
+}
+
+/// Kibibytes of a line of /proc/PID/status.
+fn memory_of(pid: u32, line: &str) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let found = status.lines().find_map(|text| text.strip_prefix(line)).context("no such line in the status")?;
+    Ok(found.trim_start_matches(':').trim().trim_end_matches("kB").trim().parse()?)
+}
+
+fn trace_python(name: &str, requests: u32) -> Result<(Trace, u64)> {
+    let mut target = Target::start_python(name, requests)?;
+    let attached = Tracer::attach(target.pid())?.start()?;
+    target.batch()?;
+    let peak = memory_of(attached.running.pid(), "VmHWM")?;
+    let trace = attached.stop()?;
+    target.finish()?;
+    trace.check_whole()?;
+    Ok((trace, peak))
+}
+
+fn xgboost() -> Result<()> {
+    let (trace, peak) = trace_python("python_xgboost", 100)?;
+    let attach_ms = trace.summary.attach_ms();
+    report(&format!(
+        "xgboost: {} functions in {attach_ms:.0} ms, tracer's peak memory {:.1} MiB",
+        trace.summary.functions(),
+        peak as f64 / 1024.0
+    ));
+    ensure!(trace.spans.count("Booster.predict") == 100, "{} predictions", trace.spans.count("Booster.predict"));
+    let nested = trace.spans.tree_lines().iter().filter(|line| line.starts_with("Booster.predict(")).count();
+    ensure!(nested == 100, "{nested} predictions with the library's own calls inside");
+    ensure!(attach_ms < 3000.0, "attached in {attach_ms} ms");
+    ensure!(peak < 40 * 1024, "{peak} KiB of memory");
+    Ok(())
+}
+
+fn lightgbm() -> Result<()> {
+    let (trace, _) = trace_python("python_lightgbm", 100)?;
+    ensure!(trace.spans.count("Booster.predict") == 100, "{} predictions", trace.spans.count("Booster.predict"));
+    for row in trace.spans.named("Booster.predict") {
+        ensure!(row.integer("ml.rows") == Some(16) && row.integer("ml.columns") == Some(6), "{row:?}");
+    }
+    Ok(())
+}

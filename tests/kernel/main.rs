@@ -1,0 +1,14 @@
+//! Kernel suite: the tracer attached to real programs; spans compared with what the programs say of themselves.
+
+mod endings;
+mod libraries;
+mod nesting;
+
+use std::process::ExitCode;
+
+use tracer_tests::suite;
+
+fn main() -> ExitCode {
+    let cases = [nesting::cases(), endings::cases(), libraries::cases()];
+    suite::main(cases.into_iter().flatten().collect(), false)
+}

@@ -1,0 +1,245 @@
+//! The programs to trace: a table of how each is built, and how to drive one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{Finished, Running, run};
+use crate::workspace;
+
+/// How a target is built.
+#[derive(Clone, Copy)]
+enum Recipe {
+    /// All C++ and assembler files of the folder, with these further flags.
+    Cpp { folder: &'static str, flags: &'static [&'static str] },
+    /// Some files of a folder with this compiler; `link` names targets that must be there first.
+    Files { compiler: &'static str, files: &'static [&'static str], flags: &'static [&'static str] },
+    /// A Cargo project of its own.
+    Cargo { folder: &'static str, flags: &'static str },
+}
+
+use Recipe::{Cargo, Cpp, Files};
+
+const COMMON_FLAGS: &[&str] = &["-O2", "-Wall", "-Wextra", "-Werror", "-pthread"];
+
+/// Every target by the name of its file in `target/targets`.
+const TARGETS: &[(&str, Recipe)] = &[
+    ("cpp_pipeline", Cpp { folder: "cpp_pipeline", flags: &[] }),
+    ("cpp_pipeline_debug", Cpp { folder: "cpp_pipeline", flags: &["-g"] }),
+    ("cpp_pipeline_non_pie", Cpp { folder: "cpp_pipeline", flags: &["-no-pie"] }),
+    ("cpp_pipeline_static", Cpp { folder: "cpp_pipeline", flags: &["-static"] }),
+    ("cpp_pipeline_marked", Cpp { folder: "cpp_pipeline", flags: &["-fcf-protection=full"] }),
+    ("cpp_pipeline_frames", Cpp { folder: "cpp_pipeline", flags: &["-fno-omit-frame-pointer", "-O1"] }),
+    ("cpp_exceptions", Cpp { folder: "cpp_exceptions", flags: &[] }),
+    ("cpp_exceptions_marked", Cpp { folder: "cpp_exceptions", flags: &["-fcf-protection=full"] }),
+    ("cpp_recursion", Cpp { folder: "cpp_recursion", flags: &[] }),
+    ("cpp_threads", Cpp { folder: "cpp_threads", flags: &[] }),
+    ("cpp_signals", Cpp { folder: "cpp_signals", flags: &[] }),
+    ("cpp_fork", Cpp { folder: "cpp_fork", flags: &[] }),
+    ("cpp_tail_calls", Cpp { folder: "cpp_tail_calls", flags: &["-fcf-protection=none"] }),
+    ("cpp_tail_calls_marked", Cpp { folder: "cpp_tail_calls", flags: &["-fcf-protection=full"] }),
+    ("cpp_seccomp", Cpp { folder: "cpp_seccomp", flags: &[] }),
+    ("cpp_deep_stack", Cpp { folder: "cpp_deep_stack", flags: &[] }),
+    ("cpp_open_call", Cpp { folder: "cpp_open_call", flags: &[] }),
+    ("cpp_by_value", Cpp { folder: "cpp_by_value", flags: &[] }),
+    ("cpp_dlopen", Files { compiler: "c++", files: &["cpp_dlopen/main.cpp"], flags: &["-ldl"] }),
+    ("libplugin.so", Files { compiler: "c++", files: &["cpp_dlopen/plugin.cpp"], flags: &["-fPIC", "-shared"] }),
+    ("libmodel.so", Files { compiler: "cc", files: &["c_library/model.c"], flags: &["-fPIC", "-shared"] }),
+    (
+        "c_library",
+        Files { compiler: "cc", files: &["c_library/main.c"], flags: &["-L.", "-lmodel", "-Wl,-rpath,$ORIGIN"] },
+    ),
+    ("rust_smartcore", Cargo { folder: "rust_smartcore", flags: "" }),
+    ("rust_smartcore_v0", Cargo { folder: "rust_smartcore", flags: "-Csymbol-mangling-version=v0" }),
+];
+
+/// One build at a time in this process; Cargo runs one suite after the other.
+static BUILDING: Mutex<()> = Mutex::new(());
+
+/// The program of a target, built if its sources are newer.
+///
+/// # Errors
+/// When there is no such target or it does not compile.
+pub fn build(name: &str) -> Result<PathBuf> {
+    let _building = BUILDING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if name == "c_library" {
+        build_one("libmodel.so")?;
+    }
+    build_one(name)
+}
+
+fn build_one(name: &str) -> Result<PathBuf> {
+    let Some((_, recipe)) = TARGETS.iter().find(|(target, _)| *target == name) else {
+        bail!("no target is called {name}: see TARGETS in tests/support/targets.rs");
+    };
+    let output = workspace::built_targets().join(name);
+    let sources = recipe.sources()?;
+    if is_current(&output, &sources)? {
+        return Ok(output);
+    }
+    fs::create_dir_all(workspace::built_targets())?;
+    match recipe {
+        Cpp { folder, flags } => {
+            let compiled: Vec<_> = sources.iter().filter(|file| is_compiled(file)).collect();
+            if compiled.len() < 2 {
+                bail!("the target {folder} needs two files or more, so that its calls are real");
+            }
+            let mut command = Command::new("c++");
+            command.arg("-std=c++17").args(COMMON_FLAGS).args(compiled).args(*flags);
+            compile(command, &output)?;
+        }
+        Files { compiler, files, flags } => {
+            let mut command = Command::new(compiler);
+            command.args(COMMON_FLAGS);
+            command.args(files.iter().map(|file| workspace::tests("targets").join(file))).args(*flags);
+            compile(command, &output)?;
+        }
+        Cargo { folder, flags } => {
+            let built = workspace::built_targets().join(format!("{name}.cargo"));
+            let mut command = Command::new("cargo");
+            command.args(["build", "--release", "--locked", "--quiet", "--manifest-path"]);
+            command.arg(workspace::tests("targets").join(folder).join("Cargo.toml"));
+            command.env("CARGO_TARGET_DIR", &built).env("RUSTFLAGS", flags);
+            checked(command)?;
+            fs::copy(built.join("release/rust-smartcore"), &output)
+                .context("the built program is not where expected")?;
+        }
+    }
+    Ok(output)
+}
+
+impl Recipe {
+    /// The files that the target depends on.
+    fn sources(self) -> Result<Vec<PathBuf>> {
+        let targets = workspace::tests("targets");
+        let folder = match self {
+            Cpp { folder, .. } => targets.join(folder),
+            Files { files, .. } => {
+                let first = files.first().context("a target has at least one file")?;
+                targets.join(first).parent().context("files lie in a folder")?.to_owned()
+            }
+            Cargo { folder, .. } => targets.join(folder).join("src"),
+        };
+        let mut sources = Vec::new();
+        for folder in [folder, targets.join("shared")] {
+            for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
+                sources.push(entry?.path());
+            }
+        }
+        // How it is built is written in this file.
+        sources.push(workspace::tests("support/targets.rs"));
+        sources.sort();
+        Ok(sources)
+    }
+}
+
+fn is_compiled(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "cpp" || extension == "S")
+}
+
+fn is_current(output: &Path, sources: &[PathBuf]) -> Result<bool> {
+    let Ok(built) = modified(output) else { return Ok(false) };
+    for source in sources {
+        if modified(source)? > built {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn modified(file: &Path) -> Result<SystemTime> {
+    Ok(fs::metadata(file)?.modified()?)
+}
+
+/// Compiles into a new file and then takes the place of the old one, which may be running.
+fn compile(mut command: Command, output: &Path) -> Result<()> {
+    let fresh = output.with_extension("fresh");
+    command.arg("-o").arg(&fresh).current_dir(workspace::built_targets());
+    checked(command)?;
+    fs::rename(&fresh, output).context("cannot put the built target in place")
+}
+
+fn checked(command: Command) -> Result<()> {
+    let line = format!("{command:?}");
+    let Finished { code, errors, .. } = run(command)?;
+    if code != Some(0) {
+        bail!("{line} failed: {errors}");
+    }
+    Ok(())
+}
+
+/// A target that works in batches.
+pub struct Target {
+    /// The process.
+    pub running: Running,
+}
+
+impl Target {
+    /// Builds and starts a target, and waits until it is ready for its first batch.
+    ///
+    /// # Errors
+    /// When it cannot be built or started.
+    pub fn start(name: &str, arguments: &[&str]) -> Result<Self> {
+        let mut command = Command::new(build(name)?);
+        command.args(arguments);
+        if !name.starts_with("rust_") {
+            command.arg("--gate");
+        }
+        Self::start_command(command)
+    }
+
+    /// Starts a command that speaks like a target: `ready`, then a batch for each line.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_command(command: Command) -> Result<Self> {
+        let mut running = Running::start(command)?;
+        running.wait_output("ready")?;
+        Ok(Self { running })
+    }
+
+    /// Starts a Python target in the environment of the models.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_python(name: &str, requests: u32) -> Result<Self> {
+        let mut command = Command::new(workspace::python_environment("models", "bin/python"));
+        command.arg(workspace::tests("targets").join(name).join("predict.py")).arg(requests.to_string());
+        Self::start_command(command)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// Has it do a batch, and waits until that is over.
+    ///
+    /// # Errors
+    /// When it ends or takes too long.
+    pub fn batch(&mut self) -> Result<()> {
+        self.begin_batch()?;
+        self.running.wait_output("ready").map(drop)
+    }
+
+    /// Has it begin a batch.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn begin_batch(&mut self) -> Result<()> {
+        self.running.send_line("go")
+    }
+
+    /// Ends its input and waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn finish(self) -> Result<Finished> {
+        self.running.finish()
+    }
+}

@@ -1,0 +1,58 @@
+"""An HTTP model server: FastAPI on uvicorn, with an XGBoost and a LightGBM model trained when it starts.
+
+Usage: server.py PORT. `GET /health` answers as soon as it is ready.
+"""
+
+import sys
+
+import fastapi
+import lightgbm
+import numpy
+import uvicorn
+import xgboost
+
+COLUMNS = 8
+
+
+def train() -> tuple[xgboost.Booster, lightgbm.Booster]:
+    random = numpy.random.default_rng(3)
+    features = random.normal(size=(2000, COLUMNS))
+    labels = (features[:, 0] + features[:, 1] * features[:, 2] > 0).astype(int)
+    ours = xgboost.train(
+        {"objective": "binary:logistic", "max_depth": 4, "nthread": 2, "verbosity": 0},
+        xgboost.DMatrix(features, label=labels),
+        num_boost_round=50,
+    )
+    theirs = lightgbm.train(
+        {"objective": "binary", "num_leaves": 15, "num_threads": 2, "verbose": -1},
+        lightgbm.Dataset(features, label=labels),
+        num_boost_round=50,
+    )
+    return ours, theirs
+
+
+XGBOOST, LIGHTGBM = train()
+application = fastapi.FastAPI()
+
+
+@application.post("/predict/{model}")
+def predict(model: str, rows: list[list[float]]) -> dict[str, list[float]]:
+    matrix = numpy.asarray(rows, dtype=numpy.float64)
+    if matrix.ndim != 2 or matrix.shape[1] != COLUMNS:
+        raise fastapi.HTTPException(422, f"each row needs {COLUMNS} numbers")
+    if model == "xgboost":
+        scores = XGBOOST.inplace_predict(matrix)
+    elif model == "lightgbm":
+        scores = LIGHTGBM.predict(matrix)
+    else:
+        raise fastapi.HTTPException(404, f"no model is called {model}")
+    return {"scores": [float(score) for score in scores]}
+
+
+@application.get("/health")
+def health() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+if __name__ == "__main__":
+    uvicorn.run(application, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

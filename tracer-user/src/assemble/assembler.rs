@@ -1,0 +1,224 @@
+//! One record, one span: names, ids, times, endings, errors and captured arguments.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::identity::ThreadIdentity;
+use super::integer_hash::IntegerState;
+use super::thread::Thread;
+use super::waiting::Waiting;
+use crate::model::{
+    AttributeValue, Call, CallError, ClockAnchor, Ending, Event, FunctionDescription, FunctionId, Loss, MonotonicNs,
+    ProcessId, Span, StreamTotals, ThreadId,
+};
+
+/// Gives the name of a thread when its first record arrives. Called once for each thread.
+pub type ThreadNames = Box<dyn FnMut(ProcessId, ThreadId) -> Option<Arc<str>> + Send>;
+
+/// Threads remembered at one time: twice what the kernel side keeps ([`tracer_common::limits::MAX_THREADS`]), because
+/// threads that have ended are not announced.
+const MAX_TRACKED_THREADS: usize = 2 * tracer_common::limits::MAX_THREADS as usize;
+
+/// What comes out of the assembler.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// A call, or a stand-in for a lost one.
+    Span(Span),
+    /// Records of a thread are missing. The next span of that thread says so too (`lost_before`).
+    Loss(Loss),
+}
+
+/// Turns events into spans. Each event gives its span at once; memory is bounded by the number of tracked threads.
+pub struct Assembler {
+    seed: u64,
+    clock: ClockAnchor,
+    thread_names: ThreadNames,
+    functions: HashMap<FunctionId, KnownFunction, IntegerState>,
+    processes: HashMap<u32, ProcessId, IntegerState>,
+    threads: HashMap<ThreadId, Thread, IntegerState>,
+    max_threads: usize,
+    /// Threads no younger than this may have been forgotten: where their numbers begin is not known.
+    forgotten_until: Option<MonotonicNs>,
+    totals: StreamTotals,
+}
+
+struct KnownFunction {
+    description: Arc<FunctionDescription>,
+    attribute_names: Vec<Arc<str>>,
+}
+
+impl Assembler {
+    /// An assembler for one session. `seed` is random for a live session and kept with a tape, so that a replay gives
+    /// the same ids.
+    #[must_use]
+    pub fn new(seed: u64, clock: ClockAnchor, thread_names: ThreadNames) -> Self {
+        Self {
+            seed,
+            clock,
+            thread_names,
+            functions: HashMap::default(),
+            processes: HashMap::default(),
+            threads: HashMap::default(),
+            max_threads: MAX_TRACKED_THREADS,
+            forgotten_until: None,
+            totals: StreamTotals::default(),
+        }
+    }
+
+    /// Makes a function known. Its calls must not arrive earlier.
+    pub fn add_function(&mut self, description: Arc<FunctionDescription>) {
+        let attribute_names = description.attributes.iter().map(|rule| rule.attribute.as_str().into()).collect();
+        self.functions.insert(description.id, KnownFunction { description, attribute_names });
+    }
+
+    /// Makes a process known by the number that records carry. A process that is not known is shown under that number.
+    pub fn add_process(&mut self, kernel_pid: u32, process: ProcessId) {
+        self.processes.insert(kernel_pid, process);
+    }
+
+    /// Counts a record that could not be decoded.
+    pub fn undecodable(&mut self) {
+        self.totals.undecodable += 1;
+    }
+
+    /// What has been seen so far.
+    #[must_use]
+    pub fn totals(&self) -> StreamTotals {
+        self.totals
+    }
+
+    /// Takes one event; its spans and losses go to `out`.
+    pub fn event(&mut self, event: &Event, out: &mut impl FnMut(Output)) {
+        match event {
+            Event::Call(call) => self.call(call, out),
+        }
+    }
+
+    /// The stream has ended: gives the stand-ins for parents that never came.
+    pub fn finish(mut self, out: &mut impl FnMut(Output)) -> StreamTotals {
+        let mut threads: Vec<Thread> = std::mem::take(&mut self.threads).into_values().collect();
+        threads.sort_unstable_by_key(|thread| (thread.incarnation, thread.thread));
+        for thread in threads {
+            self.let_go(thread, out);
+        }
+        self.totals
+    }
+
+    fn call(&mut self, call: &Call, out: &mut impl FnMut(Output)) {
+        if self.threads.get(&call.thread).is_none_or(|thread| thread.incarnation != call.incarnation) {
+            self.begin_thread(call, out);
+        }
+        let Self { clock, functions, threads, totals, .. } = self;
+        let Some(thread) = threads.get_mut(&call.thread) else { return };
+
+        thread.last_end = call.end;
+        let lost_before = thread.missing_before(call.sequence);
+        if lost_before > 0 {
+            totals.missing = totals.missing.saturating_add(lost_before);
+            out(Output::Loss(Loss { process: thread.process, thread: call.thread, calls: lost_before }));
+        }
+
+        let mut waiting = std::mem::take(&mut thread.waiting);
+        waiting.arrived(call, &mut |lost| {
+            totals.stand_ins += 1;
+            out(Output::Span(thread.stand_in(&lost, clock)));
+        });
+        thread.waiting = waiting;
+
+        match call.ending {
+            Ending::StillOpen => totals.open += 1,
+            Ending::Lost => totals.stand_ins += 1,
+            Ending::Returned | Ending::Unwound => totals.spans += 1,
+        }
+        let function = functions.get(&call.function);
+        out(Output::Span(Span {
+            trace_id: thread.identity.trace_id(call.root_call),
+            span_id: thread.identity.span_id(call.call),
+            parent: thread.parent(call.parent_call, true),
+            depth: call.depth,
+            function: function.map(|function| Arc::clone(&function.description)),
+            process: thread.process,
+            thread: call.thread,
+            thread_name: thread.name.clone(),
+            start: clock.wall_clock_of(call.start),
+            end: clock.wall_clock_of(call.end.max(call.start)),
+            ending: call.ending,
+            thread_ended: call.thread_ended,
+            folded_calls: call.folded_calls,
+            lost_before,
+            error: error_of(call, function),
+            attributes: function.map(|function| function.attributes_of(call)).unwrap_or_default(),
+        }));
+    }
+
+    fn begin_thread(&mut self, call: &Call, out: &mut impl FnMut(Output)) {
+        if let Some(predecessor) = self.threads.remove(&call.thread) {
+            self.let_go(predecessor, out);
+        }
+        if self.threads.len() >= self.max_threads {
+            self.forget_oldest(out);
+        }
+        let process =
+            self.processes.get(&call.process).copied().unwrap_or(ProcessId { pid: call.process, start_time: 0 });
+        let may_be_forgotten = self.forgotten_until.is_some_and(|until| call.incarnation <= until);
+        let thread = Thread {
+            process,
+            thread: call.thread,
+            name: (self.thread_names)(process, call.thread),
+            incarnation: call.incarnation,
+            identity: ThreadIdentity::new(self.seed, call.thread, call.incarnation),
+            last_end: call.end,
+            last_sequence: (!may_be_forgotten).then_some(0),
+            waiting: Waiting::default(),
+        };
+        self.threads.insert(call.thread, thread);
+    }
+
+    /// Forgets the quarter of the threads that has been silent for longest.
+    fn forget_oldest(&mut self, out: &mut impl FnMut(Output)) {
+        let mut threads: Vec<(MonotonicNs, ThreadId)> =
+            self.threads.values().map(|thread| (thread.last_end, thread.thread)).collect();
+        threads.sort_unstable();
+        for (_, number) in threads.iter().take((self.max_threads / 4).max(1)) {
+            if let Some(thread) = self.threads.remove(number) {
+                self.forgotten_until = self.forgotten_until.max(Some(thread.incarnation));
+                self.let_go(thread, out);
+            }
+        }
+    }
+
+    fn let_go(&mut self, mut thread: Thread, out: &mut impl FnMut(Output)) {
+        let mut waiting = std::mem::take(&mut thread.waiting);
+        waiting.finish(&mut |lost| {
+            self.totals.stand_ins += 1;
+            out(Output::Span(thread.stand_in(&lost, &self.clock)));
+        });
+    }
+}
+
+fn error_of(call: &Call, function: Option<&KnownFunction>) -> Option<CallError> {
+    match call.ending {
+        Ending::Unwound if call.thread_ended => Some(CallError::ThreadEnded),
+        Ending::Unwound => Some(CallError::Unwound),
+        Ending::Returned => {
+            let bits = call.return_value?;
+            let rule = function?.description.error?;
+            rule.matches(bits).then_some(CallError::Returned { bits, kind: rule.kind })
+        }
+        Ending::Lost | Ending::StillOpen => None,
+    }
+}
+
+impl KnownFunction {
+    fn attributes_of(&self, call: &Call) -> Vec<(Arc<str>, AttributeValue)> {
+        let rules = self.attribute_names.iter().zip(&self.description.attributes);
+        rules
+            .zip(&call.arguments)
+            .filter_map(|((name, rule), bits)| Some((Arc::clone(name), rule.kind.attribute((*bits)?))))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,10 @@
+//! Decoded events go in; spans with ids, parents, wall-clock times and honest endings come out, and what is known to be
+//! missing.
+
+mod assembler;
+mod identity;
+mod integer_hash;
+mod thread;
+mod waiting;
+
+pub use assembler::{Assembler, Output, ThreadNames};

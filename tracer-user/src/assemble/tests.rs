@@ -1,0 +1,299 @@
+//! Trees of calls, with and without losses, through the assembler.
+
+use std::collections::{HashMap, HashSet};
+
+use tracer_common::limits::MAX_ARGUMENTS;
+
+use super::*;
+use crate::model::{
+    ArgumentRule, ArgumentType, Comparison, ErrorRule, FileOffset, Language, Parent, RemoteAddress, SpanId, WallClockNs,
+};
+
+const CLOCK: ClockAnchor = ClockAnchor { monotonic: MonotonicNs(1_000), wall_clock: WallClockNs(1_000_000) };
+const PROCESS: ProcessId = ProcessId { pid: 42, start_time: 7 };
+
+fn assembler() -> Assembler {
+    let mut assembler = Assembler::new(1, CLOCK, Box::new(|_, thread| Some(format!("t{}", thread.0).into())));
+    assembler.add_process(4200, PROCESS);
+    assembler.add_function(Arc::new(FunctionDescription {
+        id: FunctionId(3),
+        span_name: "Booster.predict".into(),
+        path: "LGBM_BoosterPredictForMat".into(),
+        module: "/lib/lib_lightgbm.so".into(),
+        entry_offset: FileOffset(0x1000),
+        library: "lightgbm".into(),
+        language: Language::C,
+        attributes: vec![
+            ArgumentRule { attribute: "ml.rows".into(), argument: 3, kind: ArgumentType::I32 },
+            ArgumentRule { attribute: "ml.seed".into(), argument: 4, kind: ArgumentType::U64 },
+            ArgumentRule { attribute: "ml.fast".into(), argument: 5, kind: ArgumentType::Bool },
+        ],
+        error: Some(ErrorRule { comparison: Comparison::NotEqual, value: 0, kind: ArgumentType::I32 }),
+    }));
+    assembler
+}
+
+/// A record of thread 9: number of the call, its parent, depth, place in the sequence.
+fn record(call: u64, parent: Option<u64>, depth: u32, sequence: u64) -> Call {
+    Call {
+        process: 4200,
+        thread: ThreadId(9),
+        function: FunctionId(3),
+        ending: Ending::Returned,
+        thread_ended: false,
+        depth,
+        incarnation: MonotonicNs(500),
+        sequence,
+        call,
+        parent_call: parent,
+        root_call: 1,
+        start: MonotonicNs(2_000 + call * 10),
+        end: MonotonicNs(3_000 + sequence * 10),
+        stack_pointer: RemoteAddress(0x7000),
+        object: None,
+        return_value: Some(0),
+        folded_calls: 0,
+        arguments: [None; MAX_ARGUMENTS],
+    }
+}
+
+fn run(assembler: Assembler, calls: &[Call]) -> (Vec<Span>, Vec<Loss>, StreamTotals) {
+    let mut assembler = assembler;
+    let (mut spans, mut losses) = (Vec::new(), Vec::new());
+    let mut take = |output| match output {
+        Output::Span(span) => spans.push(span),
+        Output::Loss(loss) => losses.push(loss),
+    };
+    for call in calls {
+        assembler.event(&Event::Call(call.clone()), &mut take);
+    }
+    let totals = assembler.finish(&mut take);
+    (spans, losses, totals)
+}
+
+#[test]
+fn a_whole_tree_keeps_its_shape() {
+    let calls = [record(2, Some(1), 1, 1), record(3, Some(1), 1, 2), record(1, None, 0, 3)];
+    let (spans, losses, totals) = run(assembler(), &calls);
+    assert!(losses.is_empty());
+    assert_eq!(totals, StreamTotals { spans: 3, ..StreamTotals::default() });
+    let root = &spans[2];
+    assert_eq!(root.parent, Parent::Root);
+    assert_eq!(spans[0].parent, Parent::Span(root.span_id));
+    assert_eq!(spans[1].parent, Parent::Span(root.span_id));
+    assert!(spans.iter().all(|span| span.trace_id == root.trace_id && span.process == PROCESS));
+    assert_eq!(root.name(), "Booster.predict");
+    assert_eq!(root.thread_name.as_deref(), Some("t9"));
+    assert_eq!((root.start.0, root.end.0), (1_001_010, 1_002_030));
+}
+
+#[test]
+fn arguments_and_return_value_are_read_by_their_rules() {
+    let mut call = record(1, None, 0, 1);
+    call.arguments = [Some(0xffff_ffff_ffff_fff6), Some(u64::MAX), None, Some(1)];
+    call.return_value = Some(0xffff_ffff);
+    let (spans, ..) = run(assembler(), &[call]);
+    assert_eq!(
+        spans[0].attributes,
+        [
+            ("ml.rows".into(), AttributeValue::Integer(-10)),
+            ("ml.seed".into(), AttributeValue::Text("18446744073709551615".into()))
+        ]
+    );
+    assert_eq!(spans[0].error.map(|error| error.to_string()).as_deref(), Some("return -1"));
+}
+
+#[test]
+fn endings_become_errors_only_where_the_call_failed() {
+    let mut unwound = record(2, Some(1), 1, 1);
+    unwound.ending = Ending::Unwound;
+    unwound.return_value = None;
+    let mut cut_off = record(3, Some(1), 1, 2);
+    cut_off.ending = Ending::Unwound;
+    cut_off.thread_ended = true;
+    let mut open = record(1, None, 0, 3);
+    open.ending = Ending::StillOpen;
+    open.end = MonotonicNs(0);
+    let (spans, _, totals) = run(assembler(), &[unwound, cut_off, open]);
+    assert_eq!(spans[0].error, Some(CallError::Unwound));
+    assert_eq!(spans[1].error, Some(CallError::ThreadEnded));
+    assert_eq!((spans[2].error, spans[2].start), (None, spans[2].end));
+    assert_eq!(totals, StreamTotals { spans: 2, open: 1, ..StreamTotals::default() });
+}
+
+#[test]
+fn what_is_not_known_is_said_not_guessed() {
+    let mut call = record(1, None, 0, 1);
+    call.function = FunctionId(77);
+    call.process = 5;
+    let (spans, ..) = run(assembler(), &[call]);
+    assert_eq!(spans[0].name(), "(unknown function)");
+    assert_eq!(spans[0].process, ProcessId { pid: 5, start_time: 0 });
+}
+
+#[test]
+fn a_lost_parent_gets_a_stand_in_with_its_proven_parent() {
+    // 1 ( 2 ( 3 4 ) ), the record of 2 is lost.
+    let calls = [record(3, Some(2), 2, 1), record(4, Some(2), 2, 2), record(1, None, 0, 4)];
+    let (spans, losses, totals) = run(assembler(), &calls);
+    assert_eq!(losses, [Loss { process: PROCESS, thread: ThreadId(9), calls: 1 }]);
+    assert_eq!(totals, StreamTotals { spans: 3, missing: 1, stand_ins: 1, ..StreamTotals::default() });
+    let [third, fourth, stand_in, root] = &spans[..] else { panic!("{spans:#?}") };
+    assert_eq!((stand_in.ending, stand_in.depth, stand_in.name()), (Ending::Lost, 1, "(lost)"));
+    assert_eq!(stand_in.parent, Parent::Span(root.span_id));
+    assert_eq!((stand_in.start, stand_in.end), (third.start, fourth.end));
+    assert_eq!(third.parent, Parent::Span(stand_in.span_id));
+    assert_eq!(root.lost_before, 1);
+}
+
+#[test]
+fn a_longer_gap_names_the_nearest_proven_ancestor() {
+    // 1 ( 2 ( 3 ( 4 ) ) ), the records of 2 and 3 are lost.
+    let (spans, ..) = run(assembler(), &[record(4, Some(3), 3, 1), record(1, None, 0, 4)]);
+    let [_, stand_in, root] = &spans[..] else { panic!("{spans:#?}") };
+    assert_eq!((stand_in.depth, stand_in.parent), (2, Parent::Ancestor(root.span_id)));
+}
+
+#[test]
+fn a_lost_root_is_found_when_the_next_tree_begins_and_at_the_end() {
+    let mut other_tree = record(4, Some(3), 1, 4);
+    other_tree.root_call = 3;
+    let (spans, _, totals) = run(assembler(), &[record(2, Some(1), 1, 1), other_tree]);
+    let [child, lost_root, other_child, other_root] = &spans[..] else { panic!("{spans:#?}") };
+    assert_eq!((lost_root.parent, lost_root.ending), (Parent::Root, Ending::Lost));
+    assert_eq!(child.parent, Parent::Span(lost_root.span_id));
+    assert_eq!(other_child.parent, Parent::Span(other_root.span_id));
+    assert_eq!((totals.stand_ins, totals.missing), (2, 2));
+}
+
+#[test]
+fn a_reused_thread_number_is_another_thread() {
+    let mut later = record(1, None, 0, 1);
+    later.incarnation = MonotonicNs(900);
+    let (spans, losses, _) = run(assembler(), &[record(1, None, 0, 1), later]);
+    assert!(losses.is_empty());
+    assert_ne!(spans[0].span_id, spans[1].span_id);
+    assert_ne!(spans[0].trace_id, spans[1].trace_id);
+}
+
+#[test]
+fn forgotten_threads_come_back_without_an_invented_loss() {
+    let mut assembler = assembler();
+    assembler.max_threads = 4;
+    let on_thread = |thread: u32, sequence| {
+        let mut call = record(sequence, None, 0, sequence);
+        call.thread = ThreadId(thread);
+        call.incarnation = MonotonicNs(u64::from(thread));
+        call.root_call = sequence;
+        call.end = MonotonicNs(u64::from(thread) + sequence * 1_000);
+        call
+    };
+    let mut calls: Vec<Call> = (0..6).map(|thread| on_thread(thread, 1)).collect();
+    calls.push(on_thread(0, 40)); // forgotten above
+    calls.push(on_thread(0, 42));
+    calls.push(on_thread(7, 3)); // new: its first two records are missing
+    let mut losses = Vec::new();
+    for call in calls {
+        assembler.event(&Event::Call(call), &mut |output| {
+            if let Output::Loss(loss) = output {
+                losses.push((loss.thread.0, loss.calls));
+            }
+        });
+        assert!(assembler.threads.len() <= 4);
+    }
+    assert_eq!(losses, [(0, 1), (7, 2)]);
+}
+
+/// Grows a random tree of calls; `out` gets the records in the order in which the calls end.
+fn grow(
+    random: &mut impl FnMut(u64) -> u64,
+    next: &mut u64,
+    parent: Option<(u64, u32)>,
+    root: u64,
+    out: &mut Vec<Call>,
+) {
+    let number = *next;
+    *next += 1;
+    let depth = parent.map_or(0, |(_, depth)| depth + 1);
+    let root = if parent.is_none() { number } else { root };
+    let start = out.len() as u64 + number; // calls begun and ended so far: a clock that never stands still
+    if depth < 6 {
+        for _ in 0..random(4) {
+            grow(random, next, Some((number, depth)), root, out);
+        }
+    }
+    let mut call = record(number, parent.map(|(parent, _)| parent), depth, out.len() as u64 + 1);
+    call.root_call = root;
+    call.start = MonotonicNs(start);
+    call.end = MonotonicNs(out.len() as u64 + *next);
+    out.push(call);
+}
+
+#[test]
+fn random_trees_with_random_losses_stay_true() {
+    let mut state = 0x1234_5678_u64;
+    let mut random = move |bound: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % bound
+    };
+    for round in 0..300 {
+        let mut all = Vec::new();
+        let mut next = 1;
+        for _ in 0..5 {
+            grow(&mut random, &mut next, None, 0, &mut all);
+        }
+        let kept: Vec<Call> = all.iter().filter(|_| round == 0 || random(10) >= round % 9).cloned().collect();
+        let (spans, losses, totals) = run(assembler(), &kept);
+
+        let identity = ThreadIdentity::new(1, ThreadId(9), MonotonicNs(500));
+        let numbers: HashMap<SpanId, &Call> = all.iter().map(|call| (identity.span_id(call.call), call)).collect();
+        let shown: HashSet<SpanId> = spans.iter().map(|span| span.span_id).collect();
+        assert_eq!(shown.len(), spans.len(), "a call was shown twice");
+        let parent_of = |call: &Call| call.parent_call.map(|parent| identity.span_id(parent));
+        for span in &spans {
+            let truth = numbers[&span.span_id];
+            assert_eq!(span.trace_id, identity.trace_id(truth.root_call));
+            assert!(span.parent.span_id().is_none_or(|parent| shown.contains(&parent)), "a parent was never shown");
+            match span.parent {
+                Parent::Root => assert_eq!(truth.parent_call, None),
+                Parent::Span(parent) => assert_eq!(Some(parent), parent_of(truth)),
+                Parent::Ancestor(ancestor) => {
+                    let mut above = std::iter::successors(parent_of(truth), |above| parent_of(numbers[above]));
+                    assert!(above.any(|above| above == ancestor), "not an ancestor");
+                }
+            }
+            let (start, end) = (CLOCK.wall_clock_of(truth.start), CLOCK.wall_clock_of(truth.end));
+            assert!(span.start >= start && span.end <= end && span.start <= span.end);
+        }
+        let lost: u64 = losses.iter().map(|loss| loss.calls).sum();
+        assert_eq!((lost, totals.spans), (totals.missing, kept.len() as u64));
+        // What is missing after the last record of a thread cannot be seen in the sequence.
+        let last = kept.last().map_or(0, |call| call.sequence);
+        assert_eq!(lost, last - kept.len() as u64);
+        assert_eq!(totals.stand_ins, spans.len() as u64 - kept.len() as u64);
+    }
+}
+
+#[test]
+fn forged_records_do_no_harm() {
+    let mut calls = Vec::new();
+    for number in [0, 1, 2, u64::MAX] {
+        for depth in [0, 1, 70, u32::MAX] {
+            for parent in [None, Some(0), Some(u64::MAX)] {
+                for sequence in [0, 1, u64::MAX] {
+                    let mut call = record(2, parent, depth, 1);
+                    call.call = number;
+                    call.sequence = sequence;
+                    call.root_call = number ^ 1;
+                    call.start = MonotonicNs(u64::MAX - number);
+                    calls.push(call);
+                }
+            }
+        }
+    }
+    for depth in 0..500 {
+        calls.push(record(1_000 - u64::from(depth), Some(u64::from(depth)), depth * 2, 5));
+    }
+    let (spans, ..) = run(assembler(), &calls);
+    assert!(spans.iter().all(|span| span.start <= span.end));
+}

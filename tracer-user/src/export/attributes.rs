@@ -1,0 +1,91 @@
+//! The attributes of a span: made here once, for all sinks. docs/attributes.md explains each.
+
+use crate::model::{AttributeValue, CallError, Ending, Language, Parent, Span};
+
+/// A borrowed attribute value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueRef<'value> {
+    /// Whole number.
+    Integer(i64),
+    /// True or false.
+    Boolean(bool),
+    /// Text.
+    Text(&'value str),
+}
+
+impl<'value> From<&'value AttributeValue> for ValueRef<'value> {
+    fn from(value: &'value AttributeValue) -> Self {
+        match value {
+            AttributeValue::Integer(value) => Self::Integer(*value),
+            AttributeValue::Boolean(value) => Self::Boolean(*value),
+            AttributeValue::Text(value) => Self::Text(value),
+        }
+    }
+}
+
+/// Calls `visit` with each attribute that all calls of the span's function share.
+pub fn visit_function_attributes(span: &Span, mut visit: impl FnMut(&'static str, ValueRef<'_>)) {
+    if let Some(function) = &span.function {
+        visit("code.function.name", ValueRef::Text(&function.path));
+        visit("ml.library", ValueRef::Text(&function.library));
+        visit("ml.language", ValueRef::Text(language_name(function.language)));
+        visit("ml.module", ValueRef::Text(&function.module));
+    }
+}
+
+/// Calls `visit` with each attribute of the span's thread.
+pub fn visit_thread_attributes(span: &Span, mut visit: impl FnMut(&'static str, ValueRef<'_>)) {
+    visit("thread.id", ValueRef::Integer(i64::from(span.thread.0)));
+    if let Some(name) = &span.thread_name {
+        visit("thread.name", ValueRef::Text(name));
+    }
+}
+
+/// Calls `visit` with each attribute of this one call.
+pub fn visit_call_attributes(span: &Span, mut visit: impl FnMut(&str, ValueRef<'_>)) {
+    visit("ml.ending", ValueRef::Text(span.ending.as_str()));
+    if span.ending == Ending::Lost {
+        visit("ml.start_observed", ValueRef::Boolean(false));
+    }
+    if !span.ending.end_is_observed() {
+        visit("ml.end_observed", ValueRef::Boolean(false));
+    }
+    if let Parent::Ancestor(_) = span.parent {
+        visit("ml.parent_observed", ValueRef::Boolean(false));
+    }
+    if span.thread_ended {
+        visit("ml.thread_ended", ValueRef::Boolean(true));
+    }
+    for (name, count) in [("ml.folded_calls", span.folded_calls), ("ml.lost_before", span.lost_before)] {
+        if count > 0 {
+            visit(name, ValueRef::Integer(i64::try_from(count).unwrap_or(i64::MAX)));
+        }
+    }
+    for (name, value) in &span.attributes {
+        visit(name, value.into());
+    }
+    match span.error {
+        None => {}
+        Some(CallError::Returned { bits, kind }) => {
+            visit("error.type", ValueRef::Text(&kind.read(bits).to_string()));
+        }
+        // The convention's word for an error of unknown kind.
+        Some(CallError::Unwound | CallError::ThreadEnded) => visit("error.type", ValueRef::Text("_OTHER")),
+    }
+}
+
+/// Calls `visit` with every attribute of the span.
+pub fn visit_attributes(span: &Span, mut visit: impl FnMut(&str, ValueRef<'_>)) {
+    visit_function_attributes(span, &mut visit);
+    visit_thread_attributes(span, &mut visit);
+    visit_call_attributes(span, visit);
+}
+
+fn language_name(language: Language) -> &'static str {
+    match language {
+        Language::Python => "python",
+        Language::Cpp => "cpp",
+        Language::Rust => "rust",
+        Language::C => "c",
+    }
+}

@@ -1,0 +1,225 @@
+//! One line of the tree: names on the left, times in columns, remarks on the right; at most 100 columns.
+
+use std::fmt::Write;
+
+use crate::model::{AttributeValue, CallError, Ending, Parent, Span, WallClockNs};
+
+/// Width of everything.
+pub const WIDTH: usize = 100;
+const NAME_WIDTH: usize = 47;
+/// A level of the tree takes three columns; deeper levels are numbered instead of drawn.
+const DRAWN_LEVELS: usize = 9;
+
+/// Colours, or none.
+#[derive(Clone, Copy, Debug)]
+pub struct Palette {
+    /// Whether escape sequences are written.
+    pub colour: bool,
+}
+
+/// What a piece of text is.
+#[derive(Clone, Copy, Debug)]
+pub enum Style {
+    /// As it is.
+    Plain,
+    /// Guides and headings.
+    Dim,
+    /// The outermost call.
+    Bold,
+    /// Something that is not as it should be.
+    Warning,
+    /// A failed call.
+    Error,
+}
+
+impl Palette {
+    /// Appends text in a style.
+    pub fn paint(self, line: &mut String, style: Style, text: &str) {
+        // Source: ECMA-48, "SGR - select graphic rendition".
+        let code = match style {
+            Style::Plain => "",
+            Style::Dim => "2",
+            Style::Bold => "1",
+            Style::Warning => "33",
+            Style::Error => "31",
+        };
+        if self.colour && !code.is_empty() {
+            let _ = write!(line, "\u{1b}[{code}m{text}\u{1b}[0m");
+        } else {
+            line.push_str(text);
+        }
+    }
+}
+
+/// Guides in front of a name: for each level above, whether more siblings follow.
+pub fn guides(more_follow: &[bool]) -> String {
+    let Some((own, above)) = more_follow.split_last() else { return String::new() };
+    let mut text = String::new();
+    let hidden = above.len().saturating_sub(DRAWN_LEVELS);
+    if hidden > 0 {
+        let _ = write!(text, "({hidden}) ");
+    }
+    for more in above.iter().skip(hidden) {
+        text.push_str(if *more { "│  " } else { "   " });
+    }
+    text.push_str(if *own { "├─ " } else { "└─ " });
+    text
+}
+
+/// The line of a span. `self_time` is given where it differs from the duration.
+pub fn span_line(palette: Palette, guides: &str, span: &Span, self_time: Option<u64>) -> String {
+    let mut line = String::from("  ");
+    palette.paint(&mut line, Style::Dim, guides);
+    let room = NAME_WIDTH.saturating_sub(width(guides));
+    let name = shorten(&printable(span.name()), room);
+    let style = match span.ending {
+        _ if span.error.is_some() => Style::Error,
+        Ending::Lost => Style::Warning,
+        _ if guides.is_empty() => Style::Bold,
+        _ => Style::Plain,
+    };
+    palette.paint(&mut line, style, &name);
+    line.extend(std::iter::repeat_n(' ', room.saturating_sub(width(&name))));
+    // The true duration may be shorter (the end was noticed late) or longer (it has not ended, or was not seen).
+    let bound = match span.ending {
+        Ending::Returned => ' ',
+        Ending::Unwound => '≤',
+        Ending::Lost | Ending::StillOpen => '≥',
+    };
+    let duration = duration(span.duration_ns());
+    let _ = write!(line, "{:>11}", format!("{bound}{duration}"));
+    let self_column = self_time.map(|time| format!("self {:>8}", self::duration(time))).unwrap_or_default();
+    let remarks = remarks(span);
+    if self_column.is_empty() && remarks.is_empty() {
+        return line;
+    }
+    line.push_str("  ");
+    if remarks.is_empty() {
+        palette.paint(&mut line, Style::Dim, &self_column);
+        return line;
+    }
+    palette.paint(&mut line, Style::Dim, &format!("{self_column:<13}"));
+    line.push_str("  ");
+    let style = if span.error.is_some() { Style::Error } else { Style::Warning };
+    let style = if is_remarkable(span) { style } else { Style::Dim };
+    palette.paint(&mut line, style, &shorten(&remarks, WIDTH - (2 + NAME_WIDTH + 11 + 2 + 13 + 2)));
+    line
+}
+
+fn is_remarkable(span: &Span) -> bool {
+    span.ending != Ending::Returned || span.error.is_some() || span.lost_before > 0 || span.parent_is_far()
+}
+
+fn remarks(span: &Span) -> String {
+    let mut remarks: Vec<String> = Vec::new();
+    match (span.error, span.ending) {
+        (Some(CallError::ThreadEnded), _) => remarks.push("(thread ended)".to_owned()),
+        (Some(CallError::Returned { .. }), _) => remarks.extend(span.error.map(|error| error.to_string())),
+        (_, Ending::Unwound) => remarks.push("(unwound)".to_owned()),
+        (_, Ending::StillOpen) => remarks.push("(still open)".to_owned()),
+        (_, Ending::Lost) => remarks.push("(not observed)".to_owned()),
+        (_, Ending::Returned) => {}
+    }
+    if span.folded_calls > 0 {
+        remarks.push(format!("+{} folded", span.folded_calls));
+    }
+    if span.lost_before > 0 {
+        remarks.push(format!("{} lost before", span.lost_before));
+    }
+    if span.parent_is_far() {
+        remarks.push("parent lost".to_owned());
+    }
+    for (name, value) in &span.attributes {
+        let name = name.strip_prefix("ml.").unwrap_or(name);
+        remarks.push(match value {
+            AttributeValue::Integer(value) => format!("{name}={value}"),
+            AttributeValue::Boolean(value) => format!("{name}={value}"),
+            AttributeValue::Text(value) => format!("{name}={}", printable(value)),
+        });
+    }
+    remarks.join("  ")
+}
+
+impl Span {
+    fn parent_is_far(&self) -> bool {
+        matches!(self.parent, Parent::Ancestor(_))
+    }
+}
+
+/// A duration with four digits: `1.234 ms`.
+pub fn duration(nanoseconds: u64) -> String {
+    const UNITS: [(f64, &str); 3] = [(1e3, "µs"), (1e6, "ms"), (1e9, "s")];
+    if nanoseconds < 1_000 {
+        return format!("{nanoseconds} ns");
+    }
+    let nanoseconds = nanoseconds as f64;
+    // A value that would round up to 1000 belongs to the next unit.
+    let (size, unit) = UNITS.into_iter().find(|(size, _)| nanoseconds / size < 999.95).unwrap_or(UNITS[2]);
+    let value = nanoseconds / size;
+    let decimals = match value {
+        value if value < 9.9995 => 3,
+        value if value < 99.995 => 2,
+        value if value < 999.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$} {unit}")
+}
+
+/// Time of day in UTC, with microseconds.
+pub fn time_of_day(instant: WallClockNs) -> String {
+    let microseconds = instant.0 / 1_000;
+    let seconds = microseconds / 1_000_000;
+    format!("{:02}:{:02}:{:02}.{:06}Z", seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60, microseconds % 1_000_000)
+}
+
+/// Names come from the traced program: nothing in them may steer the terminal.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+}
+
+/// Text cut to a width, its end marked.
+pub fn shorten(text: &str, room: usize) -> String {
+    if width(text) <= room {
+        return text.to_owned();
+    }
+    text.chars().take(room.saturating_sub(1)).chain(['…']).collect()
+}
+
+fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_four_digits() {
+        for (nanoseconds, text) in [
+            (0, "0 ns"),
+            (999, "999 ns"),
+            (1_000, "1.000 µs"),
+            (12_345, "12.35 µs"),
+            (999_949, "999.9 µs"),
+            (999_951, "1.000 ms"),
+            (123_456_789, "123.5 ms"),
+            (5_000_000_000, "5.000 s"),
+            (86_400_000_000_000, "86400 s"),
+        ] {
+            assert_eq!(duration(nanoseconds), text);
+        }
+    }
+
+    #[test]
+    fn deep_levels_are_numbered() {
+        assert_eq!(guides(&[]), "");
+        assert_eq!(guides(&[true, false]), "│  └─ ");
+        let deep = guides(&[false; 64]);
+        assert!(deep.starts_with("(54) ") && width(&deep) <= 35, "{deep}");
+    }
+
+    #[test]
+    fn escape_sequences_of_the_target_are_not_passed_on() {
+        assert_eq!(printable("a\u{1b}[2Jb\nc"), "a\u{fffd}[2Jb\u{fffd}c");
+    }
+}

@@ -1,0 +1,7 @@
+//! Spans go in; a tree that people can read comes out for each trace, as soon as its outermost call has ended.
+
+mod layout;
+mod sink;
+mod tree;
+
+pub use sink::Console;

@@ -1,0 +1,345 @@
+//! The OpenTelemetry file format: one OTLP/JSON `TracesData` a line.
+//! Source of the encoding: OTLP specification 1.x, "JSON Protobuf Encoding" (ids as hexadecimal digits, 64-bit integers
+//! as strings, enumerations as numbers).
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::Arc;
+
+use super::attributes::{ValueRef, visit_call_attributes, visit_function_attributes, visit_thread_attributes};
+use super::background_writer::{BackgroundWriter, CHUNK_BYTES, Chunk};
+use super::error::ExportError;
+use super::json::{push_hexadecimal, push_number, push_string};
+use super::resource::{Resource, TRACER_NAME, TRACER_VERSION};
+use super::sink::{Delivery, Sink, Summary};
+use crate::model::{FunctionDescription, FunctionId, Loss, ProcessId, Span};
+
+const NAME: &str = "jsonl";
+/// A line is ended at this size, bytes.
+const LINE_BYTES: usize = 64 << 10;
+/// Processes described at one time: four times what a tracer can watch (`tracer_common::limits::MAX_PROCESSES`),
+/// because the end of a process is not announced.
+const MAX_DESCRIBED: usize = 4 * tracer_common::limits::MAX_PROCESSES as usize;
+/// `SPAN_KIND_INTERNAL` of opentelemetry-proto 1.x.
+const KIND_INTERNAL: &str = "1";
+/// `STATUS_CODE_ERROR` of opentelemetry-proto 1.x.
+const STATUS_ERROR: &str = "2";
+/// Sampled (W3C trace flags), and the parent is known not to be remote (`SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK`).
+const FLAGS: &str = "257";
+const LINE_END: &[u8] = b"]}]}]}\n";
+
+/// Writes spans to a file.
+pub struct JsonLines {
+    writer: BackgroundWriter,
+    place: String,
+    chunk: Chunk,
+    lines: Vec<Line>,
+    /// Index of the line that got the newest span.
+    current: usize,
+    functions: HashMap<FunctionId, FunctionJson>,
+}
+
+/// The line that is being filled for one process.
+struct Line {
+    process: ProcessId,
+    /// Everything before the first span.
+    head: Vec<u8>,
+    text: Vec<u8>,
+    spans: u64,
+}
+
+/// The attributes of a function, as text.
+struct FunctionJson {
+    description: Arc<FunctionDescription>,
+    name: Vec<u8>,
+    attributes: Vec<u8>,
+}
+
+impl JsonLines {
+    /// Writes to `writer`; `place` names it to the user.
+    ///
+    /// # Errors
+    /// [`ExportError::CannotStartThread`].
+    pub fn new(writer: impl Write + Send + 'static, place: String) -> Result<Self, ExportError> {
+        Ok(Self {
+            writer: BackgroundWriter::start(NAME, writer)?,
+            place,
+            chunk: Chunk::default(),
+            lines: Vec::new(),
+            current: 0,
+            functions: HashMap::new(),
+        })
+    }
+
+    /// Makes the line of a process the current one.
+    fn turn_to(&mut self, process: ProcessId) {
+        if self.lines.get(self.current).is_some_and(|line| line.process == process) {
+            return;
+        }
+        self.current = match self.lines.iter().position(|line| line.process == process) {
+            Some(index) => index,
+            None => {
+                self.process(&Arc::new(Resource::unknown(process, &|_| None)));
+                self.lines.len() - 1
+            }
+        };
+    }
+
+    fn end_lines(&mut self, at_least: usize) {
+        for line in &mut self.lines {
+            if line.spans > 0 && line.text.len() >= at_least {
+                self.chunk.bytes.extend_from_slice(&line.text);
+                self.chunk.bytes.extend_from_slice(LINE_END);
+                self.chunk.spans += line.spans;
+                line.text.clear();
+                line.spans = 0;
+            }
+        }
+    }
+}
+
+impl Sink for JsonLines {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn process(&mut self, resource: &Arc<Resource>) {
+        let head = line_head(resource);
+        match self.lines.iter_mut().find(|line| line.process == resource.process) {
+            Some(line) => line.head = head,
+            None => {
+                if self.lines.len() >= MAX_DESCRIBED {
+                    self.end_lines(0);
+                    self.lines.remove(0);
+                }
+                self.lines.push(Line { process: resource.process, head, text: Vec::new(), spans: 0 });
+            }
+        }
+    }
+
+    fn span(&mut self, span: &Span) {
+        self.turn_to(span.process);
+        let Some(line) = self.lines.get_mut(self.current) else { return };
+        if line.spans == 0 {
+            line.text.extend_from_slice(&line.head);
+        } else {
+            line.text.push(b',');
+        }
+        push_span(&mut line.text, span, &mut self.functions);
+        line.spans += 1;
+        if line.text.len() >= LINE_BYTES {
+            self.end_lines(LINE_BYTES);
+            if self.chunk.bytes.len() >= CHUNK_BYTES - LINE_BYTES {
+                self.writer.pass_on(&mut self.chunk);
+            }
+        }
+    }
+
+    /// The loss itself is not repeated here: the next span of the thread carries `ml.lost_before`.
+    fn loss(&mut self, _loss: &Loss) {}
+
+    fn flush(&mut self) {
+        self.end_lines(0);
+        self.writer.pass_on(&mut self.chunk);
+    }
+
+    fn finish(mut self: Box<Self>, _summary: &Summary) -> Delivery {
+        self.flush();
+        let report = self.writer.finish();
+        let problem = report.problem(&self.place);
+        Delivery { sink: NAME, delivered: report.written, lost: report.lost, problem }
+    }
+}
+
+fn line_head(resource: &Resource) -> Vec<u8> {
+    let mut head = br#"{"resourceSpans":[{"resource":{"attributes":["#.to_vec();
+    let mut list = AttributeList::begin(&mut head);
+    for (name, value) in &resource.attributes {
+        list.push(name, value.into());
+    }
+    head.extend_from_slice(br#"]},"scopeSpans":[{"scope":{"name":"#);
+    push_string(&mut head, TRACER_NAME);
+    head.extend_from_slice(br#","version":"#);
+    push_string(&mut head, TRACER_VERSION);
+    head.extend_from_slice(br#"},"spans":["#);
+    head
+}
+
+fn push_span(text: &mut Vec<u8>, span: &Span, functions: &mut HashMap<FunctionId, FunctionJson>) {
+    text.extend_from_slice(br#"{"traceId":""#);
+    push_hexadecimal(text, &span.trace_id.0);
+    text.extend_from_slice(br#"","spanId":""#);
+    push_hexadecimal(text, &span.span_id.0);
+    if let Some(parent) = span.parent.span_id() {
+        text.extend_from_slice(br#"","parentSpanId":""#);
+        push_hexadecimal(text, &parent.0);
+    }
+    text.extend_from_slice(br#"","flags":"#);
+    text.extend_from_slice(FLAGS.as_bytes());
+    text.extend_from_slice(br#","name":"#);
+    let function = span.function.as_ref().map(|function| FunctionJson::of(function, span, functions));
+    match function {
+        Some(function) => text.extend_from_slice(&function.name),
+        None => push_string(text, span.name()),
+    }
+    text.extend_from_slice(br#","kind":"#);
+    text.extend_from_slice(KIND_INTERNAL.as_bytes());
+    text.extend_from_slice(br#","startTimeUnixNano":""#);
+    push_number(text, span.start.0);
+    text.extend_from_slice(br#"","endTimeUnixNano":""#);
+    push_number(text, span.end.0);
+    text.extend_from_slice(br#"","attributes":["#);
+    if let Some(function) = function {
+        text.extend_from_slice(&function.attributes);
+    }
+    let mut list = AttributeList { text, first: function.is_none() };
+    visit_thread_attributes(span, |name, value| list.push(name, value));
+    visit_call_attributes(span, |name, value| list.push(name, value));
+    text.push(b']');
+    if let Some(error) = span.error {
+        text.extend_from_slice(br#","status":{"code":"#);
+        text.extend_from_slice(STATUS_ERROR.as_bytes());
+        text.extend_from_slice(br#","message":"#);
+        push_string(text, &error.to_string());
+        text.push(b'}');
+    }
+    text.push(b'}');
+}
+
+impl FunctionJson {
+    /// The text for a function, made at its first span.
+    fn of<'cache>(
+        function: &Arc<FunctionDescription>,
+        span: &Span,
+        functions: &'cache mut HashMap<FunctionId, Self>,
+    ) -> &'cache Self {
+        let make = || {
+            let mut made = Self { description: Arc::clone(function), name: Vec::new(), attributes: Vec::new() };
+            push_string(&mut made.name, span.name());
+            let mut list = AttributeList::begin(&mut made.attributes);
+            visit_function_attributes(span, |name, value| list.push(name, value));
+            made
+        };
+        let known = functions.entry(function.id).or_insert_with(make);
+        if !Arc::ptr_eq(&known.description, function) {
+            *known = make();
+        }
+        known
+    }
+}
+
+/// A list of OTLP `KeyValue`s under construction.
+struct AttributeList<'text> {
+    text: &'text mut Vec<u8>,
+    first: bool,
+}
+
+impl<'text> AttributeList<'text> {
+    fn begin(text: &'text mut Vec<u8>) -> Self {
+        Self { text, first: true }
+    }
+
+    fn push(&mut self, name: &str, value: ValueRef<'_>) {
+        if !std::mem::take(&mut self.first) {
+            self.text.push(b',');
+        }
+        self.text.extend_from_slice(br#"{"key":"#);
+        push_string(self.text, name);
+        match value {
+            ValueRef::Integer(number) => {
+                self.text.extend_from_slice(br#","value":{"intValue":""#);
+                push_number(self.text, number);
+                self.text.push(b'"');
+            }
+            ValueRef::Boolean(true) => self.text.extend_from_slice(br#","value":{"boolValue":true"#),
+            ValueRef::Boolean(false) => self.text.extend_from_slice(br#","value":{"boolValue":false"#),
+            ValueRef::Text(value) => {
+                self.text.extend_from_slice(br#","value":{"stringValue":"#);
+                push_string(self.text, value);
+            }
+        }
+        self.text.extend_from_slice(b"}}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::trace::v1::TracesData;
+
+    use super::super::samples::{self, Shared};
+    use super::*;
+
+    fn lines_of(spans: &[Span], describe: bool) -> (Vec<TracesData>, Delivery) {
+        let file = Shared::default();
+        let mut sink = Box::new(JsonLines::new(file.clone(), "test.jsonl".to_owned()).expect("a thread"));
+        if describe {
+            sink.process(&samples::resource());
+        }
+        for span in spans {
+            sink.span(span);
+        }
+        let delivery = sink.finish(&Summary::default());
+        let text = file.text();
+        assert!(text.is_empty() || text.ends_with('\n'));
+        (text.lines().map(|line| serde_json::from_str(line).expect(line)).collect(), delivery)
+    }
+
+    #[test]
+    fn a_line_is_what_the_official_types_read() {
+        let spans = samples::spans();
+        let (lines, delivery) = lines_of(&spans, true);
+        assert_eq!(delivery, Delivery { sink: "jsonl", delivered: spans.len() as u64, lost: 0, problem: None });
+        let expected = samples::expected_resource_spans(&samples::resource(), &spans);
+        assert_eq!(lines, [TracesData { resource_spans: vec![expected] }]);
+    }
+
+    #[test]
+    fn each_process_has_lines_of_its_own() {
+        let mut spans = samples::spans();
+        for (index, span) in spans.iter_mut().enumerate() {
+            span.process.pid = index as u32 % 2;
+        }
+        let (lines, _) = lines_of(&spans, false);
+        assert_eq!(lines.len(), 2);
+        for (pid, line) in lines.iter().enumerate() {
+            let resource = Resource::unknown(ProcessId { pid: pid as u32, ..spans[0].process }, &|_| None);
+            let own: Vec<Span> = spans.iter().filter(|span| span.process.pid == pid as u32).cloned().collect();
+            assert_eq!(line.resource_spans, [samples::expected_resource_spans(&resource, &own)]);
+        }
+    }
+
+    #[test]
+    fn many_spans_make_lines_of_bounded_length() {
+        let spans: Vec<Span> = samples::spans().into_iter().cycle().take(10_000).collect();
+        let file = Shared::default();
+        let mut sink = Box::new(JsonLines::new(file.clone(), "test.jsonl".to_owned()).expect("a thread"));
+        for span in &spans {
+            sink.span(span);
+        }
+        assert_eq!(sink.finish(&Summary::default()).delivered, 10_000);
+        let text = file.text();
+        assert!(text.lines().all(|line| line.len() < LINE_BYTES + 4_096));
+        let total: usize = text
+            .lines()
+            .map(|line| {
+                let line: TracesData = serde_json::from_str(line).expect(line);
+                line.resource_spans[0].scope_spans[0].spans.len()
+            })
+            .sum();
+        assert_eq!(total, 10_000);
+    }
+
+    #[test]
+    fn a_full_disk_is_told_once() {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+        let mut sink = Box::new(JsonLines::new(full, "/dev/full".to_owned()).expect("a thread"));
+        let spans = samples::spans();
+        for _ in 0..3 {
+            spans.iter().for_each(|span| sink.span(span));
+            sink.flush();
+        }
+        let delivery = sink.finish(&Summary::default());
+        assert_eq!((delivery.delivered, delivery.lost), (0, 3 * spans.len() as u64));
+        assert!(delivery.problem.expect("a problem").contains("/dev/full failed: No space left"));
+    }
+}

@@ -1,0 +1,19 @@
+//! Spans and losses go in; terminals, files and collectors get them, and what was lost on the way is reported.
+
+mod attributes;
+mod background_writer;
+mod chrome_trace;
+mod console;
+mod destination;
+mod error;
+mod json;
+mod json_lines;
+mod resource;
+#[cfg(test)]
+mod samples;
+mod sink;
+
+pub use destination::Destination;
+pub use error::ExportError;
+pub use resource::{Environment, Resource};
+pub use sink::{Delivery, Sink, Summary};

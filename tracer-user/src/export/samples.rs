@@ -1,0 +1,227 @@
+//! Spans for the tests of the sinks, and what the official protobuf types make of them.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as ProtoSpan, Status};
+
+use super::resource::{Resource, TRACER_NAME, TRACER_VERSION};
+use crate::model::{
+    ArgumentType, AttributeValue, CallError, Ending, FileOffset, FunctionDescription, FunctionId, Language, Parent,
+    ProcessId, Span, SpanId, ThreadId, TraceId, WallClockNs,
+};
+
+/// The traced process.
+pub const PROCESS: ProcessId = ProcessId { pid: 4242, start_time: 99 };
+/// 2026-11-20 12:00:00 UTC.
+pub const NOON: u64 = 1_795_176_000_000_000_000;
+
+/// A file in memory.
+#[derive(Clone, Default)]
+pub struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// What was written.
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("not poisoned").clone()).expect("text")
+    }
+
+    /// Waits until at least this much was written.
+    pub fn wait_for(&self, bytes: usize) {
+        let begin = Instant::now();
+        while self.0.lock().expect("not poisoned").len() < bytes {
+            assert!(begin.elapsed() < Duration::from_secs(5), "nothing was written");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Description of a function.
+pub fn function(id: u32, class: &str, method: &str) -> Arc<FunctionDescription> {
+    Arc::new(FunctionDescription {
+        id: FunctionId(id),
+        span_name: format!("{class}.{method}").into(),
+        path: format!("ml::{class}<\"quoted\">::{method}").into(),
+        module: "/opt/lib/libml \\ ü.so".into(),
+        entry_offset: FileOffset(0x1234),
+        library: "generic-cpp".into(),
+        language: Language::Cpp,
+        attributes: Vec::new(),
+        error: None,
+    })
+}
+
+/// A span of the sample trace; times in microseconds after noon.
+pub fn span(
+    number: u8,
+    parent: Parent,
+    depth: u32,
+    function: Option<&Arc<FunctionDescription>>,
+    times: (u64, u64),
+) -> Span {
+    Span {
+        trace_id: TraceId([0xab; 16]),
+        span_id: SpanId([0, 0, 0, 0, 0, 0, 0, number]),
+        parent,
+        depth,
+        function: function.cloned(),
+        process: PROCESS,
+        thread: ThreadId(4243),
+        thread_name: Some("worker \"1\"".into()),
+        start: WallClockNs(NOON + times.0 * 1_000),
+        end: WallClockNs(NOON + times.1 * 1_000),
+        ending: Ending::Returned,
+        thread_ended: false,
+        folded_calls: 0,
+        lost_before: 0,
+        error: None,
+        attributes: Vec::new(),
+    }
+}
+
+/// Id of a sample span.
+pub fn id(number: u8) -> SpanId {
+    SpanId([0, 0, 0, 0, 0, 0, 0, number])
+}
+
+/// A trace with every ending and kind of attribute; children before parents.
+pub fn spans() -> Vec<Span> {
+    let pipeline = function(0, "Pipeline", "predict");
+    let scaler = function(1, "StandardScaler", "transform");
+    let forest = function(2, "RandomForest", "predict");
+    let mut scale = span(2, Parent::Span(id(1)), 1, Some(&scaler), (10, 220));
+    scale.attributes = vec![
+        ("ml.rows".into(), AttributeValue::Integer(-1)),
+        ("ml.fast".into(), AttributeValue::Boolean(true)),
+        ("ml.seed".into(), AttributeValue::Text("18446744073709551615".into())),
+    ];
+    let mut failed = span(4, Parent::Span(id(3)), 2, Some(&scaler), (300, 310));
+    failed.error = Some(CallError::Returned { bits: u64::MAX, kind: ArgumentType::I32 });
+    let mut forest_span = span(3, Parent::Span(id(1)), 1, Some(&forest), (230, 1_200));
+    forest_span.folded_calls = 100;
+    forest_span.ending = Ending::Unwound;
+    forest_span.error = Some(CallError::Unwound);
+    let mut lost = span(5, Parent::Ancestor(id(1)), 2, None, (1_210, 1_220));
+    lost.ending = Ending::Lost;
+    let mut open = span(6, Parent::Span(id(1)), 1, Some(&scaler), (1_225, 1_230));
+    open.ending = Ending::StillOpen;
+    let mut ended = span(7, Parent::Span(id(1)), 1, Some(&scaler), (1_231, 1_232));
+    ended.ending = Ending::Unwound;
+    ended.thread_ended = true;
+    ended.error = Some(CallError::ThreadEnded);
+    ended.thread_name = None;
+    let mut root = span(1, Parent::Root, 0, Some(&pipeline), (0, 1_234));
+    root.lost_before = 2;
+    vec![scale, failed, forest_span, lost, open, ended, root]
+}
+
+/// The resource of [`PROCESS`].
+pub fn resource() -> Arc<Resource> {
+    let environment = |name: &str| (name == "OTEL_SERVICE_NAME").then(|| "prices".to_owned());
+    Arc::new(Resource::unknown(PROCESS, &environment))
+}
+
+fn pair(key: &str, value: any_value::Value) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+}
+
+fn text(key: &str, value: &str) -> KeyValue {
+    pair(key, any_value::Value::StringValue(value.to_owned()))
+}
+
+fn number(key: &str, value: i64) -> KeyValue {
+    pair(key, any_value::Value::IntValue(value))
+}
+
+fn boolean(key: &str, value: bool) -> KeyValue {
+    pair(key, any_value::Value::BoolValue(value))
+}
+
+fn captured((name, value): &(Arc<str>, AttributeValue)) -> KeyValue {
+    match value {
+        AttributeValue::Integer(value) => number(name, *value),
+        AttributeValue::Boolean(value) => boolean(name, *value),
+        AttributeValue::Text(value) => text(name, value),
+    }
+}
+
+/// What a span must look like in OTLP.
+pub fn expected_span(span: &Span) -> ProtoSpan {
+    let mut attributes = Vec::new();
+    if let Some(function) = &span.function {
+        attributes.push(text("code.function.name", &function.path));
+        attributes.push(text("ml.library", &function.library));
+        attributes.push(text("ml.language", "cpp"));
+        attributes.push(text("ml.module", &function.module));
+    }
+    attributes.push(number("thread.id", i64::from(span.thread.0)));
+    attributes.extend(span.thread_name.as_ref().map(|name| text("thread.name", name)));
+    let (ending, start_observed, end_observed) = match span.ending {
+        Ending::Returned => ("returned", true, true),
+        Ending::Unwound => ("unwound", true, false),
+        Ending::StillOpen => ("still_open", true, false),
+        Ending::Lost => ("lost", false, false),
+    };
+    attributes.push(text("ml.ending", ending));
+    attributes.extend((!start_observed).then(|| boolean("ml.start_observed", false)));
+    attributes.extend((!end_observed).then(|| boolean("ml.end_observed", false)));
+    attributes.extend(matches!(span.parent, Parent::Ancestor(_)).then(|| boolean("ml.parent_observed", false)));
+    attributes.extend(span.thread_ended.then(|| boolean("ml.thread_ended", true)));
+    attributes.extend((span.folded_calls > 0).then(|| number("ml.folded_calls", span.folded_calls as i64)));
+    attributes.extend((span.lost_before > 0).then(|| number("ml.lost_before", span.lost_before as i64)));
+    attributes.extend(span.attributes.iter().map(captured));
+    let (kind, message) = match span.error {
+        None => (None, ""),
+        Some(CallError::Unwound) => (Some("_OTHER"), "unwound"),
+        Some(CallError::ThreadEnded) => (Some("_OTHER"), "thread ended"),
+        Some(CallError::Returned { .. }) => (Some("-1"), "return -1"),
+    };
+    attributes.extend(kind.map(|kind| text("error.type", kind)));
+    ProtoSpan {
+        trace_id: span.trace_id.0.to_vec(),
+        span_id: span.span_id.0.to_vec(),
+        parent_span_id: span.parent.span_id().map(|parent| parent.0.to_vec()).unwrap_or_default(),
+        flags: 0x101,
+        name: span.name().to_owned(),
+        kind: 1,
+        start_time_unix_nano: span.start.0,
+        end_time_unix_nano: span.end.0,
+        attributes,
+        status: kind.map(|_| Status { message: message.to_owned(), code: StatusCode::Error as i32 }),
+        ..ProtoSpan::default()
+    }
+}
+
+/// What the spans of one process must look like in OTLP.
+pub fn expected_resource_spans(resource: &Resource, spans: &[Span]) -> ResourceSpans {
+    ResourceSpans {
+        resource: Some(opentelemetry_proto::tonic::resource::v1::Resource {
+            attributes: resource.attributes.iter().map(captured).collect(),
+            ..Default::default()
+        }),
+        scope_spans: vec![ScopeSpans {
+            scope: Some(InstrumentationScope {
+                name: TRACER_NAME.to_owned(),
+                version: TRACER_VERSION.to_owned(),
+                ..InstrumentationScope::default()
+            }),
+            spans: spans.iter().map(expected_span).collect(),
+            ..ScopeSpans::default()
+        }],
+        ..ResourceSpans::default()
+    }
+}

@@ -1,0 +1,166 @@
+//! One ELF file: its segments and sections, and the translation of its addresses to file offsets.
+
+use std::path::{Path, PathBuf};
+
+use object::elf;
+use object::endian::LittleEndian;
+use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable};
+use object::read::{FileKind, ReadRef};
+
+use super::error::SymbolError;
+use crate::model::{FileOffset, VirtualAddress};
+
+type Header = elf::FileHeader64<LittleEndian>;
+pub(super) type Section = elf::SectionHeader64<LittleEndian>;
+pub(super) type Symbol = elf::Sym64<LittleEndian>;
+pub(super) type Relocation = elf::Rela64<LittleEndian>;
+
+/// Largest symbol table that is read; libtorch's has 14 MB.
+const SYMBOL_TABLE_LIMIT: u64 = 256 << 20;
+/// Largest string table that is read.
+const STRING_TABLE_LIMIT: u64 = 512 << 20;
+
+/// An ELF file, read through anything that hands out its bytes: a slice, or a cache over an open file.
+#[derive(Debug)]
+pub struct ElfFile<'data, R: ReadRef<'data>> {
+    data: R,
+    path: PathBuf,
+    machine: elf::Machine,
+    segments: Vec<Segment>,
+    sections: SectionTable<'data, Header, R>,
+}
+
+/// A part of the file that is mapped when the program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Segment {
+    address: u64,
+    offset: u64,
+    size: u64,
+    executable: bool,
+}
+
+/// A symbol table with the bytes of its names.
+pub(super) struct SymbolTable<'data> {
+    pub symbols: &'data [Symbol],
+    pub names: &'data [u8],
+}
+
+impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
+    /// Reads the headers; nothing else is read until it is asked for.
+    ///
+    /// # Errors
+    /// `Malformed` for what is no whole ELF file, `WrongClass` for 32-bit and big-endian ones. `path` serves the
+    /// messages only.
+    pub fn parse(data: R, path: &Path) -> Result<Self, SymbolError> {
+        let malformed = |detail| SymbolError::Malformed { path: path.to_owned(), detail };
+        let wrong_class = || SymbolError::WrongClass { path: path.to_owned() };
+        match FileKind::parse(data).map_err(malformed)? {
+            FileKind::Elf64 => {}
+            _ => return Err(wrong_class()),
+        }
+        let header = Header::parse(data).map_err(malformed)?;
+        let endian = header.endian().map_err(|_| wrong_class())?;
+        let segments = header
+            .program_headers(endian, data)
+            .map_err(malformed)?
+            .iter()
+            .filter(|segment| segment.p_type(endian) == elf::PT_LOAD)
+            .map(|segment| Segment {
+                address: segment.p_vaddr(endian),
+                offset: segment.p_offset(endian),
+                size: segment.p_filesz(endian),
+                executable: segment.p_flags(endian).0 & elf::PF_X.0 != 0,
+            })
+            .collect();
+        let sections = header.sections(endian, data).map_err(malformed)?;
+        Ok(Self { data, path: path.to_owned(), machine: header.e_machine(endian), segments, sections })
+    }
+
+    /// Whether the code is x86-64 code.
+    pub(super) fn is_x86_64(&self) -> bool {
+        self.machine == elf::EM_X86_64
+    }
+
+    /// Offset in the file of the byte at an address that is mapped executable.
+    pub(super) fn code_offset(&self, address: u64) -> Option<FileOffset> {
+        let segment = self.segments.iter().find(|segment| segment.executable && segment.contains(address))?;
+        segment.offset.checked_add(address - segment.address).map(FileOffset)
+    }
+
+    /// Bytes of code; `None` unless the whole range lies in one executable segment.
+    pub(super) fn code(&self, address: VirtualAddress, size: u64) -> Option<&'data [u8]> {
+        let segment = self.segments.iter().find(|segment| segment.executable && segment.contains(address.0))?;
+        self.read(segment, address.0, size)
+    }
+
+    /// Bytes as the file has them at an address of any mapped segment, before relocation.
+    pub(super) fn initial_bytes(&self, address: u64, size: u64) -> Option<&'data [u8]> {
+        let segment = self.segments.iter().find(|segment| segment.contains(address))?;
+        self.read(segment, address, size)
+    }
+
+    fn read(&self, segment: &Segment, address: u64, size: u64) -> Option<&'data [u8]> {
+        let skip = address.checked_sub(segment.address)?;
+        if skip.checked_add(size)? > segment.size {
+            return None;
+        }
+        self.data.read_bytes_at(segment.offset.checked_add(skip)?, size).ok()
+    }
+
+    /// A section by name.
+    pub(super) fn section(&self, name: &str) -> Option<&'data Section> {
+        self.sections.section_by_name(LittleEndian, name.as_bytes()).map(|(_, section)| section)
+    }
+
+    /// Contents of a section that is there, not compressed, and no larger than `limit` bytes.
+    pub(super) fn section_bytes(&self, name: &str, limit: u64) -> Option<&'data [u8]> {
+        let section = self.section(name)?;
+        if section.sh_size(LittleEndian) > limit || section.sh_flags(LittleEndian).0 & elf::SHF_COMPRESSED.0 != 0 {
+            return None;
+        }
+        section.data(LittleEndian, self.data).ok()
+    }
+
+    /// Sections with relocations that the loader applies (`SHT_RELA`).
+    pub(super) fn relocations(&self, limit: u64) -> impl Iterator<Item = &'data [Relocation]> + use<'_, 'data, R> {
+        self.sections.iter().filter(move |section| section.sh_size(LittleEndian) <= limit).filter_map(|section| {
+            section.rela(LittleEndian, self.data).ok().flatten().map(|(relocations, _)| relocations)
+        })
+    }
+
+    /// The symbol tables that the file has: `.symtab` (`SHT_SYMTAB`), `.dynsym` (`SHT_DYNSYM`) or both.
+    ///
+    /// # Errors
+    /// `Malformed` where a table does not lie within the file, `TooLarge` where it exceeds every sensible size.
+    pub(super) fn symbol_tables(&self) -> Result<Vec<SymbolTable<'data>>, SymbolError> {
+        let malformed = |detail| SymbolError::Malformed { path: self.path.clone(), detail };
+        let mut tables = Vec::new();
+        for kind in [elf::SHT_SYMTAB, elf::SHT_DYNSYM] {
+            let Some(section) = self.sections.iter().find(|section| section.sh_type(LittleEndian) == kind) else {
+                continue;
+            };
+            let names = self.sections.section(section.link(LittleEndian)).map_err(malformed)?;
+            self.check_size("symbol table", section, SYMBOL_TABLE_LIMIT)?;
+            self.check_size("string table", names, STRING_TABLE_LIMIT)?;
+            tables.push(SymbolTable {
+                symbols: section.data_as_array(LittleEndian, self.data).map_err(malformed)?,
+                names: names.data(LittleEndian, self.data).map_err(malformed)?,
+            });
+        }
+        Ok(tables)
+    }
+
+    fn check_size(&self, table: &'static str, section: &Section, limit: u64) -> Result<(), SymbolError> {
+        let bytes = section.sh_size(LittleEndian);
+        if bytes <= limit {
+            return Ok(());
+        }
+        Err(SymbolError::TooLarge { path: self.path.clone(), table, bytes, limit })
+    }
+}
+
+impl Segment {
+    fn contains(&self, address: u64) -> bool {
+        address.checked_sub(self.address).is_some_and(|skip| skip < self.size)
+    }
+}

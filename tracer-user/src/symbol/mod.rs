@@ -1,0 +1,25 @@
+//! ELF bytes and the words that symbol maps ask for go in; functions with their names, entry and return sites come out, or
+//! the reasons why not.
+
+mod code;
+mod cpp_name;
+mod elf_file;
+mod entry;
+mod error;
+mod exits;
+mod function_name;
+mod function_table;
+mod image;
+mod indirect_jump;
+mod probe_rules;
+mod registers;
+mod resolve;
+mod rust_name;
+mod suffix;
+mod unwind_proof;
+mod unwind_table;
+
+pub use elf_file::ElfFile;
+pub use error::SymbolError;
+pub use function_table::Candidate;
+pub use resolve::Functions;

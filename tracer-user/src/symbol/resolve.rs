@@ -1,0 +1,115 @@
+//! A candidate to a function with everything that a probe needs, or the reason why it cannot be probed.
+
+use object::read::ReadRef;
+
+use super::code::Code;
+use super::elf_file::ElfFile;
+use super::entry;
+use super::error::SymbolError;
+use super::exits::{self, Exit, ExitKind};
+use super::function_table::{Candidate, FunctionTable};
+use super::image::Image;
+use super::suffix;
+use super::unwind_proof::Proofs;
+use crate::model::{
+    FileOffset, ObjectLocation, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason, VirtualAddress,
+};
+
+/// The functions of one file.
+pub struct Functions<'data, R: ReadRef<'data>> {
+    pub(super) image: Image<'data, R>,
+    proofs: Proofs,
+}
+
+impl<'data, R: ReadRef<'data>> Functions<'data, R> {
+    /// Reads the symbol tables of a file.
+    ///
+    /// # Errors
+    /// Where a table does not lie within the file, or is larger than any real one.
+    pub fn read(file: ElfFile<'data, R>) -> Result<Self, SymbolError> {
+        let functions = FunctionTable::read(&file)?;
+        Ok(Self { image: Image::new(file, functions), proofs: Proofs::default() })
+    }
+
+    /// The functions of which a symbol, as the file has it, passes a quick test; by address. The test is asked of every
+    /// function symbol, and only those that pass are demangled.
+    #[must_use]
+    pub fn candidates(&self, may_match: impl Fn(&str) -> bool) -> Vec<Candidate> {
+        self.image.functions.candidates(may_match)
+    }
+
+    /// Decodes a candidate and finds where its probes go. Its object is left unknown: see `locate_objects`.
+    ///
+    /// # Errors
+    /// The reason why it cannot be probed.
+    pub fn resolve(&self, candidate: &Candidate) -> Result<ResolvedFunction, SkipReason> {
+        if !self.image.file.is_x86_64() {
+            return Err(SkipReason::ForeignArchitecture);
+        }
+        if candidate.indirect {
+            return Err(SkipReason::IndirectFunction);
+        }
+        if let Some(symbol) = &candidate.part_of {
+            return Err(SkipReason::PartOf { symbol: symbol.clone() });
+        }
+        let address = candidate.address.0;
+        let size = self.image.size_of(address, candidate.size).ok_or(SkipReason::NoCode)?;
+        let bases = base_symbols(candidate);
+        let code = Code::decode(&self.image, address, size, &bases)?;
+        let exits = exits::find(&self.image, &code)?;
+        if exits.exits.is_empty() {
+            return Err(SkipReason::NoReturnSite);
+        }
+        let entry = entry::find(&self.image, &code, &exits.exits)?;
+        let proof = self.proofs.of(&self.image, address, &code, &exits).filter(|_| entry.stack_delta == 0);
+        let sites = self.return_sites(&code, &exits.exits, entry.offset)?;
+        let returns = match proof {
+            Some(proof) => ReturnMethod::Uretprobe { proof, sites },
+            None => ReturnMethod::ReturnSites { sites },
+        };
+        let (name, others) = candidate.names.split_first().ok_or(SkipReason::NoCode)?;
+        let mut aliases: Vec<String> = others.iter().map(|name| name.symbol.clone()).collect();
+        aliases.extend(candidate.aliases.iter().cloned());
+        Ok(ResolvedFunction {
+            name: name.clone(),
+            aliases,
+            address: candidate.address,
+            size,
+            entry,
+            returns,
+            object: ObjectLocation::None,
+        })
+    }
+
+    fn return_sites(
+        &self,
+        code: &Code<'data>,
+        exits: &[Exit],
+        entry: FileOffset,
+    ) -> Result<Vec<ReturnSite>, SkipReason> {
+        exits
+            .iter()
+            .map(|exit| {
+                let offset = entry::exit_offset(&self.image, code, exit)?;
+                if offset == entry {
+                    return Err(SkipReason::ForbiddenInstruction { address: VirtualAddress(exit.address) });
+                }
+                let condition = match exit.kind {
+                    ExitKind::ConditionalTailJump(condition) => Some(condition),
+                    ExitKind::Return | ExitKind::TailJump => None,
+                };
+                Ok(ReturnSite { offset, condition, tail_jump: exit.kind != ExitKind::Return })
+            })
+            .collect()
+    }
+}
+
+/// The symbols of a candidate without the suffixes of copies: its cold part is called after one of them.
+fn base_symbols(candidate: &Candidate) -> Vec<&str> {
+    let symbols =
+        candidate.names.iter().map(|name| name.symbol.as_str()).chain(candidate.aliases.iter().map(String::as_str));
+    let mut bases: Vec<&str> = symbols.map(|symbol| suffix::split(symbol).0).collect();
+    bases.sort_unstable();
+    bases.dedup();
+    bases
+}

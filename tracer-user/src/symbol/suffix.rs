@@ -1,0 +1,67 @@
+//! What the suffixes that compilers add to a symbol say about its code.
+
+/// What a symbol stands for, by its suffixes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    /// The function, or a copy of it for known arguments (`.isra.0`, `.constprop.0`, `.lto_priv.0`, `.llvm.123`).
+    Whole,
+    /// What was left when the beginning of the function was copied into its callers (`.part.0`).
+    Part,
+    /// The rarely executed rest of a function (`.cold`).
+    Cold,
+    /// Code with a calling convention of its own (`._omp_fn.0`, `.resolver`, coroutine parts).
+    Helper,
+}
+
+/// Splits a symbol into the part that the source language has made and what its suffixes mean.
+///
+/// A version (`@@LIBRARY_1.0`) is dropped. Source of the suffixes: gcc `clone_function_name`, llvm `.llvm.`,
+/// `.cold`, `.part`.
+pub(super) fn split(symbol: &str) -> (&str, Body) {
+    let symbol = symbol.split('@').next().unwrap_or(symbol);
+    // A leading dot belongs to the name; Rust legacy names may hold dots (`..` for `::`) before the closing `E`.
+    let start = match symbol.starts_with("_ZN").then(|| symbol.rfind("17h")).flatten() {
+        Some(hash) => hash,
+        None => 1,
+    };
+    let Some(dot) = symbol.get(start..).and_then(|rest| rest.find('.')).map(|dot| dot + start) else {
+        return (symbol, Body::Whole);
+    };
+    let (base, suffixes) = symbol.split_at(dot);
+    let mut body = Body::Whole;
+    for suffix in suffixes.split('.').filter(|suffix| !suffix.is_empty()) {
+        match suffix {
+            "cold" => return (base, Body::Cold),
+            "_omp_fn" | "_omp_cpyfn" | "resolver" | "actor" | "destroy" | "resume" | "cleanup" | "tramp" => {
+                return (base, Body::Helper);
+            }
+            "part" => body = Body::Part,
+            _ => {}
+        }
+    }
+    (base, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suffixes_tell_copies_from_parts() {
+        assert_eq!(split("_ZN1A7predictEv"), ("_ZN1A7predictEv", Body::Whole));
+        assert_eq!(split("_ZN1A7predictEv.isra.0"), ("_ZN1A7predictEv", Body::Whole));
+        assert_eq!(split("svm_predict.constprop.0.part.2"), ("svm_predict", Body::Part));
+        assert_eq!(split("_ZN1A7predictEv.isra.0.cold"), ("_ZN1A7predictEv", Body::Cold));
+        assert_eq!(split("_ZN1A7predictEv._omp_fn.3"), ("_ZN1A7predictEv", Body::Helper));
+        assert_eq!(split("predict@@LIBML_2.0"), ("predict", Body::Whole));
+        assert_eq!(split(".hidden"), (".hidden", Body::Whole));
+    }
+
+    #[test]
+    fn dots_inside_rust_names_are_no_suffix() {
+        let symbol = "_ZN67_$LT$ml..Scaler$u20$as$u20$ml..Model$GT$7predict17h0123456789abcdefE";
+        assert_eq!(split(symbol), (symbol, Body::Whole));
+        let promoted = format!("{symbol}.llvm.123");
+        assert_eq!(split(&promoted), (symbol, Body::Whole));
+    }
+}

@@ -1,0 +1,232 @@
+//! One document as it is written -> a symbol map, or everything that is wrong with what it means.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::path::Path;
+
+use serde_saphyr::{Location, Spanned};
+use tracer_common::limits::MAX_ARGUMENTS;
+
+use crate::model::{
+    ArgumentRule, ArgumentType, Children, Comparison, Container, ErrorRule, FunctionRule, Language, Origin, Recurse,
+    SymbolMap,
+};
+
+use super::document::{Argument, ContainerFields, Document, Failure, Function, Recursion, Text};
+use super::pattern::Pattern;
+use super::problem::{MAX_ARGUMENT_POSITION, MapError, MapProblem, printable};
+
+/// Checks a document. Mistakes are added to `errors`; `None` if there was one.
+pub(super) fn check(document: Spanned<Document>, origin: Origin, errors: &mut Vec<MapError>) -> Option<SymbolMap> {
+    let place = document.referenced;
+    let document = document.value;
+    let language = document.language.value;
+    let errors_before = errors.len();
+    let mut checker = Checker { file: &origin.file, language, errors };
+
+    checker.rules_exist(&document, place);
+    let library = checker.name(document.library, "library");
+    let module = document.module.map(|module| checker.module(module));
+    let methods = document.methods.map(|methods| checker.methods(methods.value)).unwrap_or_default();
+    let leaf = checker.unique_names(document.leaf, "leaf class", class_key);
+    let recurse = match document.recurse {
+        None | Some(Recursion::All) => Recurse::All,
+        Some(Recursion::Only(entries)) => Recurse::Only(checker.containers(entries.0, &leaf)),
+    };
+    let exclude = checker.excluded(document.exclude);
+    let functions = document.functions.map(|functions| checker.functions(functions.value)).unwrap_or_default();
+
+    let unharmed = checker.errors.len() == errors_before;
+    let leaf = leaf.into_iter().map(|class| class.value).collect();
+    unharmed.then_some(SymbolMap { library, language, module, methods, recurse, leaf, exclude, functions, origin })
+}
+
+struct Checker<'checked> {
+    file: &'checked Path,
+    language: Language,
+    errors: &'checked mut Vec<MapError>,
+}
+
+impl Checker<'_> {
+    fn report(&mut self, place: Location, problem: MapProblem) {
+        self.errors.push(MapError::at(self.file, place, problem));
+    }
+
+    fn rules_exist(&mut self, document: &Document, place: Location) {
+        let enough = match self.language {
+            Language::C => document.functions.is_some(),
+            Language::Cpp | Language::Rust => document.methods.is_some() || document.functions.is_some(),
+            Language::Python => document.methods.is_some(),
+        };
+        if let (Language::C, Some(methods)) = (self.language, &document.methods) {
+            self.report(methods.referenced, MapProblem::MethodsInC);
+        } else if !enough {
+            self.report(place, MapProblem::NothingToTrace(self.language));
+        }
+    }
+
+    fn name(&mut self, text: Text, what: &'static str) -> String {
+        if text.value.trim().is_empty() {
+            self.report(text.referenced, MapProblem::EmptyText(what));
+        }
+        text.value
+    }
+
+    fn pattern(&mut self, text: Text, what: &'static str) -> String {
+        if let Err(reason) = Pattern::new(&text.value) {
+            self.report(text.referenced, MapProblem::BadGlob { pattern: printable(&text.value), reason });
+        }
+        self.name(text, what)
+    }
+
+    fn module(&mut self, module: Text) -> String {
+        if module.value.contains('/') {
+            self.report(module.referenced, MapProblem::ModuleHasDirectory(printable(&module.value)));
+        }
+        self.pattern(module, "module")
+    }
+
+    fn methods(&mut self, methods: Vec<Text>) -> Vec<String> {
+        let ignore_case = matches!(self.language, Language::Cpp | Language::Rust);
+        let key = |method: &str| if ignore_case { method.to_ascii_lowercase() } else { method.to_owned() };
+        let methods = self.unique_names(methods, "method", key);
+        for method in &methods {
+            let plain = |character: char| character.is_alphanumeric() || character == '_' || character == '$';
+            if !method.value.chars().all(plain) {
+                self.report(method.referenced, MapProblem::NotAMethodName(printable(&method.value)));
+            }
+        }
+        methods.into_iter().map(|method| method.value).collect()
+    }
+
+    fn excluded(&mut self, patterns: Vec<Text>) -> Vec<String> {
+        let patterns = self.unique_names(patterns, "exclude pattern", str::to_owned);
+        patterns.into_iter().map(|pattern| self.pattern(pattern, "exclude pattern")).collect()
+    }
+
+    /// Names none of which is empty and none of which has the key of another.
+    fn unique_names(&mut self, names: Vec<Text>, what: &'static str, key: impl Fn(&str) -> String) -> Vec<Text> {
+        let mut seen = HashMap::new();
+        for name in &names {
+            if name.value.trim().is_empty() {
+                self.report(name.referenced, MapProblem::EmptyText(what));
+                continue;
+            }
+            self.once(&mut seen, key(&name.value), name, what);
+        }
+        names
+    }
+
+    fn once(&mut self, seen: &mut HashMap<String, u64>, key: String, name: &Text, what: &'static str) {
+        match seen.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(name.referenced.line());
+            }
+            Entry::Occupied(entry) => {
+                let first_line = *entry.get();
+                self.report(name.referenced, MapProblem::Duplicate { what, name: printable(&name.value), first_line });
+            }
+        }
+    }
+
+    fn containers(&mut self, entries: Vec<(Text, ContainerFields)>, leaf: &[Text]) -> Vec<Container> {
+        let mut seen = HashMap::new();
+        let mut containers = Vec::with_capacity(entries.len());
+        for (class, fields) in entries {
+            let key = class_key(&class.value);
+            if leaf.iter().any(|leaf| class_key(&leaf.value) == key) {
+                self.report(class.referenced, MapProblem::RecurseAndLeaf(printable(&class.value)));
+            }
+            self.once(&mut seen, key, &class, "container");
+            let children = match fields {
+                ContainerFields::Named(fields) => Children::Named(self.fields(fields)),
+                ContainerFields::Children(fields) => Children::Plain(self.fields(fields)),
+            };
+            containers.push(Container { class: self.name(class, "class"), children });
+        }
+        containers
+    }
+
+    fn fields(&mut self, fields: Vec<Text>) -> Vec<String> {
+        self.unique_names(fields, "field", str::to_owned).into_iter().map(|field| field.value).collect()
+    }
+
+    fn functions(&mut self, functions: Vec<Spanned<Function>>) -> Vec<FunctionRule> {
+        let mut seen = HashMap::new();
+        functions
+            .into_iter()
+            .map(|function| {
+                let line = function.referenced.line();
+                let function = function.value;
+                self.once(&mut seen, function.symbol.value.clone(), &function.symbol, "function");
+                FunctionRule {
+                    symbol: self.pattern(function.symbol, "symbol"),
+                    span: function.span.map(|span| self.span_name(span)),
+                    attributes: self.attributes(function.attributes.0),
+                    error: function.error.and_then(|error| self.error_rule(error)),
+                    line,
+                }
+            })
+            .collect()
+    }
+
+    fn span_name(&mut self, span: Text) -> String {
+        if !span.value.is_empty() && span.value.split('.').any(|part| part.trim().is_empty()) {
+            self.report(span.referenced, MapProblem::BadSpanName(printable(&span.value)));
+        }
+        self.name(span, "span")
+    }
+
+    fn attributes(&mut self, attributes: Vec<(Text, Argument)>) -> Vec<ArgumentRule> {
+        if let Some((first_surplus, _)) = attributes.get(MAX_ARGUMENTS) {
+            self.report(first_surplus.referenced, MapProblem::TooManyAttributes(attributes.len()));
+        }
+        attributes
+            .into_iter()
+            .map(|(attribute, rule)| {
+                let position = rule.arg.value;
+                let argument = u32::try_from(position).ok().filter(|_| position <= MAX_ARGUMENT_POSITION);
+                if argument.is_none() {
+                    self.report(rule.arg.referenced, MapProblem::ArgumentOutOfRange(position));
+                }
+                ArgumentRule {
+                    attribute: self.name(attribute, "attribute"),
+                    argument: argument.unwrap_or_default(),
+                    kind: rule.kind,
+                }
+            })
+            .collect()
+    }
+
+    fn error_rule(&mut self, error: Failure) -> Option<ErrorRule> {
+        let Some((comparison, value)) = condition(&error.when.value) else {
+            self.report(error.when.referenced, MapProblem::BadCondition(printable(&error.when.value)));
+            return None;
+        };
+        Some(ErrorRule { comparison, value, kind: error.kind.unwrap_or(ArgumentType::I32) })
+    }
+}
+
+/// `return (==|!=|<|<=|>|>=) INTEGER`
+fn condition(text: &str) -> Option<(Comparison, i64)> {
+    const COMPARISONS: [(&str, Comparison); 6] = [
+        // The longer ones first, so that `<=` is not read as `<`.
+        ("==", Comparison::Equal),
+        ("!=", Comparison::NotEqual),
+        ("<=", Comparison::LessOrEqual),
+        (">=", Comparison::GreaterOrEqual),
+        ("<", Comparison::Less),
+        (">", Comparison::Greater),
+    ];
+    let rest = text.trim().strip_prefix("return")?.trim_start();
+    let (comparison, number) =
+        COMPARISONS.iter().find_map(|(sign, comparison)| Some((*comparison, rest.strip_prefix(sign)?.trim_start())))?;
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    Some((comparison, number.parse().ok().filter(|_| plain)?))
+}
+
+/// A class name with one kind of separator: `.` and `::` mean the same.
+pub(super) fn class_key(class: &str) -> String {
+    class.replace("::", ".")
+}

@@ -1,0 +1,270 @@
+//! Symbol maps compiled for one file: which of its functions become spans, under which name, and what nests in them.
+
+use std::collections::HashMap;
+
+use aho_corasick::AhoCorasick;
+
+use crate::model::{ArgumentRule, ErrorRule, FunctionName, FunctionRule, Language, Recurse, SymbolMap};
+
+use super::check::class_key;
+use super::pattern::{Pattern, needle};
+
+/// The rules that are in force for one file.
+///
+/// Of several rules that match a function the first of this order decides:
+/// 1. an entry of `functions` before `methods`;
+/// 2. a map whose `module` matches the file before a map without `module`;
+/// 3. a later map before an earlier one; within one map an exact symbol before patterns, patterns in their order.
+///
+/// Where a map's `module` matches the file, `methods` of maps without `module` are not in force: the specific map says
+/// what is to be seen in that file.
+#[derive(Clone, Debug)]
+pub struct Matcher {
+    /// First the one that wins.
+    maps: Vec<CompiledMap>,
+    exact: HashMap<String, (usize, usize)>,
+    needles: Vec<String>,
+    finder: Option<AhoCorasick>,
+}
+
+/// What the rules say about a function that they know.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict<'matcher> {
+    /// Its calls become spans.
+    Traced(Match<'matcher>),
+    /// A method rule matches, but the map excludes it.
+    Excluded {
+        /// Library of the map.
+        library: &'matcher str,
+        /// The pattern under `exclude`.
+        pattern: &'matcher str,
+    },
+}
+
+/// How the calls of a function become spans.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Match<'matcher> {
+    /// The map that decided.
+    pub map: &'matcher SymbolMap,
+    /// Its entry under `functions`, if one decided.
+    pub rule: Option<&'matcher FunctionRule>,
+    /// Span name, `Class.method`.
+    pub span_name: String,
+    /// Whether matching calls inside become spans of their own.
+    pub nests: bool,
+}
+
+#[derive(Clone, Debug)]
+struct CompiledMap {
+    map: SymbolMap,
+    methods_in_force: bool,
+    /// One for each entry of `functions`.
+    functions: Vec<Pattern>,
+    /// One for each entry of `exclude`, with `.` for each `::`.
+    exclude: Vec<Pattern>,
+}
+
+impl Match<'_> {
+    /// Name of the library.
+    #[must_use]
+    pub fn library(&self) -> &str {
+        &self.map.library
+    }
+
+    /// Arguments that become attributes.
+    #[must_use]
+    pub fn attributes(&self) -> &[ArgumentRule] {
+        self.rule.map_or(&[], |rule| &rule.attributes)
+    }
+
+    /// When the returned value means an error.
+    #[must_use]
+    pub fn error(&self) -> Option<ErrorRule> {
+        self.rule.and_then(|rule| rule.error)
+    }
+}
+
+impl Matcher {
+    /// Compiles the maps, in the order of [`super::MapSet::maps`], for a file of this name (no directories). `None` if
+    /// no rule can match anything in it.
+    #[must_use]
+    pub fn new(maps: &[SymbolMap], module_file_name: &str) -> Option<Self> {
+        let native = maps.iter().filter(|map| map.language != Language::Python);
+        let (mut specific, mut general) = (Vec::new(), Vec::new());
+        for map in native.rev() {
+            match &map.module {
+                None => general.push(map),
+                Some(module) if pattern(module).matches(module_file_name) => specific.push(map),
+                Some(_) => {}
+            }
+        }
+        let general_methods = specific.is_empty();
+        let specific = specific.into_iter().map(|map| CompiledMap::new(map, true));
+        let general = general.into_iter().map(|map| CompiledMap::new(map, general_methods));
+        Self::compile(specific.chain(general).filter(CompiledMap::has_rules).collect())
+    }
+
+    fn compile(maps: Vec<CompiledMap>) -> Option<Self> {
+        if maps.is_empty() {
+            return None;
+        }
+        let mut exact = HashMap::new();
+        let mut needles = Vec::new();
+        for (map_index, compiled) in maps.iter().enumerate() {
+            for (rule_index, rule) in compiled.map.functions.iter().enumerate() {
+                exact.entry(rule.symbol.clone()).or_insert((map_index, rule_index));
+                needles.push(needle(&rule.symbol));
+            }
+            if compiled.methods_in_force {
+                needles.extend(compiled.map.methods.iter().map(|method| needle(method)));
+            }
+        }
+        let needles = without_longer(needles);
+        let finder = AhoCorasick::builder().ascii_case_insensitive(true).build(&needles).ok();
+        Some(Self { maps, exact, needles, finder })
+    }
+
+    /// Pieces of text, in lower case, of which every symbol that can match contains one, whatever its case; one of them
+    /// is empty if nothing can be ruled out.
+    #[must_use]
+    pub fn needles(&self) -> &[String] {
+        &self.needles
+    }
+
+    /// Whether a symbol as the file has it can match at all; quick, to be asked before demangling.
+    #[must_use]
+    pub fn may_match(&self, raw_symbol: &str) -> bool {
+        self.finder.as_ref().is_none_or(|finder| finder.is_match(raw_symbol))
+    }
+
+    /// The entry of `functions` that names this very symbol of the file. What becomes of the function is for
+    /// [`Self::match_name`] to say.
+    #[must_use]
+    pub fn match_exact(&self, raw_symbol: &str) -> Option<(&SymbolMap, &FunctionRule)> {
+        let (map_index, rule_index) = self.exact.get(raw_symbol)?;
+        let map = &self.maps.get(*map_index)?.map;
+        Some((map, map.functions.get(*rule_index)?))
+    }
+
+    /// What the rules say about a function; `None` if they do not know it.
+    #[must_use]
+    pub fn match_name(&self, name: &FunctionName) -> Option<Verdict<'_>> {
+        let names = Names::new(name);
+        self.maps
+            .iter()
+            .find_map(|compiled| compiled.match_function(name, &names))
+            .or_else(|| self.maps.iter().find_map(|compiled| compiled.match_method(name, &names)))
+    }
+}
+
+impl CompiledMap {
+    fn new(map: &SymbolMap, methods_in_force: bool) -> Self {
+        Self {
+            methods_in_force,
+            functions: map.functions.iter().map(|rule| pattern(&rule.symbol)).collect(),
+            exclude: map.exclude.iter().map(|text| pattern(&class_key(text))).collect(),
+            map: map.clone(),
+        }
+    }
+
+    fn has_rules(&self) -> bool {
+        !self.functions.is_empty() || (self.methods_in_force && !self.map.methods.is_empty())
+    }
+
+    fn match_function(&self, name: &FunctionName, names: &Names) -> Option<Verdict<'_>> {
+        let rules = || self.map.functions.iter().zip(&self.functions);
+        let exact = rules().find(|(rule, _)| rule.symbol == name.symbol);
+        let (rule, _) = exact.or_else(|| {
+            rules().find(|(_, pattern)| {
+                let in_question =
+                    pattern.is_literal() || !(names.creates_or_destroys || self.excludes(names).is_some());
+                self.map.language == name.language
+                    && in_question
+                    && (pattern.matches(&name.path) || pattern.matches(&names.plain_path))
+            })
+        })?;
+        let span_name = rule.span.clone().unwrap_or_else(|| name.span_name());
+        let nests = match &rule.span {
+            Some(span) => {
+                let class = span.rsplit_once('.').map(|(class, _)| class);
+                self.nests(class.map(|class| class.rsplit('.').next().unwrap_or(class)), class)
+            }
+            None => self.nests(name.class.as_deref(), name.class_path.as_deref()),
+        };
+        Some(Verdict::Traced(Match { map: &self.map, rule: Some(rule), span_name, nests }))
+    }
+
+    fn match_method(&self, name: &FunctionName, names: &Names) -> Option<Verdict<'_>> {
+        let listed = self.methods_in_force
+            && self.map.language == name.language
+            && !names.creates_or_destroys
+            && self.map.methods.iter().any(|method| method.eq_ignore_ascii_case(&names.method));
+        if !listed {
+            return None;
+        }
+        if let Some(pattern) = self.excludes(names) {
+            return Some(Verdict::Excluded { library: &self.map.library, pattern });
+        }
+        let nests = self.nests(name.class.as_deref(), name.class_path.as_deref());
+        Some(Verdict::Traced(Match { map: &self.map, rule: None, span_name: name.span_name(), nests }))
+    }
+
+    fn excludes(&self, names: &Names) -> Option<&str> {
+        let position = self.exclude.iter().position(|pattern| names.keys.iter().any(|key| pattern.matches(key)))?;
+        self.map.exclude.get(position).map(String::as_str)
+    }
+
+    /// Whether spans of this class (bare and qualified name) get child spans.
+    fn nests(&self, class: Option<&str>, class_path: Option<&str>) -> bool {
+        let keys = [class, class_path].map(|name| name.map(class_key));
+        let is_named = |listed: &str| keys.iter().flatten().any(|key| *key == class_key(listed));
+        match &self.map.recurse {
+            Recurse::All => !self.map.leaf.iter().any(|leaf| is_named(leaf)),
+            Recurse::Only(containers) => containers.iter().any(|container| is_named(&container.class)),
+        }
+    }
+}
+
+/// The names of a function in the forms that rules compare with, made once for all rules.
+struct Names {
+    /// Method without an ABI tag such as `[abi:cxx11]`.
+    method: String,
+    /// Path without template arguments.
+    plain_path: String,
+    /// Class, class path and paths, with `.` for each `::`.
+    keys: Vec<String>,
+    /// Whether it is a constructor or a destructor.
+    creates_or_destroys: bool,
+}
+
+impl Names {
+    fn new(name: &FunctionName) -> Self {
+        let method = name.method.split('[').next().filter(|plain| !plain.is_empty()).unwrap_or(&name.method);
+        let plain_path = match &name.class_path {
+            Some(class_path) => format!("{class_path}::{method}"),
+            None => method.to_owned(),
+        };
+        let paths = [name.class.as_deref(), name.class_path.as_deref(), Some(&name.path), Some(&plain_path)];
+        let keys = paths.into_iter().flatten().map(class_key).collect();
+        let is_constructor = name.language == Language::Cpp && name.class.as_deref() == Some(method);
+        let creates_or_destroys = is_constructor || method.starts_with('~');
+        Self { method: method.to_owned(), plain_path, keys, creates_or_destroys }
+    }
+}
+
+/// A pattern that a parsed map was checked to hold; one made by other means counts as plain text if it is no glob.
+fn pattern(text: &str) -> Pattern {
+    Pattern::new(text).unwrap_or_else(|_| Pattern::Literal(text.to_owned()))
+}
+
+/// Drops each needle that contains another one: the shorter one finds its symbols as well.
+fn without_longer(mut needles: Vec<String>) -> Vec<String> {
+    needles.sort_by(|left, right| left.len().cmp(&right.len()).then_with(|| left.cmp(right)));
+    let mut kept: Vec<String> = Vec::new();
+    for needle in needles {
+        if !kept.iter().any(|shorter| needle.contains(shorter.as_str())) {
+            kept.push(needle);
+        }
+    }
+    kept
+}
