@@ -176,7 +176,8 @@ impl CompiledMap {
         let exact = rules().find(|(rule, _)| rule.symbol == name.symbol);
         let (rule, _) = exact.or_else(|| {
             rules().find(|(_, pattern)| {
-                let in_question = pattern.is_literal() || !(names.creates_or_destroys || self.excludes(names).is_some());
+                let in_question =
+                    pattern.is_literal() || !(names.creates_or_destroys || self.excludes(names).is_some());
                 self.map.language == name.language
                     && in_question
                     && (pattern.matches(&name.path) || pattern.matches(&names.plain_path))

@@ -86,9 +86,7 @@ fn options() -> serde_saphyr::Options {
 /// The first character that YAML does not allow (YAML 1.2.2, production 1). The reader takes a NUL for the end of the
 /// text and would ignore whatever follows.
 fn forbidden_character(text: &str, file: &Path) -> Option<MapError> {
-    let allowed = |character: char| {
-        matches!(character, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{fffd}' | '\u{10000}'..)
-    };
+    let allowed = |character: char| matches!(character, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{fffd}' | '\u{10000}'..);
     let (offset, character) = text.char_indices().find(|(_, character)| !allowed(*character))?;
     let position = Some(position(text.get(..offset).unwrap_or_default()));
     Some(MapError { file: file.to_owned(), position, problem: MapProblem::ForbiddenCharacter(character) })

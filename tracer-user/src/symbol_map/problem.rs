@@ -112,7 +112,9 @@ pub enum MapProblem {
     #[error("{0} is empty; write a name")]
     EmptyText(&'static str),
     /// A pattern that cannot be read.
-    #[error("bad glob `{pattern}`: {reason}; a literal `*`, `?`, `[` or `{{` is written as `[*]`, `[?]`, `[[]`, `[{{]`")]
+    #[error(
+        "bad glob `{pattern}`: {reason}; a literal `*`, `?`, `[` or `{{` is written as `[*]`, `[?]`, `[[]`, `[{{]`"
+    )]
     BadGlob {
         /// The pattern.
         pattern: String,
@@ -132,7 +134,9 @@ pub enum MapProblem {
     #[error("type `{0}` is not available: only integer registers are read; use i32, u32, i64, u64 or bool")]
     FloatArgument(String),
     /// An argument out of reach.
-    #[error("argument {0} is out of reach; integer and pointer arguments are counted from 0 to {MAX_ARGUMENT_POSITION}")]
+    #[error(
+        "argument {0} is out of reach; integer and pointer arguments are counted from 0 to {MAX_ARGUMENT_POSITION}"
+    )]
     ArgumentOutOfRange(i64),
     /// More attributes than a record has room for.
     #[error("{0} attributes are more than the {MAX_ARGUMENTS} that one call can carry; remove some")]
@@ -203,9 +207,7 @@ impl MapProblem {
             YamlError::UnexpectedValueForUnitEnumVariant { .. } => {
                 Self::WrongType("expected one word, found a mapping".to_owned())
             }
-            YamlError::MergeKeyNotAllowed { .. } => {
-                Self::UnknownKey { key: "<<".to_owned(), known: Vec::new() }
-            }
+            YamlError::MergeKeyNotAllowed { .. } => Self::UnknownKey { key: "<<".to_owned(), known: Vec::new() },
             YamlError::InvalidUtf8Input => Self::NotUtf8,
             YamlError::Budget { .. }
             | YamlError::AliasReplayCounterOverflow { .. }

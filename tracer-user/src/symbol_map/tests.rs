@@ -1,7 +1,7 @@
 //! Tests of the room: what is accepted, what is refused and in which words, and that no input does harm.
 
-use std::path::Path;
 use super::*;
+use std::path::Path;
 
 #[test]
 fn try_out() {
@@ -46,6 +46,12 @@ fn try_out() {
         "schema: &a ml-tracer/v1\nlibrary: *a\nlanguage: cpp\nmethods: [fit, *a]",
     ];
     for text in texts {
-        eprintln!("{text:?}\n   -> {}", match parse(text, Path::new("m.yaml"), false) { Ok(maps) => format!("OK {maps:?}"), Err(e) => e.to_string() });
+        eprintln!(
+            "{text:?}\n   -> {}",
+            match parse(text, Path::new("m.yaml"), false) {
+                Ok(maps) => format!("OK {maps:?}"),
+                Err(e) => e.to_string(),
+            }
+        );
     }
 }
