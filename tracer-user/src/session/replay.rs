@@ -34,7 +34,7 @@ pub fn replay(path: &Path, exports: &[Destination]) -> Result<Report, SessionErr
     }
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     for destination in exports {
-        let mut sink = crate::export::open(destination)?;
+        let mut sink = crate::export::open(destination, &|name| std::env::var(name).ok())?;
         resources.iter().for_each(|resource| sink.process(resource));
         sinks.push(sink);
     }

@@ -194,7 +194,7 @@ fn open_sinks(exports: &[crate::export::Destination], targets: &[Target]) -> Res
         targets.iter().map(|target| Arc::new(Resource::new(target, &|name| std::env::var(name).ok()))).collect();
     let mut sinks = Vec::new();
     for destination in exports {
-        let mut sink = crate::export::open(destination)?;
+        let mut sink = crate::export::open(destination, &|name| std::env::var(name).ok())?;
         for resource in &resources {
             sink.process(resource);
         }
