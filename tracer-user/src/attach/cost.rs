@@ -80,7 +80,7 @@ pub fn measure_probe_costs() -> Result<ProbeCost, AttachError> {
     }
     program::<PerfEvent>(&mut ebpf, "floor_watchpoint")?.load().map_err(|error| program_error(&error))?;
 
-    let mut cost = ProbeCost { none_ns: time(emulated), ..ProbeCost::default() };
+    let mut cost = ProbeCost { none_ns: time(EMULATED.call), ..ProbeCost::default() };
     let mut problems = Vec::new();
     let mut keep = |what: &str, measured: Result<f64, String>| match measured {
         Ok(nanoseconds) => Some(nanoseconds),
@@ -89,9 +89,9 @@ pub fn measure_probe_costs() -> Result<ProbeCost, AttachError> {
             None
         }
     };
-    cost.emulated_ns = keep("uprobe", with_probes(&mut ebpf, &["floor_entry"], emulated));
-    cost.single_stepped_ns = keep("single-stepped uprobe", with_probes(&mut ebpf, &["floor_entry"], single_stepped));
-    cost.uretprobe_ns = keep("uretprobe", with_probes(&mut ebpf, &["floor_entry", "floor_return"], emulated));
+    cost.emulated_ns = keep("uprobe", with_probes(&mut ebpf, &["floor_entry"], &EMULATED));
+    cost.single_stepped_ns = keep("single-stepped uprobe", with_probes(&mut ebpf, &["floor_entry"], &SINGLE_STEPPED));
+    cost.uretprobe_ns = keep("uretprobe", with_probes(&mut ebpf, &["floor_entry", "floor_return"], &EMULATED));
     let (slots, watchpoint) = watchpoints(&mut ebpf);
     cost.watchpoint_slots = slots;
     cost.watchpoint_ns = keep("watchpoint", watchpoint);
@@ -99,15 +99,23 @@ pub fn measure_probe_costs() -> Result<ProbeCost, AttachError> {
     Ok(cost)
 }
 
-fn emulated() {
-    // SAFETY: pushes, pops and returns.
-    unsafe { ml_tracer_cost_emulated() }
+/// A tiny function and where it begins.
+struct Measured {
+    call: fn(),
+    address: unsafe extern "C" fn(),
 }
 
-fn single_stepped() {
+const EMULATED: Measured = Measured {
     // SAFETY: pushes, pops and returns.
-    unsafe { ml_tracer_cost_single_stepped() }
-}
+    call: || unsafe { ml_tracer_cost_emulated() },
+    address: ml_tracer_cost_emulated,
+};
+
+const SINGLE_STEPPED: Measured = Measured {
+    // SAFETY: pushes, pops and returns.
+    call: || unsafe { ml_tracer_cost_single_stepped() },
+    address: ml_tracer_cost_single_stepped,
+};
 
 fn time(call: fn()) -> f64 {
     let mut rounds: Vec<f64> = (0..ROUNDS)
@@ -121,10 +129,9 @@ fn time(call: fn()) -> f64 {
     rounds[ROUNDS / 2]
 }
 
-fn with_probes(ebpf: &mut Ebpf, programs: &[&'static str], call: fn()) -> Result<f64, String> {
-    let address = if call == emulated as fn() { ml_tracer_cost_emulated } else { ml_tracer_cost_single_stepped };
-    let offset =
-        offset_in_executable(address as usize as u64).ok_or("our own executable could not be found in memory")?;
+fn with_probes(ebpf: &mut Ebpf, programs: &[&'static str], measured: &Measured) -> Result<f64, String> {
+    let address = measured.address as usize as u64;
+    let offset = offset_in_executable(address).ok_or("our own executable could not be found in memory")?;
     let mut links = Vec::new();
     for name in programs {
         let probe = program::<UProbe>(ebpf, name).map_err(|error| error.to_string())?;
@@ -133,7 +140,7 @@ fn with_probes(ebpf: &mut Ebpf, programs: &[&'static str], call: fn()) -> Result
             probe.attach(location, "/proc/self/exe", UProbeScope::CallingProcess).map_err(|error| chain(&error))?;
         links.push(probe.take_link(id).map_err(|error| chain(&error))?);
     }
-    Ok(time(call))
+    Ok(time(measured.call))
 }
 
 fn offset_in_executable(address: u64) -> Option<u64> {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::arguments::DoctorArguments;
 use super::exit::NOT_PERMITTED;
-use crate::attach::{Check, CheckState, ProbeCost, check_machine, measure_probe_costs};
+use crate::session::{Check, CheckState, ProbeCost, check_machine, measure_probe_costs};
 
 #[derive(Serialize)]
 struct Diagnosis {

@@ -2,10 +2,9 @@
 
 use std::process::ExitCode;
 
-use crate::attach::AttachError;
+use crate::session::AttachError;
 use crate::session::SessionError;
-use crate::symbol_map::MapErrors;
-use crate::target::TargetError;
+use crate::session::{MapErrors, TargetError};
 
 /// Done.
 pub const DONE: u8 = 0;

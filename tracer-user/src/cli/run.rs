@@ -15,8 +15,8 @@ use super::exit::{UsageError, tell};
 use super::list;
 use super::supervise::{Signals, Stop, supervise};
 use crate::model::{Module, Target};
+use crate::session;
 use crate::session::{Report, Tracer, plan_only};
-use crate::target;
 
 /// A young process maps its libraries: look often, so that few calls are missed.
 const YOUNG: Duration = Duration::from_secs(20);
@@ -26,9 +26,9 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
     let trace = &arguments.trace;
     let maps = load_maps(&trace.maps)?;
     let Some(name) = arguments.command.first() else { return Err(UsageError("no command".into()).into()) };
-    let program = target::find_program(name)
+    let program = session::find_program(name)
         .ok_or_else(|| UsageError(format!("{}: no such program, neither here nor in PATH", name.display())))?;
-    let modules = target::modules_at_start(&program);
+    let modules = session::modules_at_start(&program);
     if !trace.dry_run {
         demand_privilege()?;
     }
@@ -39,7 +39,7 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
         let pid = Pid::from_child(&child);
         if trace.dry_run {
             kill_process(pid, Signal::KILL)?;
-            let (plan, unreadable) = plan_only(&[target], &maps);
+            let (plan, unreadable) = plan_only(&[target], maps);
             return list::print_plan(&plan, &unreadable, false).map(|_| (None, ExitStatus::default()));
         }
         let started = Tracer::start(settings(trace, vec![target], maps, began, true));
@@ -90,7 +90,7 @@ fn start_stopped(command: &[OsString], executable: PathBuf, modules: Vec<Module>
     if !status.is_some_and(|status| status.stopped()) {
         anyhow::bail!("the command could not be prepared: it ended before it began");
     }
-    let looked_at = target::look_at(child.id())?;
+    let looked_at = session::look_at(child.id())?;
     // So far it is this program; what it will be is known.
     let command_line = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     Ok((child, Target { modules, executable, command_line, ..looked_at }))

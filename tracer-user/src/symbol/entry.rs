@@ -1,6 +1,6 @@
 //! Where the entry probe of a function goes.
 
-use iced_x86::{FastFormatter, FlowControl, Instruction, Register};
+use iced_x86::{FastFormatter, FlowControl, Instruction};
 use object::read::ReadRef;
 
 use super::code::{Code, Part};

@@ -3,6 +3,7 @@
 
 mod code;
 mod cpp_name;
+mod dwarf_methods;
 mod elf_file;
 mod entry;
 mod error;
@@ -11,6 +12,7 @@ mod function_name;
 mod function_table;
 mod image;
 mod indirect_jump;
+mod object_location;
 mod probe_rules;
 mod registers;
 mod resolve;

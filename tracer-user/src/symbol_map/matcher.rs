@@ -116,7 +116,7 @@ impl Matcher {
                 needles.push(needle(&rule.symbol));
             }
             if compiled.methods_in_force {
-                needles.extend(compiled.map.methods.iter().map(|method| needle(method)));
+                needles.extend(compiled.map.methods.iter().map(|method| method_needle(method, compiled.map.language)));
             }
         }
         let needles = without_longer(needles);
@@ -250,6 +250,16 @@ impl Names {
         let is_piece = name.symbol.contains(".cold") || name.symbol.contains("._omp_fn.");
         let not_a_method = is_constructor || is_piece || method.starts_with('~');
         Self { method: method.to_owned(), plain_path, keys, not_a_method }
+    }
+}
+
+/// Text of which every symbol of a method contains a copy. All manglings of C++ and Rust put its length before an
+/// identifier, which keeps `predictor` and `PredictBatch` apart from `predict` before anything is demangled.
+fn method_needle(method: &str, language: Language) -> String {
+    let needle = needle(method);
+    match language {
+        Language::Cpp | Language::Rust if needle.len() == method.len() => format!("{}{needle}", method.len()),
+        _ => needle,
     }
 }
 
