@@ -4,15 +4,16 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread::{JoinHandle, sleep, spawn};
+use std::process::{Command, Stdio};
+use std::thread::{JoinHandle, spawn};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
+use crate::process::{Process, poll};
 use crate::{provision, workspace};
 
-/// How long the server may take to train its models, and the tracer to attach or to end.
+/// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Requests to each model.
@@ -47,7 +48,7 @@ pub fn run() -> Result<()> {
     }
     // The tracer follows its target to the end, flushes everything and says what it saw.
     server.stop()?;
-    tracer.wait()?;
+    tracer.wait("the tracer")?;
     messages.join().map_err(|_| anyhow!("the thread that passes on the tracer's messages has panicked"))?;
     eprintln!("\nThe same trace as files:");
     for (file, use_of_it) in FILES {
@@ -64,49 +65,6 @@ const FILES: [(&str, &str); 3] = [
     ("trace.json", "open it at https://ui.perfetto.dev"),
     ("summary.json", "what was counted"),
 ];
-
-/// A process that is ended when the demo ends, however that is.
-struct Process(Child);
-
-impl Process {
-    /// Asks it to end and waits.
-    fn stop(&mut self) -> Result<()> {
-        let pid = self.0.id().to_string();
-        provision::output_of(Command::new("kill").args(["-TERM", &pid]))?;
-        self.wait_for_end()
-    }
-
-    /// Waits for an end in good order.
-    fn wait(&mut self) -> Result<()> {
-        self.wait_for_end()?;
-        let status = self.0.wait()?;
-        ensure!(status.success(), "the tracer ended with {status}");
-        Ok(())
-    }
-
-    fn wait_for_end(&mut self) -> Result<()> {
-        poll("the end of a process", || Ok(self.0.try_wait()?.map(drop)))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Both fail only for a process that has ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn poll<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        if let Some(answer) = ask()? {
-            return Ok(answer);
-        }
-        sleep(Duration::from_millis(20));
-    }
-    bail!("waited {PATIENCE:?} for {what}")
-}
 
 fn start_server(environment: &Path, script: &Path) -> Result<(Process, u16)> {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();

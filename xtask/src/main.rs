@@ -4,10 +4,12 @@
 //! `cargo xtask build-ebpf` is what mends it.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "developer commands talk to a terminal")]
 
+mod bench;
 mod bpf_toolchain;
 mod build_ebpf;
 mod check;
 mod demo;
+mod process;
 mod provision;
 mod source_hash;
 mod test;
@@ -27,6 +29,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure what tracing costs beside the floor and beside bpftrace; writes `docs/benchmarks.md`.
+    Bench {
+        /// Fewer rounds, and nothing is written.
+        #[arg(long)]
+        quick: bool,
+    },
     /// Build the BPF object `tracer-user/ebpf/tracer.o`; installs the toolchain that this needs.
     BuildEbpf {
         /// Rebuild and prove that the committed object belongs to the sources, without changing it.
@@ -43,6 +51,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Bench { quick } => bench::run(quick),
         Command::BuildEbpf { check: false } => build_ebpf::write(),
         Command::BuildEbpf { check: true } => build_ebpf::check(),
         Command::Check => check::run(),

@@ -51,6 +51,22 @@ impl MultiPrograms {
     /// # Errors
     /// The object does not parse or lacks a program: it was built wrongly.
     pub fn load(object: &[u8], loaded: &Ebpf) -> Result<Option<Self>, AttachError> {
+        Self::load_named(object, loaded, ["native_entry", "native_exit", "native_return"])
+    }
+
+    /// Likewise with programs that do nothing.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_floor(object: &[u8], loaded: &Ebpf) -> Result<Option<Self>, AttachError> {
+        Self::load_named(object, loaded, ["floor_entry", "floor_entry", "floor_return"])
+    }
+
+    fn load_named(
+        object: &[u8],
+        loaded: &Ebpf,
+        [entry, exit, returned]: [&'static str; 3],
+    ) -> Result<Option<Self>, AttachError> {
         let load_error = |problem: &dyn std::fmt::Display| AttachError::Load { problem: problem.to_string() };
         let mut parsed = Object::parse(object).map_err(|error| load_error(&error))?;
         let text_sections: HashSet<usize> = parsed.functions.keys().map(|(section, _)| *section).collect();
@@ -61,9 +77,7 @@ impl MultiPrograms {
         parsed.relocate_calls(&text_sections).map_err(|error| load_error(&error))?;
         parsed.sanitize_functions(aya::features());
         let load = |name: &'static str| load_program(&parsed, name);
-        let (Some(entry), Some(exit), Some(returned)) =
-            (load("native_entry")?, load("native_exit")?, load("native_return")?)
-        else {
+        let (Some(entry), Some(exit), Some(returned)) = (load(entry)?, load(exit)?, load(returned)?) else {
             return Ok(None);
         };
         Ok(Some(Self { entry, exit, returned }))

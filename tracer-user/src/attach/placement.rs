@@ -21,8 +21,11 @@ pub struct Placed {
     exits: Vec<Link>,
 }
 
-enum Link {
+/// Probes that end when it is dropped.
+pub enum Link {
+    /// Many of them.
     Multi(#[expect(dead_code, reason = "closing the descriptor takes the probes away")] OwnedFd),
+    /// One.
     Single(#[expect(dead_code, reason = "dropping the link takes the probe away")] UProbeLink),
 }
 
@@ -155,13 +158,21 @@ impl Placer<'_> {
     }
 }
 
-struct PlacedFile<'path> {
-    path: &'path Path,
-    process: u32,
-    role: Role,
+/// What the probes of one placement share.
+pub struct PlacedFile<'path> {
+    /// The file.
+    pub path: &'path Path,
+    /// The process.
+    pub process: u32,
+    /// What the program is for.
+    pub role: Role,
 }
 
-fn place_one(program: &mut UProbe, file: &PlacedFile<'_>, site: Site) -> io::Result<UProbeLink> {
+/// Places one probe as a perf event.
+///
+/// # Errors
+/// What the kernel answered.
+pub fn place_one(program: &mut UProbe, file: &PlacedFile<'_>, site: Site) -> io::Result<UProbeLink> {
     let scope = NonZeroU32::new(file.process).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
     let point =
         UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(site.offset), cookie: Some(site.cookie) };

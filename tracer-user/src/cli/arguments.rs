@@ -68,6 +68,9 @@ pub enum Command {
     /// Replay a recorded tape into destinations
     #[command(hide = true)]
     Replay(ReplayArguments),
+    /// Place probes that do nothing, until standard input ends
+    #[command(hide = true)]
+    PlaceFloor(PlaceFloorArguments),
     /// Stop, and when continued execute a command
     #[command(hide = true, name = "wait-and-execute")]
     Gate(GateArguments),
@@ -168,6 +171,29 @@ pub struct ReplayArguments {
     /// Write the totals as JSON
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
+    /// Replay so many times from memory, without a destination unless some are given, and print how long that took
+    #[arg(long, value_name = "TIMES")]
+    pub measure: Option<u32>,
+}
+
+/// Arguments of `place-floor`.
+#[derive(Debug, Args)]
+pub struct PlaceFloorArguments {
+    /// Process
+    #[arg(long, value_name = "PID")]
+    pub pid: u32,
+    /// Program or library
+    #[arg(long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Offset in the file of an instruction to probe (may be given several times)
+    #[arg(long = "entry", value_name = "OFFSET")]
+    pub entries: Vec<u64>,
+    /// Offset in the file of the first instruction of a function whose return to probe (may be given several times)
+    #[arg(long = "return", value_name = "OFFSET")]
+    pub returns: Vec<u64>,
+    /// Place probes one by one, as on kernels before 6.6
+    #[arg(long)]
+    pub single_probes: bool,
 }
 
 /// Arguments of the gate that `run` puts before the command.

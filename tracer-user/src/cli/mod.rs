@@ -7,6 +7,7 @@ mod doctor;
 mod exit;
 mod gate;
 mod list;
+mod place_floor;
 mod replay;
 mod run;
 mod supervise;
@@ -31,6 +32,7 @@ pub fn run() -> ExitCode {
         arguments::Command::CheckMap(arguments) => check_map::check_map(&arguments),
         arguments::Command::Doctor(arguments) => doctor::doctor(&arguments),
         arguments::Command::Replay(arguments) => replay::replay(&arguments),
+        arguments::Command::PlaceFloor(arguments) => place_floor::place_floor(&arguments),
         arguments::Command::Gate(arguments) => gate::gate(&arguments),
     };
     result.unwrap_or_else(|failure| exit::report(&failure))

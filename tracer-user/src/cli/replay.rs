@@ -1,5 +1,6 @@
 //! `ml-tracer replay`.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use super::arguments::ReplayArguments;
@@ -9,6 +10,13 @@ use crate::session::Destination;
 
 /// Replays a tape into destinations.
 pub fn replay(arguments: &ReplayArguments) -> anyhow::Result<ExitCode> {
+    if let Some(rounds) = arguments.measure {
+        let throughput = session::measure(&arguments.tape, &arguments.exports, rounds)?;
+        let mut output = std::io::stdout().lock();
+        serde_json::to_writer(&mut output, &throughput)?;
+        writeln!(output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let exports = if arguments.exports.is_empty() { &[Destination::Console][..] } else { &arguments.exports };
     let report = session::replay(&arguments.tape, exports)?;
     conclude(&report, arguments.summary.as_deref())?;

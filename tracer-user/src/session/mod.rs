@@ -2,6 +2,7 @@
 
 mod drain;
 mod error;
+mod measure;
 mod replay;
 mod report;
 mod settings;
@@ -10,6 +11,7 @@ mod tracer;
 mod wiring;
 
 pub use error::SessionError;
+pub use measure::{Throughput, measure};
 pub use replay::replay;
 pub use report::Report;
 pub use settings::Settings;
@@ -18,8 +20,8 @@ pub use tracer::Tracer;
 
 // What a command line needs of the rooms below, so that it knows only this one.
 pub use crate::attach::{
-    AttachError, Capability, Check, CheckState, LoadOptions, ProbeCost, check_machine, measure_probe_costs,
-    missing_capabilities,
+    AttachError, Capability, Check, CheckState, FloorProbes, FloorSites, LoadOptions, ProbeCost, check_machine,
+    measure_probe_costs, missing_capabilities,
 };
 pub use crate::export::Destination;
 pub use crate::symbol_map::{

@@ -1,0 +1,67 @@
+//! Places programs that do nothing in another process: what probes cost before ml-tracer adds anything.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::programs::UProbe;
+use aya::{Ebpf, EbpfLoader};
+
+use super::error::AttachError;
+use super::multi::{MultiPrograms, Role, Site};
+use super::placement::{Link, PlacedFile, place_one};
+use super::programs::{OBJECT, load_error, program, program_error};
+
+/// Where they are placed.
+#[derive(Clone, Debug)]
+pub struct FloorSites {
+    /// The process.
+    pub process: u32,
+    /// The program or library, as this process can open it.
+    pub path: PathBuf,
+    /// Offsets in the file of the instructions to be probed.
+    pub entries: Vec<u64>,
+    /// Those of functions whose return is to be probed by the kernel's trampoline.
+    pub returns: Vec<u64>,
+    /// Place them one by one even where the kernel takes many in one link.
+    pub single_probes: bool,
+}
+
+/// Live probes that do nothing. Dropping them takes them away.
+pub struct FloorProbes {
+    #[expect(dead_code, reason = "dropping the links takes the probes away")]
+    links: Vec<Link>,
+    #[expect(dead_code, reason = "the programs go with it")]
+    ebpf: Ebpf,
+}
+
+impl FloorProbes {
+    /// Places them.
+    ///
+    /// # Errors
+    /// Not permitted, or the kernel does not take a probe.
+    pub fn place(sites: &FloorSites) -> Result<Self, AttachError> {
+        let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(|error| load_error(&error))?;
+        let multi = if sites.single_probes { None } else { MultiPrograms::load_floor(OBJECT, &ebpf)? };
+        let mut links = Vec::new();
+        for (role, name, offsets) in
+            [(Role::Return, "floor_return", &sites.returns), (Role::Entry, "floor_entry", &sites.entries)]
+        {
+            if offsets.is_empty() {
+                continue;
+            }
+            let failed = |source: io::Error| AttachError::Place { path: sites.path.clone(), source };
+            let wanted: Vec<Site> = offsets.iter().map(|offset| Site { offset: *offset, cookie: 0 }).collect();
+            if let Some(multi) = &multi {
+                links.push(Link::Multi(multi.link(role, &sites.path, sites.process, &wanted).map_err(failed)?));
+                continue;
+            }
+            let single = program::<UProbe>(&mut ebpf, name)?;
+            single.load().map_err(|error| program_error(&error))?;
+            let file = PlacedFile { path: Path::new(&sites.path), process: sites.process, role };
+            for site in wanted {
+                links.push(Link::Single(place_one(single, &file, site).map_err(failed)?));
+            }
+        }
+        Ok(Self { links, ebpf })
+    }
+}

@@ -1,0 +1,23 @@
+//! `ml-tracer place-floor`: for benchmarks.
+
+use std::io::Read as _;
+use std::process::ExitCode;
+
+use super::arguments::PlaceFloorArguments;
+use super::exit::tell;
+use crate::session::{FloorProbes, FloorSites};
+
+/// Places empty probes and keeps them until standard input ends.
+pub fn place_floor(arguments: &PlaceFloorArguments) -> anyhow::Result<ExitCode> {
+    let probes = FloorProbes::place(&FloorSites {
+        process: arguments.pid,
+        path: arguments.file.clone(),
+        entries: arguments.entries.clone(),
+        returns: arguments.returns.clone(),
+        single_probes: arguments.single_probes,
+    })?;
+    tell("placed");
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    drop(probes);
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,71 @@
+//! `cargo xtask bench`: what tracing costs on this machine goes in, `docs/benchmarks.md` comes out.
+
+mod attach_cost;
+mod call_cost;
+mod configuration;
+mod machine;
+mod receiver;
+mod report;
+mod statistics;
+mod sustained;
+mod target;
+mod throughput;
+mod tracer;
+
+use std::fs;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::{provision, workspace};
+use report::Figures;
+use target::Place;
+
+/// How often things are measured.
+#[derive(Clone, Copy, Debug)]
+struct Effort {
+    /// Interleaved rounds of the cost of a call.
+    call_rounds: usize,
+    /// Replays of the tape for each destination.
+    replays: usize,
+    /// Seconds of steady load.
+    load_seconds: u32,
+    /// Attachments to the large process.
+    attachments: usize,
+}
+
+const FULL: Effort = Effort { call_rounds: 80, replays: 15, load_seconds: 15, attachments: 9 };
+const QUICK: Effort = Effort { call_rounds: 12, replays: 5, load_seconds: 3, attachments: 3 };
+
+/// Measures everything, prints the figures and, unless `quick`, writes them into `docs/benchmarks.md`.
+///
+/// # Errors
+/// When something cannot be set up or measured.
+pub fn run(quick: bool) -> Result<()> {
+    let started = Instant::now();
+    let effort = if quick { QUICK } else { FULL };
+    let root = workspace::root();
+    provision::programs("measuring", &[("c++", "g++"), ("taskset", "util-linux"), ("bpftrace", "bpftrace")])?;
+    let environment = provision::python_venv("models", &root.join("tests/requirements/models.txt"))?;
+    let mut build = Command::new("cargo");
+    build.current_dir(&root).args(["build", "--release", "--locked", "--package", "tracer-user"]);
+    provision::run("cargo build --release", &mut build)?;
+    let folder = root.join("target/bench");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let place = Place::prepare(folder)?;
+
+    let figures = Figures {
+        calls: call_cost::measure(&place, effort.call_rounds)?,
+        throughput: throughput::measure(&place, effort.replays)?,
+        sustained: sustained::measure(&place, effort.load_seconds)?,
+        attach: attach_cost::measure(&place, &environment, effort.attachments)?,
+    };
+    let text = report::write(&machine::describe(), &figures);
+    println!("{text}");
+    if !quick {
+        report::put_into_document(&root.join("docs/benchmarks.md"), &text)?;
+    }
+    eprintln!("{:.0} s", started.elapsed().as_secs_f64());
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! The figures as text, and their place in the document.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::attach_cost::AttachCosts;
+use super::call_cost::{CallCosts, KINDS};
+use super::configuration::Tracing;
+use super::statistics::Spread;
+use super::sustained::{RATE, Sustained};
+use super::throughput::Throughput;
+
+/// The figures stand between these lines of the document.
+const BEGIN: &str = "<!-- figures: written by cargo xtask bench -->\n";
+const END: &str = "<!-- end of figures -->";
+
+/// Everything that was measured in one run.
+pub struct Figures {
+    /// The cost of a call.
+    pub calls: CallCosts,
+    /// Records, spans and bytes.
+    pub throughput: Throughput,
+    /// A steady load.
+    pub sustained: Sustained,
+    /// Attaching to a large process.
+    pub attach: AttachCosts,
+}
+
+/// The figures as Markdown.
+pub fn write(machine: &str, figures: &Figures) -> String {
+    let sections = [
+        format!("Machine: {machine}.\n"),
+        calls(&figures.calls),
+        throughput(&figures.throughput),
+        load(&figures.sustained),
+        attach(&figures.attach),
+        targets(figures),
+    ];
+    sections.join("\n")
+}
+
+/// Replaces the figures in the document.
+///
+/// # Errors
+/// When the document cannot be read or written, or has no place for figures.
+pub fn put_into_document(document: &Path, text: &str) -> Result<()> {
+    let shown = document.display();
+    let before = fs::read_to_string(document).with_context(|| format!("cannot read {shown}"))?;
+    let after =
+        with_figures(&before, text).with_context(|| format!("{shown} lacks the lines `{BEGIN}` and `{END}`"))?;
+    fs::write(document, after).with_context(|| format!("cannot write {shown}"))
+}
+
+fn with_figures(document: &str, text: &str) -> Option<String> {
+    let (head, rest) = document.split_once(BEGIN)?;
+    let (_, tail) = rest.split_once(END)?;
+    Some(format!("{head}{BEGIN}\n{text}\n{END}{tail}"))
+}
+
+fn show(spread: Option<Spread>) -> String {
+    spread.map_or_else(|| "-".to_owned(), |spread| spread.to_string())
+}
+
+fn calls(costs: &CallCosts) -> String {
+    let mut text = format!(
+        "### One call\n\nNanoseconds of a call, medians of {} rounds (and quartiles).\n\n\
+         | call | untraced | floor | floor, single | ml-tracer | bpftrace |\n|---|---|---|---|---|---|\n",
+        costs.rounds
+    );
+    for kind in &KINDS {
+        let cells = Tracing::ALL.map(|tracing| show(costs.nanoseconds(kind, tracing)));
+        let _ = writeln!(text, "| {} | {} |", kind.sentence, cells.join(" | "));
+    }
+    text.push_str(
+        "\nRatios within each round, medians (and quartiles).\n\n\
+         | call | ml-tracer / floor | ml-tracer / floor, single | bpftrace / ml-tracer |\n|---|---|---|---|\n",
+    );
+    for kind in &KINDS {
+        let cells = [
+            (Tracing::MlTracer, Tracing::Floor),
+            (Tracing::MlTracer, Tracing::SingleFloor),
+            (Tracing::Bpftrace, Tracing::MlTracer),
+        ]
+        .map(|(above, below)| show(costs.ratio(kind, above, below)));
+        let _ = writeln!(text, "| {} | {} |", kind.sentence, cells.join(" | "));
+    }
+    let _ = writeln!(text, "\nCalls that ml-tracer lost meanwhile: {}.", costs.lost);
+    text
+}
+
+fn throughput(figures: &Throughput) -> String {
+    let row = |rate: &Spread| format!("{rate:.0} | {:.0}", 1e9 / rate.median);
+    format!(
+        "### After the kernel\n\nA tape of {} records, replayed from memory.\n\n\
+         | to | spans a second | ns a span |\n|---|---|---|\n\
+         | nowhere: decoded and assembled, one processor | {} |\n\
+         | a jsonl file, two processors | {} |\n\
+         | a collector on loopback, OTLP over HTTP ({:.0} bytes a span), two processors | {} |\n",
+        figures.records,
+        row(&figures.assembled),
+        row(&figures.json_lines),
+        figures.otlp_bytes,
+        row(&figures.otlp),
+    )
+}
+
+fn load(figures: &Sustained) -> String {
+    format!(
+        "### A steady load\n\nOn two processors, {RATE} calls a second asked for, to a jsonl file: {:.0} a second for {} s, \
+         {} spans, {} lost; the tracer used {:.0} % of one processor and at most {:.1} MiB.\n",
+        figures.rate,
+        figures.seconds,
+        figures.spans,
+        figures.lost,
+        figures.tracer_load * 100.0,
+        figures.tracer_memory,
+    )
+}
+
+fn attach(figures: &AttachCosts) -> String {
+    format!(
+        "### Attaching\n\nTo a Python process with XGBoost's library mapped, built-in maps, {} functions: {} ms until all \
+         probes are live; {} MiB resident afterwards, {} MiB at most.\n",
+        figures.functions, figures.milliseconds, figures.memory, figures.largest_memory,
+    )
+}
+
+fn targets(figures: &Figures) -> String {
+    let [push, marked, ..] = &KINDS;
+    let calls = &figures.calls;
+    let median = |spread: Option<Spread>| spread.map_or(f64::NAN, |spread| spread.median);
+    let over_floor = median(calls.ratio(push, Tracing::MlTracer, Tracing::Floor));
+    let over_single_floor = median(calls.ratio(push, Tracing::MlTracer, Tracing::SingleFloor));
+    let cheaper = median(calls.ratio(marked, Tracing::Bpftrace, Tracing::MlTracer));
+    let sustained = &figures.sustained;
+    let attach = &figures.attach;
+    let rows = [
+        ("`push`, of the floor", "at most 1.30", format!("{over_floor:.2}"), over_floor <= 1.30),
+        (
+            "`push`, of the floor with single probes",
+            "at most 1.30",
+            format!("{over_single_floor:.2}"),
+            over_single_floor <= 1.30,
+        ),
+        ("`endbr64`, cheaper than bpftrace", "at least 8 times", format!("{cheaper:.1} times"), cheaper >= 8.0),
+        (
+            "records through decode and assemble",
+            "1,000,000 a second",
+            format!("{:.0}", figures.throughput.assembled.median),
+            figures.throughput.assembled.median >= 1e6,
+        ),
+        (
+            "steady load to jsonl",
+            "200,000 a second, none lost",
+            format!("{:.0}, {} lost", sustained.rate, sustained.lost),
+            sustained.lost == 0 && sustained.rate >= 0.99 * f64::from(RATE),
+        ),
+        (
+            "attaching, XGBoost mapped",
+            "under 300 ms",
+            format!("{:.0} ms", attach.milliseconds.median),
+            attach.milliseconds.median < 300.0,
+        ),
+        (
+            "memory, XGBoost mapped",
+            "under 40 MiB",
+            format!("{:.1} MiB, {:.1} at most", attach.memory.median, attach.largest_memory.median),
+            attach.largest_memory.median < 40.0,
+        ),
+    ];
+    let mut text = "### First targets\n\n| what | target | here | reached |\n|---|---|---|---|\n".to_owned();
+    for (what, target, here, reached) in rows {
+        let _ = writeln!(text, "| {what} | {target} | {here} | {} |", if reached { "yes" } else { "no" });
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_figures_are_replaced() {
+        let document = format!("# A\n{BEGIN}old\n{END}\nB\n");
+        let after = with_figures(&document, "new\n");
+        assert_eq!(after, Some(format!("# A\n{BEGIN}\nnew\n\n{END}\nB\n")));
+        assert_eq!(with_figures("# A\n", "new"), None);
+    }
+}

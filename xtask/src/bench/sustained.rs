@@ -1,0 +1,73 @@
+//! A steady load on two processors, target and tracer together.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::target::{Place, Target};
+use super::tracer::Tracer;
+
+/// Calls a second that are asked for.
+pub const RATE: u32 = 200_000;
+/// Clock ticks of a second in /proc/PID/stat: `USER_HZ` is 100 on x86-64.
+const TICKS: f64 = 100.0;
+
+/// What came of it.
+pub struct Sustained {
+    /// Calls a second that were made.
+    pub rate: f64,
+    /// For so many seconds.
+    pub seconds: u32,
+    /// Spans in the file.
+    pub spans: u64,
+    /// Calls lost in the kernel, or between kernel and file.
+    pub lost: u64,
+    /// Time of the tracer on processors, as a share of one.
+    pub tracer_load: f64,
+    /// Largest memory of the tracer, MiB.
+    pub tracer_memory: f64,
+}
+
+/// Measures.
+///
+/// # Errors
+/// When the target or the tracer ends before.
+pub fn measure(place: &Place, seconds: u32) -> Result<Sustained> {
+    eprintln!("==> {RATE} calls a second for {seconds} s");
+    let mut target = Target::start(place, &place.copy_of_target("load")?)?;
+    let processors = [place.tracer_processor, place.target_processor];
+    let map = format!("--map={}", place.map.display());
+    let tracer = Tracer::attach(place, &processors, target.pid(), "load", &[map])?;
+    let pid = tracer.process.0.id();
+    let before = processor_seconds(pid)?;
+    let rate = target.pace(RATE, seconds)?;
+    let tracer_load = (processor_seconds(pid)? - before) / f64::from(seconds);
+    let tracer_memory = memory(pid, "VmHWM")?;
+    let summary = tracer.finish()?;
+    let number = |value: &Value, name: &str| value.get(name).and_then(Value::as_u64);
+    let spans = number(&summary, "spans").context("no `spans` in the summary")?;
+    let exports = summary.get("exports").and_then(Value::as_array).context("no `exports` in the summary")?;
+    let lost_in_export: u64 = exports.iter().filter_map(|export| number(export, "lost")).sum();
+    let lost = number(&summary, "lost").context("no `lost` in the summary")? + lost_in_export;
+    Ok(Sustained { rate, seconds, spans, lost, tracer_load, tracer_memory })
+}
+
+/// Time that a process has spent on processors, in user mode and in the kernel (proc(5), fields 14 and 15).
+fn processor_seconds(pid: u32) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).context("the tracer has ended")?;
+    let (_, fields) = text.rsplit_once(')').context("an unknown form of /proc/PID/stat")?;
+    let ticks: f64 = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    Ok(ticks / TICKS)
+}
+
+/// A line of /proc/PID/status, in MiB.
+///
+/// # Errors
+/// When the process has ended.
+pub fn memory(pid: u32, name: &str) -> Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).context("the tracer has ended")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let kilobytes = line.and_then(|value| value.split_whitespace().next()?.parse::<f64>().ok());
+    Ok(kilobytes.with_context(|| format!("no {name} in /proc/PID/status"))? / 1024.0)
+}
