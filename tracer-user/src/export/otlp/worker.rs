@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use opentelemetry::InstrumentationScope;
 use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::SpanExporter as _;
 use tokio::sync::mpsc::Receiver;
 
@@ -99,7 +100,10 @@ impl Worker {
         let answer = self.answer.take();
         match result {
             Err(_) => self.outcome.note_problem("it did not answer in time".to_owned()),
-            Ok(Err(error)) => self.outcome.note_problem(answer.failure.unwrap_or_else(|| error.to_string())),
+            Ok(Err(OTelSdkError::InternalFailure(reason))) => {
+                self.outcome.note_problem(answer.failure.unwrap_or(reason));
+            }
+            Ok(Err(error)) => self.outcome.note_problem(error.to_string()),
             Ok(Ok(())) => {
                 if let Some(kind) = answer.not_otlp {
                     return self.outcome.note_problem(format!("{kind} came back, so no OTLP receiver is there"));
