@@ -113,10 +113,16 @@ impl Matcher {
         for (map_index, compiled) in maps.iter().enumerate() {
             for (rule_index, rule) in compiled.map.functions.iter().enumerate() {
                 exact.entry(rule.symbol.clone()).or_insert((map_index, rule_index));
-                needles.push(needle(&rule.symbol));
+                // Without a path it may be a symbol as the file has it.
+                needles.push(if rule.symbol.contains("::") {
+                    identifier_needle(&rule.symbol, compiled.map.language)
+                } else {
+                    needle(&rule.symbol)
+                });
             }
             if compiled.methods_in_force {
-                needles.extend(compiled.map.methods.iter().map(|method| method_needle(method, compiled.map.language)));
+                let language = compiled.map.language;
+                needles.extend(compiled.map.methods.iter().map(|method| identifier_needle(method, language)));
             }
         }
         let needles = without_longer(needles);
@@ -253,12 +259,16 @@ impl Names {
     }
 }
 
-/// Text of which every symbol of a method contains a copy. All manglings of C++ and Rust put its length before an
-/// identifier, which keeps `predictor` and `PredictBatch` apart from `predict` before anything is demangled.
-fn method_needle(method: &str, language: Language) -> String {
-    let needle = needle(method);
+/// The needle of a rule or method whose last component, where it is a plain identifier, stands in the symbol with its
+/// length before it: all manglings of C++ and Rust do that. It keeps `predictor` and `PredictBatch` apart from `predict`
+/// before anything is demangled.
+fn identifier_needle(text: &str, language: Language) -> String {
+    let needle = needle(text);
+    let last = text.rsplit("::").next().unwrap_or(text);
     match language {
-        Language::Cpp | Language::Rust if needle.len() == method.len() => format!("{}{needle}", method.len()),
+        Language::Cpp | Language::Rust if !needle.is_empty() && needle.len() == last.len() => {
+            format!("{}{needle}", needle.len())
+        }
         _ => needle,
     }
 }

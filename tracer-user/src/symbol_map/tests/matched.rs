@@ -185,7 +185,8 @@ fn the_class_of_a_function_rule_is_in_its_span_name() {
 fn symbols_are_sifted_before_demangling() {
     let maps = built_in();
     let generic = matcher(&maps, "server");
-    assert_eq!(generic.needles(), ["fit", "predict", "transform"]);
+    assert_eq!(generic.needles(), ["3fit", "7predict", "9transform", "13predict_proba"]);
+    assert!(!generic.may_match("_ZN2ml9predictor3runEv") && !generic.may_match("_ZN2ml12PredictBatchEv"));
     assert!(generic.may_match("_ZN2ml8Pipeline7PREDICTEv") && !generic.may_match("_ZN2ml8Pipeline3runEv"));
     let xgboost = matcher(&maps, "libxgboost.so");
     assert!(xgboost.may_match("_ZNK7xgboost3gbm6GBTree14InplacePredictESt10shared_ptr"));
