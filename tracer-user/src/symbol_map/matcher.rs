@@ -100,7 +100,7 @@ impl Matcher {
         }
         let general_methods = specific.is_empty();
         let specific = specific.into_iter().map(|map| CompiledMap::new(map, true));
-        let general = general.into_iter().map(|map| CompiledMap::new(map, general_methods));
+        let general = in_force(&general).into_iter().map(|map| CompiledMap::new(&map, general_methods));
         Self::compile(specific.chain(general).filter(CompiledMap::has_rules).collect())
     }
 
@@ -161,6 +161,24 @@ impl Matcher {
             .find_map(|compiled| compiled.match_function(name, &names))
             .or_else(|| self.maps.iter().find_map(|compiled| compiled.match_method(name, &names)))
     }
+}
+
+/// The maps without `module` that are in force. A map of the user's takes the place of the built-in one of its language,
+/// but the language's own runtime, which the built-in one excludes, stays excluded.
+fn in_force(general: &[&SymbolMap]) -> Vec<SymbolMap> {
+    let users = |language: Language| general.iter().any(|map| map.language == language && !map.origin.built_in);
+    let mut maps = Vec::new();
+    for map in general.iter().filter(|map| !(map.origin.built_in && users(map.language))) {
+        let mut map = (*map).clone();
+        let built_in = general.iter().filter(|other| other.origin.built_in && other.language == map.language);
+        for pattern in built_in.flat_map(|other| &other.exclude) {
+            if !map.exclude.contains(pattern) {
+                map.exclude.push(pattern.clone());
+            }
+        }
+        maps.push(map);
+    }
+    maps
 }
 
 impl CompiledMap {
