@@ -76,7 +76,7 @@ fn enter(context: &ProbeContext, cookie: Cookie, thread: *mut ThreadStack, now: 
         (*frame).object = object;
         (*frame).arguments_read = 0;
         if cookie.captures() {
-            capture(registers, cookie, frame);
+            capture(registers, cookie.0, frame);
         }
         (*thread).depth = depth + 1;
         if debug_log() {
@@ -108,34 +108,44 @@ unsafe fn folds_into_caller(thread: *mut ThreadStack, depth: u32, stack_pointer:
     }
 }
 
-#[inline(always)]
-fn object_of(registers: *mut pt_regs, cookie: Cookie) -> u64 {
-    // SAFETY: `registers` is the program's context.
-    unsafe {
-        match cookie.object() {
-            location if location == ObjectLocation::FirstArgument as u64 => (*registers).rdi,
-            location if location == ObjectLocation::SecondArgument as u64 => (*registers).rsi,
-            _ => 0,
-        }
-    }
+/// Reads one register. Volatile, because the verifier takes no computed offset into the context and the compiler would
+/// make one out of a choice between registers.
+macro_rules! register {
+    ($registers:expr, $name:ident) => {
+        core::ptr::read_volatile(&raw const (*$registers).$name)
+    };
 }
 
 #[inline(always)]
-fn capture(registers: *mut pt_regs, cookie: Cookie, frame: *mut Frame) {
-    let Some(spec) = CAPTURES.get(cookie.function()) else { return };
-    for index in 0..MAX_ARGUMENTS {
-        if index as u32 >= spec.count {
-            return;
-        }
-        // SAFETY: `registers` is the program's context, `frame` lies in a checked map value.
-        unsafe {
+fn object_of(registers: *mut pt_regs, cookie: Cookie) -> u64 {
+    // SAFETY: `registers` is the program's context.
+    let (first, second) = unsafe { (register!(registers, rdi), register!(registers, rsi)) };
+    match cookie.object() {
+        location if location == ObjectLocation::FirstArgument as u64 => first,
+        location if location == ObjectLocation::SecondArgument as u64 => second,
+        _ => 0,
+    }
+}
+
+/// Kept out of line: few functions capture anything.
+#[inline(never)]
+fn capture(registers: *mut pt_regs, cookie: u64, frame: *mut Frame) {
+    let Some(spec) = CAPTURES.get(Cookie(cookie).function()) else { return };
+    // SAFETY: `registers` is the program's context, `frame` lies in a checked map value.
+    unsafe {
+        let (first, second, third) = (register!(registers, rdi), register!(registers, rsi), register!(registers, rdx));
+        let (fourth, fifth, sixth) = (register!(registers, rcx), register!(registers, r8), register!(registers, r9));
+        for index in 0..MAX_ARGUMENTS {
+            if index as u32 >= spec.count {
+                return;
+            }
             let value = match spec.positions[index] {
-                0 => (*registers).rdi,
-                1 => (*registers).rsi,
-                2 => (*registers).rdx,
-                3 => (*registers).rcx,
-                4 => (*registers).r8,
-                5 => (*registers).r9,
+                0 => first,
+                1 => second,
+                2 => third,
+                3 => fourth,
+                4 => fifth,
+                5 => sixth,
                 position => {
                     // The seventh integer argument is above the return address (System V ABI, x86-64, 3.2.3).
                     let address = (*frame).stack_pointer + 8 + (u64::from(position) - 6) * 8;

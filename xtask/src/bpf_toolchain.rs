@@ -149,8 +149,15 @@ pub fn linker(toolchain: &Toolchain) -> Result<Linker> {
     let mut install = cargo(toolchain);
     install
         .env("LLVM_PREFIX", stub)
-        .args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--force", "--no-default-features"])
-        .args(["--features", &format!("llvm-{major}"), "--config", "profile.release.debug=false", "--root"])
+        .args(["install", "--quiet", "--locked", "--force", "bpf-linker", "--version", LINKER_VERSION])
+        .args([
+            "--no-default-features",
+            "--features",
+            &format!("llvm-{major}"),
+            "--config",
+            "profile.release.debug=false",
+        ])
+        .arg("--root")
         .arg(&tools);
     provision::run(
         &format!("bpf-linker {LINKER_VERSION} against LLVM {} (once, about a minute)", toolchain.llvm),

@@ -59,7 +59,7 @@ pub fn system_packages(why: &str, packages: &[&str]) -> Result<()> {
     run("apt-get update", apt(prefix).args(["update", "-qq"]))?;
     run(
         &format!("apt-get install {list}"),
-        apt(prefix).args(["install", "-y", "-qq", "--no-install-recommends"]).args(missing),
+        apt(prefix).args(["install", "-y", "-qq", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends"]).args(missing),
     )
 }
 

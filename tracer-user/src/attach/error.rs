@@ -12,6 +12,12 @@ pub enum AttachError {
         /// What was tried.
         what: String,
     },
+    /// The tracer runs in a pid namespace of its own, where the numbers of BPF programs mean nothing.
+    #[error(
+        "ml-tracer runs in a pid namespace of its own, but BPF programs see the numbers of the host; start it in the \
+         host's pid namespace (Docker: --pid=host, Kubernetes: hostPID: true)"
+    )]
+    PidNamespace,
     /// The kernel refused to load the programs.
     #[error(
         "loading the BPF programs failed: {problem}; ml-tracer needs Linux 5.15 or newer with BPF, uprobes and the ring \

@@ -64,3 +64,13 @@ pub fn kernel_version() -> (u32, u32) {
         .map(|version| (u32::from(version.major), u32::from(version.minor)))
         .unwrap_or_default()
 }
+
+/// Inode of the initial pid namespace (`PID_NS_INIT_INO`, include/uapi/linux/nsfs.h, Linux 6.18).
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Whether process numbers mean the same to this process and to BPF programs.
+#[must_use]
+pub fn in_initial_pid_namespace() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self/ns/pid").is_ok_and(|metadata| metadata.ino() == INITIAL_PID_NAMESPACE)
+}

@@ -2,19 +2,19 @@
 
 use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::{ProgramError, RawTracePoint, UProbe};
-use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
+use aya::{Ebpf, EbpfError, EbpfLoader};
 use tracer_common::limits::{MAX_PROCESSES, RING_BYTES};
 use tracer_common::records::{CaptureSpec, ProcessSlot};
 
 use super::error::AttachError;
-use super::features::probe_features;
+use super::features::{in_initial_pid_namespace, probe_features};
 use super::multi::MultiPrograms;
 use super::placement::{Placed, Placer, Refused};
 use super::totals;
 use crate::model::{Call, KernelFeatures, LossCounts, ModuleFile, PlannedFunction, ProbePlan, ProcessId};
 
 /// The object that `cargo xtask build-ebpf` makes; the build refuses a stale one.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/tracer.o");
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/tracer.o");
 
 /// How the programs are loaded.
 #[derive(Clone, Copy, Debug)]
@@ -49,11 +49,13 @@ impl Programs {
     /// # Errors
     /// Not permitted, or the kernel cannot run the programs.
     pub fn load(options: LoadOptions) -> Result<Self, AttachError> {
+        if !in_initial_pid_namespace() {
+            return Err(AttachError::PidNamespace);
+        }
         let debug_log = u8::from(options.debug_log);
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("RECORDS", options.ring_bytes)
             .override_global("DEBUG_LOG", &debug_log, true)
-            .verifier_log_level(VerifierLogLevel::DISABLE)
             .load(OBJECT)
             .map_err(|error| load_error(&error))?;
         let multi = if options.single_probes { None } else { MultiPrograms::load(OBJECT, &ebpf)? };
@@ -233,6 +235,15 @@ pub(super) fn load_error(error: &EbpfError) -> AttachError {
 }
 
 pub(super) fn program_error(error: &ProgramError) -> AttachError {
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        // The verifier refuses with EACCES as well, but it says why.
+        let log = verifier_log.to_string();
+        if !log.trim().is_empty() {
+            tracing::debug!(log, "the verifier's words");
+            let last = log.lines().rev().find(|line| !line.starts_with("processed")).unwrap_or_default();
+            return AttachError::Load { problem: format!("{io_error}: the verifier says: {last}") };
+        }
+    }
     classify(error, "the BPF programs")
 }
 
@@ -242,11 +253,8 @@ fn classify(error: &(dyn std::error::Error + 'static), what: &str) -> AttachErro
     let mut cause = Some(error);
     while let Some(current) = cause {
         let errno = current.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
-        if matches!(errno, Some(libc::EPERM | libc::EACCES)) && causes.len() < 8 {
-            let is_verifier = causes.iter().any(|text: &String| text.contains("verifier") && text.contains("insn"));
-            if errno == Some(libc::EPERM) || !is_verifier {
-                return AttachError::NotPermitted { what: what.to_owned() };
-            }
+        if matches!(errno, Some(libc::EPERM | libc::EACCES)) {
+            return AttachError::NotPermitted { what: what.to_owned() };
         }
         causes.push(current.to_string());
         cause = current.source();

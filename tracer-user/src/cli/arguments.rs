@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::exit;
-use crate::export::Destination;
+use crate::session::Destination;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 internal error, 2 usage or bad map, 3 not permitted or the kernel cannot,
@@ -109,7 +109,6 @@ pub struct AttachArguments {
     #[arg(long = "pid", value_name = "PID", required = true)]
     pub pids: Vec<u32>,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would show it as help")]
     pub trace: TraceOptions,
 }
 
@@ -117,7 +116,6 @@ pub struct AttachArguments {
 #[derive(Debug, Args)]
 pub struct RunArguments {
     #[command(flatten)]
-    #[expect(missing_docs, reason = "clap would show it as help")]
     pub trace: TraceOptions,
     /// The command and its arguments, after `--`
     #[arg(value_name = "CMD", required = true, last = true)]

@@ -8,14 +8,11 @@ use super::arguments::{AttachArguments, TraceOptions};
 use super::exit::{MissingPrivilege, UsageError, tell};
 use super::list;
 use super::supervise::{Signals, Stop, supervise};
-use crate::attach::{Capability, LoadOptions, missing_capabilities};
-use crate::export::Destination;
 use crate::model::{SymbolMap, Target};
-use crate::session::{Report, SessionError, Settings, Tracer, plan_only};
-use crate::{symbol_map, target};
-
-/// Maps that an administrator has put on this machine.
-pub const MAP_DIRECTORY: &str = "/etc/ml-tracer/symbols.d";
+use crate::session::{
+    self, Capability, Destination, LoadOptions, MAP_DIRECTORY, Report, SessionError, Settings, Tracer,
+    missing_capabilities, plan_only,
+};
 
 /// Looking at a running process again costs a look into /proc/PID/maps.
 const LOOK_AGAIN_EVERY: Duration = Duration::from_millis(100);
@@ -30,11 +27,11 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
             return Err(UsageError(format!("{pid} is ml-tracer itself; it cannot trace itself")).into());
         }
         if !targets.iter().any(|target| target.process.pid == *pid) {
-            targets.push(target::look_at(*pid)?);
+            targets.push(session::look_at(*pid)?);
         }
     }
     if trace.dry_run {
-        let (plan, unreadable) = plan_only(&targets, &maps);
+        let (plan, unreadable) = plan_only(&targets, maps);
         return list::print_plan(&plan, &unreadable, false);
     }
     demand_privilege()?;
@@ -57,7 +54,7 @@ pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// Built-in maps, those of this machine, and those of the command line.
 pub fn load_maps(files: &[std::path::PathBuf]) -> anyhow::Result<Vec<SymbolMap>> {
-    Ok(symbol_map::load(files, Path::new(MAP_DIRECTORY))?.maps().to_vec())
+    Ok(session::load_maps(files, Path::new(MAP_DIRECTORY))?.maps().to_vec())
 }
 
 /// Fails before anything is tried if a capability is missing.

@@ -5,17 +5,17 @@ use std::process::ExitCode;
 
 use super::arguments::CheckMapArguments;
 use super::exit::{USAGE, tell};
-use crate::symbol_map::{Summary, read_file};
+use crate::session::{MapSummary, read_map};
 
 /// Checks every file, tells every error, and prints what each good file holds.
 pub fn check_map(arguments: &CheckMapArguments) -> anyhow::Result<ExitCode> {
     let mut output = std::io::stdout().lock();
     let mut bad = 0;
     for path in &arguments.files {
-        match read_file(path) {
+        match read_map(path) {
             Ok(maps) => {
                 for map in &maps {
-                    writeln!(output, "{}:{}: {}", path.display(), map.origin.line, Summary(map))?;
+                    writeln!(output, "{}:{}: {}", path.display(), map.origin.line, MapSummary(map))?;
                 }
             }
             Err(errors) => {

@@ -2,10 +2,9 @@
 
 use std::process::ExitCode;
 
-use crate::attach::AttachError;
+use crate::session::AttachError;
 use crate::session::SessionError;
-use crate::symbol_map::MapErrors;
-use crate::target::TargetError;
+use crate::session::{MapErrors, TargetError};
 
 /// Done.
 pub const DONE: u8 = 0;
@@ -14,7 +13,7 @@ const INTERNAL: u8 = 1;
 /// Usage, or a bad map.
 pub const USAGE: u8 = 2;
 /// Not permitted, or the kernel cannot.
-const NOT_PERMITTED: u8 = 3;
+pub const NOT_PERMITTED: u8 = 3;
 /// No such process.
 const NO_SUCH_PROCESS: u8 = 4;
 /// Nothing to trace.
@@ -57,13 +56,15 @@ fn code_of(failure: &anyhow::Error) -> u8 {
             TargetError::NoSuchProcess { .. } | TargetError::Zombie { .. } => NO_SUCH_PROCESS,
             TargetError::KernelThread { .. } => NOTHING_TO_TRACE,
             TargetError::Thread { .. } => USAGE,
-            TargetError::NotPermitted { .. } | TargetError::PidNamespace => NOT_PERMITTED,
+            TargetError::NotPermitted { .. } => NOT_PERMITTED,
             TargetError::Unreadable { .. } => INTERNAL,
         };
     }
     match failure.downcast_ref::<SessionError>() {
         Some(SessionError::NothingToTrace { .. }) => NOTHING_TO_TRACE,
-        Some(SessionError::Attach(AttachError::NotPermitted { .. } | AttachError::Load { .. })) => NOT_PERMITTED,
+        Some(SessionError::Attach(
+            AttachError::NotPermitted { .. } | AttachError::Load { .. } | AttachError::PidNamespace,
+        )) => NOT_PERMITTED,
         Some(SessionError::Attach(AttachError::TooManyProcesses { .. }) | SessionError::Export(_)) => USAGE,
         Some(SessionError::Attach(AttachError::Place { .. })) => NOT_PERMITTED,
         _ => INTERNAL,

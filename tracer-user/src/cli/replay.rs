@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use super::arguments::ReplayArguments;
 use super::attach::conclude;
-use crate::export::Destination;
 use crate::session;
+use crate::session::Destination;
 
 /// Replays a tape into destinations.
 pub fn replay(arguments: &ReplayArguments) -> anyhow::Result<ExitCode> {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,8 @@ use super::exit::{UsageError, tell};
 use super::list;
 use super::supervise::{Signals, Stop, supervise};
 use crate::model::{Module, Target};
+use crate::session;
 use crate::session::{Report, Tracer, plan_only};
-use crate::target;
 
 /// A young process maps its libraries: look often, so that few calls are missed.
 const YOUNG: Duration = Duration::from_secs(20);
@@ -25,20 +26,20 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
     let trace = &arguments.trace;
     let maps = load_maps(&trace.maps)?;
     let Some(name) = arguments.command.first() else { return Err(UsageError("no command".into()).into()) };
-    let program = target::find_program(name)
+    let program = session::find_program(name)
         .ok_or_else(|| UsageError(format!("{}: no such program, neither here nor in PATH", name.display())))?;
-    let modules = target::modules_at_start(&program);
+    let modules = session::modules_at_start(&program);
     if !trace.dry_run {
         demand_privilege()?;
     }
     let runtime = runtime()?;
     let (report, status) = runtime.block_on(async {
         let mut signals = Signals::listen()?;
-        let (child, target) = start_stopped(&arguments.command, modules)?;
+        let (child, target) = start_stopped(&arguments.command, program, modules)?;
         let pid = Pid::from_child(&child);
         if trace.dry_run {
             kill_process(pid, Signal::KILL)?;
-            let (plan, unreadable) = plan_only(&[target], &maps);
+            let (plan, unreadable) = plan_only(&[target], maps);
             return list::print_plan(&plan, &unreadable, false).map(|_| (None, ExitStatus::default()));
         }
         let started = Tracer::start(settings(trace, vec![target], maps, began, true));
@@ -82,15 +83,17 @@ fn look_again_every(age: Duration) -> Duration {
 }
 
 /// Starts this program again as a gate: it stops itself, and once continued becomes the command, with the same number.
-fn start_stopped(command: &[OsString], modules: Vec<Module>) -> anyhow::Result<(Child, Target)> {
+fn start_stopped(command: &[OsString], executable: PathBuf, modules: Vec<Module>) -> anyhow::Result<(Child, Target)> {
     let child = Command::new(std::env::current_exe()?).arg("wait-and-execute").arg("--").args(command).spawn()?;
     let pid = Pid::from_child(&child);
     let status = waitpid(Some(pid), WaitOptions::UNTRACED)?.map(|(_, status)| status);
     if !status.is_some_and(|status| status.stopped()) {
         anyhow::bail!("the command could not be prepared: it ended before it began");
     }
-    let looked_at = target::look_at(child.id())?;
-    Ok((child, Target { modules, ..looked_at }))
+    let looked_at = session::look_at(child.id())?;
+    // So far it is this program; what it will be is known.
+    let command_line = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    Ok((child, Target { modules, executable, command_line, ..looked_at }))
 }
 
 /// The command's end, from a thread that does nothing but wait for it.
@@ -106,7 +109,11 @@ fn wait_in_background(mut child: Child) -> oneshot::Receiver<ExitStatus> {
 }
 
 /// Tracing is over but the command goes on: its exit code is still ours to give.
-async fn outlive(signals: &mut Signals, pid: Pid, mut ended: oneshot::Receiver<ExitStatus>) -> anyhow::Result<ExitStatus> {
+async fn outlive(
+    signals: &mut Signals,
+    pid: Pid,
+    mut ended: oneshot::Receiver<ExitStatus>,
+) -> anyhow::Result<ExitStatus> {
     loop {
         tokio::select! {
             number = signals.next() => pass_on(number, pid),

@@ -8,17 +8,17 @@ use super::attach::load_maps;
 use super::exit::UsageError;
 use super::list;
 use crate::model::{Module, ProcessId, Target};
+use crate::session;
 use crate::session::plan_only;
-use crate::target;
 
 /// Lists what would be traced in a process or in files.
 pub fn symbols(arguments: &SymbolsArguments) -> anyhow::Result<ExitCode> {
     let maps = load_maps(&arguments.maps)?;
     let target = match arguments.pid {
-        Some(pid) => target::look_at(pid)?,
+        Some(pid) => session::look_at(pid)?,
         None => files_as_target(&arguments.files)?,
     };
-    let (plan, unreadable) = plan_only(&[target], &maps);
+    let (plan, unreadable) = plan_only(&[target], maps);
     list::print_plan(&plan, &unreadable, arguments.json)
 }
 

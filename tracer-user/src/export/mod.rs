@@ -4,16 +4,22 @@ mod attributes;
 mod background_writer;
 mod chrome_trace;
 mod console;
+mod described;
 mod destination;
+mod environment;
 mod error;
 mod json;
 mod json_lines;
+mod open;
+mod otlp;
 mod resource;
 #[cfg(test)]
 mod samples;
 mod sink;
 
 pub use destination::Destination;
+pub use environment::Environment;
 pub use error::ExportError;
-pub use resource::{Environment, Resource};
+pub use open::open;
+pub use resource::Resource;
 pub use sink::{Delivery, Sink, Summary};

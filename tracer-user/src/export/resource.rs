@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
+use super::environment::{Environment, parse_pairs, set};
 use crate::model::{AttributeValue, ProcessId, Target};
-
-/// Looks up an environment variable of the tracer. A function, so that tests need not change the environment.
-pub type Environment<'lookup> = &'lookup dyn Fn(&str) -> Option<String>;
 
 /// A traced process, described by OpenTelemetry resource attributes.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,17 +49,21 @@ impl Resource {
         found: Vec<(&'static str, Option<String>)>,
         environment: Environment<'_>,
     ) -> Self {
-        let set = |name| environment(name).filter(|value| !value.is_empty());
         let mut attributes: Vec<(Arc<str>, AttributeValue)> = Vec::new();
         let mut add = |name: &str, value: AttributeValue| {
             if !attributes.iter().any(|(known, _)| &**known == name) {
                 attributes.push((name.into(), value));
             }
         };
-        if let Some(name) = set("OTEL_SERVICE_NAME") {
+        if let Some(name) = set(environment, "OTEL_SERVICE_NAME") {
             add("service.name", text(name));
         }
-        for (name, value) in parse_attributes(&set("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default()) {
+        // The OpenTelemetry SDK specification asks to discard a list with an error in it as a whole.
+        let given = parse_pairs(&set(environment, "OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default());
+        if given.is_none() {
+            tracing::warn!("OTEL_RESOURCE_ATTRIBUTES is not of the form key=value,key=value and is ignored");
+        }
+        for (name, value) in given.unwrap_or_default() {
             if !name.starts_with("process.") && !name.starts_with("telemetry.") {
                 add(&name, text(value));
             }
@@ -93,39 +95,6 @@ impl Resource {
 
 fn text(value: String) -> AttributeValue {
     AttributeValue::Text(value.into())
-}
-
-/// Reads `key=value,key=value` with percent-encoded values. As the OpenTelemetry SDK specification asks, a list with an
-/// error in it is discarded as a whole.
-fn parse_attributes(list: &str) -> Vec<(String, String)> {
-    let pairs = list.split(',').map(str::trim).filter(|pair| !pair.is_empty());
-    let parsed: Option<Vec<_>> = pairs
-        .map(|pair| {
-            let (name, value) = pair.split_once('=')?;
-            let name = name.trim();
-            (!name.is_empty()).then_some(())?;
-            Some((percent_decode(name)?, percent_decode(value.trim())?))
-        })
-        .collect();
-    parsed.unwrap_or_else(|| {
-        tracing::warn!("OTEL_RESOURCE_ATTRIBUTES is not of the form key=value,key=value and is ignored");
-        Vec::new()
-    })
-}
-
-fn percent_decode(encoded: &str) -> Option<String> {
-    let mut bytes = encoded.bytes();
-    let mut decoded = Vec::with_capacity(encoded.len());
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => {
-                let digits = [bytes.next()?, bytes.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
-            }
-            _ => byte,
-        });
-    }
-    String::from_utf8(decoded).ok()
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub enum SessionError {
         detail: String,
     },
     /// A thread of the tracer ended before its time.
-    #[error("the thread that reads the ring buffer has ended before its time; please report this with the log (RUST_LOG=debug)")]
+    #[error(
+        "the thread that reads the ring buffer has ended before its time; please report this with the log (RUST_LOG=debug)"
+    )]
     DrainEnded,
 }

@@ -13,5 +13,16 @@ pub use error::SessionError;
 pub use replay::replay;
 pub use report::Report;
 pub use settings::Settings;
+pub use survey::plan_only;
+pub use tracer::Tracer;
 
-pub use tracer::{Tracer, plan_only};
+// What a command line needs of the rooms below, so that it knows only this one.
+pub use crate::attach::{
+    AttachError, Capability, Check, CheckState, LoadOptions, ProbeCost, check_machine, measure_probe_costs,
+    missing_capabilities,
+};
+pub use crate::export::Destination;
+pub use crate::symbol_map::{
+    MAP_DIRECTORY, MapErrors, Summary as MapSummary, load as load_maps, read_file as read_map,
+};
+pub use crate::target::{TargetError, find_program, look_at, modules_at_start};

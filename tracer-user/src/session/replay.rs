@@ -7,9 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use super::error::SessionError;
 use super::report::Report;
-use super::wiring::Pipeline;
-use crate::assemble::Assembler;
-use crate::export::{Destination, Resource, Sink};
+use super::wiring::{Pipeline, ThreadNames};
+use crate::export::Destination;
 use crate::ring::{TapeError, TapeItem, TapeReader};
 
 /// Replays a tape.
@@ -22,23 +21,8 @@ pub fn replay(path: &Path, exports: &[Destination]) -> Result<Report, SessionErr
     let (header, mut reader) = TapeReader::new(file).map_err(failed)?;
     let names: Arc<Mutex<HashMap<u32, Arc<str>>>> = Arc::default();
     let known_names = Arc::clone(&names);
-    let mut assembler = Assembler::new(
-        header.seed,
-        header.anchor,
-        Box::new(move |_, thread| known_names.lock().ok()?.get(&thread.0).cloned()),
-    );
-    let mut resources = Vec::new();
-    for target in &header.targets {
-        assembler.add_process(target.kernel_pid, target.process);
-        resources.push(Arc::new(Resource::new(target, &|name| std::env::var(name).ok())));
-    }
-    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-    for destination in exports {
-        let mut sink = crate::export::open(destination)?;
-        resources.iter().for_each(|resource| sink.process(resource));
-        sinks.push(sink);
-    }
-    let mut pipeline = Pipeline::new(assembler, sinks);
+    let lookup: ThreadNames = Box::new(move |_, thread| known_names.lock().ok()?.get(&thread.0).cloned());
+    let mut pipeline = Pipeline::open(&header, lookup, exports)?;
     let mut end = None;
     while let Some(item) = reader.next_item().map_err(failed)? {
         match item {

@@ -117,7 +117,10 @@ impl Report {
         }
         for export in &self.exports {
             if let Some(problem) = &export.problem {
-                remarks.push(format!("{}: {} spans delivered, {} lost: {problem}", export.sink, export.delivered, export.lost));
+                remarks.push(format!(
+                    "{}: {} spans delivered, {} lost: {problem}",
+                    export.sink, export.delivered, export.lost
+                ));
             }
         }
         remarks

@@ -1,7 +1,9 @@
 //! Asks the engines about every module of a process: what could be traced, and what not and why.
 
-use crate::engine::native;
-use crate::model::{Module, ModuleFile, ProbeRequest, Skipped, SymbolMap, Target};
+use crate::attach::probe_features;
+use crate::engine::NativeEngine;
+use crate::model::{Module, ModuleFile, ProbePlan, ProbeRequest, Skipped, SymbolMap, Target};
+use crate::plan::Planner;
 
 /// What the engines found in some modules.
 #[derive(Debug, Default)]
@@ -14,32 +16,33 @@ pub struct Survey {
     pub unreadable: Vec<String>,
 }
 
-/// Looks into these modules of a target.
-#[must_use]
-pub fn survey(engine: &mut native::NativeEngine, target: &Target, modules: &[Module], maps: &[SymbolMap]) -> Survey {
-    let mut found = Survey::default();
-    for module in modules {
-        let file = ModuleFile {
-            process: target.process,
-            path: module.path.clone(),
-            access_path: module.access_path.clone(),
-        };
-        match engine.requests(&file, maps) {
-            Ok((requests, skipped)) => {
-                found.requests.extend(requests);
-                found.skipped.extend(skipped);
+impl Survey {
+    /// Adds what the engine finds in these modules of a target.
+    pub fn look_into(&mut self, engine: &mut NativeEngine, target: &Target, modules: &[Module]) {
+        for module in modules {
+            let file = ModuleFile {
+                process: target.process,
+                path: module.path.clone(),
+                access_path: module.access_path.clone(),
+            };
+            match engine.module(&file) {
+                Ok(found) => {
+                    self.requests.extend(found.requests);
+                    self.skipped.extend(found.skipped);
+                }
+                Err(error) => self.unreadable.push(error.to_string()),
             }
-            Err(error) => found.unreadable.push(error.to_string()),
         }
     }
-    found
 }
 
-impl Survey {
-    /// Adds what was found elsewhere.
-    pub fn extend(&mut self, other: Self) {
-        self.requests.extend(other.requests);
-        self.skipped.extend(other.skipped);
-        self.unreadable.extend(other.unreadable);
+/// What would be probed, without loading or placing anything; and the files that could not be read.
+#[must_use]
+pub fn plan_only(targets: &[Target], maps: Vec<SymbolMap>) -> (ProbePlan, Vec<String>) {
+    let mut engine = NativeEngine::new(maps);
+    let mut found = Survey::default();
+    for target in targets {
+        found.look_into(&mut engine, target, &target.modules);
     }
+    (Planner::new(probe_features(true)).plan(found.requests, found.skipped), found.unreadable)
 }

@@ -5,22 +5,18 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io::BufWriter;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use super::drain::{Drain, Recording};
 use super::error::SessionError;
 use super::report::Report;
 use super::settings::Settings;
-use super::survey::{Survey, survey};
-use super::wiring::Pipeline;
-use crate::assemble::{Assembler, ThreadNames};
+use super::survey::Survey;
+use super::wiring::{Pipeline, ThreadNames};
 use crate::attach::Programs;
-use crate::engine::native::NativeEngine;
-use crate::export::{Resource, Sink};
-use crate::model::{
-    ClockAnchor, MonotonicNs, PlanChange, ProbePlan, ProcessId, Skipped, SymbolMap, Target, TargetChange, WallClockNs,
-};
+use crate::engine::NativeEngine;
+use crate::model::{ClockAnchor, MonotonicNs, PlanChange, ProcessId, Skipped, Target, TargetChange, WallClockNs};
 use crate::plan::Planner;
 use crate::ring::{KernelRing, TapeHeader, TapeWriter};
 use crate::target::{Watcher, thread_name};
@@ -35,7 +31,6 @@ pub struct Tracer {
     planner: Planner,
     engine: NativeEngine,
     watcher: Watcher,
-    maps: Vec<SymbolMap>,
     kernel_pids: Vec<(ProcessId, u32)>,
     functions: usize,
     skipped: Vec<Skipped>,
@@ -49,13 +44,13 @@ impl Tracer {
     /// Nothing to trace, not permitted, or a destination that cannot be opened. No probe is left behind then.
     pub fn start(settings: Settings) -> Result<Self, SessionError> {
         let Settings { targets, maps, exports, tape, load, began, may_begin_empty } = settings;
-        let mut engine = NativeEngine::default();
+        let mut engine = NativeEngine::new(maps);
         // Loading takes the kernel about as long as the survey takes us: do both at once.
         let (found, programs) = std::thread::scope(|scope| {
             let loading = scope.spawn(|| Programs::load(load));
             let mut found = Survey::default();
             for target in &targets {
-                found.extend(survey(&mut engine, target, &target.modules, &maps));
+                found.look_into(&mut engine, target, &target.modules);
             }
             (found, loading.join())
         });
@@ -70,11 +65,16 @@ impl Tracer {
         let plan = planner.plan(found.requests, found.skipped);
         let kernel_pids: Vec<_> = targets.iter().map(|target| (target.process, target.kernel_pid)).collect();
 
-        let sinks = open_sinks(&exports, &targets)?;
         let header = tape_header(&targets);
         let (new_threads, thread_names) = channel();
+        let names: ThreadNames = Box::new(move |process, thread| {
+            let name: Arc<str> = thread_name(process.pid, thread.0)?.into();
+            // The tape wants to know too; nobody listens when none is recorded.
+            let _ = new_threads.send((thread.0, Arc::clone(&name)));
+            Some(name)
+        });
+        let pipeline = Pipeline::open(&header, names, &exports)?;
         let recording = tape.map(|path| begin_tape(path, &header, thread_names)).transpose()?;
-        let pipeline = Pipeline::new(assembler(&header, &targets, new_threads), sinks);
         let ring = programs.take_ring()?.ok_or(SessionError::DrainEnded)?;
         let drain = Drain::start(KernelRing::new(ring), pipeline, recording).map_err(|_| SessionError::DrainEnded)?;
 
@@ -84,7 +84,6 @@ impl Tracer {
             planner,
             engine,
             watcher: Watcher::new(&targets),
-            maps,
             kernel_pids,
             functions: 0,
             skipped: Vec::new(),
@@ -116,7 +115,8 @@ impl Tracer {
         for change in self.watcher.poll() {
             match change {
                 TargetChange::Mapped { target, modules } => {
-                    let found = survey(&mut self.engine, &target, &modules, &self.maps);
+                    let mut found = Survey::default();
+                    found.look_into(&mut self.engine, &target, &modules);
                     if found.requests.is_empty() {
                         continue;
                     }
@@ -162,18 +162,6 @@ impl Tracer {
     }
 }
 
-/// What would be probed, without loading or placing anything.
-#[must_use]
-pub fn plan_only(targets: &[Target], maps: &[SymbolMap]) -> (ProbePlan, Vec<String>) {
-    let mut engine = NativeEngine::default();
-    let mut found = Survey::default();
-    for target in targets {
-        found.extend(survey(&mut engine, target, &target.modules, maps));
-    }
-    let features = crate::attach::probe_features(true);
-    (Planner::new(features).plan(found.requests, found.skipped), found.unreadable)
-}
-
 fn nothing_found(targets: &[Target], found: &Survey) -> String {
     let modules: usize = targets.iter().map(|target| target.modules.len()).sum();
     let pids: Vec<String> = targets.iter().map(|target| target.process.to_string()).collect();
@@ -187,34 +175,6 @@ fn nothing_found(targets: &[Target], found: &Survey) -> String {
         pids.join(", "),
         pids.first().map_or("PID", String::as_str)
     )
-}
-
-fn open_sinks(exports: &[crate::export::Destination], targets: &[Target]) -> Result<Vec<Box<dyn Sink>>, SessionError> {
-    let resources: Vec<Arc<Resource>> = targets.iter().map(|target| Arc::new(Resource::new(target, &|name| std::env::var(name).ok()))).collect();
-    let mut sinks = Vec::new();
-    for destination in exports {
-        let mut sink = crate::export::open(destination)?;
-        for resource in &resources {
-            sink.process(resource);
-        }
-        sinks.push(sink);
-    }
-    Ok(sinks)
-}
-
-/// The names of threads that the assembler asks for go to `new_threads` as well, for the tape.
-fn assembler(header: &TapeHeader, targets: &[Target], new_threads: Sender<(u32, Arc<str>)>) -> Assembler {
-    let names: ThreadNames = Box::new(move |process, thread| {
-        let name: Arc<str> = thread_name(process.pid, thread.0)?.into();
-        // Nobody listens when no tape is recorded.
-        let _ = new_threads.send((thread.0, Arc::clone(&name)));
-        Some(name)
-    });
-    let mut assembler = Assembler::new(header.seed, header.anchor, names);
-    for target in targets {
-        assembler.add_process(target.kernel_pid, target.process);
-    }
-    assembler
 }
 
 fn tape_header(targets: &[Target]) -> TapeHeader {

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+pub use crate::assemble::ThreadNames;
 use crate::assemble::{Assembler, Output};
 use crate::decode::decode;
-use crate::export::{Delivery, Sink, Summary};
+use crate::export::{Delivery, Destination, ExportError, Resource, Sink, Summary, open};
 use crate::model::{Call, Event, FunctionDescription, LossCounts, RawRecord, StreamTotals};
+use crate::ring::TapeHeader;
 
 /// Everything after the ring buffer.
 pub struct Pipeline {
@@ -14,9 +16,29 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Joins an assembler and its sinks.
-    pub fn new(assembler: Assembler, sinks: Vec<Box<dyn Sink>>) -> Self {
-        Self { assembler, sinks }
+    /// Opens every destination for the processes of a tape or of a live session, which has the header of a tape too.
+    ///
+    /// # Errors
+    /// A destination cannot be opened.
+    pub fn open(
+        header: &TapeHeader,
+        thread_names: ThreadNames,
+        destinations: &[Destination],
+    ) -> Result<Self, ExportError> {
+        let environment = |name: &str| std::env::var(name).ok();
+        let mut assembler = Assembler::new(header.seed, header.anchor, thread_names);
+        let mut sinks = Vec::new();
+        for destination in destinations {
+            sinks.push(open(destination, &environment)?);
+        }
+        for target in &header.targets {
+            assembler.add_process(target.kernel_pid, target.process);
+            let resource = Arc::new(Resource::new(target, &environment));
+            for sink in &mut sinks {
+                sink.process(&resource);
+            }
+        }
+        Ok(Self { assembler, sinks })
     }
 
     /// Makes functions known whose calls may now arrive.

@@ -6,6 +6,7 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
 use object::read::ReadRef;
 
 use super::image::Image;
+use super::registers::{self, StackChange};
 use super::unwind_table::{StackLevel, StackLevels};
 use crate::model::{SkipReason, VirtualAddress};
 
@@ -94,6 +95,15 @@ impl<'data> Code<'data> {
         let part = self.parts.iter().find(|part| part.contains(address))?;
         let index = part.instructions.binary_search_by_key(&address, Instruction::ip).ok()?;
         Some((part, index))
+    }
+
+    /// Whether the function begins at an address, and at once makes a frame: a jump there that comes without a frame is
+    /// a call in the place of a return, not the turn of a loop.
+    pub fn begins_with_a_frame(&self, address: u64) -> bool {
+        let Some(part) = self.parts.first() else { return false };
+        let first = part.instructions.iter().find(|instruction| !registers::does_nothing(instruction));
+        part.start == address
+            && first.is_some_and(|first| matches!(registers::stack_change(first), StackChange::By(..0)))
     }
 
     /// Whether a direct jump of the function leads to an address.

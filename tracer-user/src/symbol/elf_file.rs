@@ -43,6 +43,8 @@ struct Segment {
 pub(super) struct SymbolTable<'data> {
     pub symbols: &'data [Symbol],
     pub names: &'data [u8],
+    /// Whether it is the one that relocations refer to.
+    pub dynamic: bool,
 }
 
 impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
@@ -145,6 +147,7 @@ impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
             tables.push(SymbolTable {
                 symbols: section.data_as_array(LittleEndian, self.data).map_err(malformed)?,
                 names: names.data(LittleEndian, self.data).map_err(malformed)?,
+                dynamic: kind == elf::SHT_DYNSYM,
             });
         }
         Ok(tables)

@@ -1,6 +1,6 @@
 //! Where the entry probe of a function goes.
 
-use iced_x86::{FastFormatter, FlowControl, Instruction, Register};
+use iced_x86::{FastFormatter, FlowControl, Instruction};
 use object::read::ReadRef;
 
 use super::code::{Code, Part};
@@ -33,13 +33,16 @@ pub(super) fn find<'data, R: ReadRef<'data>>(
 ) -> Result<EntrySite, SkipReason> {
     let Some(part) = code.parts.first() else { return Err(SkipReason::NoCode) };
     let Some(first) = part.instructions.first() else { return Err(SkipReason::NoCode) };
-    if let Some(source) = code.jumps_to.get(&first.ip()).and_then(|sources| sources.first()) {
+    let is_exit = |address: u64| exits.binary_search_by_key(&address, |exit| exit.address).is_ok();
+    if let Some(source) =
+        code.jumps_to.get(&first.ip()).and_then(|sources| sources.iter().find(|source| !is_exit(**source)))
+    {
         return Err(SkipReason::LoopsToEntry { address: VirtualAddress(*source) });
     }
     let places = places(code, part, exits);
     if let [rest @ .., last] = places.as_slice()
         && matches!(last.exit, Some(ExitKind::TailJump))
-        && rest.iter().all(|place| does_nothing(place.instruction))
+        && rest.iter().all(|place| registers::does_nothing(place.instruction))
     {
         return Err(SkipReason::JumpThunk);
     }
@@ -88,12 +91,6 @@ fn places<'code>(code: &Code<'_>, part: &'code Part<'_>, exits: &[Exit]) -> Vec<
         }
     }
     places
-}
-
-fn does_nothing(instruction: &Instruction) -> bool {
-    use iced_x86::Mnemonic;
-    matches!(instruction.mnemonic(), Mnemonic::Endbr64 | Mnemonic::Nop)
-        || (instruction.mnemonic() == Mnemonic::Xchg && instruction.op0_register() == Register::AX)
 }
 
 /// Offset of an exit, if the kernel takes a probe there.

@@ -66,7 +66,9 @@ fn exit_kind<'data, R: ReadRef<'data>>(
         },
         FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch if is_direct_jump(instruction) => {
             // With the stack pointer elsewhere than at the entry it cannot be the end of the call.
-            if code.contains(instruction.near_branch_target()) || level == StackLevel::Below {
+            let target = instruction.near_branch_target();
+            let calls_itself = level == StackLevel::Entry && code.begins_with_a_frame(target);
+            if (code.contains(target) && !calls_itself) || level == StackLevel::Below {
                 return Ok(None);
             }
             if instruction.flow_control() == FlowControl::UnconditionalBranch {

@@ -53,7 +53,7 @@ impl<'data> FunctionTable<'data> {
     /// Collects the defined functions of `.symtab` and `.dynsym`.
     pub fn read<R: ReadRef<'data>>(file: &ElfFile<'data, R>) -> Result<Self, SymbolError> {
         let mut entries = Vec::new();
-        for SymbolTable { symbols, names } in file.symbol_tables()? {
+        for SymbolTable { symbols, names, .. } in file.symbol_tables()? {
             entries.extend(symbols.iter().filter_map(|symbol| {
                 let indirect = symbol.st_type() == elf::STT_GNU_IFUNC;
                 let is_function = symbol.st_type() == elf::STT_FUNC || indirect;

@@ -45,23 +45,19 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
         }
     }
 
-    /// Bounds of the code at the target of a jump out of a function, if it belongs to the same function: it is the
-    /// function's cold part by name, or the stack pointer is not where a call would leave it.
+    /// Bounds of the code at the target of a jump out of a function, if it belongs to the same call: it is the function's
+    /// cold part by name, or the code there expects a frame, which a jump from where the stack pointer stands where the
+    /// call left it cannot bring.
     pub fn part_at(&self, target: u64, level: StackLevel, symbols: &[&str]) -> Option<(u64, u64)> {
         let here = self.functions.containing(target);
+        let bounds = self.unwind().bounds(target);
         let by_symbol = || here.iter().map(|entry| (entry.address, entry.address.saturating_add(entry.size))).max();
-        let by_unwind = || self.unwind().bounds(target);
-        let is_cold_part = here.iter().any(|entry| entry.is_cold_part_of(symbols));
-        let continues = level == StackLevel::Below || (here.is_empty() && self.continues_a_frame(target));
-        if !is_cold_part && !continues {
-            return None;
-        }
-        by_unwind().or_else(by_symbol).filter(|(start, end)| (*start..*end).contains(&target))
-    }
-
-    /// Whether the code that begins at an address expects a frame that other code has set up.
-    fn continues_a_frame(&self, address: u64) -> bool {
-        let unwind = self.unwind();
-        unwind.bounds(address).is_some_and(|(start, end)| unwind.levels(start, end).at(start) == StackLevel::Below)
+        let is_cold_part = || here.iter().any(|entry| entry.is_cold_part_of(symbols));
+        let continues = || {
+            let (start, end) = bounds?;
+            (self.unwind().levels(start, end).at(target) == StackLevel::Below).then_some(())
+        };
+        let belongs = is_cold_part() || (level != StackLevel::Entry && continues().is_some());
+        bounds.or_else(by_symbol).filter(|(start, end)| belongs && (*start..*end).contains(&target))
     }
 }

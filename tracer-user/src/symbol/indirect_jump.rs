@@ -101,7 +101,7 @@ impl<'data, R: ReadRef<'data>> Search<'_, 'data, R> {
                 if *agreed.get_or_insert(Destination::Outside) != Destination::Outside {
                     return Destination::Unclear;
                 }
-            } else if enters || sources.is_empty() {
+            } else if enters || (sources.is_empty() && !self.is_padding(address)) {
                 return Destination::Unclear;
             }
             for source in sources {
@@ -136,6 +136,11 @@ impl<'data, R: ReadRef<'data>> Search<'_, 'data, R> {
         sources.extend(previous.filter(falls_through));
         let begins = self.code.parts.first().and_then(|part| part.instructions.first());
         (sources, begins.is_some_and(|first| first.ip() == address))
+    }
+
+    /// Whether what nothing leads to is there for alignment alone. Anything else is reached by a table.
+    fn is_padding(&self, address: u64) -> bool {
+        self.instruction(address).is_some_and(|instruction| registers::does_nothing(&instruction))
     }
 
     fn instruction(&self, address: u64) -> Option<Instruction> {

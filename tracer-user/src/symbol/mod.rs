@@ -3,6 +3,7 @@
 
 mod code;
 mod cpp_name;
+mod dwarf_methods;
 mod elf_file;
 mod entry;
 mod error;
@@ -11,11 +12,14 @@ mod function_name;
 mod function_table;
 mod image;
 mod indirect_jump;
+mod object_location;
 mod probe_rules;
 mod registers;
 mod resolve;
 mod rust_name;
 mod suffix;
+#[cfg(test)]
+mod tests;
 mod unwind_proof;
 mod unwind_table;
 

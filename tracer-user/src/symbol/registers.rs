@@ -1,6 +1,6 @@
 //! Which registers an instruction writes, and what it does to the stack pointer.
 
-use iced_x86::{Code, Instruction, InstructionInfoFactory, OpAccess, OpKind, Register};
+use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 /// What an instruction does to the stack pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,11 @@ pub(super) fn written(instruction: &Instruction) -> impl Iterator<Item = Registe
         })
         .map(|used| used.register().full_register())
         .filter(|register| register.is_gpr())
+}
+
+/// Whether an instruction is there for alignment or as a landing pad alone.
+pub(super) fn does_nothing(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Endbr64 | Mnemonic::Nop)
 }
 
 /// What an instruction does to the stack pointer.
@@ -78,6 +83,16 @@ mod tests {
         ] {
             assert_eq!(stack_change(&decode(bytes)), expected, "{bytes:02x?}");
         }
+    }
+
+    #[test]
+    fn padding_in_all_its_forms() {
+        for bytes in
+            [&[0x90][..], &[0x66, 0x90], &[0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0], &[0xf3, 0x0f, 0x1e, 0xfa]]
+        {
+            assert!(does_nothing(&decode(bytes)), "{bytes:02x?}");
+        }
+        assert!(!does_nothing(&decode(&[0x48, 0x89, 0xc0]))); // mov %rax,%rax
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::model::{
     SymbolMap,
 };
 
-use super::document::{Argument, ContainerFields, Document, Failure, Function, Recursion, Text};
+use super::document::{Argument, ContainerFields, Document, Entries, Failure, Function, List, Recursion, Text};
 use super::pattern::Pattern;
 use super::problem::{MAX_ARGUMENT_POSITION, MapError, MapProblem, printable};
 
@@ -27,19 +27,19 @@ pub(super) fn check(document: Spanned<Document>, origin: Origin, errors: &mut Ve
     checker.rules_exist(&document, place);
     let library = checker.name(document.library, "library");
     let module = document.module.map(|module| checker.module(module));
-    let methods = document.methods.map(|methods| checker.methods(methods.value)).unwrap_or_default();
-    let leaf = checker.unique_names(document.leaf, "leaf class", class_key);
-    let recurse = match document.recurse {
-        None | Some(Recursion::All) => Recurse::All,
-        Some(Recursion::Only(entries)) => Recurse::Only(checker.containers(entries.0, &leaf)),
-    };
+    let methods = checker.methods(document.methods);
+    let leaf = checker.list(document.leaf);
+    let leaf = checker.unique_names(leaf, "leaf class", class_key);
+    let recurse = checker.recurse(document.recurse, &leaf);
     let exclude = checker.excluded(document.exclude);
-    let functions = document.functions.map(|functions| checker.functions(functions.value)).unwrap_or_default();
+    let functions = checker.functions(document.functions);
 
     let unharmed = checker.errors.len() == errors_before;
     let leaf = leaf.into_iter().map(|class| class.value).collect();
     unharmed.then_some(SymbolMap { library, language, module, methods, recurse, leaf, exclude, functions, origin })
 }
+
+const NOTHING_FOR_LIST: &str = "expected a list (`[]` for an empty one), found nothing";
 
 struct Checker<'checked> {
     file: &'checked Path,
@@ -65,9 +65,23 @@ impl Checker<'_> {
         }
     }
 
+    fn list<T>(&mut self, list: Option<List<T>>) -> Vec<T> {
+        match list {
+            Some(Spanned { value: None, referenced, .. }) => {
+                self.report(referenced, MapProblem::WrongType(NOTHING_FOR_LIST.to_owned()));
+                Vec::new()
+            }
+            Some(Spanned { value: Some(items), .. }) => items,
+            None => Vec::new(),
+        }
+    }
+
     fn name(&mut self, text: Text, what: &'static str) -> String {
         if text.value.trim().is_empty() {
             self.report(text.referenced, MapProblem::EmptyText(what));
+        } else if let Some(character) = text.value.chars().find(|character| character.is_control()) {
+            // From an escape in quotes; it would reach terminals and trace back ends.
+            self.report(text.referenced, MapProblem::ForbiddenCharacter(character));
         }
         text.value
     }
@@ -86,7 +100,8 @@ impl Checker<'_> {
         self.pattern(module, "module")
     }
 
-    fn methods(&mut self, methods: Vec<Text>) -> Vec<String> {
+    fn methods(&mut self, methods: Option<List<Text>>) -> Vec<String> {
+        let methods = self.list(methods);
         let ignore_case = matches!(self.language, Language::Cpp | Language::Rust);
         let key = |method: &str| if ignore_case { method.to_ascii_lowercase() } else { method.to_owned() };
         let methods = self.unique_names(methods, "method", key);
@@ -99,7 +114,25 @@ impl Checker<'_> {
         methods.into_iter().map(|method| method.value).collect()
     }
 
-    fn excluded(&mut self, patterns: Vec<Text>) -> Vec<String> {
+    fn recurse(&mut self, recurse: Option<Spanned<Recursion>>, leaf: &[Text]) -> Recurse {
+        let Some(Spanned { value, referenced, .. }) = recurse else { return Recurse::All };
+        match value {
+            Recursion::Only(entries) => return Recurse::Only(self.containers(entries.0, leaf)),
+            Recursion::Word(word) if word == "all" => {}
+            Recursion::Word(word) => {
+                let problem = MapProblem::UnknownValue { value: printable(&word), known: vec!["all"] };
+                self.report(referenced, problem);
+            }
+            Recursion::Nothing => {
+                let expected = "expected `all` or a mapping of classes (`{}` for none), found nothing";
+                self.report(referenced, MapProblem::WrongType(expected.to_owned()));
+            }
+        }
+        Recurse::All
+    }
+
+    fn excluded(&mut self, patterns: Option<List<Text>>) -> Vec<String> {
+        let patterns = self.list(patterns);
         let patterns = self.unique_names(patterns, "exclude pattern", str::to_owned);
         patterns.into_iter().map(|pattern| self.pattern(pattern, "exclude pattern")).collect()
     }
@@ -147,12 +180,14 @@ impl Checker<'_> {
         containers
     }
 
-    fn fields(&mut self, fields: Vec<Text>) -> Vec<String> {
+    fn fields(&mut self, fields: List<Text>) -> Vec<String> {
+        let fields = self.list(Some(fields));
         self.unique_names(fields, "field", str::to_owned).into_iter().map(|field| field.value).collect()
     }
 
-    fn functions(&mut self, functions: Vec<Spanned<Function>>) -> Vec<FunctionRule> {
+    fn functions(&mut self, functions: Option<List<Spanned<Function>>>) -> Vec<FunctionRule> {
         let mut seen = HashMap::new();
+        let functions = self.list(functions);
         functions
             .into_iter()
             .map(|function| {
@@ -162,7 +197,7 @@ impl Checker<'_> {
                 FunctionRule {
                     symbol: self.pattern(function.symbol, "symbol"),
                     span: function.span.map(|span| self.span_name(span)),
-                    attributes: self.attributes(function.attributes.0),
+                    attributes: self.attributes(function.attributes),
                     error: function.error.and_then(|error| self.error_rule(error)),
                     line,
                 }
@@ -177,7 +212,12 @@ impl Checker<'_> {
         self.name(span, "span")
     }
 
-    fn attributes(&mut self, attributes: Vec<(Text, Argument)>) -> Vec<ArgumentRule> {
+    fn attributes(&mut self, attributes: Option<Spanned<Option<Entries<Argument>>>>) -> Vec<ArgumentRule> {
+        let Some(Spanned { value, referenced, .. }) = attributes else { return Vec::new() };
+        let Some(Entries(attributes)) = value else {
+            self.report(referenced, MapProblem::WrongType("expected a mapping, found nothing".to_owned()));
+            return Vec::new();
+        };
         if let Some((first_surplus, _)) = attributes.get(MAX_ARGUMENTS) {
             self.report(first_surplus.referenced, MapProblem::TooManyAttributes(attributes.len()));
         }

@@ -4,14 +4,18 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use schemars::JsonSchema;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde_saphyr::Spanned;
+use tracer_common::limits::MAX_ARGUMENTS;
 
 use crate::model::{ArgumentType, Language};
 
 /// Text with the place where it stands.
 pub(super) type Text = Spanned<String>;
+
+/// A list with the place where it stands; `None` if nothing follows its key.
+pub(super) type List<T> = Spanned<Option<Vec<T>>>;
 
 /// Which functions of one library become spans of an ml-tracer trace. A file holds one or more documents, separated by
 /// `---`.
@@ -36,23 +40,23 @@ pub(super) struct Document {
     /// Names of methods that become spans. For C++ and Rust the case of letters does not matter.
     #[serde(default, deserialize_with = "present")]
     #[schemars(with = "Vec<String>")]
-    pub methods: Option<Spanned<Vec<Text>>>,
+    pub methods: Option<List<Text>>,
     /// `all`: every matching call inside a span becomes a span (the default). Classes: only inside these.
     #[serde(default, deserialize_with = "present")]
     #[schemars(with = "RecurseSchema")]
-    pub recurse: Option<Recursion>,
+    pub recurse: Option<Spanned<Recursion>>,
     /// Classes whose inside is folded into their own span.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     #[schemars(with = "Vec<String>")]
-    pub leaf: Vec<Text>,
+    pub leaf: Option<List<Text>>,
     /// Globs on classes and demangled paths that never become spans.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     #[schemars(with = "Vec<String>")]
-    pub exclude: Vec<Text>,
+    pub exclude: Option<List<Text>>,
     /// Single functions with a span name, attributes and an error rule of their own.
     #[serde(default, deserialize_with = "present")]
     #[schemars(with = "Vec<Function>")]
-    pub functions: Option<Spanned<Vec<Spanned<Function>>>>,
+    pub functions: Option<List<Spanned<Function>>>,
 }
 
 /// Version of the format.
@@ -69,10 +73,10 @@ pub(super) enum SchemaVersion {
 pub(super) enum ContainerFields {
     /// Lists of (name, child) pairs; each child span gets its name as `ml.step`.
     #[schemars(with = "Vec<String>")]
-    Named(Vec<Text>),
+    Named(List<Text>),
     /// Plain lists of children.
     #[schemars(with = "Vec<String>")]
-    Children(Vec<Text>),
+    Children(List<Text>),
 }
 
 /// One function with a span of its own making.
@@ -87,9 +91,9 @@ pub(super) struct Function {
     #[schemars(with = "String", length(min = 1))]
     pub span: Option<Text>,
     /// Integer arguments that become span attributes, at most 4.
-    #[serde(default)]
-    #[schemars(with = "std::collections::BTreeMap<String, Argument>", extend("maxProperties" = 4))]
-    pub attributes: Entries<Argument>,
+    #[serde(default, deserialize_with = "present")]
+    #[schemars(with = "std::collections::BTreeMap<String, Argument>", extend("maxProperties" = MAX_ARGUMENTS))]
+    pub attributes: Option<Spanned<Option<Entries<Argument>>>>,
     /// Returned values that mean an error.
     #[serde(default, deserialize_with = "present")]
     #[schemars(with = "Failure")]
@@ -128,8 +132,10 @@ pub(super) struct Entries<V>(pub Vec<(Text, V)>);
 /// What stands under `recurse`.
 #[derive(Debug)]
 pub(super) enum Recursion {
-    /// `all`
-    All,
+    /// One word, which should be `all`.
+    Word(String),
+    /// Nothing follows the key.
+    Nothing,
     /// A mapping of classes.
     Only(Entries<ContainerFields>),
 }
@@ -157,12 +163,6 @@ enum AllWord {
 /// Reads a key that is there: an empty value is then an error of its type, not the same as no key.
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
-}
-
-impl<V> Default for Entries<V> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
 }
 
 impl<V> Entries<V> {
@@ -210,7 +210,11 @@ impl<'de> Deserialize<'de> for Recursion {
             }
 
             fn visit_str<E: de::Error>(self, word: &str) -> Result<Self::Value, E> {
-                if word == "all" { Ok(Recursion::All) } else { Err(E::unknown_variant(word, &["all"])) }
+                Ok(Recursion::Word(word.to_owned()))
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+                Ok(Recursion::Nothing)
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {

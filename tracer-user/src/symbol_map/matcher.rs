@@ -113,10 +113,16 @@ impl Matcher {
         for (map_index, compiled) in maps.iter().enumerate() {
             for (rule_index, rule) in compiled.map.functions.iter().enumerate() {
                 exact.entry(rule.symbol.clone()).or_insert((map_index, rule_index));
-                needles.push(needle(&rule.symbol));
+                // Without a path it may be a symbol as the file has it.
+                needles.push(if rule.symbol.contains("::") {
+                    identifier_needle(&rule.symbol, compiled.map.language)
+                } else {
+                    needle(&rule.symbol)
+                });
             }
             if compiled.methods_in_force {
-                needles.extend(compiled.map.methods.iter().map(|method| needle(method)));
+                let language = compiled.map.language;
+                needles.extend(compiled.map.methods.iter().map(|method| identifier_needle(method, language)));
             }
         }
         let needles = without_longer(needles);
@@ -176,7 +182,7 @@ impl CompiledMap {
         let exact = rules().find(|(rule, _)| rule.symbol == name.symbol);
         let (rule, _) = exact.or_else(|| {
             rules().find(|(_, pattern)| {
-                let in_question = pattern.is_literal() || !(names.creates_or_destroys || self.excludes(names).is_some());
+                let in_question = pattern.is_literal() || !(names.not_a_method || self.excludes(names).is_some());
                 self.map.language == name.language
                     && in_question
                     && (pattern.matches(&name.path) || pattern.matches(&names.plain_path))
@@ -196,7 +202,7 @@ impl CompiledMap {
     fn match_method(&self, name: &FunctionName, names: &Names) -> Option<Verdict<'_>> {
         let listed = self.methods_in_force
             && self.map.language == name.language
-            && !names.creates_or_destroys
+            && !names.not_a_method
             && self.map.methods.iter().any(|method| method.eq_ignore_ascii_case(&names.method));
         if !listed {
             return None;
@@ -232,8 +238,8 @@ struct Names {
     plain_path: String,
     /// Class, class path and paths, with `.` for each `::`.
     keys: Vec<String>,
-    /// Whether it is a constructor or a destructor.
-    creates_or_destroys: bool,
+    /// Whether it is a constructor, a destructor, or a piece that the compiler cut out of a function.
+    not_a_method: bool,
 }
 
 impl Names {
@@ -246,8 +252,24 @@ impl Names {
         let paths = [name.class.as_deref(), name.class_path.as_deref(), Some(&name.path), Some(&plain_path)];
         let keys = paths.into_iter().flatten().map(class_key).collect();
         let is_constructor = name.language == Language::Cpp && name.class.as_deref() == Some(method);
-        let creates_or_destroys = is_constructor || method.starts_with('~');
-        Self { method: method.to_owned(), plain_path, keys, creates_or_destroys }
+        // GCC's names: code for unlikely paths, and the body of an OpenMP region (run by every thread of the team).
+        let is_piece = name.symbol.contains(".cold") || name.symbol.contains("._omp_fn.");
+        let not_a_method = is_constructor || is_piece || method.starts_with('~');
+        Self { method: method.to_owned(), plain_path, keys, not_a_method }
+    }
+}
+
+/// The needle of a rule or method whose last component, where it is a plain identifier, stands in the symbol with its
+/// length before it: all manglings of C++ and Rust do that. It keeps `predictor` and `PredictBatch` apart from `predict`
+/// before anything is demangled.
+fn identifier_needle(text: &str, language: Language) -> String {
+    let needle = needle(text);
+    let last = text.rsplit("::").next().unwrap_or(text);
+    match language {
+        Language::Cpp | Language::Rust if !needle.is_empty() && needle.len() == last.len() => {
+            format!("{}{needle}", needle.len())
+        }
+        _ => needle,
     }
 }
 

@@ -8,10 +8,17 @@ use crate::model::{Origin, SymbolMap};
 
 use super::check::check;
 use super::document::Document;
+use super::pattern::has_wildcards;
 use super::problem::{MapError, MapErrors, MapProblem};
 
 /// Longest symbol map file that is read, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Mistakes that are reported of one file.
+const MAX_ERRORS: usize = 100;
+
+/// Patterns with wildcards in one file: each takes tens of kilobytes once it is in force.
+const MAX_GLOBS: usize = 512;
 
 /// Reads all documents of a symbol map. `file` is where the text comes from and stands in front of each error.
 ///
@@ -28,6 +35,9 @@ pub fn parse(text: &str, file: &Path, built_in: bool) -> Result<Vec<SymbolMap>, 
     let mut maps: Vec<SymbolMap> = Vec::new();
     let mut bytes = text.as_bytes();
     for read in serde_saphyr::read_with_options::<_, Spanned<Document>>(&mut bytes, options()) {
+        if errors.len() > MAX_ERRORS {
+            break;
+        }
         let document = match read {
             Ok(document) => document,
             Err(error) => {
@@ -44,10 +54,24 @@ pub fn parse(text: &str, file: &Path, built_in: bool) -> Result<Vec<SymbolMap>, 
         }
         maps.push(map);
     }
+    let globs = maps.iter().flat_map(patterns).filter(|pattern| has_wildcards(pattern)).count();
+    if globs > MAX_GLOBS {
+        let why = format!("{globs} patterns with wildcards, {MAX_GLOBS} are possible");
+        errors.push(MapError::whole(file, MapProblem::TooComplex(why)));
+    }
     if maps.is_empty() && errors.is_empty() {
         errors.push(MapError::whole(file, MapProblem::Empty));
     }
+    if errors.len() > MAX_ERRORS {
+        errors.truncate(MAX_ERRORS);
+        errors.push(MapError::whole(file, MapProblem::MoreMistakes));
+    }
     if errors.is_empty() { Ok(maps) } else { Err(MapErrors(errors)) }
+}
+
+fn patterns(map: &SymbolMap) -> impl Iterator<Item = &str> {
+    let symbols = map.functions.iter().map(|rule| rule.symbol.as_str());
+    symbols.chain(map.exclude.iter().map(String::as_str)).chain(map.module.as_deref())
 }
 
 /// Whether a later map takes the place of an earlier one.
@@ -86,9 +110,7 @@ fn options() -> serde_saphyr::Options {
 /// The first character that YAML does not allow (YAML 1.2.2, production 1). The reader takes a NUL for the end of the
 /// text and would ignore whatever follows.
 fn forbidden_character(text: &str, file: &Path) -> Option<MapError> {
-    let allowed = |character: char| {
-        matches!(character, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{fffd}' | '\u{10000}'..)
-    };
+    let allowed = |character: char| matches!(character, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{fffd}' | '\u{10000}'..);
     let (offset, character) = text.char_indices().find(|(_, character)| !allowed(*character))?;
     let position = Some(position(text.get(..offset).unwrap_or_default()));
     Some(MapError { file: file.to_owned(), position, problem: MapProblem::ForbiddenCharacter(character) })

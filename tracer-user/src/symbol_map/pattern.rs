@@ -2,6 +2,9 @@
 
 use globset::{GlobBuilder, GlobMatcher};
 
+/// Longest pattern with wildcards, in bytes: compiling takes time and room for each.
+const MAX_GLOB_BYTES: usize = 512;
+
 /// A compiled pattern.
 #[derive(Clone, Debug)]
 pub(super) enum Pattern {
@@ -16,6 +19,9 @@ impl Pattern {
     pub(super) fn new(text: &str) -> Result<Self, String> {
         if !has_wildcards(text) {
             return Ok(Self::Literal(text.to_owned()));
+        }
+        if text.len() > MAX_GLOB_BYTES {
+            return Err(format!("it is longer than {MAX_GLOB_BYTES} bytes"));
         }
         GlobBuilder::new(text)
             .literal_separator(false)

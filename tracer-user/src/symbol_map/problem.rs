@@ -51,7 +51,7 @@ pub enum MapProblem {
     #[error("this byte is not UTF-8; save the file as UTF-8 text")]
     NotUtf8,
     /// A character that YAML does not allow.
-    #[error("character U+{:04X} has no place in YAML; remove it", u32::from(*.0))]
+    #[error("character U+{:04X} has no place in a symbol map; remove it", u32::from(*.0))]
     ForbiddenCharacter(char),
     /// No document at all.
     #[error("holds no symbol map; write at least `schema`, `library`, `language` and `methods` or `functions`")]
@@ -62,6 +62,9 @@ pub enum MapProblem {
     /// Nested or repeated beyond what any symbol map needs.
     #[error("is nested, repeated or expanded far beyond what a symbol map needs ({0}); write it out plainly")]
     TooComplex(String),
+    /// The list of mistakes was cut off.
+    #[error("there are more mistakes than these; mend them and check again")]
+    MoreMistakes,
     /// A key that the format does not have.
     #[error("unknown key `{key}`; {}", advice(.key, .known))]
     UnknownKey {
@@ -112,7 +115,9 @@ pub enum MapProblem {
     #[error("{0} is empty; write a name")]
     EmptyText(&'static str),
     /// A pattern that cannot be read.
-    #[error("bad glob `{pattern}`: {reason}; a literal `*`, `?`, `[` or `{{` is written as `[*]`, `[?]`, `[[]`, `[{{]`")]
+    #[error(
+        "bad glob `{pattern}`: {reason}; a literal `*`, `?`, `[` or `{{` is written as `[*]`, `[?]`, `[[]`, `[{{]`"
+    )]
     BadGlob {
         /// The pattern.
         pattern: String,
@@ -132,7 +137,9 @@ pub enum MapProblem {
     #[error("type `{0}` is not available: only integer registers are read; use i32, u32, i64, u64 or bool")]
     FloatArgument(String),
     /// An argument out of reach.
-    #[error("argument {0} is out of reach; integer and pointer arguments are counted from 0 to {MAX_ARGUMENT_POSITION}")]
+    #[error(
+        "argument {0} is out of reach; integer and pointer arguments are counted from 0 to {MAX_ARGUMENT_POSITION}"
+    )]
     ArgumentOutOfRange(i64),
     /// More attributes than a record has room for.
     #[error("{0} attributes are more than the {MAX_ARGUMENTS} that one call can carry; remove some")]
@@ -203,24 +210,35 @@ impl MapProblem {
             YamlError::UnexpectedValueForUnitEnumVariant { .. } => {
                 Self::WrongType("expected one word, found a mapping".to_owned())
             }
-            YamlError::MergeKeyNotAllowed { .. } => {
-                Self::UnknownKey { key: "<<".to_owned(), known: Vec::new() }
-            }
+            YamlError::MergeKeyNotAllowed { .. } => Self::UnknownKey { key: "<<".to_owned(), known: Vec::new() },
             YamlError::InvalidUtf8Input => Self::NotUtf8,
             YamlError::Budget { .. }
             | YamlError::AliasReplayCounterOverflow { .. }
             | YamlError::AliasReplayLimitExceeded { .. }
             | YamlError::AliasExpansionLimitExceeded { .. }
             | YamlError::AliasReplayStackDepthExceeded { .. } => Self::TooComplex(message(error)),
-            YamlError::Unexpected { .. }
-            | YamlError::InvalidScalar { .. }
-            | YamlError::SerdeInvalidType { .. }
+            YamlError::Unexpected { expected, .. } => Self::WrongType(format!("expected {}", plain_words(expected))),
+            YamlError::InvalidScalar { ty: "i64", .. } => Self::WrongType("expected an integer".to_owned()),
+            YamlError::SerdeInvalidType { unexpected, expected, .. } => {
+                Self::WrongType(format!("expected {expected}, found {}", printable(unexpected)))
+            }
+            YamlError::InvalidScalar { .. }
             | YamlError::SerdeInvalidValue { .. }
             | YamlError::SerdeInvalidLength { .. }
             | YamlError::ExpectedStringKeyForExternallyTaggedEnum { .. }
             | YamlError::SerdeVariantId { .. } => Self::WrongType(message(error)),
             _ => Self::Syntax(message(error)),
         }
+    }
+}
+
+/// The reader's words for a kind of value, in the words of a map's author.
+fn plain_words(expected: &'static str) -> &'static str {
+    match expected {
+        "string scalar" => "a text",
+        "sequence start" => "a list",
+        "mapping start" => "a mapping",
+        other => other,
     }
 }
 

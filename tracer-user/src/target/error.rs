@@ -41,12 +41,6 @@ pub enum TargetError {
         /// Process id asked for.
         pid: u32,
     },
-    /// The tracer runs in a pid namespace of its own, where the numbers of BPF programs mean nothing.
-    #[error(
-        "ml-tracer runs in a pid namespace of its own, but BPF programs see the numbers of the host; start it in the \
-         host's pid namespace (Docker: --pid=host, Kubernetes: hostPID: true)"
-    )]
-    PidNamespace,
     /// Something of /proc could not be read.
     #[error("reading /proc/{pid}: {problem}")]
     Unreadable {

@@ -1,7 +1,6 @@
 //! One look at one process.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use procfs::process::{ProcState, Process};
@@ -12,9 +11,6 @@ use crate::model::{ProcessId, Target};
 
 /// Flag of a kernel thread in /proc/PID/stat (`PF_KTHREAD`, include/linux/sched.h, Linux 6.18).
 const KERNEL_THREAD: u32 = 0x0020_0000;
-
-/// Inode of the initial pid namespace (`PID_NS_INIT_INO`, include/uapi/linux/nsfs.h, Linux 6.18).
-const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// Looks at a process: who it is and which files it has mapped to run code from.
 ///
@@ -36,9 +32,6 @@ pub fn look_at(pid: u32) -> Result<Target, TargetError> {
     let status = process.status().map_err(failed)?;
     if status.tgid != number {
         return Err(TargetError::Thread { tid: pid, pid: status.tgid.unsigned_abs() });
-    }
-    if !in_initial_pid_namespace() {
-        return Err(TargetError::PidNamespace);
     }
     let executable = process.exe().map_err(failed)?;
     let modules = modules::of(&process, &executable).map_err(failed)?;
@@ -64,10 +57,6 @@ pub fn thread_name(pid: u32, tid: u32) -> Option<String> {
 pub(super) fn without_deleted_mark(path: &Path) -> PathBuf {
     let text = path.to_string_lossy();
     text.strip_suffix(" (deleted)").map_or_else(|| path.to_path_buf(), PathBuf::from)
-}
-
-fn in_initial_pid_namespace() -> bool {
-    fs::metadata("/proc/self/ns/pid").is_ok_and(|metadata| metadata.ino() == INITIAL_PID_NAMESPACE)
 }
 
 /// The container id is the last part of the control group's path that has 64 hexadecimal digits.

@@ -1,0 +1,9 @@
+//! Native functions: the symbols of an ELF file and the symbol maps go in; probe requests come out.
+
+mod facts;
+mod file_cache;
+mod native_engine;
+#[cfg(test)]
+mod tests;
+
+pub use native_engine::NativeEngine;

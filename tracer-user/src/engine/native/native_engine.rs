@@ -1,0 +1,92 @@
+//! The native engine: facts by file, requests by process.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+
+use super::facts::NativeFacts;
+use super::file_cache::FileCache;
+use crate::engine::{Engine, EngineError, Requests};
+use crate::model::{ModuleFile, ProbeRequest, Skipped, SymbolMap};
+use crate::symbol_map::Matcher;
+
+/// Finds the functions that the symbol maps ask for in ELF files.
+#[derive(Debug)]
+pub struct NativeEngine {
+    maps: Vec<SymbolMap>,
+    known: FileCache<NativeFacts>,
+}
+
+impl NativeEngine {
+    /// An engine for these maps; of two that match the same function the later one wins.
+    #[must_use]
+    pub fn new(maps: Vec<SymbolMap>) -> Self {
+        Self { maps, known: FileCache::new() }
+    }
+
+    /// The probes for one file of one process. Files that no rule is about are not opened; what a file holds is found out
+    /// once, however many processes map it.
+    ///
+    /// # Errors
+    /// `EngineError` where the file cannot be opened or is malformed.
+    pub fn module(&mut self, module: &ModuleFile) -> Result<Requests, EngineError> {
+        if !self.recognises(&file_name(module)) {
+            return Ok(Requests::default());
+        }
+        let facts = self.facts(module)?;
+        Ok(self.requests(&facts, module))
+    }
+}
+
+impl Engine for NativeEngine {
+    type Facts = Arc<NativeFacts>;
+
+    fn recognises(&self, file_name: &str) -> bool {
+        Matcher::new(&self.maps, file_name).is_some()
+    }
+
+    fn facts(&mut self, module: &ModuleFile) -> Result<Self::Facts, EngineError> {
+        let unreadable = |source: io::Error| EngineError::Unreadable {
+            path: module.path.clone(),
+            access_path: module.access_path.clone(),
+            source,
+        };
+        let metadata = fs::metadata(&module.access_path).map_err(unreadable)?;
+        if let Some(facts) = self.known.get(&metadata) {
+            return Ok(facts);
+        }
+        // Devices can be mapped too, and a path may come to name a pipe: opening must not wait, reading must not have effects.
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(&module.access_path).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        let facts = match Matcher::new(&self.maps, &file_name(module)) {
+            Some(matcher) if metadata.is_file() => NativeFacts::read(file, &module.path, &matcher)?,
+            _ => NativeFacts::default(),
+        };
+        Ok(self.known.insert(&metadata, facts))
+    }
+
+    fn requests(&self, facts: &Self::Facts, module: &ModuleFile) -> Requests {
+        let requests = facts.functions.iter().map(|function| ProbeRequest {
+            module: module.clone(),
+            function: function.function.clone(),
+            span_name: function.span_name.clone(),
+            library: function.library.clone(),
+            nests: function.nests,
+            attributes: function.attributes.clone(),
+            error: function.error,
+        });
+        let path = module.path.to_string_lossy();
+        let skipped = facts.skipped.iter().map(|(name, reason)| Skipped {
+            name: name.clone(),
+            module: path.clone().into_owned(),
+            reason: reason.clone(),
+        });
+        Requests { requests: requests.collect(), skipped: skipped.collect() }
+    }
+}
+
+fn file_name(module: &ModuleFile) -> String {
+    module.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}

@@ -1,0 +1,62 @@
+//! A span in the form that the exporter library takes.
+
+use std::time::{Duration, SystemTime};
+
+use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
+use opentelemetry::{InstrumentationScope, KeyValue, Value};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+
+use super::super::attributes::{ValueRef, visit_attributes};
+use super::super::resource::{Resource, TRACER_NAME, TRACER_VERSION};
+use crate::model::{Span, WallClockNs};
+
+/// The scope of all spans.
+pub fn scope() -> InstrumentationScope {
+    InstrumentationScope::builder(TRACER_NAME).with_version(TRACER_VERSION).build()
+}
+
+/// The span with its own ids, parent and times.
+pub fn span_data(span: &Span, scope: &InstrumentationScope) -> SpanData {
+    let mut attributes = Vec::with_capacity(12);
+    visit_attributes(span, |name, value| attributes.push(KeyValue::new(name.to_owned(), owned(value))));
+    SpanData {
+        span_context: SpanContext::new(
+            TraceId::from_bytes(span.trace_id.0),
+            SpanId::from_bytes(span.span_id.0),
+            TraceFlags::SAMPLED,
+            false,
+            TraceState::NONE,
+        ),
+        parent_span_id: span.parent.span_id().map_or(SpanId::INVALID, |parent| SpanId::from_bytes(parent.0)),
+        parent_span_is_remote: false,
+        span_kind: SpanKind::Internal,
+        name: span.name().to_owned().into(),
+        start_time: system_time(span.start),
+        end_time: system_time(span.end),
+        attributes,
+        dropped_attributes_count: 0,
+        events: SpanEvents::default(),
+        links: SpanLinks::default(),
+        status: span.error.map_or(Status::Unset, |error| Status::error(error.to_string())),
+        instrumentation_scope: scope.clone(),
+    }
+}
+
+/// The resource of a process.
+pub fn resource_data(resource: &Resource) -> opentelemetry_sdk::Resource {
+    let attributes =
+        resource.attributes.iter().map(|(name, value)| KeyValue::new(name.to_string(), owned(value.into())));
+    opentelemetry_sdk::Resource::builder_empty().with_attributes(attributes).build()
+}
+
+fn owned(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Integer(value) => Value::I64(value),
+        ValueRef::Boolean(value) => Value::Bool(value),
+        ValueRef::Text(value) => Value::from(value.to_owned()),
+    }
+}
+
+fn system_time(instant: WallClockNs) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(instant.0)
+}

@@ -1,0 +1,207 @@
+//! Which functions a matcher picks, and how it says they nest.
+
+use super::*;
+use crate::model::{FunctionName, Language};
+use crate::symbol_map::{Match, Matcher, Verdict, built_in};
+
+fn name(language: Language, path: &str) -> FunctionName {
+    let (class_path, method) = path.rsplit_once("::").map_or((None, path), |(class, method)| (Some(class), method));
+    FunctionName {
+        symbol: format!("_Z{path}"),
+        path: path.to_owned(),
+        class: class_path.map(|class| class.rsplit("::").next().unwrap_or(class).to_owned()),
+        class_path: class_path.map(str::to_owned),
+        method: method.to_owned(),
+        language,
+    }
+}
+
+fn matcher(maps: &[SymbolMap], file: &str) -> Matcher {
+    Matcher::new(maps, file).expect("rules for this file")
+}
+
+fn traced<'m>(matcher: &'m Matcher, name: &FunctionName) -> Option<Match<'m>> {
+    match matcher.match_name(name)? {
+        Verdict::Traced(found) => Some(found),
+        Verdict::Excluded { .. } => None,
+    }
+}
+
+#[test]
+fn generic_maps_take_whole_method_names_in_any_case() {
+    let maps = built_in();
+    let matcher = matcher(&maps, "server");
+    for path in ["ml::Scaler::transform", "ml::Scaler::Fit", "ml::Model::PREDICT", "Model::predict_proba", "predict"] {
+        let found = traced(&matcher, &name(Language::Cpp, path)).unwrap_or_else(|| panic!("{path}"));
+        assert!(found.nests && found.rule.is_none() && found.attributes().is_empty() && found.error().is_none());
+        assert_eq!(found.library(), "generic");
+    }
+    assert_eq!(traced(&matcher, &name(Language::Rust, "a::Tree::fit")).expect("Rust").span_name, "Tree.fit");
+    for path in ["ml::Model::predict_one", "ml::Model::refit", "ml::Model::fitted", "fit::Model::run"] {
+        assert_eq!(matcher.match_name(&name(Language::Cpp, path)), None, "{path}");
+    }
+    assert_eq!(matcher.match_name(&name(Language::C, "predict")), None);
+}
+
+#[test]
+fn the_language_runtimes_are_excluded() {
+    let maps = built_in();
+    let matcher = matcher(&maps, "server");
+    let excluded = |language, path| match matcher.match_name(&name(language, path)) {
+        Some(Verdict::Excluded { pattern, library }) => Some((library, pattern)),
+        _ => None,
+    };
+    assert_eq!(excluded(Language::Cpp, "std::_Function_handler::fit"), Some(("generic", "std::*")));
+    assert_eq!(excluded(Language::Cpp, "__gnu_cxx::x::predict"), Some(("generic", "__gnu_cxx::*")));
+    assert_eq!(excluded(Language::Rust, "core::ops::FnOnce::fit"), Some(("generic", "core::*")));
+    assert_eq!(excluded(Language::Rust, "alloc::boxed::Box::predict"), Some(("generic", "alloc::*")));
+    assert_eq!(excluded(Language::Cpp, "mystd::Model::fit"), None);
+}
+
+#[test]
+fn constructors_destructors_and_pieces_are_not_methods() {
+    let maps = parsed(&document("cpp", "methods: [predict]\nfunctions: [{symbol: 'ml::*'}]"));
+    let matcher = matcher(&maps, "x");
+    assert_eq!(matcher.match_name(&name(Language::Cpp, "ml::predict::predict")), None);
+    assert_eq!(matcher.match_name(&name(Language::Cpp, "ml::Model::~Model")), None);
+    assert!(matcher.match_name(&name(Language::Cpp, "ml::Predict::predict")).is_some());
+    let mut piece = name(Language::Cpp, "ml::Model::predict");
+    piece.symbol.push_str(".cold");
+    assert_eq!(matcher.match_name(&piece), None);
+    let rust = parsed(&document("rust", "methods: [predict]"));
+    assert!(super::matched::matcher(&rust, "x").match_name(&name(Language::Rust, "ml::predict::predict")).is_some());
+}
+
+#[test]
+fn a_map_for_the_file_silences_general_methods() {
+    let maps = built_in();
+    let matcher = matcher(&maps, "libxgboost.so");
+    assert_eq!(matcher.match_name(&name(Language::Cpp, "xgboost::Anything::Predict")), None);
+    let found = traced(&matcher, &name(Language::Cpp, "xgboost::LearnerImpl::Predict")).expect("a rule");
+    assert_eq!((found.span_name.as_str(), found.nests), ("LearnerImpl.Predict", true));
+    assert!(super::matched::matcher(&maps, "libother.so").match_name(&name(Language::Cpp, "x::A::Predict")).is_some());
+}
+
+#[test]
+fn a_general_function_rule_holds_everywhere() {
+    let mut maps = built_in();
+    maps.extend(parsed(&document("c", "functions: [{symbol: my_predict, span: Mine.predict}]")));
+    for file in ["libxgboost.so", "libother.so"] {
+        let matcher = matcher(&maps, file);
+        let mut mine = name(Language::C, "my_predict");
+        mine.symbol = "my_predict".into();
+        assert_eq!(traced(&matcher, &mine).expect("my rule").span_name, "Mine.predict");
+    }
+}
+
+#[test]
+fn xgboost_is_nested_down_to_its_predictor() {
+    let maps = built_in();
+    let matcher = matcher(&maps, "libxgboost.so.3");
+    let mut entry = name(Language::C, "XGBoosterPredictFromCSR");
+    entry.symbol = "XGBoosterPredictFromCSR".into();
+    let found = traced(&matcher, &entry).expect("the C interface");
+    assert_eq!((found.span_name.as_str(), found.nests), ("Booster.predict", true));
+    assert_eq!((found.attributes()[0].attribute.as_str(), found.attributes()[0].argument), ("ml.columns", 4));
+    assert!(found.error().expect("an error rule").matches(u64::from(u32::MAX)));
+    let leaf =
+        traced(&matcher, &name(Language::Cpp, "xgboost::predictor::CPUPredictor::PredictBatch")).expect("a rule");
+    assert!(!leaf.nests);
+    let mut gradient = name(Language::Cpp, "xgboost::obj::RegLossObj::GetGradient");
+    gradient.path = "xgboost::obj::RegLossObj<xgboost::obj::LogisticRegression>::GetGradient".into();
+    assert_eq!(traced(&matcher, &gradient).expect("a pattern").span_name, "RegLossObj.GetGradient");
+}
+
+#[test]
+fn functions_beat_methods_and_later_maps_beat_earlier_ones() {
+    let first = document("cpp", "methods: [predict]\nfunctions: [{symbol: 'a::*', span: First.any}]");
+    let second = document("cpp", "methods: [predict]\nexclude: [b]\n").replace("library: a", "library: b");
+    let maps = [parsed(&first), parsed(&second)].concat();
+    let matcher = matcher(&maps, "x");
+    assert_eq!(
+        traced(&matcher, &name(Language::Cpp, "a::M::predict")).expect("a function rule").span_name,
+        "First.any"
+    );
+    assert_eq!(traced(&matcher, &name(Language::Cpp, "c::M::predict")).expect("a method").library(), "b");
+    assert!(matches!(
+        matcher.match_name(&name(Language::Cpp, "x::b::predict")),
+        Some(Verdict::Excluded { library: "b", pattern: "b" })
+    ));
+    let third =
+        document("cpp", "functions: [{symbol: 'a::M::predict', span: Third.one}]").replace("library: a", "library: c");
+    let maps = [maps, parsed(&third)].concat();
+    let matcher = super::matched::matcher(&maps, "x");
+    assert_eq!(traced(&matcher, &name(Language::Cpp, "a::M::predict")).expect("later").span_name, "Third.one");
+}
+
+#[test]
+fn a_module_beats_no_module_whatever_the_order() {
+    let specific = document("cpp", "module: 'lib*.so'\nfunctions: [{symbol: 'a::f', span: Specific.f}]");
+    let general = document("cpp", "functions: [{symbol: 'a::f', span: General.f}]");
+    let maps = [parsed(&specific), parsed(&general)].concat();
+    let found = matcher(&maps, "libx.so");
+    assert_eq!(traced(&found, &name(Language::Cpp, "a::f")).expect("a rule").span_name, "Specific.f");
+    let found = matcher(&maps, "server");
+    assert_eq!(traced(&found, &name(Language::Cpp, "a::f")).expect("a rule").span_name, "General.f");
+}
+
+#[test]
+fn exclusion_spares_what_is_named_outright() {
+    let text = "exclude: [Noise]\nfunctions:\n  - symbol: 'ml::*::run'\n  - symbol: ml::Noise::stop\n";
+    let maps = parsed(&document("cpp", text));
+    let matcher = matcher(&maps, "x");
+    assert!(matcher.match_name(&name(Language::Cpp, "ml::Model::run")).is_some());
+    assert!(matcher.match_name(&name(Language::Cpp, "ml::Noise::run")).is_none());
+    assert!(matcher.match_name(&name(Language::Cpp, "ml::Noise::stop")).is_some());
+}
+
+#[test]
+fn nesting_follows_recurse_and_leaf() {
+    let nests = |text: &str, path: &str| {
+        let maps = parsed(&document("cpp", &format!("methods: [fit]\n{text}")));
+        traced(&matcher(&maps, "x"), &name(Language::Cpp, path)).expect("a match").nests
+    };
+    assert!(nests("", "ml::Pipeline::fit") && nests("", "fit"));
+    assert!(!nests("recurse: {}", "ml::Pipeline::fit") && !nests("recurse: {}", "fit"));
+    for class in ["Pipeline", "ml.Pipeline", "'ml::Pipeline'"] {
+        let only = format!("recurse:\n  {class}: {{children: [steps]}}");
+        assert!(nests(&only, "ml::Pipeline::fit") && !nests(&only, "ml::Forest::fit"));
+        let leaf = format!("leaf: [{class}]");
+        assert!(!nests(&leaf, "ml::Pipeline::fit") && nests(&leaf, "ml::Forest::fit"));
+    }
+    assert!(!nests("recurse:\n  other.Pipeline: {children: [steps]}", "ml::Pipeline::fit"));
+}
+
+#[test]
+fn the_class_of_a_function_rule_is_in_its_span_name() {
+    let text = "leaf: [Booster]\nfunctions:\n  - {symbol: f, span: Booster.run}\n  - {symbol: g, span: Other.run}\n  - {symbol: h}\n";
+    let maps = parsed(&document("c", text));
+    let matcher = matcher(&maps, "x");
+    let nests = |symbol: &str| traced(&matcher, &name(Language::C, symbol)).expect("a rule").nests;
+    assert_eq!((nests("f"), nests("g"), nests("h")), (false, true, true));
+}
+
+#[test]
+fn symbols_are_sifted_before_demangling() {
+    let maps = built_in();
+    let generic = matcher(&maps, "server");
+    assert_eq!(generic.needles(), ["3fit", "7predict", "9transform", "13predict_proba"]);
+    assert!(!generic.may_match("_ZN2ml9predictor3runEv") && !generic.may_match("_ZN2ml12PredictBatchEv"));
+    assert!(generic.may_match("_ZN2ml8Pipeline7PREDICTEv") && !generic.may_match("_ZN2ml8Pipeline3runEv"));
+    let xgboost = matcher(&maps, "libxgboost.so");
+    assert!(xgboost.may_match("_ZNK7xgboost3gbm6GBTree14InplacePredictESt10shared_ptr"));
+    assert!(!xgboost.may_match("_ZN4dmlc6StreamD0Ev"));
+    let (map, rule) = xgboost.match_exact("XGBoosterUpdateOneIter").expect("an exact rule");
+    assert_eq!((map.library.as_str(), rule.span.as_deref()), ("xgboost", Some("Booster.update")));
+    assert!(xgboost.match_exact("XGBoosterFree").is_none());
+    let all = parsed(&document("cpp", "functions: [{symbol: 'ml::*'}]"));
+    assert!(matcher(&all, "x").may_match("anything"));
+}
+
+#[test]
+fn files_without_rules_have_no_matcher() {
+    let maps = parsed(&document("c", "module: libx.so\nfunctions: [{symbol: f}]"));
+    assert!(Matcher::new(&maps, "liby.so").is_none());
+    assert!(Matcher::new(&parsed(&document("python", "methods: [fit]")), "libx.so").is_none());
+    assert!(Matcher::new(&[], "libx.so").is_none());
+}
