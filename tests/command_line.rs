@@ -123,8 +123,9 @@ fn nothing_to_trace() -> Result<()> {
     let target = Running::start(command)?;
     let pid = target.pid().to_string();
     refused(&ml_tracer(["attach", "--pid", &pid])?, 5, &pid)?;
-    let finished = ml_tracer(["run", "--", "sleep", "0"])?;
-    ensure!(finished.code == Some(5), "{finished:?}");
+    // `run` keeps to the command's own exit code, and says that there was nothing.
+    let finished = ml_tracer(["run", "--", "sh", "-c", "exit 9"])?;
+    ensure!(finished.code == Some(9) && finished.errors.contains("nothing was traced"), "{finished:?}");
     Ok(())
 }
 
@@ -153,7 +154,7 @@ const BAD_MAPS: &[(&str, &str, &str)] = &[
     // The map, the place of the mistake, a word of the message.
     ("schema: ml-tracer/v1\nlibrary: a\nlanguage: cpp\nmethds: [fit]\n", ":4:1", "methods"),
     ("schema: ml-tracer/v1\nlibrary: a\nlanguage: cobol\n", ":3:11", "cobol"),
-    ("schema: ml-tracer/v1\nlibrary: a\nlanguage: cpp\nmethods: 7\n", ":4:10", "methods"),
+    ("schema: ml-tracer/v1\nlibrary: a\nlanguage: cpp\nmethods: 7\n", ":4:10", "type"),
     ("schema: ml-tracer/v9\nlibrary: a\nlanguage: cpp\nmethods: [fit]\n", ":1:9", "ml-tracer/v1"),
     ("library: a\nlanguage: cpp\nmethods: [fit]\n", ":1:1", "schema"),
     ("schema: ml-tracer/v1\nlibrary: a\nlanguage: cpp\nmethods: [fit\n", ":", ""),

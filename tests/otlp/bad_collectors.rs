@@ -5,11 +5,12 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use tracer_tests::bad_collector::{BadCollector, Misbehaviour};
 use tracer_tests::receiver::unused_address;
 use tracer_tests::suite::{Case, Need, case, report};
 use tracer_tests::targets::Target;
-use tracer_tests::tracer::{NEST_ALL, Tracer};
+use tracer_tests::tracer::{NEST_ALL, Summary, Tracer};
 
 /// The tests.
 pub fn cases() -> Vec<Case> {
@@ -63,11 +64,22 @@ fn measure(export: Option<&str>, protocol: &str) -> Result<Seen> {
     trace.check_books()?;
     ensure!(trace.summary.entries() == 2 * 2 * 15_000 * 3, "{:?}", trace.summary);
     if export.is_some() {
-        let lost = trace.summary.spans().to_string();
-        let told = trace.finished.errors.lines().any(|line| line.contains("otlp") && line.contains(&lost));
+        let lost = lost_by_otlp(&trace.summary).with_context(|| format!("{:?}", trace.summary))?;
+        ensure!(lost > 0, "nothing was lost: {:?}", trace.summary);
+        let told = trace.finished.errors.lines().any(|line| line.contains("otlp") && line.contains(&lost.to_string()));
         ensure!(told, "no line says that otlp lost {lost} spans: {}", trace.finished.errors);
     }
     Ok(Seen { batch, memory_kib })
+}
+
+/// Spans that did not reach the collector; with those that did they must be all.
+fn lost_by_otlp(summary: &Summary) -> Result<u64> {
+    let exports = summary.0.get("exports").and_then(Value::as_array).context("no exports in the summary")?;
+    let otlp = exports.iter().find(|export| export.get("sink").and_then(Value::as_str) == Some("otlp"));
+    let number = |key: &str| otlp.and_then(|export| export.get(key)?.as_u64()).with_context(|| format!("no {key}"));
+    let (delivered, lost) = (number("delivered")?, number("lost")?);
+    ensure!(delivered + lost == summary.spans() + summary.open(), "{delivered} delivered, {lost} lost");
+    Ok(lost)
 }
 
 /// Compares with a run that has no collector at all; the best batch of two, so that a busy machine forgives.

@@ -2,6 +2,7 @@
 
 pub mod bad_collector;
 pub mod collector;
+pub mod golden;
 pub mod probes;
 pub mod process;
 pub mod receiver;

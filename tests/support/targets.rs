@@ -47,7 +47,14 @@ const TARGETS: &[(&str, Recipe)] = &[
     ("cpp_open_call", Cpp { folder: "cpp_open_call", flags: &[] }),
     ("cpp_by_value", Cpp { folder: "cpp_by_value", flags: &[] }),
     ("cpp_dlopen", Files { compiler: "c++", files: &["cpp_dlopen/main.cpp"], flags: &["-ldl"] }),
-    ("libplugin.so", Files { compiler: "c++", files: &["cpp_dlopen/plugin.cpp"], flags: &["-fPIC", "-shared"] }),
+    (
+        "libplugin.so",
+        Files {
+            compiler: "c++",
+            files: &["cpp_dlopen/plugin.cpp", "cpp_dlopen/plugin_model.cpp"],
+            flags: &["-fPIC", "-shared"],
+        },
+    ),
     ("libmodel.so", Files { compiler: "cc", files: &["c_library/model.c"], flags: &["-fPIC", "-shared"] }),
     (
         "c_library",

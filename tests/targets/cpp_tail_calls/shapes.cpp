@@ -5,8 +5,6 @@
 
 namespace shapes {
 
-long Next::predict(long value) { return observe(value + 19); }
-
 // `jmp *N(%rax)`
 long VirtualTail::predict(long value) { return next->predict(value); }
 

@@ -8,18 +8,16 @@ use std::sync::Arc;
 
 use super::attributes::{ValueRef, visit_call_attributes, visit_function_attributes, visit_thread_attributes};
 use super::background_writer::{BackgroundWriter, CHUNK_BYTES, Chunk};
+use super::described::Described;
 use super::error::ExportError;
 use super::json::{push_hexadecimal, push_number, push_string};
 use super::resource::{Resource, TRACER_NAME, TRACER_VERSION};
 use super::sink::{Delivery, Sink, Summary};
-use crate::model::{FunctionDescription, FunctionId, Loss, ProcessId, Span};
+use crate::model::{FunctionDescription, FunctionId, Loss, Span};
 
 const NAME: &str = "jsonl";
 /// A line is ended at this size, bytes.
 const LINE_BYTES: usize = 64 << 10;
-/// Processes described at one time: four times what a tracer can watch (`tracer_common::limits::MAX_PROCESSES`),
-/// because the end of a process is not announced.
-const MAX_DESCRIBED: usize = 4 * tracer_common::limits::MAX_PROCESSES as usize;
 /// `SPAN_KIND_INTERNAL` of opentelemetry-proto 1.x.
 const KIND_INTERNAL: &str = "1";
 /// `STATUS_CODE_ERROR` of opentelemetry-proto 1.x.
@@ -33,15 +31,12 @@ pub struct JsonLines {
     writer: BackgroundWriter,
     place: String,
     chunk: Chunk,
-    lines: Vec<Line>,
-    /// Index of the line that got the newest span.
-    current: usize,
+    lines: Described<Line>,
     functions: HashMap<FunctionId, FunctionJson>,
 }
 
 /// The line that is being filled for one process.
 struct Line {
-    process: ProcessId,
     /// Everything before the first span.
     head: Vec<u8>,
     text: Vec<u8>,
@@ -65,35 +60,28 @@ impl JsonLines {
             writer: BackgroundWriter::start(NAME, writer)?,
             place,
             chunk: Chunk::default(),
-            lines: Vec::new(),
-            current: 0,
+            lines: Described::default(),
             functions: HashMap::new(),
         })
     }
 
-    /// Makes the line of a process the current one.
-    fn turn_to(&mut self, process: ProcessId) {
-        if self.lines.get(self.current).is_some_and(|line| line.process == process) {
-            return;
+    fn describe(&mut self, resource: &Resource) {
+        let line = Line { head: line_head(resource), text: Vec::new(), spans: 0 };
+        if let Some(mut gone) = self.lines.insert(resource.process, line) {
+            gone.end(&mut self.chunk);
         }
-        self.current = match self.lines.iter().position(|line| line.process == process) {
-            Some(index) => index,
-            None => {
-                self.process(&Arc::new(Resource::unknown(process, &|_| None)));
-                self.lines.len() - 1
-            }
-        };
     }
+}
 
-    fn end_lines(&mut self, at_least: usize) {
-        for line in &mut self.lines {
-            if line.spans > 0 && line.text.len() >= at_least {
-                self.chunk.bytes.extend_from_slice(&line.text);
-                self.chunk.bytes.extend_from_slice(LINE_END);
-                self.chunk.spans += line.spans;
-                line.text.clear();
-                line.spans = 0;
-            }
+impl Line {
+    /// Moves the line, if there is something in it, to the chunk.
+    fn end(&mut self, chunk: &mut Chunk) {
+        if self.spans > 0 {
+            chunk.bytes.extend_from_slice(&self.text);
+            chunk.bytes.extend_from_slice(LINE_END);
+            chunk.spans += self.spans;
+            self.text.clear();
+            self.spans = 0;
         }
     }
 }
@@ -104,22 +92,14 @@ impl Sink for JsonLines {
     }
 
     fn process(&mut self, resource: &Arc<Resource>) {
-        let head = line_head(resource);
-        match self.lines.iter_mut().find(|line| line.process == resource.process) {
-            Some(line) => line.head = head,
-            None => {
-                if self.lines.len() >= MAX_DESCRIBED {
-                    self.end_lines(0);
-                    self.lines.remove(0);
-                }
-                self.lines.push(Line { process: resource.process, head, text: Vec::new(), spans: 0 });
-            }
-        }
+        self.describe(resource);
     }
 
     fn span(&mut self, span: &Span) {
-        self.turn_to(span.process);
-        let Some(line) = self.lines.get_mut(self.current) else { return };
+        if self.lines.get(span.process).is_none() {
+            self.describe(&Resource::unknown(span.process, &|_| None));
+        }
+        let Some(line) = self.lines.get(span.process) else { return };
         if line.spans == 0 {
             line.text.extend_from_slice(&line.head);
         } else {
@@ -128,7 +108,7 @@ impl Sink for JsonLines {
         push_span(&mut line.text, span, &mut self.functions);
         line.spans += 1;
         if line.text.len() >= LINE_BYTES {
-            self.end_lines(LINE_BYTES);
+            line.end(&mut self.chunk);
             if self.chunk.bytes.len() >= CHUNK_BYTES - LINE_BYTES {
                 self.writer.pass_on(&mut self.chunk);
             }
@@ -139,7 +119,12 @@ impl Sink for JsonLines {
     fn loss(&mut self, _loss: &Loss) {}
 
     fn flush(&mut self) {
-        self.end_lines(0);
+        for line in self.lines.values_mut() {
+            if line.spans == 0 {
+                line.text = Vec::new(); // a process that is silent keeps no memory
+            }
+            line.end(&mut self.chunk);
+        }
         self.writer.pass_on(&mut self.chunk);
     }
 
@@ -268,6 +253,7 @@ mod tests {
 
     use super::super::samples::{self, Shared};
     use super::*;
+    use crate::model::ProcessId;
 
     fn lines_of(spans: &[Span], describe: bool) -> (Vec<TracesData>, Delivery) {
         let file = Shared::default();
@@ -301,10 +287,11 @@ mod tests {
         }
         let (lines, _) = lines_of(&spans, false);
         assert_eq!(lines.len(), 2);
-        for (pid, line) in lines.iter().enumerate() {
-            let resource = Resource::unknown(ProcessId { pid: pid as u32, ..spans[0].process }, &|_| None);
-            let own: Vec<Span> = spans.iter().filter(|span| span.process.pid == pid as u32).cloned().collect();
-            assert_eq!(line.resource_spans, [samples::expected_resource_spans(&resource, &own)]);
+        for pid in [0, 1] {
+            let resource = Resource::unknown(ProcessId { pid, ..spans[0].process }, &|_| None);
+            let own: Vec<Span> = spans.iter().filter(|span| span.process.pid == pid).cloned().collect();
+            let expected = [samples::expected_resource_spans(&resource, &own)];
+            assert!(lines.iter().any(|line| line.resource_spans == expected));
         }
     }
 

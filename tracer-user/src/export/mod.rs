@@ -4,6 +4,7 @@ mod attributes;
 mod background_writer;
 mod chrome_trace;
 mod console;
+mod described;
 mod destination;
 mod environment;
 mod error;

@@ -43,7 +43,8 @@ impl Recording {
 }
 
 enum Order {
-    Functions(Vec<FunctionDescription>),
+    /// The sender is dropped once they are known.
+    Functions(Vec<FunctionDescription>, Sender<()>),
     Finish(Box<(LossCounts, Vec<Call>)>),
 }
 
@@ -63,9 +64,14 @@ impl Drain {
         Ok(Self { orders, thread })
     }
 
-    /// Makes functions known before their probes are live.
+    /// Makes functions known. Waits until they are: their first record may be in the ring as soon as their probes are
+    /// live, and the ring is emptied without a look at the orders.
     pub fn add_functions(&self, functions: Vec<FunctionDescription>) -> Result<(), SessionError> {
-        self.orders.send(Order::Functions(functions)).map_err(|_| SessionError::DrainEnded)
+        let (known, wait) = channel();
+        self.orders.send(Order::Functions(functions, known)).map_err(|_| SessionError::DrainEnded)?;
+        // Nothing is ever sent: the other end is dropped when it is done.
+        let _ = wait.recv();
+        Ok(())
     }
 
     /// Empties the ring for the last time and waits for the sinks. All probes must be gone.
@@ -87,9 +93,10 @@ impl DrainThread {
         loop {
             let drained = self.drain();
             match inbox.try_recv() {
-                Ok(Order::Functions(functions)) => {
+                Ok(Order::Functions(functions, known)) => {
                     self.tape(|writer| writer.functions(&functions));
                     self.pipeline.add_functions(functions);
+                    drop(known);
                 }
                 Ok(Order::Finish(end)) => {
                     let (counts, open_calls) = *end;

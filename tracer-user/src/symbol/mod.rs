@@ -18,6 +18,8 @@ mod registers;
 mod resolve;
 mod rust_name;
 mod suffix;
+#[cfg(test)]
+mod tests;
 mod unwind_proof;
 mod unwind_table;
 

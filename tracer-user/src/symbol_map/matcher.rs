@@ -100,7 +100,7 @@ impl Matcher {
         }
         let general_methods = specific.is_empty();
         let specific = specific.into_iter().map(|map| CompiledMap::new(map, true));
-        let general = general.into_iter().map(|map| CompiledMap::new(map, general_methods));
+        let general = in_force(&general).into_iter().map(|map| CompiledMap::new(&map, general_methods));
         Self::compile(specific.chain(general).filter(CompiledMap::has_rules).collect())
     }
 
@@ -113,10 +113,16 @@ impl Matcher {
         for (map_index, compiled) in maps.iter().enumerate() {
             for (rule_index, rule) in compiled.map.functions.iter().enumerate() {
                 exact.entry(rule.symbol.clone()).or_insert((map_index, rule_index));
-                needles.push(needle(&rule.symbol));
+                // Without a path it may be a symbol as the file has it.
+                needles.push(if rule.symbol.contains("::") {
+                    identifier_needle(&rule.symbol, compiled.map.language)
+                } else {
+                    needle(&rule.symbol)
+                });
             }
             if compiled.methods_in_force {
-                needles.extend(compiled.map.methods.iter().map(|method| method_needle(method, compiled.map.language)));
+                let language = compiled.map.language;
+                needles.extend(compiled.map.methods.iter().map(|method| identifier_needle(method, language)));
             }
         }
         let needles = without_longer(needles);
@@ -155,6 +161,24 @@ impl Matcher {
             .find_map(|compiled| compiled.match_function(name, &names))
             .or_else(|| self.maps.iter().find_map(|compiled| compiled.match_method(name, &names)))
     }
+}
+
+/// The maps without `module` that are in force. A map of the user's takes the place of the built-in one of its language,
+/// but the language's own runtime, which the built-in one excludes, stays excluded.
+fn in_force(general: &[&SymbolMap]) -> Vec<SymbolMap> {
+    let users = |language: Language| general.iter().any(|map| map.language == language && !map.origin.built_in);
+    let mut maps = Vec::new();
+    for map in general.iter().filter(|map| !(map.origin.built_in && users(map.language))) {
+        let mut map = (*map).clone();
+        let built_in = general.iter().filter(|other| other.origin.built_in && other.language == map.language);
+        for pattern in built_in.flat_map(|other| &other.exclude) {
+            if !map.exclude.contains(pattern) {
+                map.exclude.push(pattern.clone());
+            }
+        }
+        maps.push(map);
+    }
+    maps
 }
 
 impl CompiledMap {
@@ -253,12 +277,16 @@ impl Names {
     }
 }
 
-/// Text of which every symbol of a method contains a copy. All manglings of C++ and Rust put its length before an
-/// identifier, which keeps `predictor` and `PredictBatch` apart from `predict` before anything is demangled.
-fn method_needle(method: &str, language: Language) -> String {
-    let needle = needle(method);
+/// The needle of a rule or method whose last component, where it is a plain identifier, stands in the symbol with its
+/// length before it: all manglings of C++ and Rust do that. It keeps `predictor` and `PredictBatch` apart from `predict`
+/// before anything is demangled.
+fn identifier_needle(text: &str, language: Language) -> String {
+    let needle = needle(text);
+    let last = text.rsplit("::").next().unwrap_or(text);
     match language {
-        Language::Cpp | Language::Rust if needle.len() == method.len() => format!("{}{needle}", method.len()),
+        Language::Cpp | Language::Rust if !needle.is_empty() && needle.len() == last.len() => {
+            format!("{}{needle}", needle.len())
+        }
         _ => needle,
     }
 }

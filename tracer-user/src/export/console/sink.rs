@@ -5,25 +5,24 @@ use std::io::Write;
 use std::sync::Arc;
 
 use super::super::background_writer::{BackgroundWriter, CHUNK_BYTES, Chunk};
+use super::super::described::Described;
 use super::super::error::ExportError;
 use super::super::resource::Resource;
 use super::super::sink::{Delivery, Sink, Summary};
 use super::layout::{Palette, Style};
 use super::tree::draw;
-use crate::model::{Loss, Parent, ProcessId, Span, ThreadId, TraceId};
+use crate::model::{Loss, Parent, Span, ThreadId, TraceId};
 
 const NAME: &str = "console";
 /// Spans held back at one time, of all traces whose outermost call has not ended.
 const MAX_WAITING_SPANS: usize = 20_000;
-/// Processes described at one time; see `limits::MAX_PROCESSES`.
-const MAX_DESCRIBED: usize = 4 * tracer_common::limits::MAX_PROCESSES as usize;
 
 /// Prints traces as trees.
 pub struct Console {
     writer: BackgroundWriter,
     palette: Palette,
     chunk: Chunk,
-    services: HashMap<ProcessId, Arc<str>>,
+    services: Described<Arc<str>>,
     traces: HashMap<TraceId, Vec<Span>>,
     waiting: usize,
     /// Losses not printed yet: calls, the thread, and whether there are several threads.
@@ -40,7 +39,7 @@ impl Console {
             writer: BackgroundWriter::start(NAME, writer)?,
             palette: Palette { colour },
             chunk: Chunk::default(),
-            services: HashMap::new(),
+            services: Described::default(),
             traces: HashMap::new(),
             waiting: 0,
             losses: None,
@@ -48,9 +47,10 @@ impl Console {
     }
 
     fn print(&mut self, spans: &[Span], whole: bool) {
-        let service = spans.first().and_then(|span| self.services.get(&span.process)).map_or("", |name| name);
+        let service = spans.first().and_then(|span| self.services.get(span.process)).cloned();
+        let service = service.unwrap_or_default();
         let mut text = String::new();
-        draw(&mut text, self.palette, service, spans, whole);
+        draw(&mut text, self.palette, &service, spans, whole);
         self.chunk.bytes.extend_from_slice(text.as_bytes());
         self.chunk.spans += spans.len() as u64;
         if self.chunk.bytes.len() >= CHUNK_BYTES {
@@ -83,9 +83,6 @@ impl Sink for Console {
     }
 
     fn process(&mut self, resource: &Arc<Resource>) {
-        if self.services.len() >= MAX_DESCRIBED {
-            self.services.clear();
-        }
         self.services.insert(resource.process, Arc::clone(&resource.service_name));
     }
 

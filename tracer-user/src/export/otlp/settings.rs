@@ -40,6 +40,9 @@ pub enum Protocol {
 /// Source: OpenTelemetry protocol exporter specification, as are all variable names and defaults here.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How a block of a PEM file begins (RFC 7468).
+const PEM_BEGIN: &[u8] = b"-----BEGIN ";
+
 /// Names of a setting: for traces, and for all signals. The first wins.
 type Names = [&'static str; 2];
 const ENDPOINT: Names = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
@@ -182,7 +185,8 @@ fn pem(environment: Environment<'_>, names: Names) -> Result<Option<Vec<u8>>, Ex
     let Some((variable, path)) = first(environment, names) else { return Ok(None) };
     let path = PathBuf::from(path);
     match std::fs::read(&path) {
-        Ok(bytes) => Ok(Some(bytes)),
+        Ok(bytes) if bytes.windows(PEM_BEGIN.len()).any(|window| window == PEM_BEGIN) => Ok(Some(bytes)),
+        Ok(_) => Err(ExportError::BadSetting { variable, reason: format!("{} is no PEM file", path.display()) }),
         Err(source) => Err(ExportError::UnreadablePem { variable, path, source }),
     }
 }
@@ -228,6 +232,8 @@ mod tests {
 
     #[test]
     fn all_other_variables_are_honoured() {
+        let certificate = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(&certificate, "-----BEGIN CERTIFICATE-----").expect("written");
         let settings = read(
             None,
             &[
@@ -235,7 +241,7 @@ mod tests {
                 ("OTEL_EXPORTER_OTLP_TIMEOUT", "9000"),
                 ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "2500"),
                 ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
-                ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/dev/null"),
+                ("OTEL_EXPORTER_OTLP_CERTIFICATE", &certificate.path().to_string_lossy()),
             ],
         )
         .expect("valid");
@@ -243,7 +249,7 @@ mod tests {
         assert_eq!(settings.headers["x-tenant"], "7");
         assert_eq!(settings.timeout, Duration::from_millis(2500));
         assert!(settings.gzip && settings.is_local());
-        assert_eq!(settings.certificate.as_deref(), Some(&[][..]));
+        assert_eq!(settings.certificate.as_deref(), Some(&b"-----BEGIN CERTIFICATE-----"[..]));
         assert!(!format!("{settings:?}").contains("Bearer"));
     }
 
@@ -259,11 +265,22 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_HEADERS", "secret", "name=value"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "a b=secret", "no header name"),
             ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere.pem", "/nowhere.pem"),
-            ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/dev/null", "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE"),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/dev/null", "no PEM file"),
         ] {
             let error = read(None, &[(variable, value)]).expect_err(hint).to_string();
             assert!(error.contains(hint), "{error}");
             assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_client_certificate_needs_its_key() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(&file, "-----BEGIN X-----").expect("written");
+        let path = file.path().to_string_lossy();
+        for variable in ["OTEL_EXPORTER_OTLP_CLIENT_KEY", "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE"] {
+            let error = read(None, &[(variable, &path)]).expect_err("incomplete").to_string();
+            assert!(error.contains("both a certificate and a key"), "{error}");
         }
     }
 

@@ -173,8 +173,8 @@ impl Otlp {
             None => "it took spans too slowly".to_owned(),
         };
         Some(format!(
-            "the collector at {url} did not take {lost} of {} spans: {reason}; start it, or name another with \
-             --export otlp=URL or OTEL_EXPORTER_OTLP_ENDPOINT",
+            "the collector at {url} did not take {lost} of {} spans: {reason}; check that it runs, and that the URL and \
+             the OTEL_EXPORTER_OTLP_ variables are right",
             self.accepted
         ))
     }

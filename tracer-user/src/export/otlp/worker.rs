@@ -1,22 +1,21 @@
 //! The thread that talks to the collector.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::InstrumentationScope;
 use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::SpanExporter as _;
 use tokio::sync::mpsc::Receiver;
 
+use super::super::described::Described;
 use super::super::resource::Resource;
 use super::span_data::{resource_data, scope, span_data};
 use super::transport::{Answer, Transport};
 use crate::model::{ProcessId, Span};
 
-/// Processes with an exporter of their own at one time; a tracer watches at most this many.
-const MAX_EXPORTERS: usize = tracer_common::limits::MAX_PROCESSES as usize;
 /// Given to an export beyond its own timeout before it is cut off.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -51,30 +50,26 @@ pub struct Worker {
     answer: Answer,
     outcome: Arc<Outcome>,
     scope: InstrumentationScope,
-    resources: HashMap<ProcessId, Arc<Resource>>,
-    exporters: HashMap<ProcessId, SpanExporter>,
+    exporters: Described<Exporter>,
+}
+
+/// The exporter library knows one resource for an exporter: each process has its own, made when it is needed.
+enum Exporter {
+    Described(Arc<Resource>),
+    Made(Box<SpanExporter>),
 }
 
 impl Worker {
     /// A worker that has sent nothing yet.
     pub fn new(transport: Transport, timeout: Duration, answer: Answer, outcome: Arc<Outcome>) -> Self {
-        Self {
-            transport,
-            timeout,
-            answer,
-            outcome,
-            scope: scope(),
-            resources: HashMap::new(),
-            exporters: HashMap::new(),
-        }
+        Self { transport, timeout, answer, outcome, scope: scope(), exporters: Described::default() }
     }
 
     /// Takes batches until the sender is gone.
     pub async fn run(mut self, mut batches: Receiver<Batch>) {
         while let Some(batch) = batches.recv().await {
             for resource in batch.resources {
-                self.exporters.remove(&resource.process);
-                self.resources.insert(resource.process, resource);
+                self.exporters.insert(resource.process, Exporter::Described(resource));
             }
             let mut by_process: Vec<(ProcessId, Vec<&Span>)> = Vec::new();
             for span in &batch.spans {
@@ -93,13 +88,16 @@ impl Worker {
         if let Err(problem) = self.make_exporter(process) {
             return self.outcome.note_problem(problem);
         }
-        let Some(exporter) = self.exporters.get(&process) else { return };
+        let Some(Exporter::Made(exporter)) = self.exporters.get(process) else { return };
         let data = spans.iter().map(|span| span_data(span, &self.scope)).collect();
         let result = tokio::time::timeout(self.timeout + GRACE, exporter.export(data)).await;
         let answer = self.answer.take();
         match result {
             Err(_) => self.outcome.note_problem("it did not answer in time".to_owned()),
-            Ok(Err(error)) => self.outcome.note_problem(answer.failure.unwrap_or_else(|| error.to_string())),
+            Ok(Err(OTelSdkError::InternalFailure(reason))) => {
+                self.outcome.note_problem(answer.failure.unwrap_or(reason));
+            }
+            Ok(Err(error)) => self.outcome.note_problem(error.to_string()),
             Ok(Ok(())) => {
                 if let Some(kind) = answer.not_otlp {
                     return self.outcome.note_problem(format!("{kind} came back, so no OTLP receiver is there"));
@@ -115,17 +113,14 @@ impl Worker {
     }
 
     fn make_exporter(&mut self, process: ProcessId) -> Result<(), String> {
-        if self.exporters.contains_key(&process) {
-            return Ok(());
-        }
-        if self.exporters.len() >= MAX_EXPORTERS {
-            self.exporters.clear();
-        }
+        let resource = match self.exporters.get(process) {
+            Some(Exporter::Made(_)) => return Ok(()),
+            Some(Exporter::Described(resource)) => Arc::clone(resource),
+            None => Arc::new(Resource::unknown(process, &|_| None)),
+        };
         let mut exporter = self.transport.exporter().map_err(|error| error.to_string())?;
-        let unknown = || Arc::new(Resource::unknown(process, &|_| None));
-        let resource = self.resources.get(&process).cloned().unwrap_or_else(unknown);
         exporter.set_resource(&resource_data(&resource));
-        self.exporters.insert(process, exporter);
+        self.exporters.insert(process, Exporter::Made(Box::new(exporter)));
         Ok(())
     }
 }

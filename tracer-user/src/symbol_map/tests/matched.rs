@@ -185,7 +185,8 @@ fn the_class_of_a_function_rule_is_in_its_span_name() {
 fn symbols_are_sifted_before_demangling() {
     let maps = built_in();
     let generic = matcher(&maps, "server");
-    assert_eq!(generic.needles(), ["fit", "predict", "transform"]);
+    assert_eq!(generic.needles(), ["3fit", "7predict", "9transform", "13predict_proba"]);
+    assert!(!generic.may_match("_ZN2ml9predictor3runEv") && !generic.may_match("_ZN2ml12PredictBatchEv"));
     assert!(generic.may_match("_ZN2ml8Pipeline7PREDICTEv") && !generic.may_match("_ZN2ml8Pipeline3runEv"));
     let xgboost = matcher(&maps, "libxgboost.so");
     assert!(xgboost.may_match("_ZNK7xgboost3gbm6GBTree14InplacePredictESt10shared_ptr"));
@@ -203,4 +204,18 @@ fn files_without_rules_have_no_matcher() {
     assert!(Matcher::new(&maps, "liby.so").is_none());
     assert!(Matcher::new(&parsed(&document("python", "methods: [fit]")), "libx.so").is_none());
     assert!(Matcher::new(&[], "libx.so").is_none());
+}
+
+#[test]
+fn a_map_of_the_users_takes_the_place_of_the_generic_one() {
+    let mut maps = built_in();
+    let text = "schema: ml-tracer/v1\nlibrary: mine\nlanguage: cpp\nmethods: [predict]\nrecurse: {}\n";
+    maps.extend(parse(text, Path::new("mine.yaml"), false).expect("a good map"));
+    let matcher = matcher(&maps, "server");
+    let found = name(Language::Cpp, "ml::Model::predict");
+    assert_eq!(traced(&matcher, &found).expect("listed").library(), "mine");
+    assert_eq!(matcher.match_name(&name(Language::Cpp, "ml::Model::fit")), None, "only the generic map has it");
+    let runtime = name(Language::Cpp, "std::collate::predict");
+    assert!(matches!(matcher.match_name(&runtime), Some(Verdict::Excluded { .. })), "the runtime stays excluded");
+    assert!(traced(&matcher, &name(Language::Rust, "a::Tree::fit")).is_some(), "other languages are not touched");
 }
