@@ -103,6 +103,8 @@ pub struct Frame {
     pub object: u64,
     /// Captured arguments.
     pub arguments: [u64; MAX_ARGUMENTS],
+    /// Number of the call that this one is nested in, 0 for a root.
+    pub parent_call: u64,
     /// Arguments that could be read, a bit each.
     pub arguments_read: u32,
     /// Always 0.
@@ -159,8 +161,8 @@ pub struct CaptureSpec {
 
 const _: () = {
     assert!(size_of::<CallRecord>() == 152);
-    assert!(size_of::<Frame>() == 96);
-    assert!(size_of::<ThreadStack>() == 72 + 96 * MAX_DEPTH);
+    assert!(size_of::<Frame>() == 104);
+    assert!(size_of::<ThreadStack>() == 72 + 104 * MAX_DEPTH);
     assert!(size_of::<ProcessSlot>() == 8);
     assert!(size_of::<CaptureSpec>() == 20);
     assert!(MAX_DEPTH.is_power_of_two());

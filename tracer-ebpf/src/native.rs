@@ -54,6 +54,10 @@ fn enter(context: &ProbeContext, cookie: Cookie, thread: *mut ThreadStack, now: 
         stack::end_left_frames(thread, stack_pointer, true, now);
         let object = object_of(registers, cookie);
         let depth = (*thread).depth;
+        let mut parent_call = 0;
+        if depth > 0 {
+            parent_call = (*stack::frame(thread, depth - 1)).call;
+        }
         if depth > 0 && folds_into_caller(thread, depth, stack_pointer, object) {
             (*thread).folded += 1;
             if debug_log() {
@@ -71,6 +75,7 @@ fn enter(context: &ProbeContext, cookie: Cookie, thread: *mut ThreadStack, now: 
         (*frame).nests = u32::from(cookie.nests());
         (*frame).start_ns = now;
         (*frame).call = (*thread).entries;
+        (*frame).parent_call = parent_call;
         (*frame).folded_calls = 0;
         (*frame).folded_below = 0;
         (*frame).object = object;
@@ -213,7 +218,7 @@ fn leave(context: &impl EbpfContext, cookie: Cookie, stack_pointer: u64, returne
             if debug_log() {
                 debug!(context, "left function {} depth {}", cookie.function(), depth - 1);
             }
-            stack::end_innermost(thread, RecordEnding::Returned, now, returned);
+            stack::end_innermost(thread, RecordEnding::Returned as u32, now, returned);
         } else if (*innermost).folded_below == stack_pointer {
             (*innermost).folded_below = 0;
         }

@@ -39,7 +39,7 @@ pub fn frame(stack: *mut ThreadStack, index: u32) -> *mut Frame {
 
 /// Ends the innermost open call: takes it off the stack and submits its record.
 #[inline(always)]
-pub fn end_innermost(stack: *mut ThreadStack, ending: RecordEnding, end_ns: u64, return_value: u64) {
+pub fn end_innermost(stack: *mut ThreadStack, ending: u32, end_ns: u64, return_value: u64) {
     // SAFETY: `stack` is a map value that the verifier has checked; `index` is masked by `frame`.
     unsafe {
         let index = (*stack).depth.wrapping_sub(1);
@@ -56,13 +56,13 @@ pub fn end_innermost(stack: *mut ThreadStack, ending: RecordEnding, end_ns: u64,
         (*record).process = (identity >> 32) as u32;
         (*record).thread = identity as u32;
         (*record).function = (*ended).function;
-        (*record).ending = ending as u32;
+        (*record).ending = ending;
         (*record).depth = index;
         (*record).arguments_read = (*ended).arguments_read;
         (*record).incarnation = (*stack).incarnation;
         (*record).sequence = (*stack).sequence;
         (*record).call = (*ended).call;
-        (*record).parent_call = if index == 0 { 0 } else { (*frame(stack, index - 1)).call };
+        (*record).parent_call = (*ended).parent_call;
         (*record).root_call = (*frame(stack, 0)).call;
         (*record).start_ns = (*ended).start_ns;
         (*record).end_ns = end_ns;
@@ -70,7 +70,12 @@ pub fn end_innermost(stack: *mut ThreadStack, ending: RecordEnding, end_ns: u64,
         (*record).object = (*ended).object;
         (*record).return_value = return_value;
         (*record).folded_calls = (*ended).folded_calls;
-        (*record).arguments = (*ended).arguments;
+        // Word by word: for an array the compiler would call `memcpy`, which copies byte by byte on this target.
+        let (from, to) = (&raw const (*ended).arguments, &raw mut (*record).arguments);
+        (*to)[0] = (*from)[0];
+        (*to)[1] = (*from)[1];
+        (*to)[2] = (*from)[2];
+        (*to)[3] = (*from)[3];
         (*stack).spans += 1;
         entry.submit(NO_WAKEUP);
     }
@@ -112,8 +117,6 @@ unsafe fn is_left(stack: *mut ThreadStack, stack_pointer: u64, inclusive: bool) 
 /// walks the loop once.
 #[inline(never)]
 pub fn end_frames_below(stack: *mut ThreadStack, last: u64, ending: u32, now: u64) {
-    let ending =
-        if ending == RecordEnding::ThreadEnded as u32 { RecordEnding::ThreadEnded } else { RecordEnding::Unwound };
     for _ in 0..MAX_DEPTH {
         // SAFETY: as in `end_innermost`.
         unsafe {
@@ -125,3 +128,5 @@ pub fn end_frames_below(stack: *mut ThreadStack, last: u64, ending: u32, now: u6
         end_innermost(stack, ending, now, 0);
     }
 }
+
+const _: () = assert!(tracer_common::limits::MAX_ARGUMENTS == 4, "`end_innermost` copies four words");

@@ -62,10 +62,11 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
         }
         let entry = entry::find(&self.image, &code, &exits.exits)?;
         let proof = self.proofs.of(&self.image, address, &code, &exits).filter(|_| entry.stack_delta == 0);
-        let sites = self.return_sites(&code, &exits.exits, entry.offset)?;
+        let sites = self.return_sites(&code, &exits.exits, entry.offset);
         let returns = match proof {
-            Some(proof) => ReturnMethod::Uretprobe { proof, sites },
-            None => ReturnMethod::ReturnSites { sites },
+            // Without sites, kernels whose trampoline is not safe to use go without this function.
+            Some(proof) => ReturnMethod::Uretprobe { proof, sites: sites.unwrap_or_default() },
+            None => ReturnMethod::ReturnSites { sites: sites? },
         };
         let (name, others) = candidate.names.split_first().ok_or(SkipReason::NoCode)?;
         let mut aliases: Vec<String> = others.iter().map(|name| name.symbol.clone()).collect();

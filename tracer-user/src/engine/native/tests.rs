@@ -1,1 +1,1 @@
-
+//! The native engine on programs compiled here and on libraries of this machine.

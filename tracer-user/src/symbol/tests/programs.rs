@@ -42,7 +42,7 @@ fn c_program(options: &[&str]) -> Option<Program> {
 
 fn proof(function: &ResolvedFunction) -> Option<UnwindProof> {
     match function.returns {
-        ReturnMethod::Uretprobe { proof } => Some(proof),
+        ReturnMethod::Uretprobe { proof, .. } => Some(proof),
         ReturnMethod::ReturnSites { .. } => None,
     }
 }

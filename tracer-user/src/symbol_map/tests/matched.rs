@@ -205,3 +205,17 @@ fn files_without_rules_have_no_matcher() {
     assert!(Matcher::new(&parsed(&document("python", "methods: [fit]")), "libx.so").is_none());
     assert!(Matcher::new(&[], "libx.so").is_none());
 }
+
+#[test]
+fn a_map_of_the_users_takes_the_place_of_the_generic_one() {
+    let mut maps = built_in();
+    let text = "schema: ml-tracer/v1\nlibrary: mine\nlanguage: cpp\nmethods: [predict]\nrecurse: {}\n";
+    maps.extend(parse(text, Path::new("mine.yaml"), false).expect("a good map"));
+    let matcher = matcher(&maps, "server");
+    let found = name(Language::Cpp, "ml::Model::predict");
+    assert_eq!(traced(&matcher, &found).expect("listed").library(), "mine");
+    assert_eq!(matcher.match_name(&name(Language::Cpp, "ml::Model::fit")), None, "only the generic map has it");
+    let runtime = name(Language::Cpp, "std::collate::predict");
+    assert!(matches!(matcher.match_name(&runtime), Some(Verdict::Excluded { .. })), "the runtime stays excluded");
+    assert!(traced(&matcher, &name(Language::Rust, "a::Tree::fit")).is_some(), "other languages are not touched");
+}
