@@ -156,9 +156,9 @@ const BAD_MAPS: &[(&str, &str, &str)] = &[
     ("schema: ml-tracer/v1\nlibrary: a\nlanguage: cobol\n", ":3:11", "cobol"),
     ("schema: ml-tracer/v1\nlibrary: a\nlanguage: cpp\nmethods: 7\n", ":4:10", "type"),
     ("schema: ml-tracer/v9\nlibrary: a\nlanguage: cpp\nmethods: [fit]\n", ":1:9", "ml-tracer/v1"),
-    ("library: a\nlanguage: cpp\nmethods: [fit]\n", ":1:1", "schema"),
+    ("library: a\nlanguage: cpp\nmethods: [fit]\n", ":", "schema"),
     ("schema: ml-tracer/v1\nlibrary: a\nlanguage: cpp\nmethods: [fit\n", ":", ""),
-    ("", ":1:1", "empty"),
+    ("", ":", "symbol map"),
 ];
 
 fn bad_map() -> Result<()> {

@@ -39,6 +39,9 @@ fn is_set(variable: &str, value: &str) -> bool {
     std::env::var(variable).is_ok_and(|found| found == value)
 }
 
+/// Recorded with a ring so small that records are lost.
+const FULL_RING: &str = "full_ring";
+
 /// Name of the tape, target, its arguments, and map; `None` for the map of the C library.
 type Recipe = (&'static str, &'static str, &'static [&'static str], Option<&'static str>);
 
@@ -53,6 +56,7 @@ const TAPES: &[Recipe] = &[
     ("ended_threads", "cpp_exceptions", &["--requests", "8", "--mode", "exit-thread"], Some(NEST_ALL)),
     ("recursion", "cpp_recursion", &["--deepest", "12"], Some(NEST_ALL)),
     ("c_library", "c_library", &["--requests", "10"], None),
+    (FULL_RING, "cpp_pipeline", &["--requests", "40", "--kind", "1", "--pause-us", "700"], Some(NEST_ALL)),
 ];
 
 fn tapes() -> Result<Vec<PathBuf>> {
@@ -69,18 +73,24 @@ fn tapes() -> Result<Vec<PathBuf>> {
 }
 
 fn record(recipe: &Recipe, tape: &Path) -> Result<Trace> {
-    let (_, target, arguments, map) = recipe;
+    let (name, target, arguments, map) = recipe;
     let map = match map {
         Some(map) => (*map).to_owned(),
         None => fs::read_to_string(workspace::tests("targets/c_library/map.yaml"))?,
     };
     let mut target = Target::start(target, arguments)?;
-    let tracer = Tracer::attach(target.pid())?.map(&map)?.arguments(["--record-tape".as_ref(), tape.as_os_str()]);
+    let mut tracer = Tracer::attach(target.pid())?.map(&map)?.arguments(["--record-tape".as_ref(), tape.as_os_str()]);
+    if *name == FULL_RING {
+        tracer = tracer.arguments(["--ring-bytes", "4096"]);
+    }
     let attached = tracer.start()?;
     target.batch()?;
     let trace = attached.stop()?;
     target.finish()?;
-    trace.check_whole()?;
+    trace.check_books()?;
+    trace.spans.check()?;
+    let is_lossy = trace.summary.lost() > 0;
+    ensure!(is_lossy == (*name == FULL_RING), "{:?}", trace.summary);
     Ok(trace)
 }
 

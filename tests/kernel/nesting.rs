@@ -87,25 +87,40 @@ fn run_from_the_start() -> Result<()> {
     Ok(())
 }
 
-fn folded_forest() -> Result<()> {
-    let arguments = ["--requests", "100", "--trees", "17"];
-    let (trace, truth) = trace_pipeline("cpp_pipeline", LOOK_INTO_PIPELINE, &arguments)?;
-    same_trees(&trace.spans.trees(), &folded(&truth, "RandomForest"))?;
-    ensure!(trace.spans.count("RandomForest.predict") == 20, "twenty requests use the forest");
-    ensure!(trace.spans.count("DecisionTree.predict") == 0, "trees have spans");
-    for forest in trace.spans.named("RandomForest.predict") {
-        let folded = forest.integer("ml.folded_calls");
-        ensure!(folded == Some(17), "ml.folded_calls is {folded:?}");
+/// With debugging information it is certain where the object of each method is; without, `predict_proba` inside
+/// `predict` on the same object may be folded, since nothing proves that it is the same.
+fn equals_up_to_objects(build: &str, seen: &Truth, truth: &Truth) -> Result<()> {
+    let exact = same_trees(seen, truth);
+    if exact.is_err() && !build.ends_with("_debug") {
+        return same_trees(seen, &folded(truth, "LogisticRegression"));
     }
-    ensure!(trace.summary.folded() == 20 * 17, "{} folded", trace.summary.folded());
+    exact
+}
+
+fn folded_forest() -> Result<()> {
+    for build in ["cpp_pipeline", "cpp_pipeline_debug"] {
+        let arguments = ["--requests", "100", "--trees", "17"];
+        let (trace, truth) = trace_pipeline(build, LOOK_INTO_PIPELINE, &arguments)?;
+        equals_up_to_objects(build, &trace.spans.trees(), &folded(&truth, "RandomForest"))?;
+        ensure!(trace.spans.count("RandomForest.predict") == 20, "twenty requests use the forest");
+        ensure!(trace.spans.count("DecisionTree.predict") == 0, "trees have spans");
+        for forest in trace.spans.named("RandomForest.predict") {
+            let folded = forest.integer("ml.folded_calls");
+            ensure!(folded == Some(17), "ml.folded_calls is {folded:?}");
+        }
+        let calls = calls(&truth);
+        ensure!(trace.summary.entries() == calls, "{} entries, {calls} calls", trace.summary.entries());
+    }
     Ok(())
 }
 
 fn listed_forest() -> Result<()> {
     let map = format!("{LOOK_INTO_PIPELINE}  RandomForest: {{children: [estimators]}}\n");
-    let (trace, truth) = trace_pipeline("cpp_pipeline", &map, &["--requests", "100", "--trees", "17"])?;
-    same_trees(&trace.spans.trees(), &truth)?;
-    ensure!(trace.spans.count("DecisionTree.predict") == 20 * 17 && trace.summary.folded() == 0, "not a span a tree");
+    for build in ["cpp_pipeline", "cpp_pipeline_debug"] {
+        let (trace, truth) = trace_pipeline(build, &map, &["--requests", "100", "--trees", "17"])?;
+        equals_up_to_objects(build, &trace.spans.trees(), &truth)?;
+        ensure!(trace.spans.count("DecisionTree.predict") == 20 * 17, "not a span a tree");
+    }
     Ok(())
 }
 
@@ -206,7 +221,8 @@ fn same_object() -> Result<()> {
     let uniform = lines.iter().all(|line| line == CHAIN_BY_VALUE) || lines.iter().all(|line| *line == folded);
     ensure!(lines.len() == 50 && uniform, "{lines:?}");
     ensure!(trace.summary.spans() + trace.summary.folded() == 250, "{:?}", trace.summary);
-    let (trace, _) = trace_pipeline("cpp_pipeline", LOOK_INTO_PIPELINE, &["--requests", "20", "--kind", "0"])?;
+    let arguments = ["--requests", "20", "--kind", "0"];
+    let (trace, _) = trace_pipeline("cpp_pipeline_debug", LOOK_INTO_PIPELINE, &arguments)?;
     ensure!(trace.spans.count("LogisticRegression.predict_proba") == 20, "{:?}", trace.spans.tree_lines());
     Ok(())
 }

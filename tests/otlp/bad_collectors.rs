@@ -84,8 +84,8 @@ fn lost_by_otlp(summary: &Summary) -> Result<u64> {
 
 /// Compares with a run that has no collector at all; the best batch of two, so that a busy machine forgives.
 fn survives(name: &str, address: &str) -> Result<()> {
+    let without = measure(None, "grpc")?;
     for protocol in ["http/protobuf", "grpc"] {
-        let without = measure(None, protocol)?;
         let with = measure(Some(address), protocol)?;
         report(&format!(
             "{name}, {protocol}: {:.0} ms a batch, {:.0} ms without; {:.1} MiB at most",

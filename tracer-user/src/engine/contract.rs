@@ -20,7 +20,7 @@ pub trait Engine {
     type Facts;
 
     /// Whether a file of this name (no directories) can hold anything for this engine.
-    fn recognises(&self, file_name: &str) -> bool;
+    fn recognises(&mut self, file_name: &str) -> bool;
 
     /// What a file holds.
     ///

@@ -21,7 +21,7 @@ pub(super) enum Destination {
 }
 
 /// Most instructions looked back over for the origin of one jump's register.
-const LOOK_BACK: usize = 512;
+const LOOK_BACK: usize = 8192;
 
 /// Registers that hold integer arguments at the entry.
 pub(super) const ARGUMENT_REGISTERS: [Register; 6] =
@@ -83,11 +83,12 @@ impl<'data, R: ReadRef<'data>> Search<'_, 'data, R> {
         if self.code.contains(address) { Destination::Inside } else { Destination::Outside }
     }
 
-    /// Follows a register back along every path that leads to an address. All its origins must agree.
-    fn origin(&self, address: u64, register: Register) -> Destination {
+    /// Follows a register back along every path that leads to a jump. All its origins must agree.
+    fn origin(&self, jump: u64, register: Register) -> Destination {
         let mut agreed = None;
         let mut seen = HashSet::new();
-        let mut wanted = vec![(address, register.full_register())];
+        let mut by_table: HashSet<Register> = HashSet::new();
+        let mut wanted = vec![(jump, register.full_register())];
         while let Some((address, register)) = wanted.pop() {
             if !seen.insert((address, register)) {
                 continue;
@@ -95,13 +96,25 @@ impl<'data, R: ReadRef<'data>> Search<'_, 'data, R> {
             if seen.len() > LOOK_BACK {
                 return Destination::Unclear;
             }
-            let (sources, enters) = self.predecessors(address);
+            let (mut sources, enters) = self.predecessors(address);
+            if sources.is_empty() && !enters && !self.is_padding(address) {
+                // Reached by a jump table: from one of the function's indirect jumps.
+                let jumps =
+                    self.code.instructions().filter(|other| other.flow_control() == FlowControl::IndirectBranch);
+                sources.extend(jumps.filter(|other| other.ip() != jump));
+                if sources.is_empty() {
+                    return Destination::Unclear;
+                }
+                if !by_table.insert(register) {
+                    continue;
+                }
+            }
             if enters && ARGUMENT_REGISTERS.contains(&register) {
                 // A function pointer that was passed as an argument.
                 if *agreed.get_or_insert(Destination::Outside) != Destination::Outside {
                     return Destination::Unclear;
                 }
-            } else if enters || (sources.is_empty() && !self.is_padding(address)) {
+            } else if enters {
                 return Destination::Unclear;
             }
             for source in sources {
@@ -138,7 +151,7 @@ impl<'data, R: ReadRef<'data>> Search<'_, 'data, R> {
         (sources, begins.is_some_and(|first| first.ip() == address))
     }
 
-    /// Whether what nothing leads to is there for alignment alone. Anything else is reached by a table.
+    /// Whether what nothing leads to is there for alignment alone.
     fn is_padding(&self, address: u64) -> bool {
         self.instruction(address).is_some_and(|instruction| registers::does_nothing(&instruction))
     }

@@ -7,7 +7,7 @@ pub(super) enum Body {
     Whole,
     /// What was left when the beginning of the function was copied into its callers (`.part.0`).
     Part,
-    /// The rarely executed rest of a function (`.cold`).
+    /// A piece of a function that was moved away from it (`.cold`, and `.warm` by BOLT).
     Cold,
     /// Code with a calling convention of its own (`._omp_fn.0`, `.resolver`, coroutine parts).
     Helper,
@@ -28,7 +28,7 @@ pub(super) fn split(symbol: &str) -> (&str, Body) {
     let mut body = Body::Whole;
     for suffix in suffixes.split('.').filter(|suffix| !suffix.is_empty()) {
         match suffix {
-            "cold" => return (base, Body::Cold),
+            "cold" | "warm" => return (base, Body::Cold),
             "_omp_fn" | "_omp_cpyfn" | "resolver" | "actor" | "destroy" | "resume" | "cleanup" | "tramp" => {
                 return (base, Body::Helper);
             }

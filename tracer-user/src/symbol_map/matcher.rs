@@ -1,6 +1,7 @@
 //! Symbol maps compiled for one file: which of its functions become spans, under which name, and what nests in them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use aho_corasick::AhoCorasick;
 
@@ -89,19 +90,8 @@ impl Matcher {
     /// no rule can match anything in it.
     #[must_use]
     pub fn new(maps: &[SymbolMap], module_file_name: &str) -> Option<Self> {
-        let native = maps.iter().filter(|map| map.language != Language::Python);
-        let (mut specific, mut general) = (Vec::new(), Vec::new());
-        for map in native.rev() {
-            match &map.module {
-                None => general.push(map),
-                Some(module) if pattern(module).matches(module_file_name) => specific.push(map),
-                Some(_) => {}
-            }
-        }
-        let general_methods = specific.is_empty();
-        let specific = specific.into_iter().map(|map| CompiledMap::new(map, true));
-        let general = in_force(&general).into_iter().map(|map| CompiledMap::new(&map, general_methods));
-        Self::compile(specific.chain(general).filter(CompiledMap::has_rules).collect())
+        let matchers = Matchers::new(maps.to_vec());
+        matchers.build(&matchers.specific(module_file_name))
     }
 
     fn compile(maps: Vec<CompiledMap>) -> Option<Self> {
@@ -160,6 +150,54 @@ impl Matcher {
             .iter()
             .find_map(|compiled| compiled.match_function(name, &names))
             .or_else(|| self.maps.iter().find_map(|compiled| compiled.match_method(name, &names)))
+    }
+}
+
+/// The matchers for all files of a process: most files share the one of the maps without `module`.
+#[derive(Clone, Debug)]
+pub struct Matchers {
+    maps: Vec<SymbolMap>,
+    /// One for each map that names a `module`.
+    modules: Vec<Option<Pattern>>,
+    built: HashMap<Vec<usize>, Option<Arc<Matcher>>>,
+}
+
+impl Matchers {
+    /// For these maps, in the order of [`super::MapSet::maps`].
+    #[must_use]
+    pub fn new(maps: Vec<SymbolMap>) -> Self {
+        let modules = maps.iter().map(|map| map.module.as_deref().map(pattern)).collect();
+        Self { maps, modules, built: HashMap::new() }
+    }
+
+    /// The matcher for a file of this name (no directories). `None` if no rule can match anything in it.
+    pub fn for_file(&mut self, name: &str) -> Option<Arc<Matcher>> {
+        let specific = self.specific(name);
+        if let Some(built) = self.built.get(&specific) {
+            return built.clone();
+        }
+        let built = self.build(&specific).map(Arc::new);
+        self.built.insert(specific, built.clone());
+        built
+    }
+
+    /// Positions of the maps whose `module` matches a file.
+    fn specific(&self, name: &str) -> Vec<usize> {
+        let matching = self.modules.iter().enumerate().filter(|(position, module)| {
+            let native = self.maps.get(*position).is_some_and(|map| map.language != Language::Python);
+            native && module.as_ref().is_some_and(|module| module.matches(name))
+        });
+        matching.map(|(position, _)| position).collect()
+    }
+
+    fn build(&self, specific: &[usize]) -> Option<Matcher> {
+        let general = self.maps.iter().filter(|map| map.module.is_none() && map.language != Language::Python);
+        let general: Vec<&SymbolMap> = general.rev().collect();
+        let general_methods = specific.is_empty();
+        let specific = specific.iter().rev().filter_map(|position| self.maps.get(*position));
+        let specific = specific.map(|map| CompiledMap::new(map, true));
+        let general = in_force(&general).into_iter().map(|map| CompiledMap::new(&map, general_methods));
+        Matcher::compile(specific.chain(general).filter(CompiledMap::has_rules).collect())
     }
 }
 

@@ -13,7 +13,7 @@ mod summary;
 mod tests;
 
 pub use library::{MAP_DIRECTORY, MapSet, built_in, load, read_file};
-pub use matcher::{Match, Matcher, Verdict};
+pub use matcher::{Match, Matcher, Matchers, Verdict};
 pub use parse::{MAX_FILE_BYTES, parse};
 pub use problem::{MapError, MapErrors, MapProblem};
 pub use schema::json_schema;

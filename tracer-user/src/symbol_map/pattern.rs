@@ -1,6 +1,8 @@
 //! A pattern of a symbol map: a plain text or a glob, where `*` crosses `::` and `.` alike.
 
-use globset::{GlobBuilder, GlobMatcher};
+use std::sync::OnceLock;
+
+use globset::{Glob, GlobBuilder, GlobMatcher};
 
 /// Longest pattern with wildcards, in bytes: compiling takes time and room for each.
 const MAX_GLOB_BYTES: usize = 512;
@@ -11,7 +13,14 @@ pub(super) enum Pattern {
     /// Matches itself.
     Literal(String),
     /// Matches by wildcards.
-    Glob(GlobMatcher),
+    Glob(Box<LazyGlob>),
+}
+
+/// A glob that has been checked. Compiling takes about a millisecond, and in most files no symbol ever asks for it.
+#[derive(Clone, Debug)]
+pub(super) struct LazyGlob {
+    glob: Glob,
+    matcher: OnceLock<GlobMatcher>,
 }
 
 impl Pattern {
@@ -26,14 +35,14 @@ impl Pattern {
         GlobBuilder::new(text)
             .literal_separator(false)
             .build()
-            .map(|glob| Self::Glob(glob.compile_matcher()))
+            .map(|glob| Self::Glob(Box::new(LazyGlob { glob, matcher: OnceLock::new() })))
             .map_err(|error| error.kind().to_string())
     }
 
     pub(super) fn matches(&self, text: &str) -> bool {
         match self {
             Self::Literal(literal) => literal == text,
-            Self::Glob(glob) => glob.is_match(text),
+            Self::Glob(lazy) => lazy.matcher.get_or_init(|| lazy.glob.compile_matcher()).is_match(text),
         }
     }
 

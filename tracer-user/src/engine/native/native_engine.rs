@@ -9,12 +9,12 @@ use super::facts::NativeFacts;
 use super::file_cache::FileCache;
 use crate::engine::{Engine, EngineError, Requests};
 use crate::model::{ModuleFile, ProbeRequest, Skipped, SymbolMap};
-use crate::symbol_map::Matcher;
+use crate::symbol_map::Matchers;
 
 /// Finds the functions that the symbol maps ask for in ELF files.
 #[derive(Debug)]
 pub struct NativeEngine {
-    maps: Vec<SymbolMap>,
+    matchers: Matchers,
     known: FileCache<NativeFacts>,
 }
 
@@ -22,7 +22,7 @@ impl NativeEngine {
     /// An engine for these maps; of two that match the same function the later one wins.
     #[must_use]
     pub fn new(maps: Vec<SymbolMap>) -> Self {
-        Self { maps, known: FileCache::new() }
+        Self { matchers: Matchers::new(maps), known: FileCache::new() }
     }
 
     /// The probes for one file of one process. Files that no rule is about are not opened; what a file holds is found out
@@ -42,8 +42,8 @@ impl NativeEngine {
 impl Engine for NativeEngine {
     type Facts = Arc<NativeFacts>;
 
-    fn recognises(&self, file_name: &str) -> bool {
-        Matcher::new(&self.maps, file_name).is_some()
+    fn recognises(&mut self, file_name: &str) -> bool {
+        self.matchers.for_file(file_name).is_some()
     }
 
     fn facts(&mut self, module: &ModuleFile) -> Result<Self::Facts, EngineError> {
@@ -60,7 +60,7 @@ impl Engine for NativeEngine {
         let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
         let file = OpenOptions::new().read(true).custom_flags(flags).open(&module.access_path).map_err(unreadable)?;
         let metadata = file.metadata().map_err(unreadable)?;
-        let facts = match Matcher::new(&self.maps, &file_name(module)) {
+        let facts = match self.matchers.for_file(&file_name(module)) {
             Some(matcher) if metadata.is_file() => NativeFacts::read(file, &module.path, &matcher)?,
             _ => NativeFacts::default(),
         };
