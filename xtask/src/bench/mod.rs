@@ -13,7 +13,6 @@ mod throughput;
 mod tracer;
 
 use std::fs;
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -48,9 +47,7 @@ pub fn run(quick: bool) -> Result<()> {
     let root = workspace::root();
     provision::programs("measuring", &[("c++", "g++"), ("taskset", "util-linux"), ("bpftrace", "bpftrace")])?;
     let environment = provision::python_venv("models", &root.join("tests/requirements/models.txt"))?;
-    let mut build = Command::new("cargo");
-    build.current_dir(&root).args(["build", "--release", "--locked", "--package", "tracer-user"]);
-    provision::run("cargo build --release", &mut build)?;
+    provision::release_build()?;
     let folder = root.join("target/bench");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let place = Place::prepare(folder)?;

@@ -10,9 +10,6 @@ use super::tracer::Tracer;
 
 /// Calls a second that are asked for.
 pub const RATE: u32 = 200_000;
-/// Clock ticks of a second in /proc/PID/stat: `USER_HZ` is 100 on x86-64.
-const TICKS: f64 = 100.0;
-
 /// What came of it.
 pub struct Sustained {
     /// Calls a second that were made.
@@ -53,12 +50,15 @@ pub fn measure(place: &Place, seconds: u32) -> Result<Sustained> {
     Ok(Sustained { rate, seconds, spans, lost, tracer_load, tracer_memory })
 }
 
-/// Time that a process has spent on processors, in user mode and in the kernel (proc(5), fields 14 and 15).
+/// Time that the threads of a process have spent on processors. Not from /proc/PID/stat: threads that sleep at each
+/// clock tick are not seen there. Source: Documentation/scheduler/sched-stats.rst of Linux 6.18 (first field, ns).
 fn processor_seconds(pid: u32) -> Result<f64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).context("the tracer has ended")?;
-    let (_, fields) = text.rsplit_once(')').context("an unknown form of /proc/PID/stat")?;
-    let ticks: f64 = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
-    Ok(ticks / TICKS)
+    let mut nanoseconds = 0.0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).context("the tracer has ended")? {
+        let text = fs::read_to_string(thread?.path().join("schedstat")).context("a thread has ended")?;
+        nanoseconds += text.split(' ').next().and_then(|field| field.parse::<f64>().ok()).context("no time")?;
+    }
+    Ok(nanoseconds / 1e9)
 }
 
 /// A line of /proc/PID/status, in MiB.
