@@ -1,4 +1,5 @@
-//! Entry and exit of a native function.
+//! Entry and exit of a native function. The clock is the dearest of the helpers, so it is read only where a time is
+//! kept: folded calls do without.
 
 use aya_ebpf::{
     EbpfContext,
@@ -33,25 +34,23 @@ pub fn native_entry(context: ProbeContext) -> u32 {
     if slot.process != (identity >> 32) as u32 || slot.accepts_entries == 0 {
         return 0;
     }
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
-    let Some(thread) = stack::of_current_thread(identity, now) else {
+    let Some(thread) = stack::of_current_thread(identity) else {
         count(Counter::Entries, 1);
         count(Counter::LostThreadTableFull, 1);
         return 0;
     };
-    enter(&context, cookie, thread, now);
+    enter(&context, cookie, thread);
     0
 }
 
 #[inline(always)]
-fn enter(context: &ProbeContext, cookie: Cookie, thread: *mut ThreadStack, now: u64) {
+fn enter(context: &ProbeContext, cookie: Cookie, thread: *mut ThreadStack) {
     let registers = context.regs;
     // SAFETY: `registers` is the program's context, `thread` a checked map value used by this thread alone.
     unsafe {
         let stack_pointer = (*registers).rsp + cookie.stack_delta();
         (*thread).entries += 1;
-        stack::end_left_frames(thread, stack_pointer, true, now);
+        stack::end_left_frames(thread, stack_pointer, true);
         let object = object_of(registers, cookie);
         let depth = (*thread).depth;
         let mut parent_call = 0;
@@ -73,7 +72,7 @@ fn enter(context: &ProbeContext, cookie: Cookie, thread: *mut ThreadStack, now: 
         (*frame).stack_pointer = stack_pointer;
         (*frame).function = cookie.function();
         (*frame).nests = u32::from(cookie.nests());
-        (*frame).start_ns = now;
+        (*frame).start_ns = bpf_ktime_get_ns();
         (*frame).call = (*thread).entries;
         (*frame).parent_call = parent_call;
         (*frame).folded_calls = 0;
@@ -206,8 +205,7 @@ fn leave(context: &impl EbpfContext, cookie: Cookie, stack_pointer: u64, returne
     };
     // SAFETY: a helper without arguments; `thread` is a checked map value used by this thread alone.
     unsafe {
-        let now = bpf_ktime_get_ns();
-        stack::end_left_frames(thread, stack_pointer, false, now);
+        stack::end_left_frames(thread, stack_pointer, false);
         let depth = (*thread).depth;
         if depth == 0 {
             (*thread).returns_without_entry += 1;
@@ -218,7 +216,7 @@ fn leave(context: &impl EbpfContext, cookie: Cookie, stack_pointer: u64, returne
             if debug_log() {
                 debug!(context, "left function {} depth {}", cookie.function(), depth - 1);
             }
-            stack::end_innermost(thread, RecordEnding::Returned as u32, now, returned);
+            stack::end_innermost(thread, RecordEnding::Returned as u32, bpf_ktime_get_ns(), returned);
         } else if (*innermost).folded_below == stack_pointer {
             (*innermost).folded_below = 0;
         }

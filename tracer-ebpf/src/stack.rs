@@ -1,6 +1,6 @@
 //! The bounded stack of open calls of one thread, and the record of a call that has ended.
 
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
 use tracer_common::{
     limits::MAX_DEPTH,
     records::{CallRecord, Frame, RecordEnding, RecordHeader, RecordKind, ThreadStack},
@@ -13,20 +13,20 @@ const NO_WAKEUP: u64 = 1;
 
 /// The stack of the current thread, made if this is its first traced call. `None` if the table is full.
 #[inline(always)]
-pub fn of_current_thread(key: u64, now: u64) -> Option<*mut ThreadStack> {
+pub fn of_current_thread(key: u64) -> Option<*mut ThreadStack> {
     if let Some(stack) = THREADS.get_ptr_mut(key) {
         return Some(stack);
     }
-    create(key, now)
+    create(key)
 }
 
 #[inline(never)]
-fn create(key: u64, now: u64) -> Option<*mut ThreadStack> {
+fn create(key: u64) -> Option<*mut ThreadStack> {
     let empty = EMPTY_STACK.get(0)?;
     THREADS.insert(key, empty, 0).ok()?;
     let stack = THREADS.get_ptr_mut(key)?;
     // SAFETY: checked for null by the verifier; only the current thread uses its own stack.
-    unsafe { (*stack).incarnation = now };
+    unsafe { (*stack).incarnation = bpf_ktime_get_ns() };
     Some(stack)
 }
 
@@ -83,7 +83,7 @@ pub fn end_innermost(stack: *mut ThreadStack, ending: u32, end_ns: u64, return_v
 
 /// Ends every open call below `stack_pointer` (or at it, if `inclusive`): control has left their frames without a return.
 #[inline(always)]
-pub fn end_left_frames(stack: *mut ThreadStack, stack_pointer: u64, inclusive: bool, now: u64) {
+pub fn end_left_frames(stack: *mut ThreadStack, stack_pointer: u64, inclusive: bool) {
     // SAFETY: as in `end_innermost`.
     unsafe {
         if !is_left(stack, stack_pointer, inclusive) {
@@ -93,7 +93,7 @@ pub fn end_left_frames(stack: *mut ThreadStack, stack_pointer: u64, inclusive: b
             stack,
             if inclusive { stack_pointer } else { stack_pointer - 1 },
             RecordEnding::Unwound as u32,
-            now,
+            bpf_ktime_get_ns(),
         );
     }
 }
