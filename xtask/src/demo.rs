@@ -30,8 +30,8 @@ pub fn run() -> Result<()> {
          uvicorn and what they need), builds ml-tracer, and listens on loopback only."
     );
     let environment = provision::python_venv("models", &root.join("tests/requirements/models.txt"))?;
-    let mut build = Command::new("cargo");
-    build.current_dir(&root).args(["build", "--release", "--locked", "--package", "tracer-user"]);
+    let mut build = provision::cargo();
+    build.args(["build", "--release", "--locked", "--package", "tracer-user"]);
     provision::run("cargo build --release", &mut build)?;
 
     let folder = root.join("target/demo");

@@ -25,6 +25,20 @@ pub fn run(what: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// `cargo` in the workspace, as if started from a shell: without the variables that describe this crate. Build scripts
+/// that watch them (that of `ring` does) would otherwise run again whenever shell and xtask take turns.
+pub fn cargo() -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(workspace::root());
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
 /// Runs a command quietly and gives its standard output without the last newline.
 ///
 /// # Errors

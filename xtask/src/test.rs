@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that must hold, step by step, with one line of figures at the end.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -90,15 +90,15 @@ fn prepare() -> Result<()> {
 }
 
 fn release_build() -> Result<()> {
-    let mut command = Command::new("cargo");
-    command.current_dir(workspace::root()).args(["build", "--release", "--locked", "--package", "tracer-user"]);
+    let mut command = provision::cargo();
+    command.args(["build", "--release", "--locked", "--package", "tracer-user"]);
     provision::run("cargo build --release", &mut command)
 }
 
 /// Runs `cargo test`, passes its output on, and adds up the figures of all its test programs.
 fn tests(arguments: &[&str]) -> Result<Outcome> {
-    let mut command = Command::new("cargo");
-    command.current_dir(workspace::root()).args(["test", "--locked", "--no-fail-fast"]).args(arguments);
+    let mut command = provision::cargo();
+    command.args(["test", "--locked", "--no-fail-fast"]).args(arguments);
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo test")?;
     let output = child.stdout.take().context("the output of cargo test is a pipe")?;
     let mut total = Outcome::default();
