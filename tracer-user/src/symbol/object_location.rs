@@ -92,7 +92,7 @@ fn result_is_no_address(code: &Code<'_>, mut address: u64) -> bool {
         if matches!(previous.flow_control(), FlowControl::Call | FlowControl::IndirectCall) {
             return false;
         }
-        if registers::written(&previous).any(|register| register == Register::RAX) {
+        if registers::written(previous).any(|register| register == Register::RAX) {
             // Writing the lower half clears the upper half: 32 bits are no address.
             return previous.op0_kind() == OpKind::Register && previous.op0_register() == Register::EAX;
         }

@@ -20,10 +20,7 @@ pub(super) enum Body {
 pub(super) fn split(symbol: &str) -> (&str, Body) {
     let symbol = symbol.split('@').next().unwrap_or(symbol);
     // A leading dot belongs to the name; Rust legacy names may hold dots (`..` for `::`) before the closing `E`.
-    let start = match symbol.starts_with("_ZN").then(|| symbol.rfind("17h")).flatten() {
-        Some(hash) => hash,
-        None => 1,
-    };
+    let start = symbol.starts_with("_ZN").then(|| symbol.rfind("17h")).flatten().unwrap_or(1);
     let Some(dot) = symbol.get(start..).and_then(|rest| rest.find('.')).map(|dot| dot + start) else {
         return (symbol, Body::Whole);
     };
