@@ -13,6 +13,7 @@ pub fn cases() -> Vec<Case> {
         case("thousand_requests_equal_truth", NEEDS, thousand_requests),
         case("requests_on_threads_equal_truth", NEEDS, requests_on_threads),
         case("every_kind_of_build_equals_truth", NEEDS, every_kind_of_build),
+        case("probes_placed_one_by_one", NEEDS, single_probes),
         case("run_traces_from_the_first_instruction", NEEDS, run_from_the_start),
         case("folded_forest_is_one_span", NEEDS, folded_forest),
         case("listed_forest_has_a_span_a_tree", NEEDS, listed_forest),
@@ -73,6 +74,21 @@ fn every_kind_of_build() -> Result<()> {
         let (trace, truth) = trace_pipeline(&build, NEST_ALL, &["--requests", "50"])?;
         same_trees(&trace.spans.trees(), &truth).map_err(|error| error.context(build))?;
     }
+    Ok(())
+}
+
+/// As on kernels before 6.6.
+fn single_probes() -> Result<()> {
+    let mut target = Target::start("cpp_exceptions", &["--requests", "21"])?;
+    let attached = Tracer::attach(target.pid())?.map(NEST_ALL)?.arguments(["--single-probes"]).start()?;
+    target.batch()?;
+    let trace = attached.stop()?;
+    target.finish()?;
+    trace.check_whole()?;
+    let lines = trace.spans.tree_lines();
+    let expected = "Outer.predict(Middle.predict(Inner.predict))";
+    ensure!(lines.len() == 21 && lines.iter().all(|line| line == expected), "{lines:?}");
+    ensure!(trace.spans.ended("unwound") == 30, "{:?}", trace.summary);
     Ok(())
 }
 

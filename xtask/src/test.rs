@@ -83,6 +83,7 @@ fn once(step: impl FnOnce() -> Result<()>) -> Result<Outcome> {
 
 fn prepare() -> Result<()> {
     provision::programs("compiling the programs to trace", &[("cc", "gcc"), ("c++", "g++")])?;
+    provision::programs("making test certificates", &[("openssl", "openssl")])?;
     for name in ENVIRONMENTS {
         provision::python_venv(name, &workspace::root().join(format!("tests/requirements/{name}.txt")))?;
     }
