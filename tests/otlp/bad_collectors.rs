@@ -25,8 +25,8 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// 90,000 spans on each of two batches.
-const LOAD: &[&str] = &["--threads", "2", "--requests", "15000"];
+/// 36,000 spans on each of two batches: more than any queue holds.
+const LOAD: &[&str] = &["--threads", "2", "--requests", "6000"];
 
 /// Memory of the tracer with a queue full of spans.
 const MEMORY_KIB: u64 = 96 * 1024;
@@ -36,6 +36,8 @@ struct Seen {
     batch: Duration,
     /// Peak memory of the tracer.
     memory_kib: u64,
+    /// How long the tracer took to give up what was left.
+    ending: Duration,
 }
 
 /// Traces two batches into `export`.
@@ -62,14 +64,14 @@ fn measure(export: Option<&str>, protocol: &str) -> Result<Seen> {
     ensure!(ending < Duration::from_secs(20), "the tracer took {ending:?} to end");
     target.finish()?;
     trace.check_books()?;
-    ensure!(trace.summary.entries() == 2 * 2 * 15_000 * 3, "{:?}", trace.summary);
+    ensure!(trace.summary.entries() == 2 * 2 * 6_000 * 3, "{:?}", trace.summary);
     if export.is_some() {
         let lost = lost_by_otlp(&trace.summary).with_context(|| format!("{:?}", trace.summary))?;
         ensure!(lost > 0, "nothing was lost: {:?}", trace.summary);
         let told = trace.finished.errors.lines().any(|line| line.contains("otlp") && line.contains(&lost.to_string()));
         ensure!(told, "no line says that otlp lost {lost} spans: {}", trace.finished.errors);
     }
-    Ok(Seen { batch, memory_kib })
+    Ok(Seen { batch, memory_kib, ending })
 }
 
 /// Spans that did not reach the collector; with those that did they must be all.
@@ -88,12 +90,14 @@ fn survives(name: &str, address: &str) -> Result<()> {
     for protocol in ["http/protobuf", "grpc"] {
         let with = measure(Some(address), protocol)?;
         report(&format!(
-            "{name}, {protocol}: {:.0} ms a batch, {:.0} ms without; {:.1} MiB at most",
+            "{name}, {protocol}: {:.0} ms a batch, {:.0} ms without; {:.1} MiB at most; ended in {:.1} s",
             with.batch.as_secs_f64() * 1e3,
             without.batch.as_secs_f64() * 1e3,
-            with.memory_kib as f64 / 1024.0
+            with.memory_kib as f64 / 1024.0,
+            with.ending.as_secs_f64()
         ));
-        let limit = without.batch * 2 + Duration::from_millis(500);
+        // A target that waits for the collector would take minutes: a time limit of a second for each few hundred spans.
+        let limit = without.batch * 3 + Duration::from_secs(1);
         ensure!(with.batch < limit, "{protocol}: a batch took {:?}, {:?} without", with.batch, without.batch);
         ensure!(with.memory_kib < MEMORY_KIB, "{protocol}: {} KiB of memory", with.memory_kib);
     }

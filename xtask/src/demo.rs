@@ -31,7 +31,9 @@ pub fn run() -> Result<()> {
          uvicorn and what they need), builds ml-tracer, and listens on loopback only."
     );
     let environment = provision::python_venv("models", &root.join("tests/requirements/models.txt"))?;
-    provision::release_build()?;
+    let mut build = provision::cargo();
+    build.args(["build", "--release", "--locked", "--package", "tracer-user"]);
+    provision::run("cargo build --release", &mut build)?;
 
     let folder = root.join("target/demo");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;

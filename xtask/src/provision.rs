@@ -25,26 +25,18 @@ pub fn run(what: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Cargo in this workspace. `cargo xtask` was itself started by Cargo, whose variables about the package `xtask` would
-/// have crates with C code built anew each time.
+/// `cargo` in the workspace, as if started from a shell: without the variables that describe this crate. Build scripts
+/// that watch them (that of `ring` does) would otherwise run again whenever shell and xtask take turns.
 pub fn cargo() -> Command {
     let mut command = Command::new("cargo");
     command.current_dir(workspace::root());
     for (name, _) in std::env::vars_os() {
-        let about_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-        if name.to_str().is_some_and(about_package) {
-            command.env_remove(name);
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
         }
     }
     command
-}
-
-/// Builds the tracer as users have it: `target/release/ml-tracer`.
-///
-/// # Errors
-/// When it does not compile.
-pub fn release_build() -> Result<()> {
-    run("cargo build --release", cargo().args(["build", "--release", "--locked", "--package", "tracer-user"]))
 }
 
 /// Runs a command quietly and gives its standard output without the last newline.

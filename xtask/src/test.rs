@@ -23,7 +23,7 @@ pub fn run() -> Result<()> {
         ("prepare the machine", || once(prepare)),
         ("house rules", || once(check::run)),
         ("BPF object", || once(build_ebpf::check)),
-        ("release build", || once(provision::release_build)),
+        ("release build", || once(release_build)),
         ("unit tests", || tests(&["--workspace", "--exclude", "tracer-ebpf", "--exclude", "tracer-tests"])),
         ("suites", || tests(&["--package", "tracer-tests"])),
     ];
@@ -83,10 +83,17 @@ fn once(step: impl FnOnce() -> Result<()>) -> Result<Outcome> {
 
 fn prepare() -> Result<()> {
     provision::programs("compiling the programs to trace", &[("cc", "gcc"), ("c++", "g++")])?;
+    provision::programs("making test certificates", &[("openssl", "openssl")])?;
     for name in ENVIRONMENTS {
         provision::python_venv(name, &workspace::root().join(format!("tests/requirements/{name}.txt")))?;
     }
     Ok(())
+}
+
+fn release_build() -> Result<()> {
+    let mut command = provision::cargo();
+    command.args(["build", "--release", "--locked", "--package", "tracer-user"]);
+    provision::run("cargo build --release", &mut command)
 }
 
 /// Runs `cargo test`, passes its output on, and adds up the figures of all its test programs.

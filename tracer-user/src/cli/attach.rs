@@ -106,6 +106,7 @@ pub fn conclude(report: &Report, summary: Option<&Path>) -> anyhow::Result<()> {
     for remark in report.remarks() {
         tell(&remark);
     }
+    tell(&report.identity());
     tell(&report.line());
     if let Some(path) = summary {
         let json = serde_json::to_string_pretty(report)?;

@@ -6,4 +6,4 @@ mod contract;
 mod native;
 
 pub use contract::{Engine, EngineError, Requests};
-pub use native::NativeEngine;
+pub use native::{NativeEngine, NativeFacts};

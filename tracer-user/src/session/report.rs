@@ -97,6 +97,16 @@ impl Report {
         }
     }
 
+    /// The books in one line: where every call that was seen to begin has gone.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let sign = if self.identity_holds { "=" } else { "is NOT" };
+        format!(
+            "entries {} {sign} spans {} + folded {} + lost {} + open {}",
+            self.entries, self.spans, self.folded, self.lost, self.open
+        )
+    }
+
     /// The line that ends every session.
     #[must_use]
     pub fn line(&self) -> String {
@@ -109,11 +119,7 @@ impl Report {
         let mut remarks: Vec<String> =
             self.lost_by_reason.iter().map(|lost| format!("lost {} calls: {}", lost.calls, lost.reason)).collect();
         if !self.identity_holds {
-            remarks.push(format!(
-                "the books do not balance: entries={} but spans + folded + lost + open = {}; please report this",
-                self.entries,
-                self.spans + self.folded + self.lost + self.open
-            ));
+            remarks.push("the books do not balance; please report this with a tape of the run".to_owned());
         }
         for export in &self.exports {
             if let Some(problem) = &export.problem {
@@ -139,5 +145,6 @@ mod tests {
         assert_eq!((report.spans, report.lost), (6, 1));
         assert!(report.identity_holds);
         assert_eq!(report.line(), "spans=6 folded=2 lost=1 open=1");
+        assert_eq!(report.identity(), "entries 10 = spans 6 + folded 2 + lost 1 + open 1");
     }
 }

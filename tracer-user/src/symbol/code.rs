@@ -22,6 +22,8 @@ pub(super) struct Code<'data> {
     pub parts: Vec<Part<'data>>,
     /// The direct jumps of the function by their target, wherever that is.
     pub jumps_to: BTreeMap<u64, Vec<u64>>,
+    /// The jumps through registers and memory.
+    pub indirect_jumps: Vec<Instruction>,
 }
 
 /// One contiguous piece of a function.
@@ -42,7 +44,7 @@ impl<'data> Code<'data> {
         size: u64,
         symbols: &[&str],
     ) -> Result<Self, SkipReason> {
-        let mut code = Self { parts: Vec::new(), jumps_to: BTreeMap::new() };
+        let mut code = Self { parts: Vec::new(), jumps_to: BTreeMap::new(), indirect_jumps: Vec::new() };
         let mut wanted = vec![(address, address.saturating_add(size))];
         let mut bytes = 0_u64;
         while let Some((start, end)) = wanted.pop() {
@@ -57,11 +59,18 @@ impl<'data> Code<'data> {
             for instruction in part.instructions.iter().filter(|instruction| is_direct_jump(instruction)) {
                 let target = instruction.near_branch_target();
                 code.jumps_to.entry(target).or_default().push(instruction.ip());
-                let outside = !part.contains(target) && !code.contains(target);
-                if outside && let Some(bounds) = image.part_at(target, part.levels.at(instruction.ip()), symbols) {
+                let is_known = part.contains(target)
+                    || code.contains(target)
+                    || wanted.iter().any(|(start, end)| (*start..*end).contains(&target));
+                if is_known {
+                    continue;
+                }
+                if let Some(bounds) = image.part_at(target, part.levels.at(instruction.ip()), symbols)? {
                     wanted.push(bounds);
                 }
             }
+            let is_indirect = |jump: &&Instruction| jump.flow_control() == FlowControl::IndirectBranch;
+            code.indirect_jumps.extend(part.instructions.iter().filter(is_indirect));
             code.parts.push(part);
         }
         code.check_targets()?;
@@ -116,6 +125,7 @@ impl<'data> Part<'data> {
     fn decode<R: ReadRef<'data>>(image: &Image<'data, R>, start: u64, end: u64) -> Result<Self, SkipReason> {
         let size = end.saturating_sub(start);
         let bytes = image.file.code(VirtualAddress(start), size).ok_or(SkipReason::NoCode)?;
+        image.spend(bytes.len())?;
         let mut instructions = Vec::with_capacity(bytes.len() / 4);
         let mut decoder = Decoder::with_ip(64, bytes, start, DecoderOptions::NONE);
         let mut instruction = Instruction::default();
@@ -126,7 +136,7 @@ impl<'data> Part<'data> {
             }
             instructions.push(instruction);
         }
-        Ok(Self { start, end, bytes, levels: image.unwind().levels(start, end), instructions })
+        Ok(Self { start, end, bytes, levels: image.levels(start, end)?, instructions })
     }
 
     fn contains(&self, address: u64) -> bool {

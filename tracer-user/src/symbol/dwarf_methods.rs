@@ -1,6 +1,7 @@
 //! What debugging information says of member functions: whether they have an object, and how they return.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
 
 use gimli::{
     Attribute, AttributeValue, DebuggingInformationEntry, DwCc, Dwarf, EndianSlice, LittleEndian, Unit, UnitOffset,
@@ -11,6 +12,8 @@ use super::elf_file::ElfFile;
 
 /// Largest `.debug_info`, and largest section beside it, that is read, bytes.
 const SECTION_LIMIT: u64 = 64 << 20;
+/// Time that is taken at most, looked at before each unit. What was not reached counts as not described.
+const TIME_LIMIT: Duration = Duration::from_secs(1);
 /// Longest chain of references that is followed (copy, declaration, typedef, const).
 const CHAIN_LIMIT: usize = 16;
 /// Size from which on no value comes back in registers, bytes (System V AMD64 ABI, 3.2.3).
@@ -49,8 +52,11 @@ pub(super) fn describe<'data, R: ReadRef<'data>>(
         Ok(EndianSlice::new(bytes, LittleEndian))
     };
     let Ok(dwarf) = Dwarf::load(load) else { return found };
+    let deadline = Instant::now() + TIME_LIMIT;
     let mut units = dwarf.units();
-    while let Ok(Some(header)) = units.next() {
+    while let Ok(Some(header)) = units.next()
+        && Instant::now() < deadline
+    {
         let Ok(unit) = dwarf.unit(header) else { continue };
         if covers(&dwarf, &unit, addresses) {
             // A malformed entry ends its unit: what follows it cannot be read.

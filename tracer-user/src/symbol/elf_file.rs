@@ -15,10 +15,10 @@ pub(super) type Section = elf::SectionHeader64<LittleEndian>;
 pub(super) type Symbol = elf::Sym64<LittleEndian>;
 pub(super) type Relocation = elf::Rela64<LittleEndian>;
 
-/// Largest symbol table that is read; libtorch's has 14 MB.
-const SYMBOL_TABLE_LIMIT: u64 = 256 << 20;
+/// Largest symbol table that is read; the largest seen have 6 MB.
+const SYMBOL_TABLE_LIMIT: u64 = 64 << 20;
 /// Largest string table that is read.
-const STRING_TABLE_LIMIT: u64 = 512 << 20;
+const STRING_TABLE_LIMIT: u64 = 256 << 20;
 
 /// An ELF file, read through anything that hands out its bytes: a slice, or a cache over an open file.
 #[derive(Debug)]
@@ -151,6 +151,11 @@ impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
             });
         }
         Ok(tables)
+    }
+
+    /// The file, for messages.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     fn check_size(&self, table: &'static str, section: &Section, limit: u64) -> Result<(), SymbolError> {

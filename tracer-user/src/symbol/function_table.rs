@@ -15,15 +15,19 @@ use crate::model::{FunctionName, VirtualAddress};
 
 /// Longest symbol that is looked at, bytes; longer ones are instantiations that nobody names in a map.
 const SYMBOL_LIMIT: usize = 8 << 10;
+/// Most symbols that may match in one file.
+pub(super) const MATCH_LIMIT: usize = 20_000;
+/// Most further symbols that are kept for one address.
+const ALIAS_LIMIT: usize = 32;
 
-/// A function that may be asked for by its symbol.
+/// A function that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// Address of its first instruction.
     pub address: VirtualAddress,
     /// Bytes of code by the symbol; 0 where the symbol does not tell.
     pub size: u64,
-    /// Its names by all symbols that may be asked for, the most informative first; never empty.
+    /// Its names by all symbols that are asked for, the most informative first; never empty.
     pub names: Vec<FunctionName>,
     /// Further symbols at the same address.
     pub aliases: Vec<String>,
@@ -79,19 +83,29 @@ impl<'data> FunctionTable<'data> {
         Ok(Self { entries })
     }
 
-    /// The functions that have a symbol which may be asked for, by address.
-    pub fn candidates(&self, may_match: impl Fn(&str) -> bool) -> Vec<Candidate> {
+    /// The functions that are asked for, by address; `None` if they are too many. Only symbols that pass the quick test
+    /// are demangled.
+    pub fn candidates(
+        &self,
+        may_match: impl Fn(&str) -> bool,
+        is_wanted: impl Fn(&FunctionName) -> bool,
+    ) -> Option<Vec<Candidate>> {
+        let mut matches = 0;
         let mut found: BTreeMap<u64, Vec<(FunctionName, Body, bool)>> = BTreeMap::new();
         for entry in &self.entries {
             // Demangling is dear: a large library has 200,000 symbols, and a handful pass.
             let symbol = std::str::from_utf8(entry.name).ok().filter(|symbol| may_match(symbol));
-            let name = symbol.and_then(function_name);
+            let name = symbol.and_then(function_name).filter(|(name, _)| is_wanted(name));
             if let Some((name, body)) = name {
+                matches += 1;
+                if matches > MATCH_LIMIT {
+                    return None;
+                }
                 found.entry(entry.address).or_default().push((name, body, entry.local));
             }
         }
         let wholes = self.wholes_of_parts(found.values().flatten());
-        found.into_iter().map(|(address, names)| self.candidate(address, names, &wholes)).collect()
+        Some(found.into_iter().map(|(address, names)| self.candidate(address, names, &wholes)).collect())
     }
 
     fn candidate(
@@ -116,6 +130,7 @@ impl<'data> FunctionTable<'data> {
             .iter()
             .map(|entry| String::from_utf8_lossy(entry.name).into_owned())
             .filter(|symbol| names.iter().all(|name| name.symbol != *symbol))
+            .take(ALIAS_LIMIT)
             .collect();
         Candidate {
             address: VirtualAddress(address),

@@ -1,26 +1,39 @@
 //! A file with its tables: what is code, where functions begin and end, what belongs together.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 
 use object::read::ReadRef;
 
 use super::elf_file::ElfFile;
 use super::function_table::FunctionTable;
-use super::unwind_table::{StackLevel, UnwindTable};
+use super::unwind_table::{StackLevel, StackLevels, UnwindTable};
+use crate::model::SkipReason;
 
 /// Largest function size that a symbol is believed, bytes.
 const SIZE_LIMIT: u64 = 16 << 20;
+
+/// Work done for one file at most: bytes of code decoded, rows of unwind tables, steps of searches. All functions of
+/// libxgboost together take 30 million; this many take a few seconds.
+const WORK_LIMIT: u64 = 128 << 20;
 
 /// The file and its tables; the unwind table is read when it is first needed.
 pub(super) struct Image<'data, R: ReadRef<'data>> {
     pub file: ElfFile<'data, R>,
     pub functions: FunctionTable<'data>,
     unwind: OnceCell<UnwindTable<'data>>,
+    work_left: Cell<u64>,
 }
 
 impl<'data, R: ReadRef<'data>> Image<'data, R> {
     pub fn new(file: ElfFile<'data, R>, functions: FunctionTable<'data>) -> Self {
-        Self { file, functions, unwind: OnceCell::new() }
+        Self { file, functions, unwind: OnceCell::new(), work_left: Cell::new(WORK_LIMIT) }
+    }
+
+    /// Counts work, so that no file can keep the tracer busy without end. The unit is about 10 ns.
+    pub fn spend(&self, work: usize) -> Result<(), SkipReason> {
+        let left = self.work_left.get().checked_sub(work as u64);
+        self.work_left.set(left.unwrap_or(0));
+        left.map(|_| ()).ok_or(SkipReason::OverBudget)
     }
 
     /// The unwind table.
@@ -45,19 +58,25 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
         }
     }
 
+    /// Stack levels between two addresses.
+    pub fn levels(&self, start: u64, end: u64) -> Result<StackLevels, SkipReason> {
+        let levels = self.unwind().levels(start, end);
+        self.spend(levels.rows())?;
+        Ok(levels)
+    }
+
     /// Bounds of the code at the target of a jump out of a function, if it belongs to the same call: it is the function's
     /// cold part by name, or the code there expects a frame, which a jump from where the stack pointer stands where the
     /// call left it cannot bring.
-    pub fn part_at(&self, target: u64, level: StackLevel, symbols: &[&str]) -> Option<(u64, u64)> {
+    pub fn part_at(&self, target: u64, level: StackLevel, symbols: &[&str]) -> Result<Option<(u64, u64)>, SkipReason> {
         let here = self.functions.containing(target);
-        let bounds = self.unwind().bounds(target);
+        let by_unwind = self.unwind().bounds(target);
         let by_symbol = || here.iter().map(|entry| (entry.address, entry.address.saturating_add(entry.size))).max();
-        let is_cold_part = || here.iter().any(|entry| entry.is_cold_part_of(symbols));
-        let continues = || {
-            let (start, end) = bounds?;
-            (self.unwind().levels(start, end).at(target) == StackLevel::Below).then_some(())
-        };
-        let belongs = is_cold_part() || (level != StackLevel::Entry && continues().is_some());
-        bounds.or_else(by_symbol).filter(|(start, end)| belongs && (*start..*end).contains(&target))
+        let mut belongs = here.iter().any(|entry| entry.is_cold_part_of(symbols));
+        if let Some((start, end)) = by_unwind.filter(|_| !belongs && level != StackLevel::Entry) {
+            belongs = self.levels(start, end)?.at(target) == StackLevel::Below;
+        }
+        let bounds = by_unwind.or_else(by_symbol).filter(|(start, end)| (*start..*end).contains(&target));
+        Ok(bounds.filter(|_| belongs))
     }
 }

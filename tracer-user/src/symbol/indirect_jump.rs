@@ -22,6 +22,8 @@ pub(super) enum Destination {
 
 /// Most instructions looked back over for the origin of one jump's register.
 const LOOK_BACK: usize = 8192;
+/// Most instructions between the load from a jump table and the sum with the table's address.
+const SUM_LOOK_BACK: usize = 64;
 
 /// Registers that hold integer arguments at the entry.
 pub(super) const ARGUMENT_REGISTERS: [Register; 6] =
@@ -93,20 +95,21 @@ impl<'data, R: ReadRef<'data>> Search<'_, 'data, R> {
             if !seen.insert((address, register)) {
                 continue;
             }
-            if seen.len() > LOOK_BACK {
+            if seen.len() > LOOK_BACK || self.image.spend(1).is_err() {
                 return Destination::Unclear;
             }
             let (mut sources, enters) = self.predecessors(address);
             if sources.is_empty() && !enters && !self.is_padding(address) {
                 // Reached by a jump table: from one of the function's indirect jumps.
-                let jumps =
-                    self.code.instructions().filter(|other| other.flow_control() == FlowControl::IndirectBranch);
-                sources.extend(jumps.filter(|other| other.ip() != jump));
+                sources.extend(self.code.indirect_jumps.iter().filter(|other| other.ip() != jump));
                 if sources.is_empty() {
                     return Destination::Unclear;
                 }
                 if !by_table.insert(register) {
                     continue;
+                }
+                if self.image.spend(sources.len()).is_err() {
+                    return Destination::Unclear;
                 }
             }
             if enters && ARGUMENT_REGISTERS.contains(&register) {
@@ -200,7 +203,7 @@ impl<'data, R: ReadRef<'data>> Search<'_, 'data, R> {
     /// A sum is a table's destination if either side was loaded from a table of 32-bit distances.
     fn sum(&self, address: u64, left: Register, right: Register) -> Step {
         let mut address = address;
-        for _ in 0..LOOK_BACK {
+        for _ in 0..SUM_LOOK_BACK {
             let (part, index) = match self.code.position(address) {
                 Some((part, index)) if index > 0 => (part, index - 1),
                 _ => break,

@@ -8,6 +8,7 @@ mod elf_file;
 mod entry;
 mod error;
 mod exits;
+mod first_argument;
 mod function_name;
 mod function_table;
 mod image;

@@ -13,6 +13,7 @@ use super::cpp_name;
 use super::dwarf_methods::{self, Method, Returned};
 use super::elf_file::{ElfFile, SymbolTable};
 use super::exits::{self, ExitKind};
+use super::first_argument;
 use super::registers;
 use super::resolve::Functions;
 use crate::model::{Language, ObjectLocation, ResolvedFunction};
@@ -63,18 +64,22 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
         match returned {
             Returned::InRegisters => ObjectLocation::FirstArgument,
             Returned::InMemory => ObjectLocation::SecondArgument,
-            Returned::Unknown if self.returns_no_address(function) => ObjectLocation::FirstArgument,
+            Returned::Unknown if self.first_argument_is_no_result(function) => ObjectLocation::FirstArgument,
             Returned::Unknown => ObjectLocation::None,
         }
     }
 
+    fn first_argument_is_no_result(&self, function: &ResolvedFunction) -> bool {
+        let Ok(code) = Code::decode(&self.image, function.address.0, function.size, &[]) else { return false };
+        first_argument::is_read_before_written(&code) || self.returns_no_address(&code)
+    }
+
     /// Whether a return exists before which `rax` holds no address that was passed in. A function that returns a large
     /// value returns the address it was given for it on every path (System V AMD64 ABI, 3.2.3).
-    fn returns_no_address(&self, function: &ResolvedFunction) -> bool {
-        let Ok(code) = Code::decode(&self.image, function.address.0, function.size, &[]) else { return false };
-        let Ok(found) = exits::find(&self.image, &code) else { return false };
+    fn returns_no_address(&self, code: &Code<'data>) -> bool {
+        let Ok(found) = exits::find(&self.image, code) else { return false };
         let mut returns = found.exits.iter().filter(|exit| exit.kind == ExitKind::Return);
-        returns.any(|exit| result_is_no_address(&code, exit.address))
+        returns.any(|exit| result_is_no_address(code, exit.address))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the kernel does with a probe on an instruction: emulate it, single-step it, or refuse it.
 //!
-//! Source: Linux `arch/x86/kernel/uprobes.c` (`uprobe_init_insn`, `branch_setup_xol_ops`, `push_setup_xol_ops`; 3.17 to 6.18).
+//! Source: Linux `arch/x86/kernel/uprobes.c` (`uprobe_init_insn`, `branch_setup_xol_ops`, `push_setup_xol_ops`; 3.17 to 6.18),
+//! held against what 6.18 does with each form.
 
 /// How a probed instruction is executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +82,8 @@ impl<'bytes> Opcode<'bytes> {
         }
     }
 
+    /// The kernel's table of opcodes after `0f`. Kernels take probes on the others too, because of a set bit for `0f` itself;
+    /// they are system instructions, on which no probe is wanted.
     fn is_good_second(second: u8) -> bool {
         !matches!(second, 0x00 | 0x01 | 0x05..=0x09 | 0x0b | 0x30 | 0x34 | 0x35 | 0x37 | 0x78 | 0x79 | 0xae)
     }

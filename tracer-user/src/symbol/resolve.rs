@@ -7,12 +7,12 @@ use super::elf_file::ElfFile;
 use super::entry;
 use super::error::SymbolError;
 use super::exits::{self, Exit, ExitKind};
-use super::function_table::{Candidate, FunctionTable};
+use super::function_table::{Candidate, FunctionTable, MATCH_LIMIT};
 use super::image::Image;
 use super::suffix;
 use super::unwind_proof::Proofs;
 use crate::model::{
-    FileOffset, ObjectLocation, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason, VirtualAddress,
+    FileOffset, FunctionName, ObjectLocation, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason, VirtualAddress,
 };
 
 /// The functions of one file.
@@ -31,11 +31,20 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
         Ok(Self { image: Image::new(file, functions), proofs: Proofs::default() })
     }
 
-    /// The functions of which a symbol, as the file has it, passes a quick test; by address. The test is asked of every
-    /// function symbol, and only those that pass are demangled.
-    #[must_use]
-    pub fn candidates(&self, may_match: impl Fn(&str) -> bool) -> Vec<Candidate> {
-        self.image.functions.candidates(may_match)
+    /// The functions that are asked for, by address. `may_match` is a quick test that is asked of every function symbol as
+    /// the file has it; those that pass are demangled, and `is_wanted` decides.
+    ///
+    /// # Errors
+    /// `TooManyMatches`.
+    pub fn candidates(
+        &self,
+        may_match: impl Fn(&str) -> bool,
+        is_wanted: impl Fn(&FunctionName) -> bool,
+    ) -> Result<Vec<Candidate>, SymbolError> {
+        self.image
+            .functions
+            .candidates(may_match, is_wanted)
+            .ok_or_else(|| SymbolError::TooManyMatches { path: self.image.file.path().to_owned(), limit: MATCH_LIMIT })
     }
 
     /// Decodes a candidate and finds where its probes go. Its object is left unknown: see `locate_objects`.

@@ -9,6 +9,8 @@ use super::elf_file::ElfFile;
 
 /// Largest `.eh_frame` that is read, bytes; libtorch's has 26 MB.
 const SECTION_LIMIT: u64 = 128 << 20;
+/// Most rows that are read for one stretch of code; the largest real functions have some thousand.
+const ROW_LIMIT: usize = 1 << 16;
 
 /// The unwind entries of a file by the address they begin at; empty where the file has none.
 pub(super) struct UnwindTable<'data> {
@@ -84,7 +86,7 @@ impl<'data> UnwindTable<'data> {
         let mut levels = Vec::new();
         let mut address = start;
         // One symbol may span several entries (hand-written assembly); an entry covers at least one byte.
-        while address < end {
+        while address < end && levels.len() < ROW_LIMIT {
             let Some((_, entry_end, offset)) = self.entry(address) else { break };
             self.append_levels(offset, &mut levels);
             address = entry_end;
@@ -99,7 +101,9 @@ impl<'data> UnwindTable<'data> {
             return;
         };
         let Ok(mut rows) = entry.rows(&self.section, &self.bases, &mut context) else { return };
-        while let Ok(Some(row)) = rows.next_row() {
+        while let Ok(Some(row)) = rows.next_row()
+            && levels.len() < ROW_LIMIT
+        {
             let level = match row.cfa() {
                 // The call pushed the return address: 8 bytes below the canonical frame address.
                 CfaRule::RegisterAndOffset { register: X86_64::RSP, offset: 8 } => StackLevel::Entry,
@@ -112,6 +116,11 @@ impl<'data> UnwindTable<'data> {
 }
 
 impl StackLevels {
+    /// How many pieces they were put together from.
+    pub fn rows(&self) -> usize {
+        self.0.len()
+    }
+
     /// The level before the instruction at an address runs.
     pub fn at(&self, address: u64) -> StackLevel {
         let after = self.0.partition_point(|(start, ..)| *start <= address);

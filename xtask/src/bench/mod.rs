@@ -47,7 +47,9 @@ pub fn run(quick: bool) -> Result<()> {
     let root = workspace::root();
     provision::programs("measuring", &[("c++", "g++"), ("taskset", "util-linux"), ("bpftrace", "bpftrace")])?;
     let environment = provision::python_venv("models", &root.join("tests/requirements/models.txt"))?;
-    provision::release_build()?;
+    let mut build = provision::cargo();
+    build.args(["build", "--release", "--locked", "--package", "tracer-user"]);
+    provision::run("cargo build --release", &mut build)?;
     let folder = root.join("target/bench");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let place = Place::prepare(folder)?;

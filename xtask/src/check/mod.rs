@@ -11,7 +11,6 @@ mod symbol_maps;
 mod tree;
 
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Result, bail};
 
@@ -34,7 +33,7 @@ pub fn run() -> Result<()> {
         broken.push(format!("{} breaches of the house rules", findings.len()));
     }
     for (what, arguments) in TOOLS {
-        if let Err(error) = provision::run(what, Command::new("cargo").current_dir(&root).args(*arguments)) {
+        if let Err(error) = provision::run(what, provision::cargo().args(*arguments)) {
             eprintln!("    {error:#}");
             broken.push((*what).to_owned());
         }

@@ -47,7 +47,9 @@ impl NativeFacts {
         let functions = Functions::read(ElfFile::parse(&cache, path)?)?;
         let mut facts = Self::default();
         let mut searches = Vec::new();
-        for mut candidate in functions.candidates(|symbol| matcher.may_match(symbol)) {
+        let candidates =
+            functions.candidates(|symbol| matcher.may_match(symbol), |name| matcher.match_name(name).is_some())?;
+        for mut candidate in candidates {
             let Some(verdict) = choose(&mut candidate, matcher) else { continue };
             let Some(name) = candidate.names.first().cloned() else { continue };
             match verdict {

@@ -6,4 +6,5 @@ mod native_engine;
 #[cfg(test)]
 mod tests;
 
+pub use facts::NativeFacts;
 pub use native_engine::NativeEngine;

@@ -46,9 +46,9 @@ impl Program {
         let file = ElfFile::parse(bytes.as_slice(), &self.path).expect("an ELF file");
         let functions = Functions::read(file).expect("whole symbol tables");
         let mut found: Vec<_> = functions
-            .candidates(|symbol| symbol.contains(word))
+            .candidates(|symbol| symbol.contains(word), |name| name.method == word)
+            .expect("not too many")
             .into_iter()
-            .filter(|candidate| candidate.names.iter().any(|name| name.method == word))
             .map(|candidate| {
                 let resolved = functions.resolve(&candidate);
                 (candidate, resolved)
