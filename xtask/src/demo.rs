@@ -91,11 +91,7 @@ fn start_tracer(program: &Path, pid: u32, folder: &Path) -> Result<(Process, Joi
         format!("--export=perfetto={}", file("trace.json").display()),
         format!("--summary={}", file("summary.json").display()),
     ];
-    let is_root = provision::output_of(Command::new("id").arg("-u"))? == "0";
-    let mut command = if is_root { Command::new(program) } else { Command::new("sudo") };
-    if !is_root {
-        command.arg(program);
-    }
+    let mut command = provision::as_root(program);
     command.args(arguments).stderr(Stdio::piped());
     eprintln!("==> {command:?}");
     let mut tracer = Process(command.spawn().context("cannot start the tracer")?);

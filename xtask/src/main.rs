@@ -12,6 +12,7 @@ mod demo;
 mod process;
 mod provision;
 mod source_hash;
+mod tape;
 mod test;
 mod workspace;
 
@@ -45,6 +46,11 @@ enum Command {
     Check,
     /// Trace a real model server while it answers requests; sets up what that needs.
     Demo,
+    /// Record the raw records of a running process, or replay them.
+    Tape {
+        #[command(subcommand)]
+        action: tape::Action,
+    },
     /// Run every check and test; prepares the machine first.
     Test,
 }
@@ -56,6 +62,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf { check: true } => build_ebpf::check(),
         Command::Check => check::run(),
         Command::Demo => demo::run(),
+        Command::Tape { action } => tape::run(action),
         Command::Test => test::run(),
     };
     match result {

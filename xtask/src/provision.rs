@@ -127,6 +127,20 @@ fn python() -> Result<&'static str> {
     find().context("no python3 here can make an environment (`python3 -m venv`)")
 }
 
+/// A program to be run as root: as it is for root, through `sudo`, which may ask for a password, for others.
+pub fn as_root(program: &Path) -> Command {
+    if is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("sudo");
+    command.arg(program);
+    command
+}
+
+fn is_root() -> bool {
+    output_of(Command::new("id").arg("-u")).is_ok_and(|id| id == "0")
+}
+
 /// Whether a program of this name is on the path.
 pub fn is_on_path(program: &str) -> bool {
     std::env::var_os("PATH")
@@ -140,7 +154,7 @@ fn is_installed(package: &str) -> bool {
 
 /// What to put before a command that needs root: nothing for root, `sudo` where it asks no password.
 fn privilege_prefix() -> Option<&'static [&'static str]> {
-    if output_of(Command::new("id").arg("-u")).is_ok_and(|id| id == "0") {
+    if is_root() {
         Some(&[])
     } else if output_of(Command::new("sudo").args(["-n", "true"])).is_ok() {
         Some(&["sudo", "-n"])
