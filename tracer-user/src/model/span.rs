@@ -54,7 +54,7 @@ pub enum Ending {
     Unwound,
     /// Its record was lost; it is known only because its children name it. Start and end are not observed.
     Lost,
-    /// It had not ended when the tracer let go. The end is when the tracer looked.
+    /// No end was seen by the time the tracer let go. The end is when the tracer looked.
     StillOpen,
 }
 

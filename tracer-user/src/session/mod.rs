@@ -2,6 +2,7 @@
 
 mod drain;
 mod error;
+mod left_calls;
 mod measure;
 mod replay;
 mod report;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::drain::{Drain, Recording};
 use super::error::SessionError;
+use super::left_calls::LeftCalls;
 use super::report::Report;
 use super::settings::Settings;
 use super::survey::Survey;
@@ -19,7 +20,7 @@ use crate::engine::NativeEngine;
 use crate::model::{ClockAnchor, MonotonicNs, PlanChange, ProcessId, Skipped, Target, TargetChange, WallClockNs};
 use crate::plan::Planner;
 use crate::ring::{KernelRing, TapeHeader, TapeWriter};
-use crate::target::{Watcher, thread_name};
+use crate::target::{Watcher, stack_pointer, thread_name};
 
 /// Calls that are under way when the entry probes go get this long to end before the exit probes go too.
 const SETTLE: Duration = Duration::from_millis(2);
@@ -140,9 +141,12 @@ impl Tracer {
         let Self { mut programs, drain, functions, skipped, attach_ms, .. } = self;
         programs.accept_entries(false)?;
         std::thread::sleep(SETTLE);
+        let (_, open_calls) = programs.totals()?;
+        let left = LeftCalls::look(&open_calls, |process, thread| stack_pointer(process, thread.0));
         programs.remove_probes();
         programs.forward_log();
-        let (counts, open_calls) = programs.totals()?;
+        let (mut counts, mut open_calls) = programs.totals()?;
+        left.settle(&mut open_calls, &mut counts);
         let (seen, deliveries) = drain.finish(counts.clone(), open_calls)?;
         let report = Report::new(&counts, seen, deliveries);
         Ok(Report { attach_ms, functions, skipped: skipped.len(), ..report })

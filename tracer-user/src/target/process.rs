@@ -7,7 +7,7 @@ use procfs::process::{ProcState, Process};
 
 use super::error::TargetError;
 use super::modules;
-use crate::model::{ProcessId, Target};
+use crate::model::{ProcessId, RemoteAddress, Target};
 
 /// Flag of a kernel thread in /proc/PID/stat (`PF_KTHREAD`, include/linux/sched.h, Linux 6.18).
 const KERNEL_THREAD: u32 = 0x0020_0000;
@@ -53,6 +53,15 @@ pub fn thread_name(pid: u32, tid: u32) -> Option<String> {
     Some(name.trim_end().to_owned())
 }
 
+/// Stack pointer of a thread that waits in the kernel; `None` while it runs, and once it has ended.
+#[must_use]
+pub fn stack_pointer(pid: u32, tid: u32) -> Option<RemoteAddress> {
+    // The last two words are the stack pointer and the instruction pointer (proc(5), /proc/pid/syscall).
+    let words = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).ok()?;
+    let word = words.split_whitespace().rev().nth(1)?;
+    u64::from_str_radix(word.strip_prefix("0x")?, 16).ok().map(RemoteAddress)
+}
+
 /// /proc marks a file that was deleted or replaced after it was mapped.
 pub(super) fn without_deleted_mark(path: &Path) -> PathBuf {
     let text = path.to_string_lossy();
@@ -88,6 +97,21 @@ mod tests {
     fn a_process_that_is_not_there_is_an_error() {
         assert!(matches!(look_at(u32::MAX), Err(TargetError::NoSuchProcess { .. })));
         assert!(matches!(look_at(4_194_304), Err(TargetError::NoSuchProcess { .. })));
+    }
+
+    #[test]
+    fn a_waiting_thread_shows_its_stack_pointer() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep is everywhere");
+        let pid = child.id();
+        // It runs for a moment before it waits.
+        let shown = (0..1000).find_map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            stack_pointer(pid, pid)
+        });
+        child.kill().expect("our own child");
+        child.wait().expect("our own child");
+        assert!(shown.is_some_and(|address| address.0 > 0x1000), "{shown:?}");
+        assert_eq!(stack_pointer(pid, pid), None, "it has ended");
     }
 
     #[test]
