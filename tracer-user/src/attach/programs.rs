@@ -1,6 +1,7 @@
 //! The BPF programs in the kernel: loaded once, given processes and plans, taken away when dropped.
 
 use aya::maps::{Array, MapData, RingBuf};
+use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::{ProgramError, RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use tracer_common::limits::{MAX_PROCESSES, RING_BYTES};
@@ -36,6 +37,7 @@ impl Default for LoadOptions {
 /// The loaded programs. Dropping them takes every probe away.
 pub struct Programs {
     placed: Placed,
+    thread_ends: Vec<RawTracePointLink>,
     multi: Option<MultiPrograms>,
     features: KernelFeatures,
     processes: Vec<(ProcessId, u32)>,
@@ -64,14 +66,16 @@ impl Programs {
                 program::<UProbe>(&mut ebpf, name)?.load().map_err(|error| program_error(&error))?;
             }
         }
+        let mut thread_ends = Vec::new();
         for (name, tracepoint) in [("thread_exit", "sched_process_exit"), ("program_exec", "sched_process_exec")] {
             let watcher = program::<RawTracePoint>(&mut ebpf, name)?;
             watcher.load().map_err(|error| program_error(&error))?;
-            watcher.attach(tracepoint).map_err(|error| program_error(&error))?;
+            let link = watcher.attach(tracepoint).map_err(|error| program_error(&error))?;
+            thread_ends.push(watcher.take_link(link).map_err(|error| program_error(&error))?);
         }
         let forward_log = if options.debug_log { log_forwarder(&mut ebpf) } else { None };
         let features = probe_features(multi.is_some());
-        Ok(Self { placed: Placed::default(), multi, features, processes: Vec::new(), ebpf, forward_log })
+        Ok(Self { placed: Placed::default(), thread_ends, multi, features, processes: Vec::new(), ebpf, forward_log })
     }
 
     /// What this kernel can do.
@@ -92,8 +96,8 @@ impl Programs {
     /// Places the probes of a plan. They do nothing until [`Self::accept_entries`].
     ///
     /// # Errors
-    /// Not permitted, a file that cannot be opened, or too many processes. Single functions that the kernel does not
-    /// take are given back instead.
+    /// Not permitted, or too many processes. Functions that the kernel does not take are given back instead: one, or
+    /// all of a file that is gone.
     pub fn place(&mut self, plan: &ProbePlan, kernel_pids: &[(ProcessId, u32)]) -> Result<Vec<Refused>, AttachError> {
         self.set_captures(plan)?;
         let mut refused = Vec::new();
@@ -126,9 +130,12 @@ impl Programs {
         Ok(())
     }
 
-    /// Takes all probes away: first those at entries, then, when calls had the time to end, the others.
+    /// Takes all probes away: first those at entries, then the others. A thread that ends while the books are read would
+    /// move from one page to another, so ends of threads are not seen any more either; the exit probes go after them,
+    /// and by then the kernel has waited for every program that was still running.
     pub fn remove_probes(&mut self) {
         self.placed.remove_entries();
+        self.thread_ends.clear();
         self.placed = Placed::default();
     }
 
