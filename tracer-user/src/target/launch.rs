@@ -1,6 +1,7 @@
 //! What a program will have mapped before its first instruction, found without running any of it.
 
 use std::ffi::OsStr;
+use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,11 +24,14 @@ pub fn find_program(name: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|directory| directory.join(name)).find(runs)
 }
 
-/// The program itself and the libraries that its loader will map. For a script: nothing, the watcher finds its
+/// The program itself and the libraries that its loader will map. For a script, whose first bytes are not those of ELF: nothing, the watcher finds its
 /// interpreter once it runs.
 #[must_use]
 pub fn modules_at_start(program: &Path) -> Vec<Module> {
     let Ok(program) = program.canonicalize() else { return Vec::new() };
+    if !begins_like_elf(&program) {
+        return Vec::new();
+    }
     let Some(loader) = loader_of(&program) else { return module(&program).into_iter().collect() };
     let mut modules: Vec<Module> = module(&program).into_iter().collect();
     // `ld.so --list` resolves the libraries as a start would, and runs nothing of the program.
@@ -43,6 +47,11 @@ fn listed_path(line: &str) -> Option<PathBuf> {
     let path = line.split_once("=>").map_or(line, |(_, path)| path).trim();
     let path = path.rsplit_once(" (").map_or(path, |(path, _)| path);
     path.starts_with('/').then(|| PathBuf::from(path))
+}
+
+fn begins_like_elf(program: &Path) -> bool {
+    let mut magic = [0; elf::ELFMAG.len()];
+    std::fs::File::open(program).is_ok_and(|mut file| file.read_exact(&mut magic).is_ok()) && magic == elf::ELFMAG
 }
 
 /// Path of the loader that the program names (`PT_INTERP`); `None` for a static program and for a script.
@@ -89,6 +98,16 @@ mod tests {
         assert!(modules.len() > 1);
         assert!(modules[0].path.ends_with("ls"));
         assert!(modules.iter().any(|module| module.file_name().starts_with("libc.so")));
+    }
+
+    #[test]
+    fn a_script_has_nothing_mapped_yet() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let script = directory.path().join("script");
+        for text in ["#!/bin/sh\nexit\n", "", "\x7fEL"] {
+            std::fs::write(&script, text).expect("written");
+            assert_eq!(modules_at_start(&script), Vec::new());
+        }
     }
 
     #[test]
