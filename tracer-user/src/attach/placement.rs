@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
@@ -76,7 +76,7 @@ impl Placer<'_> {
     /// whose end cannot be seen.
     ///
     /// # Errors
-    /// The file cannot be opened, or the kernel refuses every probe.
+    /// Not permitted.
     pub fn place(
         &mut self,
         path: &Path,
@@ -103,10 +103,6 @@ impl Placer<'_> {
                     refused.push(Refused { function, problem: error.to_string() });
                 }
             }
-        }
-        if unusable.len() == functions.len() && !functions.is_empty() {
-            let problem = refused.first().map(|refused| refused.problem.clone()).unwrap_or_default();
-            return Err(AttachError::Place { path: PathBuf::from(path), source: io::Error::other(problem) });
         }
         Ok((placed, refused))
     }

@@ -29,6 +29,12 @@ pub enum SessionError {
         /// What was looked at, and what to do.
         detail: String,
     },
+    /// Every target ended while it was being attached to.
+    #[error("process {processes} has ended before its probes were live: nothing is left to trace")]
+    TargetsEnded {
+        /// Who they were.
+        processes: String,
+    },
     /// A thread of the tracer ended before its time.
     #[error(
         "the thread that reads the ring buffer has ended before its time; please report this with the log (RUST_LOG=debug)"

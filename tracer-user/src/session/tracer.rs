@@ -15,12 +15,14 @@ use super::report::Report;
 use super::settings::Settings;
 use super::survey::Survey;
 use super::wiring::{Pipeline, ThreadNames};
-use crate::attach::Programs;
+use crate::attach::{AttachError, Programs, Refused};
 use crate::engine::NativeEngine;
-use crate::model::{ClockAnchor, MonotonicNs, PlanChange, ProcessId, Skipped, Target, TargetChange, WallClockNs};
+use crate::model::{
+    ClockAnchor, MonotonicNs, PlanChange, PlannedFunction, ProcessId, Skipped, Target, TargetChange, WallClockNs,
+};
 use crate::plan::Planner;
 use crate::ring::{KernelRing, TapeHeader, TapeWriter};
-use crate::target::{Watcher, stack_pointer, thread_name};
+use crate::target::{Watcher, has_ended, stack_pointer, thread_name};
 
 /// Calls that are under way when the entry probes go get this long to end before the exit probes go too.
 const SETTLE: Duration = Duration::from_millis(2);
@@ -42,7 +44,7 @@ impl Tracer {
     /// Surveys the targets, loads the programs, opens the destinations, and makes all probes live.
     ///
     /// # Errors
-    /// Nothing to trace, not permitted, or a destination that cannot be opened. No probe is left behind then.
+    /// Nothing to trace, all targets ended meanwhile, not permitted, or a destination that cannot be opened. No probe is left behind then.
     pub fn start(settings: Settings) -> Result<Self, SessionError> {
         let Settings { targets, maps, exports, tape, load, began, may_begin_empty } = settings;
         let mut engine = NativeEngine::new(maps);
@@ -55,6 +57,7 @@ impl Tracer {
             }
             (found, loading.join())
         });
+        all_ended(&targets)?;
         for sentence in &found.unreadable {
             tracing::warn!("{sentence}");
         }
@@ -90,7 +93,13 @@ impl Tracer {
             skipped: Vec::new(),
             attach_ms: 0,
         };
-        tracer.apply(PlanChange { added: plan })?;
+        let planned = plan.functions.first().map(|function| function.request.module.path.clone());
+        let refused = tracer.apply(PlanChange { added: plan })?;
+        if let (0, Some(path), Some(refusal)) = (tracer.functions, planned, refused.first()) {
+            all_ended(&targets)?;
+            let source = std::io::Error::other(refusal.problem.clone());
+            return Err(AttachError::Place { path, source }.into());
+        }
         tracer.attach_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(tracer)
     }
@@ -152,18 +161,40 @@ impl Tracer {
         Ok(Report { attach_ms, functions, skipped: skipped.len(), ..report })
     }
 
-    fn apply(&mut self, change: PlanChange) -> Result<(), SessionError> {
+    fn apply(&mut self, change: PlanChange) -> Result<Vec<Refused>, SessionError> {
         let PlanChange { added } = change;
-        self.drain.add_functions(added.functions.iter().map(crate::model::PlannedFunction::description).collect())?;
+        self.drain.add_functions(added.functions.iter().map(PlannedFunction::description).collect())?;
         let refused = self.programs.place(&added, &self.kernel_pids)?;
-        for refusal in &refused {
-            tracing::warn!(function = refusal.function.0, problem = refusal.problem, "the kernel took no probe");
+        for (function, refusal) in added
+            .functions
+            .iter()
+            .filter_map(|function| Some((function, refused.iter().find(|refusal| refusal.function == function.id)?)))
+        {
+            // Of a process that has ended in the middle nothing needs to be said.
+            if !has_ended(function.request.module.process) {
+                let request = &function.request;
+                tracing::warn!(
+                    function = request.span_name,
+                    module = %request.module.path.display(),
+                    problem = refusal.problem,
+                    "the kernel took no probe"
+                );
+            }
         }
         self.programs.accept_entries(true)?;
         self.functions += added.functions.len() - refused.len();
         self.skipped.extend(added.skipped);
-        Ok(())
+        Ok(refused)
     }
+}
+
+/// An error if no target is left.
+fn all_ended(targets: &[Target]) -> Result<(), SessionError> {
+    if targets.iter().any(|target| !has_ended(target.process)) {
+        return Ok(());
+    }
+    let processes: Vec<String> = targets.iter().map(|target| target.process.to_string()).collect();
+    Err(SessionError::TargetsEnded { processes: processes.join(", ") })
 }
 
 fn nothing_found(targets: &[Target], found: &Survey) -> String {

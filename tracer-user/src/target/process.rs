@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use procfs::process::{ProcState, Process};
+use procfs::process::{ProcState, Process, Stat};
 
 use super::error::TargetError;
 use super::modules;
@@ -24,9 +24,7 @@ pub fn look_at(pid: u32) -> Result<Target, TargetError> {
     if stat.flags & KERNEL_THREAD != 0 {
         return Err(TargetError::KernelThread { pid, name: stat.comm });
     }
-    // The first thread may have ended while others go on: then the process is no zombie.
-    let only_thread = process.tasks().map_or(true, |tasks| tasks.count() <= 1);
-    if only_thread && matches!(stat.state(), Ok(ProcState::Zombie | ProcState::Dead)) {
+    if is_zombie(&process, &stat) {
         return Err(TargetError::Zombie { pid, name: stat.comm });
     }
     let status = process.status().map_err(failed)?;
@@ -44,6 +42,23 @@ pub fn look_at(pid: u32) -> Result<Target, TargetError> {
         seccomp_mode: status.seccomp.unwrap_or(0),
         container_id: container_id(&process),
     })
+}
+
+/// The first thread may have ended while others go on: then the process is no zombie.
+fn is_zombie(process: &Process, stat: &Stat) -> bool {
+    matches!(stat.state(), Ok(ProcState::Zombie | ProcState::Dead))
+        && process.tasks().map_or(true, |tasks| tasks.count() <= 1)
+}
+
+/// Whether a process has ended; its number may belong to another one by now.
+#[must_use]
+pub fn has_ended(process: ProcessId) -> bool {
+    let Ok(number) = i32::try_from(process.pid) else { return true };
+    match Process::new(number).and_then(|found| Ok((found.stat()?, found))) {
+        Ok((stat, found)) => stat.starttime != process.start_time || is_zombie(&found, &stat),
+        // What cannot be looked at is there all the same.
+        Err(error) => matches!(TargetError::from_proc(process.pid, error), TargetError::NoSuchProcess { .. }),
+    }
 }
 
 /// Name of a thread, `None` if it has ended.
@@ -112,6 +127,14 @@ mod tests {
         child.wait().expect("our own child");
         assert!(shown.is_some_and(|address| address.0 > 0x1000), "{shown:?}");
         assert_eq!(stack_pointer(pid, pid), None, "it has ended");
+    }
+
+    #[test]
+    fn an_ended_process_is_known_by_number_and_start() {
+        let here = look_at(std::process::id()).expect("this process can be looked at").process;
+        assert!(!has_ended(here));
+        assert!(has_ended(ProcessId { start_time: here.start_time + 1, ..here }), "the number belongs to another one");
+        assert!(has_ended(ProcessId { pid: u32::MAX, start_time: 0 }));
     }
 
     #[test]
