@@ -12,7 +12,7 @@ use crate::session::{SessionError, Tracer};
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    hang_up: Signal,
+    hang_up: Option<Signal>,
 }
 
 /// What ended a session.
@@ -29,12 +29,13 @@ pub enum Stop {
 }
 
 impl Signals {
-    /// Begins to listen; from now on these signals do not end the process by themselves.
+    /// Begins to listen; from now on these signals do not end the process by themselves. A hang-up that was ignored at
+    /// the start (`nohup`) stays so, for the command of `run` as well.
     pub fn listen() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
+            hang_up: if is_ignored(SignalKind::hangup()) { None } else { Some(signal(SignalKind::hangup())?) },
         })
     }
 
@@ -43,23 +44,38 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
             _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
-            _ = self.hang_up.recv() => SignalKind::hangup().as_raw_value(),
+            _ = next_of(self.hang_up.as_mut()) => SignalKind::hangup().as_raw_value(),
         }
     }
 }
 
-/// Waits. `pause` tells from the age of the session how long to wait before the targets are looked at again.
+async fn next_of(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = procfs::process::Process::myself().and_then(|process| process.status());
+    status.is_ok_and(|status| status.sigign >> (kind.as_raw_value() - 1) & 1 == 1)
+}
+
+/// Waits; `began` is when the session began, and `duration` how long it may last. `pause` tells from the age of the
+/// session how long to wait before the targets are looked at again.
 pub async fn supervise(
     tracer: &mut Tracer,
     signals: &mut Signals,
+    began: Instant,
     duration: Option<Duration>,
     pause: impl Fn(Duration) -> Duration,
     mut child: Option<&mut oneshot::Receiver<ExitStatus>>,
 ) -> Result<Stop, SessionError> {
-    let began = Instant::now();
     let mut over = std::pin::pin!(async move {
         match duration {
-            Some(duration) => tokio::time::sleep(duration).await,
+            Some(duration) => tokio::time::sleep(duration.saturating_sub(began.elapsed())).await,
             None => std::future::pending().await,
         }
     });
