@@ -40,6 +40,13 @@ fn main() -> ExitCode {
         case("console_owns_standard_output", KERNEL, console),
         case("perfetto_file_is_chrome_trace", KERNEL, perfetto),
         case("run_of_a_missing_command", KERNEL, run_of_missing),
+        case("closed_output_is_no_failure", KERNEL, closed_output),
+        case("summary_is_made_before_attaching", KERNEL, summary),
+        case("a_file_is_named_once", KERNEL, file_named_twice),
+        case("pipe_without_a_reader_is_refused", KERNEL, pipe_without_reader),
+        case("end_of_the_target_while_attaching_is_4", KERNEL, end_while_attaching),
+        case("nohup_holds_for_tracer_and_command", KERNEL, nohup),
+        case("script_is_run_without_a_warning", KERNEL, script),
     ];
     suite::main(cases, false)
 }
@@ -368,5 +375,92 @@ fn run_of_missing() -> Result<()> {
     let finished = ml_tracer(["run", "--", "/no/such/program"])?;
     ensure!(finished.code.is_some_and(|code| code > 0), "{finished:?}");
     ensure!(finished.errors.contains("/no/such/program"), "{finished:?}");
+    Ok(())
+}
+
+fn closed_output() -> Result<()> {
+    let program = workspace::ml_tracer();
+    let map = workspace::root().join("symbols/generic-cpp.yaml");
+    for arguments in [format!("check-map {}", map.display()), "doctor".into(), "doctor --json".into()] {
+        let mut command = Command::new("sh");
+        // The reader is gone before the first word is written.
+        command.arg("-c").arg(format!("{{ sleep 0.2; {} {arguments}; echo code $? >&2; }} | true", program.display()));
+        let finished = run(command)?;
+        ensure!(finished.errors.trim() == "code 0", "{arguments}: {finished:?}");
+    }
+    Ok(())
+}
+
+fn summary() -> Result<()> {
+    let run_with = |file: &str| ml_tracer(["run", "--summary", file, "--", "sh", "-c", "echo ran; exit 9"]);
+    refused(&run_with("/no/such/folder/summary.json")?, 2, "/no/such/folder/summary.json")?;
+    // Found out when the command has long run: told, but its exit code stands.
+    let finished = run_with("/dev/full")?;
+    ensure!(finished.code == Some(9) && finished.output.contains("ran"), "{finished:?}");
+    ensure!(finished.errors.contains("/dev/full"), "{finished:?}");
+    Ok(())
+}
+
+fn file_named_twice() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("spans").display().to_string();
+    let jsonl = format!("jsonl={file}");
+    let perfetto = format!("perfetto={}/./spans", folder.path().display());
+    for second in [["--export", &jsonl], ["--export", &perfetto], ["--summary", &file]] {
+        let [option, value] = second;
+        refused(&ml_tracer(["run", "--export", &jsonl, option, value, "--", "true"])?, 2, "twice")?;
+    }
+    let null = ["run", "--export", "jsonl=/dev/null", "--export", "perfetto=/dev/null", "--", "sh", "-c", "exit 9"];
+    ensure!(ml_tracer(null)?.code == Some(9), "/dev/null takes as much as one likes");
+    Ok(())
+}
+
+fn pipe_without_reader() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let pipe = folder.path().join("pipe").display().to_string();
+    ensure!(Command::new("mkfifo").arg(&pipe).status()?.success(), "no pipe");
+    let export = format!("jsonl={pipe}");
+    refused(&ml_tracer(["run", "--export", &export, "--", "true"])?, 2, "nobody reads")?;
+    refused(&ml_tracer(["run", "--summary", &pipe, "--", "true"])?, 2, "nobody reads")
+}
+
+fn end_while_attaching() -> Result<()> {
+    for delay in [0, 20, 40, 60, 80, 100, 120, 140] {
+        let target = Target::start("cpp_pipeline", &[])?;
+        let pid = target.pid();
+        let killer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(delay));
+            target.running.signal(Signal::KILL)?;
+            target.finish()
+        });
+        let finished = ml_tracer(["attach", "--pid", &pid.to_string()])?;
+        match finished.code {
+            Some(0) => ensure!(finished.errors.contains("attached"), "{finished:?}"),
+            _ => refused(&finished, 4, &pid.to_string())?,
+        }
+        ensure!(killer.join().is_ok_and(|killed| killed.is_ok()), "the target could not be killed");
+    }
+    Ok(())
+}
+
+fn nohup() -> Result<()> {
+    let mut command = Command::new("sh");
+    let program = workspace::ml_tracer();
+    let inner = "grep SigIgn /proc/self/status; kill -HUP $PPID; sleep 0.3; exit 3";
+    command.arg("-c").arg(format!("trap '' HUP; exec {} run -- sh -c '{inner}'", program.display()));
+    let finished = run(command)?;
+    ensure!(finished.code == Some(3), "the hang-up was passed on: {finished:?}");
+    let ignored = finished.output.split_whitespace().nth(1).context("no mask of ignored signals")?;
+    ensure!(u64::from_str_radix(ignored, 16)? & 1 == 1, "the command does not ignore it: {finished:?}");
+    Ok(())
+}
+
+fn script() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("script");
+    fs::write(&file, "#!/bin/sh\nexit 9\n")?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+    let finished = ml_tracer(["run".as_ref(), "--".as_ref(), file.as_os_str()])?;
+    ensure!(finished.code == Some(9) && !finished.errors.contains("WARN"), "{finished:?}");
     Ok(())
 }

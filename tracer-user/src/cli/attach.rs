@@ -1,12 +1,13 @@
 //! `ml-tracer attach`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::arguments::{AttachArguments, TraceOptions};
 use super::exit::{MissingPrivilege, UsageError, tell};
 use super::list;
+use super::summary_file::SummaryFile;
 use super::supervise::{Signals, Stop, supervise};
 use crate::model::{SymbolMap, Target};
 use crate::session::{
@@ -35,15 +36,17 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
         return list::print_plan(&plan, &unreadable, false);
     }
     demand_privilege()?;
+    let summary = SummaryFile::create(&trace.exports, trace.summary.as_deref())?;
     let runtime = runtime()?;
     let report = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let mut tracer = Tracer::start(settings(trace, targets, maps, began, false))?;
         tell_attached(&tracer);
-        let stopped = supervise(&mut tracer, &mut signals, trace.duration, |_| LOOK_AGAIN_EVERY, None).await;
+        let live = Instant::now();
+        let stopped = supervise(&mut tracer, &mut signals, live, trace.duration, |_| LOOK_AGAIN_EVERY, None).await;
         finish(tracer, stopped)
     })?;
-    conclude(&report, trace.summary.as_deref())?;
+    conclude(&report, summary)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -53,7 +56,7 @@ pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Built-in maps, those of this machine, and those of the command line.
-pub fn load_maps(files: &[std::path::PathBuf]) -> anyhow::Result<Vec<SymbolMap>> {
+pub fn load_maps(files: &[PathBuf]) -> anyhow::Result<Vec<SymbolMap>> {
     Ok(session::load_maps(files, Path::new(MAP_DIRECTORY))?.maps().to_vec())
 }
 
@@ -102,16 +105,11 @@ pub fn finish(tracer: Tracer, stopped: Result<Stop, SessionError>) -> anyhow::Re
 }
 
 /// The last words: the totals on stderr and, if asked for, as JSON.
-pub fn conclude(report: &Report, summary: Option<&Path>) -> anyhow::Result<()> {
+pub fn conclude(report: &Report, summary: Option<SummaryFile>) -> anyhow::Result<()> {
     for remark in report.remarks() {
         tell(&remark);
     }
     tell(&report.identity());
     tell(&report.line());
-    if let Some(path) = summary {
-        let json = serde_json::to_string_pretty(report)?;
-        std::fs::write(path, json + "\n")
-            .map_err(|error| anyhow::anyhow!("the summary could not be written to {}: {error}", path.display()))?;
-    }
-    Ok(())
+    summary.map_or(Ok(()), |summary| summary.write(report))
 }

@@ -34,7 +34,11 @@ pub struct MissingPrivilege {
 
 /// Prints the sentence and gives the code.
 pub fn report(failure: &anyhow::Error) -> ExitCode {
-    tell(&format!("{failure:#}"));
+    if is_closed_output(failure) {
+        return ExitCode::SUCCESS;
+    }
+    // Each message names its cause itself.
+    tell(&failure.to_string());
     ExitCode::from(code_of(failure))
 }
 
@@ -42,6 +46,13 @@ pub fn report(failure: &anyhow::Error) -> ExitCode {
 #[expect(clippy::print_stderr, reason = "messages go to stderr, stdout belongs to the console destination")]
 pub fn tell(sentence: &str) {
     eprintln!("ml-tracer: {sentence}");
+}
+
+/// `ml-tracer doctor | head -1` closes our output early; that is no failure.
+fn is_closed_output(failure: &anyhow::Error) -> bool {
+    let of_json = failure.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+    let kind = failure.downcast_ref::<std::io::Error>().map(std::io::Error::kind).or(of_json);
+    kind == Some(std::io::ErrorKind::BrokenPipe)
 }
 
 fn code_of(failure: &anyhow::Error) -> u8 {
@@ -62,6 +73,7 @@ fn code_of(failure: &anyhow::Error) -> u8 {
     }
     match failure.downcast_ref::<SessionError>() {
         Some(SessionError::NothingToTrace { .. }) => NOTHING_TO_TRACE,
+        Some(SessionError::TargetsEnded { .. }) => NO_SUCH_PROCESS,
         Some(SessionError::Attach(
             AttachError::NotPermitted { .. } | AttachError::Load { .. } | AttachError::PidNamespace,
         )) => NOT_PERMITTED,

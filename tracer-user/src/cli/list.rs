@@ -43,11 +43,7 @@ struct SkippedFunction<'plan> {
 pub fn print_plan(plan: &ProbePlan, unreadable: &[String], json: bool) -> anyhow::Result<ExitCode> {
     let mut output = std::io::stdout().lock();
     let written = if json { write_json(plan, unreadable, &mut output) } else { write_text(plan, &mut output) };
-    match written {
-        // `ml-tracer symbols | head` closes our output early; that is no failure.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
-        other => other?,
-    }
+    written?;
     if !json {
         unreadable.iter().for_each(|sentence| tell(sentence));
     }

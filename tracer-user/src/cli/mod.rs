@@ -10,6 +10,7 @@ mod list;
 mod place_floor;
 mod replay;
 mod run;
+mod summary_file;
 mod supervise;
 mod symbols;
 

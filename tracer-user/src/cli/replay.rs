@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::arguments::ReplayArguments;
 use super::attach::conclude;
+use super::summary_file::SummaryFile;
 use crate::session;
 use crate::session::Destination;
 
@@ -18,7 +19,8 @@ pub fn replay(arguments: &ReplayArguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let exports = if arguments.exports.is_empty() { &[Destination::Console][..] } else { &arguments.exports };
+    let summary = SummaryFile::create(exports, arguments.summary.as_deref())?;
     let report = session::replay(&arguments.tape, exports)?;
-    conclude(&report, arguments.summary.as_deref())?;
+    conclude(&report, summary)?;
     Ok(ExitCode::SUCCESS)
 }

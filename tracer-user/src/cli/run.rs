@@ -13,6 +13,7 @@ use super::arguments::RunArguments;
 use super::attach::{conclude, demand_privilege, finish, load_maps, runtime, settings, tell_attached};
 use super::exit::{UsageError, tell};
 use super::list;
+use super::summary_file::SummaryFile;
 use super::supervise::{Signals, Stop, supervise};
 use crate::model::{Module, Target};
 use crate::session;
@@ -29,9 +30,12 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
     let program = session::find_program(name)
         .ok_or_else(|| UsageError(format!("{}: no such program, neither here nor in PATH", name.display())))?;
     let modules = session::modules_at_start(&program);
-    if !trace.dry_run {
+    let summary = if trace.dry_run {
+        None
+    } else {
         demand_privilege()?;
-    }
+        SummaryFile::create(&trace.exports, trace.summary.as_deref())?
+    };
     let runtime = runtime()?;
     let (report, status) = runtime.block_on(async {
         let mut signals = Signals::listen()?;
@@ -50,10 +54,11 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
         let mut tracer = started?;
         tell_attached(&tracer);
         kill_process(pid, Signal::CONT)?;
+        let live = Instant::now();
         let mut ended = wait_in_background(child);
         let (report, status) = loop {
             let stopped =
-                supervise(&mut tracer, &mut signals, trace.duration, look_again_every, Some(&mut ended)).await;
+                supervise(&mut tracer, &mut signals, live, trace.duration, look_again_every, Some(&mut ended)).await;
             match stopped {
                 Ok(Stop::ChildEnded(status)) => break (finish(tracer, stopped)?, status),
                 Ok(Stop::Signal(number)) => pass_on(number, pid),
@@ -66,16 +71,17 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
         anyhow::Ok((Some(report), status))
     })?;
     if let Some(report) = report {
-        conclude_run(&report, arguments)?;
+        // Whatever becomes of the summary, the exit code is the command's.
+        conclude_run(&report, summary).unwrap_or_else(|failure| tell(&failure.to_string()));
     }
     Ok(exit_code(status))
 }
 
-fn conclude_run(report: &Report, arguments: &RunArguments) -> anyhow::Result<()> {
+fn conclude_run(report: &Report, summary: Option<SummaryFile>) -> anyhow::Result<()> {
     if report.functions == 0 {
         tell("nothing was traced: no function of the command matches a symbol map; see `ml-tracer symbols FILE`");
     }
-    conclude(report, arguments.trace.summary.as_deref())
+    conclude(report, summary)
 }
 
 fn look_again_every(age: Duration) -> Duration {

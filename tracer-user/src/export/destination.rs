@@ -1,7 +1,7 @@
 //! Where spans are to go, as the user writes it.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::error::ExportError;
@@ -17,6 +17,17 @@ pub enum Destination {
     JsonLines(PathBuf),
     /// A file of Chrome trace events.
     Perfetto(PathBuf),
+}
+
+impl Destination {
+    /// The file that it writes to, if it is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::JsonLines(path) | Self::Perfetto(path) => Some(path),
+            Self::Console | Self::Otlp(_) => None,
+        }
+    }
 }
 
 impl FromStr for Destination {

@@ -81,6 +81,12 @@ pub enum ExportError {
         /// Why not.
         source: std::io::Error,
     },
+    /// A named pipe without a reader: to open it would wait until one comes.
+    #[error("{path} is a named pipe that nobody reads; start its reader first")]
+    NobodyReads {
+        /// The pipe.
+        path: PathBuf,
+    },
     /// No thread for the sink.
     #[error("cannot start a thread for the `{sink}` sink: {source}; check the limit on processes (ulimit -u)")]
     CannotStartThread {

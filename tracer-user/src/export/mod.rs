@@ -20,6 +20,6 @@ mod sink;
 pub use destination::Destination;
 pub use environment::Environment;
 pub use error::ExportError;
-pub use open::open;
+pub use open::{create_file, open};
 pub use resource::Resource;
 pub use sink::{Delivery, Sink, Summary};

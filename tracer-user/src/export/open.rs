@@ -1,8 +1,11 @@
 //! From a destination to a sink that is ready to take spans.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::IsTerminal;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use super::chrome_trace::ChromeTrace;
 use super::console::Console;
@@ -22,13 +25,27 @@ pub fn open(destination: &Destination, environment: Environment<'_>) -> Result<B
     Ok(match destination {
         Destination::Console => Box::new(Console::new(std::io::stdout(), colour(environment))?),
         Destination::Otlp(url) => Box::new(Otlp::new(url.as_deref(), environment)?),
-        Destination::JsonLines(path) => Box::new(JsonLines::new(create(path)?, path.display().to_string())?),
-        Destination::Perfetto(path) => Box::new(ChromeTrace::new(create(path)?, path.display().to_string())?),
+        Destination::JsonLines(path) => Box::new(JsonLines::new(create_file(path)?, path.display().to_string())?),
+        Destination::Perfetto(path) => Box::new(ChromeTrace::new(create_file(path)?, path.display().to_string())?),
     })
 }
 
-fn create(path: &Path) -> Result<File, ExportError> {
-    File::create(path).map_err(|source| ExportError::CannotCreate { path: path.to_owned(), source })
+/// Creates a file, or empties the one that is there.
+///
+/// # Errors
+/// It cannot be created, or is a named pipe that nobody reads.
+pub fn create_file(path: &Path) -> Result<File, ExportError> {
+    let create = || -> std::io::Result<File> {
+        let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).custom_flags(without_waiting).open(path)?;
+        fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+        Ok(file)
+    };
+    create().map_err(|source| match source.raw_os_error() {
+        Some(libc::ENXIO) => ExportError::NobodyReads { path: path.to_owned() },
+        _ => ExportError::CannotCreate { path: path.to_owned(), source },
+    })
 }
 
 /// Colour for people only. Source: no-color.org.
@@ -42,6 +59,20 @@ mod tests {
     use super::super::samples;
     use super::super::sink::Summary;
     use super::*;
+
+    #[test]
+    fn a_pipe_without_a_reader_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pipe = directory.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a pipe");
+        let error = create_file(&pipe).expect_err("nobody reads").to_string();
+        assert!(error.contains("nobody reads"), "{error}");
+        // Read and write: opening it does not wait for another end.
+        let reader = OpenOptions::new().read(true).write(true).open(&pipe).expect("opened");
+        let writer = create_file(&pipe).expect("somebody reads");
+        assert!(!fcntl_getfl(&writer).expect("flags").contains(OFlags::NONBLOCK));
+        drop(reader);
+    }
 
     #[test]
     fn files_are_made_at_once() {

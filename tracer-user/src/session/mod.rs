@@ -24,7 +24,7 @@ pub use crate::attach::{
     AttachError, Capability, Check, CheckState, FloorProbes, FloorSites, LoadOptions, ProbeCost, check_machine,
     measure_probe_costs, missing_capabilities,
 };
-pub use crate::export::Destination;
+pub use crate::export::{Destination, create_file};
 pub use crate::symbol_map::{
     MAP_DIRECTORY, MapErrors, Summary as MapSummary, load as load_maps, read_file as read_map,
 };
