@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         case("console_owns_standard_output", KERNEL, console),
         case("perfetto_file_is_chrome_trace", KERNEL, perfetto),
         case("run_of_a_missing_command", KERNEL, run_of_missing),
+        case("totals_come_when_the_duration_is_over", KERNEL, run_for_a_while),
         case("closed_output_is_no_failure", KERNEL, closed_output),
         case("summary_is_made_before_attaching", KERNEL, summary),
         case("a_file_is_named_once", KERNEL, file_named_twice),
@@ -375,6 +376,16 @@ fn run_of_missing() -> Result<()> {
     let finished = ml_tracer(["run", "--", "/no/such/program"])?;
     ensure!(finished.code.is_some_and(|code| code > 0), "{finished:?}");
     ensure!(finished.errors.contains("/no/such/program"), "{finished:?}");
+    Ok(())
+}
+
+/// The command outlives the tracing, and finds the totals written.
+fn run_for_a_while() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("summary.json").display().to_string();
+    let command = format!("sleep 1.5; cat {file}; exit 7");
+    let finished = ml_tracer(["run", "--duration", "100ms", "--summary", &file, "--", "sh", "-c", &command])?;
+    ensure!(finished.code == Some(7) && finished.output.contains("identity_holds"), "{finished:?}");
     Ok(())
 }
 

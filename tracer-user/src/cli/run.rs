@@ -37,14 +37,14 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
         SummaryFile::create(&trace.exports, trace.summary.as_deref())?
     };
     let runtime = runtime()?;
-    let (report, status) = runtime.block_on(async {
+    let status = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let (child, target) = start_stopped(&arguments.command, program, modules)?;
         let pid = Pid::from_child(&child);
         if trace.dry_run {
             kill_process(pid, Signal::KILL)?;
             let (plan, unreadable) = plan_only(&[target], maps);
-            return list::print_plan(&plan, &unreadable, false).map(|_| (None, ExitStatus::default()));
+            return list::print_plan(&plan, &unreadable, false).map(|_| ExitStatus::default());
         }
         let started = Tracer::start(settings(trace, vec![target], maps, began, true));
         if started.is_err() {
@@ -60,20 +60,18 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
             let stopped =
                 supervise(&mut tracer, &mut signals, live, trace.duration, look_again_every, Some(&mut ended)).await;
             match stopped {
-                Ok(Stop::ChildEnded(status)) => break (finish(tracer, stopped)?, status),
+                Ok(Stop::ChildEnded(status)) => break (finish(tracer, stopped)?, Some(status)),
                 Ok(Stop::Signal(number)) => pass_on(number, pid),
-                _ => {
-                    let report = finish(tracer, stopped)?;
-                    break (report, outlive(&mut signals, pid, ended).await?);
-                }
+                _ => break (finish(tracer, stopped)?, None),
             }
         };
-        anyhow::Ok((Some(report), status))
-    })?;
-    if let Some(report) = report {
         // Whatever becomes of the summary, the exit code is the command's.
         conclude_run(&report, summary).unwrap_or_else(|failure| tell(&failure.to_string()));
-    }
+        match status {
+            Some(status) => Ok(status),
+            None => outlive(&mut signals, pid, ended).await,
+        }
+    })?;
     Ok(exit_code(status))
 }
 
