@@ -1,4 +1,4 @@
-//! Refuses to build with a BPF object that does not belong to its sources, and says where the object is.
+//! Refuses to build with a BPF object that does not belong to its sources.
 
 use std::fs;
 use std::path::Path;
@@ -14,9 +14,8 @@ fn main() {
     for path in CRATES.iter().copied().chain([OBJECT, STAMP, "Cargo.toml", "Cargo.lock", "xtask/src/source_hash.rs"]) {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
-    match problem(root) {
-        None => println!("cargo::rustc-env=TRACER_OBJECT={}", root.join(OBJECT).display()),
-        Some(problem) => println!("cargo::error=the BPF object {OBJECT} {problem}: run `cargo xtask build-ebpf`"),
+    if let Some(problem) = problem(root) {
+        println!("cargo::error=the BPF object {OBJECT} {problem}: run `cargo xtask build-ebpf`");
     }
 }
 

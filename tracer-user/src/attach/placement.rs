@@ -36,6 +36,8 @@ pub struct Refused {
     pub function: FunctionId,
     /// What the kernel said.
     pub problem: String,
+    /// Whether that is because the process is ending: nothing is wrong with the function then.
+    pub process_is_ending: bool,
 }
 
 /// How probes are placed: in one link, or one by one.
@@ -100,7 +102,8 @@ impl Placer<'_> {
                     return Err(AttachError::NotPermitted { what: format!("a uprobe in {}", path.display()) });
                 }
                 if unusable.insert(function) {
-                    refused.push(Refused { function, problem: error.to_string() });
+                    let process_is_ending = is_about_the_end(&error);
+                    refused.push(Refused { function, problem: error.to_string(), process_is_ending });
                 }
             }
         }
@@ -126,6 +129,10 @@ impl Placer<'_> {
                         Vec::new()
                     }
                     Err(error) if wanted.len() == 1 || is_about_privilege(&error) => vec![(wanted[0].function, error)],
+                    Err(error) if is_about_the_end(&error) => {
+                        let again = |wanted: &Wanted| (wanted.function, io::Error::from_raw_os_error(libc::ESRCH));
+                        wanted.iter().map(again).collect()
+                    }
                     // One site that the kernel does not take refuses the whole link: halve until it is alone.
                     Err(_) => {
                         let (first, second) = wanted.split_at(wanted.len() / 2);
@@ -174,6 +181,11 @@ pub fn place_one(program: &mut UProbe, file: &PlacedFile<'_>, site: Site) -> io:
         UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(site.offset), cookie: Some(site.cookie) };
     let id = program.attach(point, file.path, scope).map_err(io::Error::other)?;
     program.take_link(id).map_err(io::Error::other)
+}
+
+/// The process has no memory any more, or is gone altogether.
+fn is_about_the_end(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ESRCH)
 }
 
 fn is_about_privilege(error: &io::Error) -> bool {

@@ -77,7 +77,10 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
 
 fn conclude_run(report: &Report, summary: Option<SummaryFile>) -> anyhow::Result<()> {
     if report.functions == 0 {
-        tell("nothing was traced: no function of the command matches a symbol map; see `ml-tracer symbols FILE`");
+        tell(
+            "nothing was traced: no function of the command matches a symbol map (see `ml-tracer symbols FILE`), or the \
+             command ended before the libraries that it loads could be looked at",
+        );
     }
     conclude(report, summary)
 }

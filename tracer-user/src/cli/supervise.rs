@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::exit::tell;
 use crate::session::{SessionError, Tracer};
 
 /// Signals that end a session in order.
@@ -95,7 +96,12 @@ pub async fn supervise(
             status = child_ended => return Ok(Stop::ChildEnded(status)),
             () = tokio::time::sleep(pause(began.elapsed())) => {}
         }
-        if !tracer.look_again()? && child.is_none() {
+        let traced = tracer.functions();
+        let alive = tracer.look_again()?;
+        if tracer.functions() > traced {
+            tell(&format!("{} more functions, in newly mapped files", tracer.functions() - traced));
+        }
+        if !alive && child.is_none() {
             return Ok(Stop::TargetsGone);
         }
     }

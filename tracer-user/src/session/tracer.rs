@@ -6,7 +6,7 @@ use std::io::BufWriter;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::drain::{Drain, Recording};
 use super::error::SessionError;
@@ -130,11 +130,8 @@ impl Tracer {
                     if found.requests.is_empty() {
                         continue;
                     }
-                    let started = Instant::now();
                     let added = self.planner.plan(found.requests, found.skipped);
-                    let count = added.functions.len();
                     self.apply(PlanChange { added })?;
-                    tracing::info!(functions = count, elapsed = ?started.elapsed(), "new modules are traced too");
                 }
                 TargetChange::Gone(process) => tracing::debug!(%process, "a target is gone"),
             }
@@ -171,7 +168,7 @@ impl Tracer {
             .filter_map(|function| Some((function, refused.iter().find(|refusal| refusal.function == function.id)?)))
         {
             // Of a process that has ended in the middle nothing needs to be said.
-            if !has_ended(function.request.module.process) {
+            if !refusal.process_is_ending && !has_ended(function.request.module.process) {
                 let request = &function.request;
                 tracing::warn!(
                     function = request.span_name,
