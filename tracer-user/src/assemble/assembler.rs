@@ -81,12 +81,6 @@ impl Assembler {
         self.totals.undecodable += 1;
     }
 
-    /// What has been seen so far.
-    #[must_use]
-    pub fn totals(&self) -> StreamTotals {
-        self.totals
-    }
-
     /// Takes one event; its spans and losses go to `out`.
     pub fn event(&mut self, event: &Event, out: &mut impl FnMut(Output)) {
         match event {

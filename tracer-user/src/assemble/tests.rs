@@ -6,7 +6,7 @@ use tracer_common::limits::MAX_ARGUMENTS;
 
 use super::*;
 use crate::model::{
-    ArgumentRule, ArgumentType, Comparison, ErrorRule, FileOffset, Language, Parent, RemoteAddress, SpanId, WallClockNs,
+    ArgumentRule, ArgumentType, Comparison, ErrorRule, Language, Parent, RemoteAddress, SpanId, WallClockNs,
 };
 
 const CLOCK: ClockAnchor = ClockAnchor { monotonic: MonotonicNs(1_000), wall_clock: WallClockNs(1_000_000) };
@@ -20,7 +20,6 @@ fn assembler() -> Assembler {
         span_name: "Booster.predict".into(),
         path: "LGBM_BoosterPredictForMat".into(),
         module: "/lib/lib_lightgbm.so".into(),
-        entry_offset: FileOffset(0x1000),
         library: "lightgbm".into(),
         language: Language::C,
         attributes: vec![

@@ -31,7 +31,6 @@ fn files_as_target(files: &[PathBuf]) -> anyhow::Result<Target> {
         command_line: Vec::new(),
         executable: PathBuf::new(),
         modules,
-        seccomp_mode: 0,
         container_id: None,
     })
 }

@@ -108,7 +108,6 @@ mod tests {
             command_line: vec!["python".into(), "serve.py".into(), "--token=secret".into()],
             executable: "/usr/bin/python3.11".into(),
             modules: Vec::new(),
-            seccomp_mode: 0,
             container_id: Some("abc".into()),
         }
     }

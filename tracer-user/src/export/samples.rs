@@ -10,8 +10,8 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as P
 
 use super::resource::{Resource, TRACER_NAME, TRACER_VERSION};
 use crate::model::{
-    ArgumentType, AttributeValue, CallError, Ending, FileOffset, FunctionDescription, FunctionId, Language, Parent,
-    ProcessId, Span, SpanId, ThreadId, TraceId, WallClockNs,
+    ArgumentType, AttributeValue, CallError, Ending, FunctionDescription, FunctionId, Language, Parent, ProcessId,
+    Span, SpanId, ThreadId, TraceId, WallClockNs,
 };
 
 /// The traced process.
@@ -57,7 +57,6 @@ pub fn function(id: u32, class: &str, method: &str) -> Arc<FunctionDescription> 
         span_name: format!("{class}.{method}").into(),
         path: format!("ml::{class}<\"quoted\">::{method}").into(),
         module: "/opt/lib/libml \\ ü.so".into(),
-        entry_offset: FileOffset(0x1234),
         library: "generic-cpp".into(),
         language: Language::Cpp,
         attributes: Vec::new(),

@@ -105,10 +105,4 @@ impl LossCounts {
     pub fn lost_total(&self) -> u64 {
         self.lost.iter().map(|loss| loss.calls).sum()
     }
-
-    /// Whether the books balance.
-    #[must_use]
-    pub fn balances(&self) -> bool {
-        self.entries == self.spans + self.folded + self.lost_total() + self.open
-    }
 }

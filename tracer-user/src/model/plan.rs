@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::function::{ResolvedFunction, Skipped};
 use super::symbol_map::{ArgumentRule, ErrorRule, Language};
-use super::units::{FileOffset, FunctionId, ProcessId};
+use super::units::{FunctionId, ProcessId};
 
 /// A file in one process that probes go into.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -75,8 +75,6 @@ pub struct FunctionDescription {
     pub path: Arc<str>,
     /// File that holds it, as the process names it, for `ml.module`.
     pub module: Arc<str>,
-    /// Offset of the entry probe in that file.
-    pub entry_offset: FileOffset,
     /// Library of the map that matched, for `ml.library`.
     pub library: Arc<str>,
     /// Language of the function, for `ml.language`.
@@ -97,7 +95,6 @@ impl PlannedFunction {
             span_name: request.span_name.as_str().into(),
             path: request.function.name.path.as_str().into(),
             module: request.module.path.to_string_lossy().into(),
-            entry_offset: request.function.entry.offset,
             library: request.library.as_str().into(),
             language: request.function.name.language,
             attributes: request.attributes.clone(),

@@ -20,8 +20,6 @@ pub struct Target {
     pub executable: PathBuf,
     /// Files mapped with execute permission, each once, the executable first.
     pub modules: Vec<Module>,
-    /// Mode of the seccomp filter: 0 none, 1 strict, 2 filter (`Seccomp:` in /proc/PID/status).
-    pub seccomp_mode: u32,
     /// Container id from the control group, if there is one.
     pub container_id: Option<String>,
 }

@@ -80,7 +80,7 @@ mod tests {
         left.settle(&mut open, &mut counts);
         assert_eq!([open[0].ending, open[1].ending], [Ending::Unwound, Ending::StillOpen]);
         assert_eq!((counts.spans, counts.open), (1, 1));
-        assert!(counts.balances());
+        assert_eq!(counts.entries, counts.spans + counts.folded + counts.lost_total() + counts.open);
     }
 
     #[test]

@@ -23,8 +23,6 @@ use super::pattern::{Pattern, needle};
 pub struct Matcher {
     /// First the one that wins.
     maps: Vec<CompiledMap>,
-    exact: HashMap<String, (usize, usize)>,
-    needles: Vec<String>,
     finder: Option<AhoCorasick>,
 }
 
@@ -98,11 +96,9 @@ impl Matcher {
         if maps.is_empty() {
             return None;
         }
-        let mut exact = HashMap::new();
         let mut needles = Vec::new();
-        for (map_index, compiled) in maps.iter().enumerate() {
-            for (rule_index, rule) in compiled.map.functions.iter().enumerate() {
-                exact.entry(rule.symbol.clone()).or_insert((map_index, rule_index));
+        for compiled in &maps {
+            for rule in &compiled.map.functions {
                 // Without a path it may be a symbol as the file has it.
                 needles.push(if rule.symbol.contains("::") {
                     identifier_needle(&rule.symbol, compiled.map.language)
@@ -115,31 +111,14 @@ impl Matcher {
                 needles.extend(compiled.map.methods.iter().map(|method| identifier_needle(method, language)));
             }
         }
-        let needles = without_longer(needles);
-        let finder = AhoCorasick::builder().ascii_case_insensitive(true).build(&needles).ok();
-        Some(Self { maps, exact, needles, finder })
-    }
-
-    /// Pieces of text, in lower case, of which every symbol that can match contains one, whatever its case; one of them
-    /// is empty if nothing can be ruled out.
-    #[must_use]
-    pub fn needles(&self) -> &[String] {
-        &self.needles
+        let finder = AhoCorasick::builder().ascii_case_insensitive(true).build(without_longer(needles)).ok();
+        Some(Self { maps, finder })
     }
 
     /// Whether a symbol as the file has it can match at all; quick, to be asked before demangling.
     #[must_use]
     pub fn may_match(&self, raw_symbol: &str) -> bool {
         self.finder.as_ref().is_none_or(|finder| finder.is_match(raw_symbol))
-    }
-
-    /// The entry of `functions` that names this very symbol of the file. What becomes of the function is for
-    /// [`Self::match_name`] to say.
-    #[must_use]
-    pub fn match_exact(&self, raw_symbol: &str) -> Option<(&SymbolMap, &FunctionRule)> {
-        let (map_index, rule_index) = self.exact.get(raw_symbol)?;
-        let map = &self.maps.get(*map_index)?.map;
-        Some((map, map.functions.get(*rule_index)?))
     }
 
     /// What the rules say about a function; `None` if they do not know it.

@@ -39,7 +39,6 @@ pub fn look_at(pid: u32) -> Result<Target, TargetError> {
         command_line: process.cmdline().unwrap_or_default(),
         executable: without_deleted_mark(&executable),
         modules,
-        seccomp_mode: status.seccomp.unwrap_or(0),
         container_id: container_id(&process),
     })
 }

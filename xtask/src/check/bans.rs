@@ -103,12 +103,11 @@ fn shape(source: &RustSource) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tree::tests::{places, seeded};
+    use super::super::tree::tests::findings_of;
     use super::*;
 
     fn findings(files: &[(&str, &str)]) -> Vec<String> {
-        let (_folder, tree) = seeded(files);
-        places(&check(&tree))
+        findings_of(check, files)
     }
 
     #[test]

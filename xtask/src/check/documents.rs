@@ -93,12 +93,11 @@ fn rooms(tree: &Tree) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tree::tests::{places, seeded};
+    use super::super::tree::tests::findings_of;
     use super::*;
 
     fn findings(files: &[(&str, &str)]) -> Vec<String> {
-        let (_folder, tree) = seeded(files);
-        places(&check(&tree))
+        findings_of(check, files)
     }
 
     #[test]

@@ -191,12 +191,11 @@ fn rename_end(tokens: &[Token], index: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tree::tests::{places, seeded};
+    use super::super::tree::tests::findings_of;
     use super::*;
 
     fn findings(files: &[(&str, &str)]) -> Vec<String> {
-        let (_folder, tree) = seeded(files);
-        places(&check(&tree))
+        findings_of(check, files)
     }
 
     #[test]

@@ -88,6 +88,12 @@ impl Tree {
 pub mod tests {
     use super::*;
 
+    /// What a check finds in a workspace of these files, as places.
+    pub fn findings_of(check: impl Fn(&Tree) -> Vec<Finding>, files: &[(&str, &str)]) -> Vec<String> {
+        let (_folder, tree) = seeded(files);
+        places(&check(&tree))
+    }
+
     /// A workspace in a temporary folder with these files; the folder lives as long as the first value.
     pub fn seeded(files: &[(&str, &str)]) -> (tempfile::TempDir, Tree) {
         let folder = tempfile::tempdir().expect("a temporary folder");
