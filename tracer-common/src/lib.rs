@@ -7,4 +7,5 @@
 pub mod cookie;
 pub mod counters;
 pub mod limits;
+pub mod python;
 pub mod records;

@@ -18,6 +18,8 @@ pub struct RecordHeader {
 pub enum RecordKind {
     /// A [`CallRecord`].
     Call = 1,
+    /// A [`WideCallRecord`]: a Python call, or any call in a tree that is joined to another thread's.
+    WideCall = 2,
 }
 
 /// How a call ended.
@@ -78,6 +80,44 @@ pub struct CallRecord {
 
 impl CallRecord {
     /// Bytes of a call record.
+    pub const SIZE: usize = size_of::<Self>();
+}
+
+/// Where a tree of calls hangs that was joined to a call of another thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Join {
+    /// Thread of the call that is the parent of the tree's outermost call; 0: the tree is not joined.
+    pub parent_thread: u32,
+    /// Thread of the outermost call of the whole trace.
+    pub trace_thread: u32,
+    /// Incarnation of `parent_thread`.
+    pub parent_incarnation: u64,
+    /// Number of the parent on its thread.
+    pub parent_call: u64,
+    /// Incarnation of `trace_thread`.
+    pub trace_incarnation: u64,
+    /// Number of the outermost call of the trace on its thread.
+    pub trace_call: u64,
+}
+
+/// A call record with what Python calls and joined trees have in addition, 208 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct WideCallRecord {
+    /// As for a native call, with kind [`RecordKind::WideCall`]. For a Python call `stack_pointer` is the address of
+    /// the frame and `return_value` is 0.
+    pub call: CallRecord,
+    /// Address of the type of the receiver, 0 if it was not seen or for a native call.
+    pub class: u64,
+    /// Address of the type of the exception that left the call, 0 if none was seen.
+    pub exception: u64,
+    /// Where the tree hangs.
+    pub join: Join,
+}
+
+impl WideCallRecord {
+    /// Bytes of a wide call record.
     pub const SIZE: usize = size_of::<Self>();
 }
 
@@ -161,6 +201,8 @@ pub struct CaptureSpec {
 
 const _: () = {
     assert!(size_of::<CallRecord>() == 152);
+    assert!(size_of::<Join>() == 40);
+    assert!(size_of::<WideCallRecord>() == 208);
     assert!(size_of::<Frame>() == 104);
     assert!(size_of::<ThreadStack>() == 72 + 104 * MAX_DEPTH);
     assert!(size_of::<ProcessSlot>() == 8);

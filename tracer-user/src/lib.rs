@@ -6,6 +6,7 @@ pub mod cli;
 pub mod decode;
 pub mod engine;
 pub mod export;
+pub mod memory;
 pub mod model;
 pub mod plan;
 pub mod ring;

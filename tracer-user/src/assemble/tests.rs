@@ -28,6 +28,8 @@ fn assembler() -> Assembler {
             ArgumentRule { attribute: "ml.fast".into(), argument: 5, kind: ArgumentType::Bool },
         ],
         error: Some(ErrorRule { comparison: Comparison::NotEqual, value: 0, kind: ArgumentType::I32 }),
+        method: None,
+        source: None,
     }));
     assembler
 }
@@ -53,6 +55,9 @@ fn record(call: u64, parent: Option<u64>, depth: u32, sequence: u64) -> Call {
         return_value: Some(0),
         folded_calls: 0,
         arguments: [None; MAX_ARGUMENTS],
+        class: None,
+        exception: None,
+        join: None,
     }
 }
 

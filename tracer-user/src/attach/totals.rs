@@ -83,6 +83,9 @@ fn open_calls_of(key: u64, stack: &ThreadStack) -> Vec<Call> {
             arguments: std::array::from_fn(|index| {
                 (frame.arguments_read >> index & 1 == 1).then(|| frame.arguments[index])
             }),
+            class: None,
+            exception: None,
+            join: None,
         })
         .collect()
 }

@@ -75,6 +75,9 @@ fn call(bytes: &[u8]) -> Result<Call, DecodeError> {
         return_value: (ending == Ending::Returned).then_some(return_value),
         folded_calls: u64_at(bytes, offset_of!(CallRecord, folded_calls))?,
         arguments,
+        class: None,
+        exception: None,
+        join: None,
     })
 }
 

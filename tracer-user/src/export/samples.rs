@@ -61,6 +61,8 @@ pub fn function(id: u32, class: &str, method: &str) -> Arc<FunctionDescription> 
         language: Language::Cpp,
         attributes: Vec::new(),
         error: None,
+        method: None,
+        source: None,
     })
 }
 

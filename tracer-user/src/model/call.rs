@@ -58,6 +58,35 @@ pub struct Call {
     pub folded_calls: u64,
     /// Captured arguments; `None` where reading failed or nothing was asked for.
     pub arguments: [Option<u64>; MAX_ARGUMENTS],
+    /// Python: the type of the receiver, if it was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<RemoteAddress>,
+    /// Python: the type of the exception that left the call, if it was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exception: Option<RemoteAddress>,
+    /// The call of another thread that this call's tree is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<Join>,
+}
+
+/// Where a tree of calls hangs that was joined to a call of another thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    /// Parent of the tree's outermost call.
+    pub parent: ForeignCall,
+    /// Outermost call of the whole trace.
+    pub trace: ForeignCall,
+}
+
+/// A call of another thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignCall {
+    /// The thread.
+    pub thread: ThreadId,
+    /// When the programs first saw it.
+    pub incarnation: MonotonicNs,
+    /// Number of the call on it.
+    pub call: u64,
 }
 
 /// Totals read from the kernel side once all probes are gone. `entries = spans + folded + lost + open`.

@@ -4,18 +4,23 @@ mod call;
 mod capability;
 mod function;
 mod plan;
+mod python;
 mod span;
 mod symbol_map;
 mod target;
 mod units;
 
-pub use call::{Call, Event, LossCounts, LossOfReason, RawRecord};
+pub use call::{Call, Event, ForeignCall, Join, LossCounts, LossOfReason, RawRecord};
 pub use capability::KernelFeatures;
 pub use function::{
     EntrySite, FunctionName, ObjectLocation, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason, Skipped,
     UnwindProof,
 };
 pub use plan::{FunctionDescription, ModuleFile, PlanChange, PlannedFunction, ProbePlan, ProbeRequest};
+pub use python::{
+    ContainerMember, PlannedCode, PythonClass, PythonCode, PythonFunction, PythonLayout, PythonNames, PythonRuntime,
+    PythonSkipReason, PythonSkipped, PythonSurvey, Reached, Receiver,
+};
 pub use span::{AttributeValue, CallError, Ending, Loss, Parent, Span, SpanId, StreamTotals, TraceId};
 pub use symbol_map::{
     ArgumentRule, ArgumentType, Children, Comparison, Container, ErrorRule, FunctionRule, Language, Origin, Recurse,

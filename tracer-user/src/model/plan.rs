@@ -83,6 +83,13 @@ pub struct FunctionDescription {
     pub attributes: Vec<ArgumentRule>,
     /// When the returned value means an error.
     pub error: Option<ErrorRule>,
+    /// Python: the method. The span is then named after the class of the receiver, `{Class}.{method}`, and `span_name`
+    /// stands where that was not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<Arc<str>>,
+    /// Source file and first line, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<(Arc<str>, u32)>,
 }
 
 impl PlannedFunction {
@@ -99,6 +106,8 @@ impl PlannedFunction {
             language: request.function.name.language,
             attributes: request.attributes.clone(),
             error: request.error,
+            method: None,
+            source: None,
         }
     }
 }

@@ -66,6 +66,9 @@ mod tests {
             return_value: None,
             folded_calls: 0,
             arguments: [None; 4],
+            class: None,
+            exception: None,
+            join: None,
         }
     }
 

@@ -1,0 +1,143 @@
+//! What the programs must know to read a CPython interpreter: offsets, the watched code, its functions and classes.
+//!
+//! Every offset is in bytes and comes from user space, which takes it from `symbols/cpython` or from the interpreter's
+//! own `_Py_DebugOffsets`. The programs know no version.
+
+/// How an interpreter keeps its frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum FrameStyle {
+    /// `PyFrameObject` on the heap, linked from `PyThreadState.frame` (3.8 to 3.10).
+    Heap = 0,
+    /// `_PyInterpreterFrame` on the thread's data stack, found through `PyThreadState.cframe` (3.11, 3.12).
+    DataStackByCFrame = 1,
+    /// The same, found through `PyThreadState.current_frame` (3.13 and later).
+    DataStack = 2,
+}
+
+/// Offsets of one interpreter: the value of the layout map, by process slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct PythonLayout {
+    /// Address of the word that holds the `PyThreadState` of the thread that runs Python code now.
+    pub current_thread: u64,
+    /// ANDed with what a frame holds to get a pointer: tagged references (3.14) carry flags in their low bits.
+    pub pointer_mask: u64,
+    /// A [`FrameStyle`].
+    pub style: u32,
+    /// 1 if the end of a call always drops the frame's reference to its code at once (3.12 and later); 0 if a frame that
+    /// a traceback holds keeps it (3.11 and before).
+    pub exits_are_prompt: u32,
+    /// In `PyThreadState`: `frame` (heap), `cframe` or `current_frame`.
+    pub thread_frame: u32,
+    /// In `_PyCFrame`: `current_frame`.
+    pub cframe_frame: u32,
+    /// In `PyThreadState`: `datastack_top`.
+    pub thread_datastack_top: u32,
+    /// In `PyThreadState`: the exception being raised: its type (`curexc_type`, to 3.11) or the exception itself
+    /// (`current_exception`).
+    pub thread_exception: u32,
+    /// 1 if `thread_exception` is the type.
+    pub exception_is_type: u32,
+    /// In a frame: its code.
+    pub frame_code: u32,
+    /// In a frame: its function object (not in heap frames).
+    pub frame_function: u32,
+    /// In a frame: the frame that called it.
+    pub frame_previous: u32,
+    /// In a frame: its first local variable.
+    pub frame_locals: u32,
+    /// In a heap frame: where its value stack begins (a pointer).
+    pub frame_value_stack: u32,
+    /// In a heap frame: the last instruction, 32 bits.
+    pub frame_last_instruction: u32,
+    /// In an object: its type.
+    pub object_type: u32,
+    /// In a function: its code.
+    pub function_code: u32,
+    /// In a bound method: the function; the object follows.
+    pub method_function: u32,
+    /// In a cell: its content.
+    pub cell_content: u32,
+    /// In a tuple: its first item.
+    pub tuple_items: u32,
+    /// Address of `PyMethod_Type`, 0 if unknown.
+    pub method_type: u64,
+}
+
+/// Where the receiver (`self`) of a call is among the local variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Receiver {
+    /// There is none, or it is not known where.
+    None = 0,
+    /// The local variable itself.
+    Local = 1,
+    /// In a cell that the local variable holds: a closure inside the function uses it.
+    Cell = 2,
+    /// First item of the tuple that the local variable holds (`*args`).
+    FirstOfTuple = 3,
+}
+
+/// Key of the Python maps: an address in one process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct PythonKey {
+    /// An address.
+    pub address: u64,
+    /// Process id in the initial pid namespace.
+    pub process: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// A code object whose calls are seen: value of the code map, by its address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct PythonCodeRule {
+    /// Slot of the process.
+    pub process_slot: u32,
+    /// Bytes that a frame takes on the data stack (not for heap frames).
+    pub frame_bytes: u32,
+    /// Offset of the local variable of the receiver from the first one, in bytes.
+    pub receiver_offset: u32,
+    /// A [`Receiver`].
+    pub receiver: u32,
+    /// Number of the function if only one runs this code, else [`NO_FUNCTION`].
+    pub only_function: u32,
+    /// 1 if the only function is of a class with listed children, see [`PythonFunctionRule::of_container`].
+    pub of_container: u32,
+}
+
+/// "Several functions run this code": the function object tells which.
+pub const NO_FUNCTION: u32 = u32::MAX;
+
+/// A function object that runs watched code: value of the function map, by its address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct PythonFunctionRule {
+    /// Its number, or [`NO_FUNCTION`] if no map asks for it: its calls are as if they were not there.
+    pub function: u32,
+    /// 1 if it is found on a class whose instances list their children.
+    pub of_container: u32,
+    /// Address of its code.
+    pub code: u64,
+}
+
+/// What is known of a class: value of the class map, by its address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct PythonClassRule {
+    /// 1 if matching calls inside its calls become spans of their own.
+    pub nests: u32,
+    /// 1 if the map excludes it: its calls are as if they were not there.
+    pub excluded: u32,
+}
+
+const _: () = {
+    assert!(size_of::<PythonLayout>() == 2 * 8 + 18 * 4 + 8);
+    assert!(size_of::<PythonKey>() == 16);
+    assert!(size_of::<PythonCodeRule>() == 24);
+    assert!(size_of::<PythonFunctionRule>() == 16);
+    assert!(size_of::<PythonClassRule>() == 8);
+};

@@ -1,0 +1,37 @@
+//! What every kind of remote memory does.
+
+use crate::model::RemoteAddress;
+
+/// Memory of another process, alive or recorded.
+pub trait Memory {
+    /// Fills the buffer with the bytes at an address.
+    ///
+    /// # Errors
+    /// Nothing is mapped there, or the process is gone.
+    fn read(&self, address: RemoteAddress, buffer: &mut [u8]) -> Result<(), MemoryError>;
+}
+
+/// Why remote memory cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MemoryError {
+    /// Nothing is mapped there, or a snapshot does not hold it.
+    #[error("nothing can be read at {address} ({bytes} bytes)")]
+    Unmapped {
+        /// First address.
+        address: RemoteAddress,
+        /// Bytes asked for.
+        bytes: usize,
+    },
+    /// The process is gone.
+    #[error("process {pid} is gone")]
+    Gone {
+        /// Its number.
+        pid: u32,
+    },
+    /// The tracer may not read it.
+    #[error("the memory of process {pid} may not be read: run as root, or give ml-tracer CAP_SYS_PTRACE")]
+    NotPermitted {
+        /// Its number.
+        pid: u32,
+    },
+}

@@ -1,0 +1,184 @@
+//! What the CPython engine finds in a process: code objects to watch, the functions that run them, classes, and which
+//! object is a step of which.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+pub use tracer_common::python::{PythonLayout, Receiver};
+
+use super::units::{FunctionId, ProcessId, RemoteAddress};
+
+/// Everything found in one interpreter by one look at it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PythonSurvey {
+    /// Classes that a map is about, and their functions.
+    pub classes: Vec<PythonClass>,
+    /// Functions found on those classes, each function object once.
+    pub functions: Vec<PythonFunction>,
+    /// The code that they run, each code object once, in no order.
+    pub codes: Vec<PythonCode>,
+    /// Objects that a live container lists as its children.
+    pub members: Vec<ContainerMember>,
+    /// What was found and cannot be watched, with the reason.
+    pub skipped: Vec<PythonSkipped>,
+    /// Objects that changed while they were read and were given up after retries.
+    pub torn_reads: u64,
+}
+
+/// An interpreter inside a process, found once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PythonRuntime {
+    /// The process.
+    pub process: ProcessId,
+    /// Version as `(major, minor, micro)`.
+    pub version: (u8, u8, u8),
+    /// File that holds the interpreter, as the process names it.
+    pub module: String,
+    /// Where the layout was taken from, for people: a data file or the interpreter's own table.
+    pub layout_source: String,
+}
+
+/// A class that a map is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PythonClass {
+    /// Address of the type object.
+    pub address: RemoteAddress,
+    /// Bare name, e.g. `StandardScaler`.
+    pub name: Arc<str>,
+    /// Name with its module, e.g. `sklearn.preprocessing._data.StandardScaler`.
+    pub path: Arc<str>,
+    /// Library of the map that decided.
+    pub library: Arc<str>,
+    /// Whether matching calls inside its calls become spans of their own.
+    pub nests: bool,
+    /// Whether its instances list their children.
+    pub is_container: bool,
+    /// Pattern of the map that excludes it.
+    pub excluded: Option<String>,
+    /// Live instances seen.
+    pub instances: u32,
+}
+
+/// A function object found behind a method.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PythonFunction {
+    /// Address of the function object.
+    pub address: RemoteAddress,
+    /// Address of its code.
+    pub code: RemoteAddress,
+    /// Name of the method, as the map writes it; `None`: it shares watched code but no map asks for it.
+    pub method: Option<Arc<str>>,
+    /// Qualified name, e.g. `LinearClassifierMixin.predict`.
+    pub qualified_name: Arc<str>,
+    /// Module that defines it, e.g. `sklearn.linear_model._base`.
+    pub module: Arc<str>,
+    /// Source file and line of its code.
+    pub file: Arc<str>,
+    /// First line.
+    pub line: u32,
+    /// Library of the map that decided.
+    pub library: Arc<str>,
+    /// Whether one of the classes that have it lists children.
+    pub of_container: bool,
+}
+
+/// A code object that can be watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PythonCode {
+    /// Its address; its reference count is its first word.
+    pub address: RemoteAddress,
+    /// Its qualified name, e.g. `_wrap_method_output.<locals>.wrapped`.
+    pub name: Arc<str>,
+    /// Bytes that a frame takes on the data stack; 0 for heap frames.
+    pub frame_bytes: u32,
+    /// Where the receiver is.
+    pub receiver: Receiver,
+    /// Offset of the receiver's variable from the first local variable, in bytes.
+    pub receiver_offset: u32,
+    /// Method calls that reach it: on which classes, and how many live objects there are.
+    pub reached_by: Vec<Reached>,
+    /// Code that every call through the same method runs as well, inside (`__wrapped__`) or around it: only one of a
+    /// chain needs to be watched.
+    pub wraps: Vec<RemoteAddress>,
+}
+
+/// One method of one class that reaches a code object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// Bare name of the class.
+    pub class: Arc<str>,
+    /// Name of the method.
+    pub method: Arc<str>,
+    /// Live instances of the class.
+    pub instances: u32,
+    /// Of these, how many are reached from a live container or a module variable, and so are part of a model in use.
+    pub in_models: u32,
+}
+
+/// An object that a container lists as its child.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerMember {
+    /// The container.
+    pub container: RemoteAddress,
+    /// The child.
+    pub child: RemoteAddress,
+    /// Its name in the list, if the list has names.
+    pub step: Option<Arc<str>>,
+}
+
+/// Names for the addresses in Python call records; sent again whenever a look at the process found something new.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PythonNames {
+    /// Process id in the initial pid namespace.
+    pub process: u32,
+    /// Bare class names by the address of the type object: traced classes, and exceptions as they are met.
+    pub classes: Vec<(RemoteAddress, Arc<str>)>,
+    /// Which object is a step of which; takes the place of what was known before.
+    pub members: Vec<ContainerMember>,
+}
+
+/// Something that a map asks for and that cannot be watched.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct PythonSkipped {
+    /// `Class.method`.
+    pub name: String,
+    /// Why not.
+    pub reason: PythonSkipReason,
+}
+
+/// Why a Python method cannot be watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PythonSkipReason {
+    /// It is a generator or a coroutine: its frame outlives the call.
+    Generator,
+    /// It is no Python function (a C or Cython method, a `partial` of one).
+    NotPython,
+    /// It has no receiver among its arguments.
+    NoReceiver,
+    /// What stands behind the name could not be understood.
+    Unreadable,
+}
+
+/// A code object chosen to be watched, with the numbers of its functions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedCode {
+    /// The process.
+    pub process: ProcessId,
+    /// The code.
+    pub code: PythonCode,
+    /// Functions that run it: object address, number (`None`: no map asks for it), whether a container class has it.
+    pub functions: Vec<(RemoteAddress, Option<FunctionId>, bool)>,
+}
+
+impl fmt::Display for PythonSkipReason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Generator => "it is a generator or a coroutine: its frame outlives the call",
+            Self::NotPython => "it is no Python function",
+            Self::NoReceiver => "it has no receiver among its arguments",
+            Self::Unreadable => "what stands behind the name could not be understood",
+        })
+    }
+}
