@@ -22,11 +22,13 @@ pub enum Counter {
     /// A return for which no call was open. Not a loss: the call began before the probes were live, was folded, or
     /// the thread switched stacks.
     ReturnsWithoutEntry = 6,
+    /// A Python function that was not known yet ran watched code.
+    LostUnknownFunction = 7,
 }
 
 impl Counter {
     /// Slots of the counter map.
-    pub const COUNT: u32 = 7;
+    pub const COUNT: u32 = 8;
 
     /// Every counter, in the order of its number.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -37,11 +39,12 @@ impl Counter {
         Self::LostStackFull,
         Self::LostThreadTableFull,
         Self::ReturnsWithoutEntry,
+        Self::LostUnknownFunction,
     ];
 
     /// Whether the counter counts calls whose span is lost.
     #[must_use]
     pub const fn is_loss(self) -> bool {
-        matches!(self, Self::LostRingFull | Self::LostStackFull | Self::LostThreadTableFull)
+        matches!(self, Self::LostRingFull | Self::LostStackFull | Self::LostThreadTableFull | Self::LostUnknownFunction)
     }
 }

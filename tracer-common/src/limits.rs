@@ -18,3 +18,9 @@ pub const MAX_ARGUMENTS: usize = 4;
 
 /// Bytes of the ring buffer unless told otherwise: 27,000 records, 4 MiB. User space maps it twice.
 pub const RING_BYTES: u32 = 4 << 20;
+
+/// Python code objects, functions, and listed children that the maps of the programs have room for, and classes.
+pub const MAX_PYTHON_FUNCTIONS: u32 = 1 << 14;
+
+/// Objects that a container lists, and open containers.
+pub const MAX_PYTHON_MEMBERS: u32 = 1 << 14;

@@ -3,6 +3,8 @@
 //! Every offset is in bytes and comes from user space, which takes it from `symbols/cpython` or from the interpreter's
 //! own `_Py_DebugOffsets`. The programs know no version.
 
+use crate::records::Join;
+
 /// How an interpreter keeps its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -61,8 +63,8 @@ pub struct PythonLayout {
     pub cell_content: u32,
     /// In a tuple: its first item.
     pub tuple_items: u32,
-    /// Address of `PyMethod_Type`, 0 if unknown.
-    pub method_type: u64,
+    /// Address of `PyTuple_Type`.
+    pub tuple_type: u64,
 }
 
 /// Where the receiver (`self`) of a call is among the local variables.
@@ -132,12 +134,52 @@ pub struct PythonClassRule {
     pub nests: u32,
     /// 1 if the map excludes it: its calls are as if they were not there.
     pub excluded: u32,
+    /// 1 if its instances list their children.
+    pub is_container: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
+
+/// An open call on a container, as calls of other threads on its children look for it: value of the map of open
+/// containers, by the address of the object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct OpenContainer {
+    /// Where calls of other threads hang: this call, and the trace that it is part of.
+    pub join: Join,
+}
+
+/// A call of a container's method that has begun on a thread and whose receiver has not been read yet: a slot of the
+/// array of waiting containers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct WaitingContainer {
+    /// Process, 0 for a free slot.
+    pub process: u32,
+    /// Slot of the process.
+    pub process_slot: u32,
+    /// The Python frame.
+    pub frame: u64,
+    /// Its code.
+    pub code: u64,
+    /// A [`Receiver`].
+    pub receiver: u32,
+    /// Offset of the receiver's variable.
+    pub receiver_offset: u32,
+    /// As in [`OpenContainer`].
+    pub join: Join,
+}
+
+/// Slots of the array of waiting containers. A power of two: a thread's slot is its number masked.
+pub const WAITING_CONTAINERS: u32 = 64;
 
 const _: () = {
     assert!(size_of::<PythonLayout>() == 2 * 8 + 18 * 4 + 8);
     assert!(size_of::<PythonKey>() == 16);
     assert!(size_of::<PythonCodeRule>() == 24);
     assert!(size_of::<PythonFunctionRule>() == 16);
-    assert!(size_of::<PythonClassRule>() == 8);
+    assert!(size_of::<PythonClassRule>() == 16);
+    assert!(size_of::<OpenContainer>() == 40);
+    assert!(size_of::<WaitingContainer>() == 72);
+    assert!(WAITING_CONTAINERS.is_power_of_two());
 };

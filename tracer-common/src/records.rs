@@ -32,6 +32,8 @@ pub enum RecordEnding {
     Unwound = 2,
     /// Its thread or process ended, or executed another program, while it was open: `end_ns` is when.
     ThreadEnded = 3,
+    /// An exception left it, and that was seen when it happened: `end_ns` is exact.
+    Raised = 4,
 }
 
 /// One finished call, 152 bytes.
@@ -125,7 +127,8 @@ impl WideCallRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Frame {
-    /// Address of the return address: the identity of the frame.
+    /// Identity of the frame. Native: address of the return address. Python: address of the frame, or of the caller's
+    /// frame where `by_caller` is 1.
     pub stack_pointer: u64,
     /// Number of the function.
     pub function: u32,
@@ -147,8 +150,47 @@ pub struct Frame {
     pub parent_call: u64,
     /// Arguments that could be read, a bit each.
     pub arguments_read: u32,
+    /// A [`FrameKind`].
+    pub kind: u32,
+    /// Index of the call that this one is folded into, if it is [`FrameKind::PythonFolded`].
+    pub folded_into: u32,
+    /// Python: slot of the process.
+    pub process_slot: u32,
+    /// Python: address of the type of the receiver, 0 if not seen.
+    pub class: u64,
+    /// Python: address of the code.
+    pub code: u64,
+    /// Python: a [`crate::python::Receiver`].
+    pub receiver: u32,
+    /// Python: offset of the receiver's variable from the first one.
+    pub receiver_offset: u32,
+    /// Python, heap frames: the instruction of the caller that calls.
+    pub call_instruction: u32,
+    /// Python: 1 if `stack_pointer` is the frame of the caller.
+    pub by_caller: u32,
+    /// Python: where calls of other threads can find this call: [`FOUND_WAITING`], [`FOUND_OPEN`].
+    pub found: u32,
     /// Always 0.
     pub reserved: u32,
+}
+
+/// The call is in its thread's slot of the waiting containers.
+pub const FOUND_WAITING: u32 = 1;
+/// The call is in the map of open containers.
+pub const FOUND_OPEN: u32 = 2;
+
+/// What kind of call a frame is, and how far it has been looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum FrameKind {
+    /// A native function.
+    Native = 0,
+    /// A Python function whose receiver is known, or known to be out of reach.
+    Python = 1,
+    /// A Python function that has just begun: its receiver is read at the next event of the thread.
+    PythonPending = 2,
+    /// A Python function that is folded into a call around it: it makes no record, and calls inside it are folded too.
+    PythonFolded = 3,
 }
 
 /// What is kept for one thread: the value of the thread map.
@@ -171,6 +213,14 @@ pub struct ThreadStack {
     pub lost_stack_full: u64,
     /// Returns for which no call was open.
     pub returns_without_entry: u64,
+    /// Entries counted whose call turned out to be of an excluded class; to be taken off `entries`.
+    pub excluded: u64,
+    /// Calls of Python functions that were not known yet.
+    pub lost_unknown_function: u64,
+    /// Address of the `PyThreadState`, 0 until the thread was seen to run Python code.
+    pub python_thread: u64,
+    /// Where the tree of the open calls hangs.
+    pub join: Join,
     /// Open calls.
     pub depth: u32,
     /// Always 0.
@@ -203,8 +253,8 @@ const _: () = {
     assert!(size_of::<CallRecord>() == 152);
     assert!(size_of::<Join>() == 40);
     assert!(size_of::<WideCallRecord>() == 208);
-    assert!(size_of::<Frame>() == 104);
-    assert!(size_of::<ThreadStack>() == 72 + 104 * MAX_DEPTH);
+    assert!(size_of::<Frame>() == 152);
+    assert!(size_of::<ThreadStack>() == 136 + 152 * MAX_DEPTH);
     assert!(size_of::<ProcessSlot>() == 8);
     assert!(size_of::<CaptureSpec>() == 20);
     assert!(MAX_DEPTH.is_power_of_two());
@@ -213,6 +263,9 @@ const _: () = {
 #[cfg(feature = "user")]
 mod plain_data {
     use super::{CallRecord, CaptureSpec, ProcessSlot, ThreadStack};
+    use crate::python::{
+        OpenContainer, PythonClassRule, PythonCodeRule, PythonFunctionRule, PythonKey, PythonLayout, WaitingContainer,
+    };
 
     // SAFETY: `#[repr(C)]`, only integers, no padding (sizes asserted above): every bit pattern is a value.
     unsafe impl aya::Pod for CallRecord {}
@@ -222,4 +275,18 @@ mod plain_data {
     unsafe impl aya::Pod for ProcessSlot {}
     // SAFETY: as above.
     unsafe impl aya::Pod for CaptureSpec {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PythonLayout {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PythonKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PythonCodeRule {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PythonFunctionRule {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PythonClassRule {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for OpenContainer {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for WaitingContainer {}
 }

@@ -6,6 +6,12 @@
 mod floor;
 mod maps;
 mod native;
+mod python_calls;
+mod python_frame;
+mod python_frames;
+mod python_join;
+mod python_resolve;
+mod python_watch;
 mod stack;
 mod thread_end;
 

@@ -7,7 +7,11 @@ use aya_ebpf::{
 };
 use tracer_common::{
     counters::Counter,
-    limits::{MAX_FUNCTIONS, MAX_PROCESSES, MAX_THREADS, RING_BYTES},
+    limits::{MAX_FUNCTIONS, MAX_PROCESSES, MAX_PYTHON_FUNCTIONS, MAX_PYTHON_MEMBERS, MAX_THREADS, RING_BYTES},
+    python::{
+        OpenContainer, PythonClassRule, PythonCodeRule, PythonFunctionRule, PythonKey, PythonLayout,
+        WAITING_CONTAINERS, WaitingContainer,
+    },
     records::{CaptureSpec, ProcessSlot, ThreadStack},
 };
 
@@ -34,6 +38,46 @@ pub static CAPTURES: Array<CaptureSpec> = Array::with_max_entries(MAX_FUNCTIONS,
 /// What is counted outside a thread's own stack, by [`Counter`].
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
+
+/// Offsets of the interpreter of each process, by its slot.
+#[map]
+pub static PYTHON_LAYOUTS: Array<PythonLayout> = Array::with_max_entries(MAX_PROCESSES, 0);
+
+/// Where the interpreter of each process counts a reference when it pushes a heap frame, by slot; learned.
+#[map]
+pub static PYTHON_PUSH_SITES: Array<u64> = Array::with_max_entries(MAX_PROCESSES, 0);
+
+/// The Python code whose calls are seen.
+#[map]
+pub static PYTHON_CODES: HashMap<PythonKey, PythonCodeRule> =
+    HashMap::with_max_entries(MAX_PYTHON_FUNCTIONS, BPF_F_NO_PREALLOC);
+
+/// The last known reference count of each watched code.
+#[map]
+pub static PYTHON_COUNTS: HashMap<PythonKey, u64> = HashMap::with_max_entries(MAX_PYTHON_FUNCTIONS, BPF_F_NO_PREALLOC);
+
+/// The function objects that run that code.
+#[map]
+pub static PYTHON_FUNCTIONS: HashMap<PythonKey, PythonFunctionRule> =
+    HashMap::with_max_entries(MAX_PYTHON_FUNCTIONS, BPF_F_NO_PREALLOC);
+
+/// Classes of receivers.
+#[map]
+pub static PYTHON_CLASSES: HashMap<PythonKey, PythonClassRule> =
+    HashMap::with_max_entries(MAX_PYTHON_FUNCTIONS, BPF_F_NO_PREALLOC);
+
+/// The container that lists an object as its child.
+#[map]
+pub static PYTHON_MEMBERS: HashMap<PythonKey, u64> = HashMap::with_max_entries(MAX_PYTHON_MEMBERS, BPF_F_NO_PREALLOC);
+
+/// Calls on containers that are open now, by the container.
+#[map]
+pub static OPEN_CONTAINERS: HashMap<PythonKey, OpenContainer> =
+    HashMap::with_max_entries(MAX_PYTHON_MEMBERS, BPF_F_NO_PREALLOC);
+
+/// Calls on containers that have just begun, by the number of the thread, masked.
+#[map]
+pub static WAITING: Array<WaitingContainer> = Array::with_max_entries(WAITING_CONTAINERS, 0);
 
 /// 1 to log each decision; set before loading, so that the verifier removes the code otherwise.
 #[unsafe(no_mangle)]

@@ -16,12 +16,12 @@ use tracer_common::{
     cookie::{Cookie, ObjectLocation, jump_is_taken},
     counters::Counter,
     limits::{MAX_ARGUMENTS, MAX_DEPTH},
-    records::{Frame, RecordEnding, ThreadStack},
+    records::{Frame, FrameKind, RecordEnding, ThreadStack},
 };
 
 use crate::{
     maps::{CAPTURES, PROCESSES, count, debug_log},
-    stack,
+    python_calls, stack,
 };
 
 /// A traced function begins.
@@ -52,6 +52,9 @@ fn enter(context: &ProbeContext, cookie: Cookie, thread: *mut ThreadStack) {
         (*thread).entries += 1;
         stack::end_left_frames(thread, stack_pointer, true);
         let object = object_of(registers, cookie);
+        if is_inside_python(thread) && python_calls::folds_native(thread, stack_pointer) {
+            return;
+        }
         let depth = (*thread).depth;
         let mut parent_call = 0;
         if depth > 0 {
@@ -79,6 +82,9 @@ fn enter(context: &ProbeContext, cookie: Cookie, thread: *mut ThreadStack) {
         (*frame).folded_below = 0;
         (*frame).object = object;
         (*frame).arguments_read = 0;
+        (*frame).kind = FrameKind::Native as u32;
+        (*frame).class = 0;
+        (*frame).found = 0;
         if cookie.captures() {
             capture(registers, cookie.0, frame);
         }
@@ -86,6 +92,19 @@ fn enter(context: &ProbeContext, cookie: Cookie, thread: *mut ThreadStack) {
         if debug_log() {
             debug!(context, "entered function {} depth {} sp {:x}", cookie.function(), depth, stack_pointer);
         }
+    }
+}
+
+/// Whether the innermost open call is a Python one.
+///
+/// # Safety
+/// `thread` must be a checked map value.
+#[inline(always)]
+unsafe fn is_inside_python(thread: *mut ThreadStack) -> bool {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let depth = (*thread).depth;
+        depth > 0 && (*stack::frame(thread, depth - 1)).kind != FrameKind::Native as u32
     }
 }
 
@@ -206,6 +225,9 @@ fn leave(context: &impl EbpfContext, cookie: Cookie, stack_pointer: u64, returne
     // SAFETY: a helper without arguments; `thread` is a checked map value used by this thread alone.
     unsafe {
         stack::end_left_frames(thread, stack_pointer, false);
+        if is_inside_python(thread) {
+            python_calls::end_inside_native(thread, stack_pointer);
+        }
         let depth = (*thread).depth;
         if depth == 0 {
             (*thread).returns_without_entry += 1;

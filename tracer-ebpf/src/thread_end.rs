@@ -35,13 +35,14 @@ fn forget(key: u64) {
     // SAFETY: a helper without arguments; `thread` is a checked map value, and its thread is running this program.
     unsafe {
         let now = bpf_ktime_get_ns();
-        stack::end_frames_below(thread, u64::MAX, RecordEnding::ThreadEnded as u32, now);
-        count(Counter::Entries, (*thread).entries);
+        stack::end_all(thread, RecordEnding::ThreadEnded as u32, now);
+        count(Counter::Entries, (*thread).entries - (*thread).excluded);
         count(Counter::Spans, (*thread).spans);
         count(Counter::Folded, (*thread).folded);
         count(Counter::LostRingFull, (*thread).lost_ring_full);
         count(Counter::LostStackFull, (*thread).lost_stack_full);
         count(Counter::ReturnsWithoutEntry, (*thread).returns_without_entry);
+        count(Counter::LostUnknownFunction, (*thread).lost_unknown_function);
     }
     // The next thread with this number must not find these calls. Nothing can be done if the element is gone already.
     let _ = THREADS.remove(key);

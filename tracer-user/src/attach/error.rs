@@ -49,6 +49,14 @@ pub enum AttachError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A watchpoint was refused for another reason than want of privilege or of a debug register.
+    #[error("setting a hardware watchpoint in process {pid}: {source}; run `ml-tracer doctor`")]
+    Watchpoint {
+        /// The process.
+        pid: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// More processes than the programs have slots.
     #[error("{wanted} processes at once are more than the {most} that one tracer can watch; start a second one")]
     TooManyProcesses {

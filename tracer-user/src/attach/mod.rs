@@ -8,7 +8,9 @@ mod floor;
 mod multi;
 mod placement;
 mod programs;
+mod python;
 mod totals;
+mod watchpoints;
 
 pub use checkup::{Check, CheckState, check_machine};
 pub use cost::{ProbeCost, measure_probe_costs};
@@ -17,3 +19,4 @@ pub use features::{Capability, missing_capabilities, probe_features};
 pub use floor::{FloorProbes, FloorSites};
 pub use placement::Refused;
 pub use programs::{LoadOptions, Programs};
+pub use python::WatchOutcome;

@@ -11,6 +11,7 @@ use super::error::AttachError;
 use super::features::{in_initial_pid_namespace, probe_features};
 use super::multi::MultiPrograms;
 use super::placement::{Placed, Placer, Refused};
+use super::python::PythonPrograms;
 use super::totals;
 use crate::model::{Call, KernelFeatures, LossCounts, ModuleFile, PlannedFunction, ProbePlan, ProcessId};
 
@@ -41,7 +42,8 @@ pub struct Programs {
     multi: Option<MultiPrograms>,
     features: KernelFeatures,
     processes: Vec<(ProcessId, u32)>,
-    ebpf: Ebpf,
+    pub(super) python: PythonPrograms,
+    pub(super) ebpf: Ebpf,
     forward_log: Option<Box<dyn FnMut() + Send>>,
 }
 
@@ -75,7 +77,16 @@ impl Programs {
         }
         let forward_log = if options.debug_log { log_forwarder(&mut ebpf) } else { None };
         let features = probe_features(multi.is_some());
-        Ok(Self { placed: Placed::default(), thread_ends, multi, features, processes: Vec::new(), ebpf, forward_log })
+        Ok(Self {
+            placed: Placed::default(),
+            thread_ends,
+            multi,
+            features,
+            processes: Vec::new(),
+            python: PythonPrograms::default(),
+            ebpf,
+            forward_log,
+        })
     }
 
     /// What this kernel can do.
@@ -135,6 +146,7 @@ impl Programs {
     /// and by then the kernel has waited for every program that was still running.
     pub fn remove_probes(&mut self) {
         self.placed.remove_entries();
+        self.python.remove();
         self.thread_ends.clear();
         self.placed = Placed::default();
     }
@@ -154,7 +166,7 @@ impl Programs {
         }
     }
 
-    fn slot_of(&mut self, process: ProcessId, kernel_pid: u32) -> Result<u8, AttachError> {
+    pub(super) fn slot_of(&mut self, process: ProcessId, kernel_pid: u32) -> Result<u8, AttachError> {
         let known = self.processes.iter().position(|(known, _)| *known == process);
         let index = known.unwrap_or(self.processes.len());
         let too_many = AttachError::TooManyProcesses { wanted: index + 1, most: MAX_PROCESSES };

@@ -22,12 +22,13 @@ pub(super) fn read(ebpf: &Ebpf) -> Result<(LossCounts, Vec<Call>), AttachError> 
         map(ebpf, "THREADS")?.try_into().map_err(|error| map_error("THREADS", &error))?;
     for element in threads.iter() {
         let (key, stack) = element.map_err(|error| map_error("THREADS", &error))?;
-        counted[Counter::Entries as usize] += stack.entries;
+        counted[Counter::Entries as usize] += stack.entries.saturating_sub(stack.excluded);
         counted[Counter::Spans as usize] += stack.spans;
         counted[Counter::Folded as usize] += stack.folded;
         counted[Counter::LostRingFull as usize] += stack.lost_ring_full;
         counted[Counter::LostStackFull as usize] += stack.lost_stack_full;
         counted[Counter::ReturnsWithoutEntry as usize] += stack.returns_without_entry;
+        counted[Counter::LostUnknownFunction as usize] += stack.lost_unknown_function;
         open_calls.extend(open_calls_of(key, &stack));
     }
     let lost = Counter::ALL

@@ -18,8 +18,9 @@ pub use function::{
 };
 pub use plan::{FunctionDescription, ModuleFile, PlanChange, PlannedFunction, ProbePlan, ProbeRequest};
 pub use python::{
-    ContainerMember, PlannedCode, PythonClass, PythonCode, PythonFunction, PythonLayout, PythonNames, PythonRuntime,
-    PythonSkipReason, PythonSkipped, PythonSurvey, Reached, Receiver,
+    ContainerMember, CoveredMethod, PythonClass, PythonClassRule, PythonCode, PythonCodeRule, PythonFunction,
+    PythonFunctionRule, PythonLayout, PythonNames, PythonPlan, PythonRuntime, PythonSkipReason, PythonSkipped,
+    PythonSurvey, PythonTables, Reached, Receiver, UncoveredMethod,
 };
 pub use span::{AttributeValue, CallError, Ending, Loss, Parent, Span, SpanId, StreamTotals, TraceId};
 pub use symbol_map::{

@@ -5,9 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-pub use tracer_common::python::{PythonLayout, Receiver};
+pub use tracer_common::python::{PythonClassRule, PythonCodeRule, PythonFunctionRule, PythonLayout, Receiver};
 
-use super::units::{FunctionId, ProcessId, RemoteAddress};
+use super::plan::FunctionDescription;
+use super::units::{ProcessId, RemoteAddress};
 
 /// Everything found in one interpreter by one look at it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -161,15 +162,53 @@ pub enum PythonSkipReason {
     Unreadable,
 }
 
-/// A code object chosen to be watched, with the numbers of its functions.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PlannedCode {
-    /// The process.
-    pub process: ProcessId,
-    /// The code.
-    pub code: PythonCode,
-    /// Functions that run it: object address, number (`None`: no map asks for it), whether a container class has it.
-    pub functions: Vec<(RemoteAddress, Option<FunctionId>, bool)>,
+/// What the programs are told of the Python code of one process; takes the place of what they knew before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PythonTables {
+    /// Code whose calls are seen. `process_slot` is filled in when the tables are written.
+    pub codes: Vec<(RemoteAddress, PythonCodeRule)>,
+    /// Function objects that run it.
+    pub functions: Vec<(RemoteAddress, PythonFunctionRule)>,
+    /// Classes of receivers.
+    pub classes: Vec<(RemoteAddress, PythonClassRule)>,
+    /// Child and the container that lists it.
+    pub members: Vec<(RemoteAddress, RemoteAddress)>,
+}
+
+/// What to watch in one interpreter.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PythonPlan {
+    /// What the programs must know.
+    pub tables: PythonTables,
+    /// Code to set watchpoints on, the most wanted first.
+    pub watched: Vec<RemoteAddress>,
+    /// Functions that have no number yet, for the assembler.
+    pub functions: Vec<FunctionDescription>,
+    /// Methods that will be seen.
+    pub covered: Vec<CoveredMethod>,
+    /// Methods that will not, with the reason.
+    pub uncovered: Vec<UncoveredMethod>,
+}
+
+/// Methods of live classes that a watched code object stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CoveredMethod {
+    /// The code, e.g. `_wrap_method_output.<locals>.wrapped`.
+    pub code: Arc<str>,
+    /// Address of the code.
+    #[serde(skip)]
+    pub address: RemoteAddress,
+    /// `Class.method`, each once.
+    pub methods: Vec<String>,
+}
+
+/// A method of a live class that is not seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UncoveredMethod {
+    /// `Class.method`.
+    pub name: String,
+    /// Why not, for people.
+    pub reason: String,
 }
 
 impl fmt::Display for PythonSkipReason {

@@ -1,0 +1,317 @@
+//! Python calls on the thread's stack: how one begins, and which are left when something else happens.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
+use tracer_common::{
+    limits::MAX_DEPTH,
+    python::{PythonCodeRule, PythonKey},
+    records::{Frame, FrameKind, RecordEnding, ThreadStack},
+};
+
+use crate::{
+    maps::PYTHON_LAYOUTS,
+    python_frame::{code_of, current_frame, field},
+    python_join, python_resolve, stack,
+};
+
+/// What is known of a call when it begins.
+pub struct Entered {
+    /// Number of the function.
+    pub function: u32,
+    /// 1 if the function is found on a class whose instances list their children.
+    pub of_container: u32,
+    /// The frame, or the caller's where `by_caller` is 1.
+    pub frame: u64,
+    /// The receiver, if it is known already.
+    pub object: u64,
+    /// Heap frames: the instruction of the caller.
+    pub call_instruction: u32,
+    /// 1 if `frame` is the caller's.
+    pub by_caller: u32,
+    /// The native stack pointer.
+    pub stack_pointer: u64,
+}
+
+/// A watched function begins: it goes on the stack, pending, unless it is inside a folded call.
+#[inline(never)]
+pub fn enter(thread: *mut ThreadStack, code: &PythonKey, rule: &PythonCodeRule, entered: &Entered) {
+    // SAFETY: `thread` is a checked map value used by this thread alone.
+    unsafe {
+        (*thread).entries += 1;
+        end_left(thread, rule.process_slot, entered.stack_pointer);
+        if is_folded_by_caller(thread, entered.stack_pointer, code.process) {
+            return;
+        }
+        let depth = (*thread).depth;
+        if depth as usize >= MAX_DEPTH {
+            (*thread).lost_stack_full += 1;
+            return;
+        }
+        let mut parent_call = 0;
+        let mut may_be_folded = false;
+        if depth > 0 {
+            let around = stack::frame(thread, depth - 1);
+            parent_call = (*around).call;
+            may_be_folded = (*around).nests == 0;
+        }
+        let frame = stack::frame(thread, depth);
+        (*frame).stack_pointer = entered.frame;
+        (*frame).function = entered.function;
+        (*frame).nests = 0;
+        (*frame).start_ns = bpf_ktime_get_ns();
+        (*frame).call = (*thread).entries;
+        (*frame).parent_call = parent_call;
+        (*frame).folded_calls = 0;
+        (*frame).folded_below = 0;
+        (*frame).object = entered.object;
+        (*frame).arguments_read = 0;
+        (*frame).kind = FrameKind::PythonPending as u32;
+        (*frame).folded_into = 0;
+        (*frame).process_slot = rule.process_slot;
+        (*frame).class = 0;
+        (*frame).code = code.address;
+        (*frame).receiver = rule.receiver;
+        (*frame).receiver_offset = rule.receiver_offset;
+        (*frame).call_instruction = entered.call_instruction;
+        (*frame).by_caller = entered.by_caller;
+        (*frame).found = 0;
+        (*thread).depth = depth + 1;
+        if entered.of_container != 0 && !may_be_folded && entered.by_caller == 0 {
+            python_join::container_waits(thread, frame, code.process);
+        }
+    }
+}
+
+/// Whether the call that is about to begin is inside a folded one; if so, counts it. Resolves the innermost open call.
+///
+/// # Safety
+/// `thread` must be checked.
+#[inline(always)]
+pub unsafe fn is_folded_by_caller(thread: *mut ThreadStack, stack_pointer: u64, process: u32) -> bool {
+    // SAFETY: promised by the caller.
+    unsafe {
+        resolve_innermost(thread, process);
+        let depth = (*thread).depth;
+        if depth == 0 {
+            return false;
+        }
+        let around = stack::frame(thread, depth - 1);
+        let mut credited = around;
+        if (*around).kind == FrameKind::PythonFolded as u32 {
+            credited = stack::frame(thread, (*around).folded_into);
+        } else if (*around).folded_below == 0 || stack_pointer >= (*around).folded_below {
+            (*around).folded_below = 0;
+            return false;
+        }
+        (*credited).folded_calls += 1;
+        (*thread).folded += 1;
+        true
+    }
+}
+
+/// A native function begins inside a Python one: whether it is inside a folded call; if so, counts it.
+#[inline(never)]
+pub fn folds_native(thread: *mut ThreadStack, stack_pointer: u64) -> bool {
+    // SAFETY: `thread` is a checked map value used by this thread alone.
+    unsafe {
+        let depth = (*thread).depth;
+        if depth == 0 {
+            return false;
+        }
+        end_left(thread, (*stack::frame(thread, depth - 1)).process_slot, stack_pointer + 1);
+        is_folded_by_caller(thread, stack_pointer, (bpf_get_current_pid_tgid() >> 32) as u32)
+    }
+}
+
+/// A native function ends while a Python one is the innermost open call: if it is open, that one is over.
+#[inline(never)]
+pub fn end_inside_native(thread: *mut ThreadStack, stack_pointer: u64) {
+    // SAFETY: as above.
+    unsafe {
+        let depth = (*thread).depth;
+        let mut found = 0;
+        for below in 1..=MAX_DEPTH as u32 {
+            if below > depth {
+                return;
+            }
+            let open = stack::frame(thread, depth - below);
+            if (*open).kind == FrameKind::Native as u32 && (*open).stack_pointer == stack_pointer {
+                found = below;
+                break;
+            }
+        }
+        if found > 1 {
+            end_above(thread, found);
+        }
+    }
+}
+
+/// Ends the calls above the one that is `found` places below the top, counted from 1. `false` if the stack is empty.
+#[inline(never)]
+fn end_above(thread: *mut ThreadStack, found: u32) -> bool {
+    // SAFETY: as above.
+    let (before, now) = unsafe { ((*thread).depth, bpf_ktime_get_ns()) };
+    resolve_left(thread);
+    // SAFETY: as above.
+    let removed = before.wrapping_sub(unsafe { (*thread).depth });
+    for above in 1..MAX_DEPTH as u32 {
+        if above + removed >= found {
+            return true;
+        }
+        // SAFETY: as above.
+        if unsafe { (*thread).depth } == 0 {
+            return false;
+        }
+        stack::end_wide(thread, RecordEnding::Unwound as u32, now, 0, 0);
+    }
+    true
+}
+
+/// Resolves the innermost open call, if it is Python and pending.
+#[inline(always)]
+fn resolve_innermost(thread: *mut ThreadStack, process: u32) {
+    // SAFETY: `thread` is a checked map value used by this thread alone.
+    unsafe {
+        let depth = (*thread).depth;
+        if depth == 0 {
+            return;
+        }
+        let top = stack::frame(thread, depth - 1);
+        if (*top).kind != FrameKind::PythonPending as u32 {
+            return;
+        }
+        let mut own_frame = (*top).stack_pointer;
+        if (*top).by_caller != 0 {
+            own_frame = is_in_chain(thread, top, (*top).process_slot);
+        }
+        python_resolve::resolve(thread, process, own_frame);
+    }
+}
+
+/// Steps that are made along the chain of frames to find a call. A call that is further out is taken for open.
+const MAX_STEPS: u32 = 128;
+
+/// Calls that one event finds to have been left; the next event goes on.
+const MAX_LEFT: u32 = 8;
+
+/// Beyond [`MAX_STEPS`]: whether the frame is in the chain was not found out.
+const TOO_FAR: u64 = 1;
+
+/// The frame in the chain of a thread's frames that is `frame` or, with `by_caller`, that this frame has called and that
+/// runs this code. 0 if there is none, [`TOO_FAR`] if that could not be found out. A global function, see
+/// `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn in_chain(process_slot: u32, python_thread: u64, sought: u64, code: u64, by_caller: u32) -> u64 {
+    let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return TOO_FAR };
+    let mut frame = current_frame(layout, python_thread);
+    for _ in 0..MAX_STEPS {
+        if frame == 0 {
+            return 0;
+        }
+        let previous = field(frame, layout.frame_previous);
+        if by_caller == 0 {
+            if frame == sought {
+                return frame;
+            }
+        } else if previous == sought && code_of(layout, frame) == code {
+            return frame;
+        }
+        frame = previous;
+    }
+    TOO_FAR
+}
+
+/// The frame of an open call, as [`in_chain`] finds it.
+///
+/// # Safety
+/// Both pointers must be checked.
+#[inline(always)]
+unsafe fn is_in_chain(thread: *mut ThreadStack, top: *mut Frame, process_slot: u32) -> u64 {
+    // SAFETY: promised by the caller.
+    unsafe { in_chain(process_slot, (*thread).python_thread, (*top).stack_pointer, (*top).code, (*top).by_caller) }
+}
+
+/// Ends every open call on top of the stack that control has left without our seeing it: native ones by the stack
+/// pointer, Python ones because their frame is not in the chain of the thread's frames any more. A global function, see
+/// `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn end_left(thread: *mut ThreadStack, process_slot: u32, stack_pointer: u64) -> u64 {
+    if thread.is_null() {
+        return 0;
+    }
+    for _ in 0..MAX_LEFT {
+        // SAFETY: `thread` is a checked map value used by this thread alone.
+        unsafe {
+            let depth = (*thread).depth;
+            if depth == 0 {
+                return 0;
+            }
+            let top = stack::frame(thread, depth - 1);
+            let left = if (*top).kind == FrameKind::Native as u32 {
+                (*top).stack_pointer < stack_pointer
+            } else {
+                is_in_chain(thread, top, process_slot) == 0
+            };
+            if !left {
+                return 0;
+            }
+            if (*top).kind == FrameKind::PythonPending as u32 {
+                // The next turn ends it, unless it was of an excluded class.
+                resolve_left(thread);
+                continue;
+            }
+            stack::end_wide(thread, RecordEnding::Unwound as u32, bpf_ktime_get_ns(), 0, 0);
+        }
+    }
+    0
+}
+
+/// Looks at the innermost call, which control has left, for the last time: its frame may still be what it was. Only the
+/// innermost call can be pending, so that this is needed once however many are left.
+#[inline(never)]
+fn resolve_left(thread: *mut ThreadStack) {
+    // SAFETY: a checked map value used by this thread alone.
+    unsafe {
+        let depth = (*thread).depth;
+        if depth == 0 {
+            return;
+        }
+        let top = stack::frame(thread, depth - 1);
+        if (*top).kind == FrameKind::PythonPending as u32 {
+            let own_frame = if (*top).by_caller == 0 { (*top).stack_pointer } else { 0 };
+            python_resolve::resolve(thread, (bpf_get_current_pid_tgid() >> 32) as u32, own_frame);
+        }
+    }
+}
+
+/// If the call of this frame is open, ends every call inside it, so that it is the innermost one. The frame is given by
+/// the caller's where calls are told by that, with the calling instruction. 0 if it is not open. A global function, see
+/// `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn end_inside(thread: *mut ThreadStack, frame: u64, code: u64, call_instruction: u32) -> u64 {
+    if thread.is_null() {
+        return 0;
+    }
+    // SAFETY: `thread` is a checked map value used by this thread alone.
+    unsafe {
+        let depth = (*thread).depth;
+        let mut found = 0;
+        for below in 1..=MAX_DEPTH as u32 {
+            if below > depth {
+                return 0;
+            }
+            let open = stack::frame(thread, depth - below);
+            if (*open).kind != FrameKind::Native as u32
+                && (*open).stack_pointer == frame
+                && (*open).code == code
+                && (*open).call_instruction == call_instruction
+            {
+                found = below;
+                break;
+            }
+        }
+        u64::from(found == 1 || (found != 0 && end_above(thread, found)))
+    }
+}

@@ -1,0 +1,66 @@
+//! Reads an interpreter's frames, with the offsets of its layout. A word that cannot be read is 0.
+
+use aya_ebpf::helpers::bpf_probe_read_user;
+use tracer_common::python::{FrameStyle, PythonLayout, Receiver};
+
+/// The word at an address of the process, 0 if it cannot be read.
+#[inline(always)]
+pub fn word(address: u64) -> u64 {
+    // SAFETY: the helper checks the address; a bad one is an error, not a fault.
+    unsafe { bpf_probe_read_user(address as *const u64) }.unwrap_or(0)
+}
+
+/// Half a word at an address of the process, 0 if it cannot be read.
+#[inline(always)]
+pub fn half_word(address: u64) -> u32 {
+    // SAFETY: as above.
+    unsafe { bpf_probe_read_user(address as *const u32) }.unwrap_or(0)
+}
+
+/// The word at an offset from an address; 0 for a null address.
+#[inline(always)]
+pub fn field(address: u64, offset: u32) -> u64 {
+    if address == 0 { 0 } else { word(address + u64::from(offset)) }
+}
+
+/// A reference that a frame holds, without the flags that it may carry.
+#[inline(always)]
+pub fn reference(layout: &PythonLayout, frame: u64, offset: u32) -> u64 {
+    field(frame, offset) & layout.pointer_mask
+}
+
+/// The innermost frame of a thread that is complete.
+#[inline(always)]
+pub fn current_frame(layout: &PythonLayout, python_thread: u64) -> u64 {
+    let found = field(python_thread, layout.thread_frame);
+    if layout.style == FrameStyle::DataStackByCFrame as u32 { field(found, layout.cframe_frame) } else { found }
+}
+
+/// The code of a frame.
+#[inline(always)]
+pub fn code_of(layout: &PythonLayout, frame: u64) -> u64 {
+    reference(layout, frame, layout.frame_code)
+}
+
+/// The receiver of the call that a frame runs, 0 if it is out of reach.
+#[inline(always)]
+pub fn receiver_of(layout: &PythonLayout, frame: u64, receiver: u32, offset: u32) -> u64 {
+    if receiver == Receiver::None as u32 {
+        return 0;
+    }
+    let local = reference(layout, frame, layout.frame_locals + offset);
+    if receiver == Receiver::Cell as u32 {
+        return field(local, layout.cell_content);
+    }
+    if receiver == Receiver::FirstOfTuple as u32 {
+        return field(local, layout.tuple_items);
+    }
+    local
+}
+
+/// The type of the exception that is being raised on a thread, 0 if there is none.
+#[inline(always)]
+pub fn exception_of(layout: &PythonLayout, python_thread: u64) -> u64 {
+    let raised = field(python_thread, layout.thread_exception);
+    if layout.exception_is_type != 0 { raised } else { field(raised, layout.object_type) }
+}

@@ -1,0 +1,164 @@
+//! Calls on other threads that belong to an open call: steps of a container that are run by a thread pool.
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use tracer_common::{
+    python::{OpenContainer, PythonKey, WAITING_CONTAINERS},
+    records::{FOUND_OPEN, FOUND_WAITING, Frame, Join, ThreadStack},
+};
+
+use crate::{
+    maps::{OPEN_CONTAINERS, PYTHON_LAYOUTS, PYTHON_MEMBERS, WAITING},
+    python_frame::{code_of, receiver_of},
+    stack,
+};
+
+/// Where calls of other threads hang that are part of an open call of this thread.
+///
+/// # Safety
+/// `thread` and `frame` must be checked.
+#[inline(always)]
+unsafe fn join_below(thread: *mut ThreadStack, frame: *mut Frame) -> Join {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let number = bpf_get_current_pid_tgid() as u32;
+        let mut join = Join {
+            parent_thread: number,
+            trace_thread: number,
+            parent_incarnation: (*thread).incarnation,
+            parent_call: (*frame).call,
+            trace_incarnation: (*thread).incarnation,
+            trace_call: (*stack::frame(thread, 0)).call,
+        };
+        if (*thread).join.parent_thread != 0 {
+            join.trace_thread = (*thread).join.trace_thread;
+            join.trace_incarnation = (*thread).join.trace_incarnation;
+            join.trace_call = (*thread).join.trace_call;
+        }
+        join
+    }
+}
+
+/// A call on a container has been resolved as a span: its children on other threads can find it from now on.
+///
+/// # Safety
+/// `thread` and `frame` must be checked.
+#[inline(always)]
+pub unsafe fn container_opens(thread: *mut ThreadStack, frame: *mut Frame, process: u32) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let key = PythonKey { address: (*frame).object, process, reserved: 0 };
+        let open = OpenContainer { join: join_below(thread, frame) };
+        // A full map costs the joins of this container, and nothing else: its children then begin traces of their own.
+        if OPEN_CONTAINERS.insert(&key, &open, 0).is_ok() {
+            (*frame).found |= FOUND_OPEN;
+        }
+    }
+}
+
+/// A call on a container has ended, or is no span of its own: it is not to be found any more. Another call on the same
+/// container that is still open stays where it is.
+/// A global function, see `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn forget_container(frame: *mut Frame, process: u32) -> u64 {
+    if frame.is_null() {
+        return 0;
+    }
+    let number = bpf_get_current_pid_tgid() as u32;
+    // SAFETY: `frame` lies in a checked map value; the slot is masked into the array.
+    unsafe {
+        if (*frame).found & FOUND_WAITING != 0
+            && let Some(slot) = WAITING.get_ptr_mut(number & (WAITING_CONTAINERS - 1))
+            && (*slot).join.parent_thread == number
+            && (*slot).join.parent_call == (*frame).call
+        {
+            (*slot).process = 0;
+        }
+        if (*frame).found & FOUND_OPEN == 0 {
+            return 0;
+        }
+        let key = PythonKey { address: (*frame).object, process, reserved: 0 };
+        let Some(open) = OPEN_CONTAINERS.get(&key) else { return 0 };
+        if open.join.parent_call == (*frame).call && open.join.parent_thread == number {
+            let _ = OPEN_CONTAINERS.remove(&key);
+        }
+        0
+    }
+}
+
+/// A method of a container begins on this thread; its receiver cannot be read yet, and perhaps this thread makes no
+/// further event before its children run elsewhere.
+///
+/// # Safety
+/// `thread` and `frame` must be checked.
+#[inline(always)]
+pub unsafe fn container_waits(thread: *mut ThreadStack, frame: *mut Frame, process: u32) {
+    // SAFETY: promised by the caller; the slot is masked into the array.
+    unsafe {
+        let Some(slot) = WAITING.get_ptr_mut(bpf_get_current_pid_tgid() as u32 & (WAITING_CONTAINERS - 1)) else {
+            return;
+        };
+        (*slot).process_slot = (*frame).process_slot;
+        (*slot).frame = (*frame).stack_pointer;
+        (*slot).code = (*frame).code;
+        (*slot).receiver = (*frame).receiver;
+        (*slot).receiver_offset = (*frame).receiver_offset;
+        (*slot).join = join_below(thread, frame);
+        (*slot).process = process;
+        (*frame).found |= FOUND_WAITING;
+    }
+}
+
+/// The outermost call of this thread has been resolved: if its receiver is a child of a container with an open call, the
+/// tree hangs there.
+///
+/// # Safety
+/// `thread` must be checked.
+#[inline(always)]
+pub unsafe fn to_open_container(thread: *mut ThreadStack, process: u32, object: u64) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        (*thread).join = Join::default();
+        if object == 0 {
+            return;
+        }
+        let Some(container) = PYTHON_MEMBERS.get(&PythonKey { address: object, process, reserved: 0 }) else { return };
+        let container = *container;
+        if let Some(open) = OPEN_CONTAINERS.get(&PythonKey { address: container, process, reserved: 0 }) {
+            (*thread).join = open.join;
+            return;
+        }
+        to_waiting_container(thread, process, container);
+    }
+}
+
+#[inline(never)]
+fn to_waiting_container(thread: *mut ThreadStack, process: u32, container: u64) {
+    let own_slot = bpf_get_current_pid_tgid() as u32 & (WAITING_CONTAINERS - 1);
+    for index in 0..WAITING_CONTAINERS {
+        if index == own_slot {
+            continue;
+        }
+        if waits_for(index, process, container) != 0 {
+            let Some(waiting) = WAITING.get(index) else { return };
+            // SAFETY: `thread` is a checked map value used by this thread alone.
+            unsafe { (*thread).join = waiting.join };
+            return;
+        }
+    }
+}
+
+/// 1 if a call of this process waits in a slot, is still in its frame, and has this container as its receiver. A global
+/// function, see `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn waits_for(index: u32, process: u32, container: u64) -> u64 {
+    let Some(waiting) = WAITING.get(index) else { return 0 };
+    if waiting.process != process {
+        return 0;
+    }
+    let Some(layout) = PYTHON_LAYOUTS.get(waiting.process_slot) else { return 0 };
+    let is_on = code_of(layout, waiting.frame) == waiting.code
+        && receiver_of(layout, waiting.frame, waiting.receiver, waiting.receiver_offset) == container;
+    u64::from(is_on)
+}

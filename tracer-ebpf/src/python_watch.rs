@@ -1,0 +1,269 @@
+//! A hardware watchpoint on the reference count of a code object: the count goes up when a frame of the code is pushed
+//! and down when it is popped. Others take references too (tracebacks, profilers, `frame.f_code`), so the sign alone says
+//! little: a call is paired by its frame.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
+    macros::perf_event,
+    programs::PerfEventContext,
+};
+use tracer_common::{
+    counters::Counter,
+    limits::MAX_DEPTH,
+    python::{FrameStyle, NO_FUNCTION, PythonCodeRule, PythonFunctionRule, PythonKey, PythonLayout},
+    records::{FrameKind, RecordEnding, ThreadStack},
+};
+
+use crate::{
+    maps::{PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PUSH_SITES, count},
+    python_calls::{self, Entered},
+    python_frame::{current_frame, exception_of, field, half_word, reference, word},
+    python_resolve, stack,
+};
+
+/// One hit, as the programs look at it.
+struct Hit<'maps> {
+    code: PythonKey,
+    rule: &'maps PythonCodeRule,
+    layout: &'maps PythonLayout,
+    python_thread: u64,
+    stack_pointer: u64,
+    instruction: u64,
+}
+
+/// The reference count of a watched code object was written.
+#[perf_event]
+pub fn python_watch(context: PerfEventContext) -> u32 {
+    let data = context.as_ptr().cast::<aya_ebpf::bindings::bpf_perf_event_data>();
+    // SAFETY: the program's context; volatile, so that each load keeps its constant offset.
+    let (address, stack_pointer, instruction) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const (*data).addr),
+            core::ptr::read_volatile(&raw const (*data).regs.rsp),
+            core::ptr::read_volatile(&raw const (*data).regs.rip),
+        )
+    };
+    let identity = bpf_get_current_pid_tgid();
+    let code = PythonKey { address, process: (identity >> 32) as u32, reserved: 0 };
+    let Some(rule) = PYTHON_CODES.get_ptr(&code) else { return 0 };
+    // SAFETY: a checked map value.
+    let rule = unsafe { &*rule };
+    let Some(delta) = counted(&code) else { return 0 };
+    let Some(layout) = PYTHON_LAYOUTS.get(rule.process_slot) else { return 0 };
+    let python_thread = word(layout.current_thread);
+    if python_thread == 0 {
+        return 0;
+    }
+    let Some(thread) = stack::of_current_thread(identity) else {
+        if delta > 0 {
+            count(Counter::Entries, 1);
+            count(Counter::LostThreadTableFull, 1);
+        }
+        return 0;
+    };
+    // SAFETY: a checked map value used by this thread alone.
+    unsafe { (*thread).python_thread = python_thread };
+    let hit = Hit { code, rule, layout, python_thread, stack_pointer, instruction };
+    match (layout.style == FrameStyle::Heap as u32, delta > 0) {
+        (false, true) => data_stack_entry(&hit, thread),
+        (false, false) => data_stack_exit(&hit, thread),
+        (true, true) => heap_entry(&hit, thread),
+        (true, false) => heap_exit(&hit, thread),
+    }
+    0
+}
+
+/// How the count has changed since it was last seen; `None` at the first sight of it, or if it has not.
+#[inline(always)]
+fn counted(code: &PythonKey) -> Option<i32> {
+    let now = half_word(code.address);
+    let Some(last) = PYTHON_COUNTS.get_ptr_mut(code) else {
+        let _ = PYTHON_COUNTS.insert(code, &u64::from(now), 0);
+        return None;
+    };
+    // SAFETY: a checked map value; whoever writes the count of a code object holds the interpreter's lock.
+    let delta = unsafe {
+        let delta = now.wrapping_sub(*last as u32) as i32;
+        *last = u64::from(now);
+        delta
+    };
+    if delta == 0 { None } else { Some(delta) }
+}
+
+/// The frame that is being pushed or popped: the topmost one on the data stack.
+#[inline(always)]
+fn topmost_frame(hit: &Hit<'_>) -> u64 {
+    field(hit.python_thread, hit.layout.thread_datastack_top).wrapping_sub(u64::from(hit.rule.frame_bytes))
+}
+
+#[inline(always)]
+fn data_stack_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
+    let frame = topmost_frame(hit);
+    let function = reference(hit.layout, frame, hit.layout.frame_function);
+    // Somebody else's reference: the topmost frame is not one of this code, or it has run already.
+    if field(function, hit.layout.function_code) != hit.code.address
+        || current_frame(hit.layout, hit.python_thread) == frame
+    {
+        python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
+        return;
+    }
+    if hit.layout.exits_are_prompt != 0 && is_innermost(thread, frame, hit.code.address) {
+        // The frame is left while a traceback holds it: it is copied, and the copy takes a reference.
+        return;
+    }
+    enter(hit, thread, function, frame, 0, 0);
+}
+
+#[inline(always)]
+fn data_stack_exit(hit: &Hit<'_>, thread: *mut ThreadStack) {
+    let frame = topmost_frame(hit);
+    if current_frame(hit.layout, hit.python_thread) == frame
+        || python_calls::end_inside(thread, frame, hit.code.address, 0) == 0
+    {
+        python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
+        return;
+    }
+    python_resolve::resolve(thread, hit.code.process, frame);
+    // It may have been of an excluded class.
+    if is_innermost(thread, frame, hit.code.address) {
+        let exception = exception_of(hit.layout, hit.python_thread);
+        end(thread, exception);
+    }
+}
+
+/// A frame on the heap is told from others by the caller's frame: its own address is not known yet when its code gets a
+/// reference.
+#[inline(always)]
+fn heap_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
+    let layout = hit.layout;
+    let caller = current_frame(layout, hit.python_thread);
+    let (function, receiver) = called_from(hit, caller);
+    let Some(push_site) = PYTHON_PUSH_SITES.get_ptr_mut(hit.rule.process_slot) else { return };
+    // SAFETY: a checked map value.
+    unsafe {
+        if function != 0 {
+            *push_site = hit.instruction;
+        } else if *push_site != hit.instruction {
+            python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
+            return;
+        }
+    }
+    enter(hit, thread, function, caller, receiver, half_word(caller + u64::from(layout.frame_last_instruction)));
+}
+
+#[inline(always)]
+fn heap_exit(hit: &Hit<'_>, thread: *mut ThreadStack) {
+    let caller = current_frame(hit.layout, hit.python_thread);
+    let instruction = half_word(caller + u64::from(hit.layout.frame_last_instruction));
+    if python_calls::end_inside(thread, caller, hit.code.address, instruction) == 0 {
+        python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
+        return;
+    }
+    // Its own frame is cleared by now: what was not seen while it ran is not seen any more.
+    python_resolve::resolve(thread, hit.code.process, 0);
+    if is_innermost(thread, caller, hit.code.address) {
+        let exception = exception_of(hit.layout, hit.python_thread);
+        end(thread, exception);
+    }
+}
+
+/// Slots of the caller's value stack that are searched for the function that it calls.
+const SEARCHED_SLOTS: usize = 16;
+
+/// Finds the function object and the receiver on the value stack of a heap frame: the function followed by its receiver,
+/// the function followed by a tuple of all arguments, or a bound method. 0 where nothing or more than one thing fits.
+#[inline(never)]
+fn called_from(hit: &Hit<'_>, caller: u64) -> (u64, u64) {
+    let layout = hit.layout;
+    let bottom = field(caller, layout.frame_value_stack);
+    if bottom == 0 {
+        return (0, 0);
+    }
+    let (mut function, mut receiver) = (0, 0);
+    for slot in 0..SEARCHED_SLOTS {
+        let value = word(bottom + 8 * slot as u64);
+        let (found, object) = if field(value, layout.function_code) == hit.code.address {
+            let next = word(bottom + 8 * slot as u64 + 8);
+            let is_tuple = field(next, layout.object_type) == layout.tuple_type;
+            (value, if is_tuple { field(next, layout.tuple_items) } else { next })
+        } else {
+            let bound = field(value, layout.method_function);
+            if field(bound, layout.function_code) != hit.code.address {
+                continue;
+            }
+            (bound, field(value, layout.method_function + 8))
+        };
+        if function != 0 && (found != function || object != receiver) {
+            return (found, 0);
+        }
+        function = found;
+        receiver = object;
+    }
+    (function, receiver)
+}
+
+#[inline(always)]
+fn enter(hit: &Hit<'_>, thread: *mut ThreadStack, function: u64, frame: u64, object: u64, instruction: u32) {
+    let Some(slot) = PROCESSES.get(hit.rule.process_slot) else { return };
+    if slot.process != hit.code.process || slot.accepts_entries == 0 {
+        return;
+    }
+    let mut function_rule = PythonFunctionRule {
+        function: hit.rule.only_function,
+        of_container: hit.rule.of_container,
+        code: hit.code.address,
+    };
+    if function != 0 {
+        let key = PythonKey { address: function, process: hit.code.process, reserved: 0 };
+        // SAFETY: user space replaces values of this map whole.
+        if let Some(rule) = unsafe { PYTHON_FUNCTIONS.get(&key) }
+            && rule.code == hit.code.address
+        {
+            function_rule = *rule;
+            if rule.function == NO_FUNCTION {
+                return;
+            }
+        }
+    }
+    if function_rule.function == NO_FUNCTION {
+        // SAFETY: a checked map value used by this thread alone.
+        unsafe {
+            (*thread).entries += 1;
+            (*thread).lost_unknown_function += 1;
+        }
+        return;
+    }
+    let entered = Entered {
+        function: function_rule.function,
+        of_container: function_rule.of_container,
+        frame,
+        object,
+        call_instruction: instruction,
+        by_caller: u32::from(hit.layout.style == FrameStyle::Heap as u32),
+        stack_pointer: hit.stack_pointer,
+    };
+    python_calls::enter(thread, &hit.code, hit.rule, &entered);
+}
+
+/// Ends the innermost call, which is Python.
+#[inline(always)]
+fn end(thread: *mut ThreadStack, exception: u64) {
+    let ending = if exception == 0 { RecordEnding::Returned } else { RecordEnding::Raised };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    stack::end_wide(thread, ending as u32, now, 0, exception);
+}
+
+#[inline(always)]
+fn is_innermost(thread: *mut ThreadStack, frame: u64, code: u64) -> bool {
+    // SAFETY: a checked map value used by this thread alone.
+    unsafe {
+        let depth = (*thread).depth;
+        if depth == 0 || depth as usize > MAX_DEPTH {
+            return false;
+        }
+        let top = stack::frame(thread, depth - 1);
+        (*top).kind != FrameKind::Native as u32 && (*top).stack_pointer == frame && (*top).code == code
+    }
+}

@@ -1,0 +1,160 @@
+//! The Python side of the programs: tables of what to see in which interpreter, and watchpoints on code objects.
+
+use std::collections::HashSet;
+use std::os::fd::AsFd as _;
+
+use aya::maps::{Array, HashMap, MapData};
+use aya::programs::PerfEvent;
+use aya::{Ebpf, Pod};
+use tracer_common::python::{PythonCodeRule, PythonKey, PythonLayout};
+
+use super::error::AttachError;
+use super::programs::{Programs, map_error, program, program_error};
+use super::watchpoints::{Obstacle, Watchpoint};
+use crate::model::{ProcessId, PythonTables, RemoteAddress};
+
+/// What is live on the Python side.
+#[derive(Debug, Default)]
+pub struct PythonPrograms {
+    loaded: bool,
+    watchpoints: Vec<Watchpoint>,
+    written: Vec<(&'static str, HashSet<PythonKey>)>,
+}
+
+/// How setting a watchpoint went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchOutcome {
+    /// It is live on every thread.
+    Live,
+    /// A thread has no debug register left: somebody else holds some, or four are set already.
+    NoSlot,
+    /// The process is gone.
+    Gone,
+}
+
+impl PythonPrograms {
+    /// Takes all watchpoints away.
+    pub fn remove(&mut self) {
+        self.watchpoints.clear();
+    }
+}
+
+impl Programs {
+    /// Makes an interpreter known, and its code, functions, classes and containers; what was known of the process before
+    /// is replaced. `counts` gives the reference count of a code object.
+    ///
+    /// # Errors
+    /// Not permitted, the kernel cannot run the programs, too many processes, or a table is full.
+    pub fn set_python(
+        &mut self,
+        (process, kernel_pid): (ProcessId, u32),
+        layout: &PythonLayout,
+        tables: &PythonTables,
+    ) -> Result<(), AttachError> {
+        self.load_python()?;
+        let slot = u32::from(self.slot_of(process, kernel_pid)?);
+        let map = self.ebpf.map_mut("PYTHON_LAYOUTS").ok_or(AttachError::Incomplete { name: "PYTHON_LAYOUTS" })?;
+        let mut layouts: Array<_, PythonLayout> =
+            map.try_into().map_err(|error| map_error("PYTHON_LAYOUTS", &error))?;
+        layouts.set(slot, *layout, 0).map_err(|error| map_error("PYTHON_LAYOUTS", &error))?;
+
+        let key = |address: RemoteAddress| PythonKey { address: address.0, process: kernel_pid, reserved: 0 };
+        let members: Vec<_> = tables.members.iter().map(|(child, container)| (key(*child), container.0)).collect();
+        self.replace("PYTHON_MEMBERS", kernel_pid, members)?;
+        let classes: Vec<_> = tables.classes.iter().map(|(address, rule)| (key(*address), *rule)).collect();
+        self.replace("PYTHON_CLASSES", kernel_pid, classes)?;
+        let functions: Vec<_> = tables.functions.iter().map(|(address, rule)| (key(*address), *rule)).collect();
+        self.replace("PYTHON_FUNCTIONS", kernel_pid, functions)?;
+        let codes =
+            tables.codes.iter().map(|(address, rule)| (key(*address), PythonCodeRule { process_slot: slot, ..*rule }));
+        let codes: Vec<_> = codes.collect();
+        self.replace("PYTHON_CODES", kernel_pid, codes)
+    }
+
+    /// Watches calls of a code object on every thread of the process. `count` reads its reference count once the
+    /// watchpoint is live, so that the first call is told from a return.
+    ///
+    /// # Errors
+    /// Not permitted, or the kernel takes no watchpoints.
+    pub fn watch(
+        &mut self,
+        (process, kernel_pid): (ProcessId, u32),
+        code: RemoteAddress,
+        count: impl FnOnce() -> Option<u32>,
+    ) -> Result<WatchOutcome, AttachError> {
+        self.load_python()?;
+        let key = PythonKey { address: code.0, process: kernel_pid, reserved: 0 };
+        // A count of an earlier time says nothing about the changes since.
+        let _ = python_map::<u64>(&mut self.ebpf, "PYTHON_COUNTS")?.remove(&key);
+        let watcher = program::<PerfEvent>(&mut self.ebpf, "python_watch")?;
+        let descriptor = watcher.fd().map_err(|error| program_error(&error))?.as_fd();
+        let watchpoint = match Watchpoint::set(descriptor, process.pid, code.0) {
+            Ok(watchpoint) => watchpoint,
+            Err(Obstacle::NoSlot) => return Ok(WatchOutcome::NoSlot),
+            Err(Obstacle::Gone) => return Ok(WatchOutcome::Gone),
+            Err(Obstacle::Other(source)) if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {
+                return Err(AttachError::NotPermitted { what: "a hardware watchpoint".to_owned() });
+            }
+            Err(Obstacle::Other(source)) => return Err(AttachError::Watchpoint { pid: process.pid, source }),
+        };
+        self.python.watchpoints.push(watchpoint);
+        if let Some(count) = count() {
+            // Does nothing if the program has seen a hit already: then its own count is the newer one.
+            let _ = python_map::<u64>(&mut self.ebpf, "PYTHON_COUNTS")?.insert(key, u64::from(count), NO_EXIST);
+        }
+        Ok(WatchOutcome::Live)
+    }
+
+    /// Takes the watchpoint of a code object away.
+    pub fn unwatch(&mut self, process: ProcessId, code: RemoteAddress) {
+        self.python.watchpoints.retain(|watchpoint| !watchpoint.is_on(process.pid, code.0));
+    }
+
+    fn load_python(&mut self) -> Result<(), AttachError> {
+        if self.python.loaded {
+            return Ok(());
+        }
+        let watcher = program::<PerfEvent>(&mut self.ebpf, "python_watch")?;
+        watcher.load().map_err(|error| program_error(&error))?;
+        self.python.loaded = true;
+        Ok(())
+    }
+
+    /// Writes what is there now and takes away what was written for this process and is not there any more.
+    fn replace<Value: Pod>(
+        &mut self,
+        name: &'static str,
+        kernel_pid: u32,
+        entries: Vec<(PythonKey, Value)>,
+    ) -> Result<(), AttachError> {
+        let mut map = python_map::<Value>(&mut self.ebpf, name)?;
+        let mut now = HashSet::with_capacity(entries.len());
+        for (key, value) in entries {
+            map.insert(key, value, 0).map_err(|error| map_error(name, &error))?;
+            now.insert(key);
+        }
+        match self.python.written.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, written)) => {
+                for stale in written.iter().filter(|key| key.process == kernel_pid && !now.contains(key)) {
+                    // It may be gone already.
+                    let _ = map.remove(stale);
+                }
+                written.retain(|key| key.process != kernel_pid);
+                written.extend(now);
+            }
+            None => self.python.written.push((name, now)),
+        }
+        Ok(())
+    }
+}
+
+/// `BPF_NOEXIST` (include/uapi/linux/bpf.h).
+const NO_EXIST: u64 = 1;
+
+fn python_map<'ebpf, Value: Pod>(
+    ebpf: &'ebpf mut Ebpf,
+    name: &'static str,
+) -> Result<HashMap<&'ebpf mut MapData, PythonKey, Value>, AttachError> {
+    let map = ebpf.map_mut(name).ok_or(AttachError::Incomplete { name })?;
+    map.try_into().map_err(|error| map_error(name, &error))
+}
