@@ -17,11 +17,15 @@ pub struct SymbolMap {
     pub module: Option<String>,
     /// Method names. For C++ and Rust matched case-insensitively with the last component of the demangled path.
     pub methods: Vec<String>,
+    /// Python: classes (bare or dotted) that the rules are about, with their subclasses. Empty: every class that has one
+    /// of the methods.
+    pub bases: Vec<String>,
     /// Which calls inside a span become spans of their own.
     pub recurse: Recurse,
     /// Classes whose inside is folded even when everything nests.
     pub leaf: Vec<String>,
-    /// Classes (or paths) that are never traced. Globs on the demangled path.
+    /// Classes (or paths) that are never traced. Globs on the demangled path; for Python on the dotted path of the class,
+    /// where a name without wildcards stands for its subclasses too.
     pub exclude: Vec<String>,
     /// Single functions with a span name, attributes and an error rule of their own.
     pub functions: Vec<FunctionRule>,
@@ -61,12 +65,14 @@ pub struct Container {
     pub children: Children,
 }
 
-/// Where a container keeps its children: names of its fields.
+/// Where a container keeps its children: names of its fields. A field that an object does not have, or not yet, is no
+/// mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Children {
-    /// Lists of (name, child); each child span gets its step name.
+    /// Each child span gets its step name. A field holds a list or tuple of (name, child, ...), or a dictionary with names
+    /// for keys, or one child, which is named after the field.
     Named(Vec<String>),
-    /// Plain lists of children.
+    /// A field holds a list, tuple or dictionary of children, or one child.
     Plain(Vec<String>),
 }
 
