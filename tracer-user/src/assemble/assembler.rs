@@ -5,15 +5,24 @@ use std::sync::Arc;
 
 use super::identity::ThreadIdentity;
 use super::integer_hash::IntegerState;
+use super::python::{PythonClassNames, PythonObjects};
 use super::thread::Thread;
 use super::waiting::Waiting;
 use crate::model::{
     AttributeValue, Call, CallError, ClockAnchor, Ending, Event, FunctionDescription, FunctionId, Loss, MonotonicNs,
-    ProcessId, Span, StreamTotals, ThreadId,
+    ProcessId, PythonNames, Span, StreamTotals, ThreadId,
 };
 
 /// Gives the name of a thread when its first record arrives. Called once for each thread.
 pub type ThreadNames = Box<dyn FnMut(ProcessId, ThreadId) -> Option<Arc<str>> + Send>;
+
+/// Whom to ask for the names that no record carries. A replay answers from its tape.
+pub struct Names {
+    /// Of threads.
+    pub threads: ThreadNames,
+    /// Of Python classes.
+    pub python_classes: PythonClassNames,
+}
 
 /// Threads remembered at one time: twice what the kernel side keeps ([`tracer_common::limits::MAX_THREADS`]), because
 /// threads that have ended are not announced.
@@ -33,6 +42,7 @@ pub struct Assembler {
     seed: u64,
     clock: ClockAnchor,
     thread_names: ThreadNames,
+    python: PythonObjects,
     functions: HashMap<FunctionId, KnownFunction, IntegerState>,
     processes: HashMap<u32, ProcessId, IntegerState>,
     threads: HashMap<ThreadId, Thread, IntegerState>,
@@ -51,11 +61,12 @@ impl Assembler {
     /// An assembler for one session. `seed` is random for a live session and kept with a tape, so that a replay gives
     /// the same ids.
     #[must_use]
-    pub fn new(seed: u64, clock: ClockAnchor, thread_names: ThreadNames) -> Self {
+    pub fn new(seed: u64, clock: ClockAnchor, names: Names) -> Self {
         Self {
             seed,
             clock,
-            thread_names,
+            thread_names: names.threads,
+            python: PythonObjects::new(names.python_classes),
             functions: HashMap::default(),
             processes: HashMap::default(),
             threads: HashMap::default(),
@@ -73,7 +84,14 @@ impl Assembler {
 
     /// Makes a process known by the number that records carry. A process that is not known is shown under that number.
     pub fn add_process(&mut self, kernel_pid: u32, process: ProcessId) {
-        self.processes.insert(kernel_pid, process);
+        if self.processes.insert(kernel_pid, process).is_some_and(|before| before != process) {
+            self.python.forget(kernel_pid);
+        }
+    }
+
+    /// Makes Python classes and steps known. Records that come earlier are named without them.
+    pub fn add_python_names(&mut self, names: PythonNames) {
+        self.python.learn(names);
     }
 
     /// Counts a record that could not be decoded.
@@ -102,7 +120,7 @@ impl Assembler {
         if self.threads.get(&call.thread).is_none_or(|thread| thread.incarnation != call.incarnation) {
             self.begin_thread(call, out);
         }
-        let Self { clock, functions, threads, totals, .. } = self;
+        let Self { clock, functions, threads, totals, python, .. } = self;
         let Some(thread) = threads.get_mut(&call.thread) else { return };
 
         thread.last_end = call.end;
@@ -125,23 +143,29 @@ impl Assembler {
             Ending::Returned | Ending::Unwound => totals.spans += 1,
         }
         let function = functions.get(&call.function);
+        let (description, class_observed) = function.map(|function| function.named_for(call, python)).unzip();
+        let (parent, parent_thread) = thread.parent(call.parent_call, true, call.join);
         out(Output::Span(Span {
-            trace_id: thread.identity.trace_id(call.root_call),
+            trace_id: thread.trace_id(call.root_call, call.join),
             span_id: thread.identity.span_id(call.call),
-            parent: thread.parent(call.parent_call, true),
+            parent,
+            parent_thread,
             depth: call.depth,
-            function: function.map(|function| Arc::clone(&function.description)),
+            function: description,
+            class_observed: class_observed.unwrap_or(true),
+            step: step_of(call, python),
             process: thread.process,
             thread: call.thread,
             thread_name: thread.name.clone(),
             start: clock.wall_clock_of(call.start),
             end: clock.wall_clock_of(call.end.max(call.start)),
             ending: call.ending,
+            end_observed: call.end_observed,
             thread_ended: call.thread_ended,
             folded_calls: call.folded_calls,
             lost_before,
-            error: error_of(call, function),
-            attributes: function.map(|function| function.attributes_of(call)).unwrap_or_default(),
+            error: error_of(call, function, python),
+            attributes: function.map(|function| function.captured(call)).unwrap_or_default(),
         }));
     }
 
@@ -160,6 +184,7 @@ impl Assembler {
             thread: call.thread,
             name: (self.thread_names)(process, call.thread),
             incarnation: call.incarnation,
+            seed: self.seed,
             identity: ThreadIdentity::new(self.seed, call.thread, call.incarnation),
             last_end: call.end,
             last_sequence: (!may_be_forgotten).then_some(0),
@@ -190,10 +215,19 @@ impl Assembler {
     }
 }
 
-fn error_of(call: &Call, function: Option<&KnownFunction>) -> Option<CallError> {
+/// Name of the call's object in its container. A call that nothing traced is around was not made by a container.
+fn step_of(call: &Call, python: &PythonObjects) -> Option<Arc<str>> {
+    let is_inside = call.parent_call.is_some() || call.join.is_some();
+    call.object.filter(|_| is_inside).and_then(|object| python.step(call.process, object))
+}
+
+fn error_of(call: &Call, function: Option<&KnownFunction>, python: &mut PythonObjects) -> Option<CallError> {
     match call.ending {
         Ending::Unwound if call.thread_ended => Some(CallError::ThreadEnded),
-        Ending::Unwound => Some(CallError::Unwound),
+        Ending::Unwound => {
+            let exception = call.exception.and_then(|class| python.class_name(call.process, class));
+            Some(CallError::Unwound { exception })
+        }
         Ending::Returned => {
             let bits = call.return_value?;
             let rule = function?.description.error?;
@@ -204,7 +238,16 @@ fn error_of(call: &Call, function: Option<&KnownFunction>) -> Option<CallError> 
 }
 
 impl KnownFunction {
-    fn attributes_of(&self, call: &Call) -> Vec<(Arc<str>, AttributeValue)> {
+    /// The function as the call's span names it, and whether the receiver's class, if the name needs it, was seen.
+    fn named_for(&self, call: &Call, python: &mut PythonObjects) -> (Arc<FunctionDescription>, bool) {
+        let Some(method) = &self.description.method else { return (Arc::clone(&self.description), true) };
+        let named = |class| python.named_after(call.process, class, &self.description, method);
+        let named = call.class.and_then(named);
+        let class_observed = named.is_some();
+        (named.unwrap_or_else(|| Arc::clone(&self.description)), class_observed)
+    }
+
+    fn captured(&self, call: &Call) -> Vec<(Arc<str>, AttributeValue)> {
         let rules = self.attribute_names.iter().zip(&self.description.attributes);
         rules
             .zip(&call.arguments)

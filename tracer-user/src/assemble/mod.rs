@@ -4,7 +4,9 @@
 mod assembler;
 mod identity;
 mod integer_hash;
+mod python;
 mod thread;
 mod waiting;
 
-pub use assembler::{Assembler, Output, ThreadNames};
+pub use assembler::{Assembler, Names, Output, ThreadNames};
+pub use python::PythonClassNames;

@@ -13,7 +13,11 @@ const CLOCK: ClockAnchor = ClockAnchor { monotonic: MonotonicNs(1_000), wall_clo
 const PROCESS: ProcessId = ProcessId { pid: 42, start_time: 7 };
 
 fn assembler() -> Assembler {
-    let mut assembler = Assembler::new(1, CLOCK, Box::new(|_, thread| Some(format!("t{}", thread.0).into())));
+    let names = Names {
+        threads: Box::new(|_, thread| Some(format!("t{}", thread.0).into())),
+        python_classes: Box::new(|_, class| (class == RemoteAddress(0x900)).then(|| "ValueError".into())),
+    };
+    let mut assembler = Assembler::new(1, CLOCK, names);
     assembler.add_process(4200, PROCESS);
     assembler.add_function(Arc::new(FunctionDescription {
         id: FunctionId(3),
@@ -50,6 +54,7 @@ fn record(call: u64, parent: Option<u64>, depth: u32, sequence: u64) -> Call {
         root_call: 1,
         start: MonotonicNs(2_000 + call * 10),
         end: MonotonicNs(3_000 + sequence * 10),
+        end_observed: true,
         stack_pointer: RemoteAddress(0x7000),
         object: None,
         return_value: Some(0),
@@ -104,7 +109,7 @@ fn arguments_and_return_value_are_read_by_their_rules() {
             ("ml.seed".into(), AttributeValue::Text("18446744073709551615".into()))
         ]
     );
-    assert_eq!(spans[0].error.map(|error| error.to_string()).as_deref(), Some("return -1"));
+    assert_eq!(spans[0].error.as_ref().map(|error| error.to_string()).as_deref(), Some("return -1"));
 }
 
 #[test]
@@ -119,9 +124,9 @@ fn endings_become_errors_only_where_the_call_failed() {
     open.ending = Ending::StillOpen;
     open.end = MonotonicNs(0);
     let (spans, _, totals) = run(assembler(), &[unwound, cut_off, open]);
-    assert_eq!(spans[0].error, Some(CallError::Unwound));
+    assert_eq!(spans[0].error, Some(CallError::Unwound { exception: None }));
     assert_eq!(spans[1].error, Some(CallError::ThreadEnded));
-    assert_eq!((spans[2].error, spans[2].start), (None, spans[2].end));
+    assert_eq!((&spans[2].error, spans[2].start), (&None, spans[2].end));
     assert_eq!(totals, StreamTotals { spans: 2, open: 1, ..StreamTotals::default() });
 }
 

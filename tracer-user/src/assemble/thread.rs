@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::identity::ThreadIdentity;
 use super::waiting::{LostCall, Waiting};
-use crate::model::{ClockAnchor, Ending, MonotonicNs, Parent, ProcessId, Span, ThreadId};
+use crate::model::{ClockAnchor, Ending, ForeignCall, Join, MonotonicNs, Parent, ProcessId, Span, ThreadId, TraceId};
 
 /// One incarnation of a thread.
 #[derive(Debug)]
@@ -17,7 +17,9 @@ pub struct Thread {
     pub name: Option<Arc<str>>,
     /// When the programs first saw it.
     pub incarnation: MonotonicNs,
-    /// What its ids are computed from.
+    /// What the ids of all threads are computed from.
+    pub seed: u64,
+    /// What its own ids are computed from.
     pub identity: ThreadIdentity,
     /// End of its newest record.
     pub last_end: MonotonicNs,
@@ -38,30 +40,51 @@ impl Thread {
         missing
     }
 
-    /// What a call is nested in, given the number of a call around it and whether that is its direct parent.
-    pub fn parent(&self, around: Option<u64>, direct: bool) -> Parent {
-        match around.map(|call| self.identity.span_id(call)) {
-            None => Parent::Root,
-            Some(span_id) if direct => Parent::Span(span_id),
-            Some(span_id) => Parent::Ancestor(span_id),
+    /// The trace of a call, given the outermost call of its tree and where that hangs.
+    pub fn trace_id(&self, root_call: u64, join: Option<Join>) -> TraceId {
+        match join {
+            None => self.identity.trace_id(root_call),
+            Some(Join { trace, .. }) => self.foreign(&trace).trace_id(trace.call),
         }
+    }
+
+    /// What a call is nested in, and the thread of that if it is another one: given the number of a call around it on its
+    /// own thread, whether that is its direct parent, and where its tree hangs.
+    pub fn parent(&self, around: Option<u64>, direct: bool, join: Option<Join>) -> (Parent, Option<ThreadId>) {
+        match (around.map(|call| self.identity.span_id(call)), join) {
+            (Some(span_id), _) if direct => (Parent::Span(span_id), None),
+            (Some(span_id), _) => (Parent::Ancestor(span_id), None),
+            (None, Some(Join { parent, .. })) => {
+                (Parent::Span(self.foreign(&parent).span_id(parent.call)), Some(parent.thread))
+            }
+            (None, None) => (Parent::Root, None),
+        }
+    }
+
+    fn foreign(&self, call: &ForeignCall) -> ThreadIdentity {
+        ThreadIdentity::new(self.seed, call.thread, call.incarnation)
     }
 
     /// The span that stands for a lost call.
     pub fn stand_in(&self, lost: &LostCall, clock: &ClockAnchor) -> Span {
         let direct = lost.around.is_some_and(|around| around.depth.checked_add(1) == Some(lost.depth));
+        let (parent, parent_thread) = self.parent(lost.around.map(|around| around.call), direct, lost.join);
         Span {
-            trace_id: self.identity.trace_id(lost.root),
+            trace_id: self.trace_id(lost.root, lost.join),
             span_id: self.identity.span_id(lost.call),
-            parent: self.parent(lost.around.map(|around| around.call), direct),
+            parent,
+            parent_thread,
             depth: lost.depth,
             function: None,
+            class_observed: true,
+            step: None,
             process: self.process,
             thread: self.thread,
             thread_name: self.name.clone(),
             start: clock.wall_clock_of(lost.start),
             end: clock.wall_clock_of(lost.end.max(lost.start)),
             ending: Ending::Lost,
+            end_observed: false,
             thread_ended: false,
             folded_calls: 0,
             lost_before: 0,

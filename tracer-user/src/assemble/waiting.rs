@@ -5,7 +5,7 @@
 
 use tracer_common::limits::MAX_DEPTH;
 
-use crate::model::{Call, MonotonicNs};
+use crate::model::{Call, Join, MonotonicNs};
 
 /// The awaited parents of one thread, outermost first, at most one for each depth.
 #[derive(Debug, Default)]
@@ -20,6 +20,7 @@ struct Awaited {
     depth: u32,
     start: MonotonicNs,
     end: MonotonicNs,
+    join: Option<Join>,
 }
 
 /// A call whose record was lost; known from its children alone.
@@ -37,6 +38,8 @@ pub struct LostCall {
     pub end: MonotonicNs,
     /// The nearest call that is known to be around it; `None` for a root.
     pub around: Option<Around>,
+    /// The call of another thread that its tree is part of.
+    pub join: Option<Join>,
 }
 
 /// A call that is known to be around another one.
@@ -74,7 +77,8 @@ impl Waiting {
             self.report(top, around, lost);
         }
         if let (Some(parent), Some(depth)) = (call.parent_call, call.depth.checked_sub(1)) {
-            self.expect(Awaited { call: parent, root: call.root_call, depth, start: first_start, end: last_end });
+            let (start, end) = (first_start, last_end);
+            self.expect(Awaited { call: parent, root: call.root_call, depth, start, end, join: call.join });
         }
     }
 
@@ -95,8 +99,8 @@ impl Waiting {
                 Some(Around { call: call.root, depth: 0 })
             }
         };
-        let Awaited { call, root, depth, start, end } = call;
-        lost(LostCall { call, root, depth, start, end, around });
+        let Awaited { call, root, depth, start, end, join } = call;
+        lost(LostCall { call, root, depth, start, end, around, join });
     }
 
     /// A parent was named: its start is no later, and its end no earlier, than those of its child.

@@ -77,6 +77,7 @@ fn open_calls_of(key: u64, stack: &ThreadStack) -> Vec<Call> {
             root_call,
             start: MonotonicNs(frame.start_ns),
             end: now,
+            end_observed: false,
             stack_pointer: RemoteAddress(frame.stack_pointer),
             object: (frame.object != 0).then_some(RemoteAddress(frame.object)),
             return_value: None,

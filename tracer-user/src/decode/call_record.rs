@@ -1,12 +1,17 @@
-//! Decodes the record of one finished call.
+//! Decodes the record of one finished call, in its short and in its wide form.
 
 use std::mem::offset_of;
 
 use tracer_common::limits::{MAX_ARGUMENTS, MAX_DEPTH};
-use tracer_common::records::{CallRecord, RecordEnding, RecordHeader, RecordKind};
+use tracer_common::records::{CallRecord, Join as JoinRecord, RecordEnding, RecordHeader, RecordKind, WideCallRecord};
 
 use super::error::DecodeError;
-use crate::model::{Call, Ending, Event, FunctionId, MonotonicNs, RawRecord, RemoteAddress, ThreadId};
+use crate::model::{
+    Call, Ending, Event, ForeignCall, FunctionId, Join, MonotonicNs, RawRecord, RemoteAddress, ThreadId,
+};
+
+/// Number of the ending of a Python call that was seen being left by an exception: not a return, but at an exact time.
+const RAISED: u32 = 4;
 
 /// Decodes one record.
 ///
@@ -15,20 +20,28 @@ use crate::model::{Call, Ending, Event, FunctionId, MonotonicNs, RawRecord, Remo
 pub fn decode(record: &RawRecord<'_>) -> Result<Event, DecodeError> {
     let bytes = record.0;
     let kind = u32_at(bytes, offset_of!(RecordHeader, kind))?;
-    if kind != RecordKind::Call as u32 {
+    let is_wide = kind == RecordKind::WideCall as u32;
+    if !is_wide && kind != RecordKind::Call as u32 {
         return Err(DecodeError::UnknownKind { kind });
     }
+    let expected = if is_wide { WideCallRecord::SIZE } else { CallRecord::SIZE };
     let size = u32_at(bytes, offset_of!(RecordHeader, size))?;
-    if size as usize != CallRecord::SIZE {
-        return Err(DecodeError::WrongSize { kind, found: size, expected: CallRecord::SIZE });
+    if size as usize != expected {
+        return Err(DecodeError::WrongSize { kind, found: size, expected });
     }
-    call(bytes).map(Event::Call)
+    let Some(bytes) = bytes.get(..expected) else {
+        return Err(DecodeError::TooShort { found: bytes.len(), needed: expected });
+    };
+    let mut call = call(bytes)?;
+    if is_wide {
+        call.class = address_at(bytes, offset_of!(WideCallRecord, class))?;
+        call.exception = address_at(bytes, offset_of!(WideCallRecord, exception))?;
+        call.join = join(bytes, &call)?;
+    }
+    Ok(Event::Call(call))
 }
 
 fn call(bytes: &[u8]) -> Result<Call, DecodeError> {
-    let Some(bytes) = bytes.get(..CallRecord::SIZE) else {
-        return Err(DecodeError::TooShort { found: bytes.len(), needed: CallRecord::SIZE });
-    };
     let ending_number = u32_at(bytes, offset_of!(CallRecord, ending))?;
     let (ending, thread_ended) = ending_of(ending_number)?;
     let depth = u32_at(bytes, offset_of!(CallRecord, depth))?;
@@ -54,7 +67,6 @@ fn call(bytes: &[u8]) -> Result<Call, DecodeError> {
             *argument = Some(u64_at(bytes, offset_of!(CallRecord, arguments) + 8 * index)?);
         }
     }
-    let object = u64_at(bytes, offset_of!(CallRecord, object))?;
     let return_value = u64_at(bytes, offset_of!(CallRecord, return_value))?;
     Ok(Call {
         process: u32_at(bytes, offset_of!(CallRecord, process))?,
@@ -70,8 +82,9 @@ fn call(bytes: &[u8]) -> Result<Call, DecodeError> {
         root_call: u64_at(bytes, offset_of!(CallRecord, root_call))?,
         start: MonotonicNs(u64_at(bytes, offset_of!(CallRecord, start_ns))?),
         end: MonotonicNs(u64_at(bytes, offset_of!(CallRecord, end_ns))?),
+        end_observed: ending == Ending::Returned || ending_number == RAISED,
         stack_pointer: RemoteAddress(u64_at(bytes, offset_of!(CallRecord, stack_pointer))?),
-        object: (object != 0).then_some(RemoteAddress(object)),
+        object: address_at(bytes, offset_of!(CallRecord, object))?,
         return_value: (ending == Ending::Returned).then_some(return_value),
         folded_calls: u64_at(bytes, offset_of!(CallRecord, folded_calls))?,
         arguments,
@@ -86,8 +99,42 @@ fn ending_of(number: u32) -> Result<(Ending, bool), DecodeError> {
         number if number == RecordEnding::Returned as u32 => Ok((Ending::Returned, false)),
         number if number == RecordEnding::Unwound as u32 => Ok((Ending::Unwound, false)),
         number if number == RecordEnding::ThreadEnded as u32 => Ok((Ending::Unwound, true)),
+        RAISED => Ok((Ending::Unwound, false)),
         ending => Err(DecodeError::UnknownEnding { ending }),
     }
+}
+
+/// Where the tree of a call hangs; `None` if it stands for itself.
+fn join(bytes: &[u8], call: &Call) -> Result<Option<Join>, DecodeError> {
+    const BASE: usize = offset_of!(WideCallRecord, join);
+    let foreign = |thread: usize, incarnation: usize, number: usize| {
+        Ok(ForeignCall {
+            thread: ThreadId(u32_at(bytes, BASE + thread)?),
+            incarnation: MonotonicNs(u64_at(bytes, BASE + incarnation)?),
+            call: u64_at(bytes, BASE + number)?,
+        })
+    };
+    let parent = foreign(
+        offset_of!(JoinRecord, parent_thread),
+        offset_of!(JoinRecord, parent_incarnation),
+        offset_of!(JoinRecord, parent_call),
+    )?;
+    let trace = foreign(
+        offset_of!(JoinRecord, trace_thread),
+        offset_of!(JoinRecord, trace_incarnation),
+        offset_of!(JoinRecord, trace_call),
+    )?;
+    let contradiction = |problem| Err(DecodeError::Contradiction { call: call.call, problem });
+    if parent.thread == ThreadId(0) {
+        return Ok(None);
+    }
+    if trace.thread == ThreadId(0) || parent.call == 0 || trace.call == 0 {
+        return contradiction("a tree that is joined to another thread's names the call there and the trace");
+    }
+    if (parent.thread, parent.incarnation) == (call.thread, call.incarnation) {
+        return contradiction("a tree is joined to a call of another thread");
+    }
+    Ok(Some(Join { parent, trace }))
 }
 
 fn array_at<const SIZE: usize>(bytes: &[u8], offset: usize) -> Result<[u8; SIZE], DecodeError> {
@@ -97,6 +144,10 @@ fn array_at<const SIZE: usize>(bytes: &[u8], offset: usize) -> Result<[u8; SIZE]
 
 fn u32_at(bytes: &[u8], offset: usize) -> Result<u32, DecodeError> {
     array_at(bytes, offset).map(u32::from_ne_bytes)
+}
+
+fn address_at(bytes: &[u8], offset: usize) -> Result<Option<RemoteAddress>, DecodeError> {
+    Ok(Some(u64_at(bytes, offset)?).filter(|address| *address != 0).map(RemoteAddress))
 }
 
 fn u64_at(bytes: &[u8], offset: usize) -> Result<u64, DecodeError> {
@@ -141,11 +192,95 @@ mod tests {
         assert_eq!(call.object, None);
     }
 
+    fn put64(bytes: &mut [u8], offset: usize, value: u64) {
+        bytes[offset..offset + 8].copy_from_slice(&value.to_ne_bytes());
+    }
+
+    fn put32(bytes: &mut [u8], offset: usize, value: u32) {
+        bytes[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
+    }
+
+    const JOIN: usize = offset_of!(WideCallRecord, join);
+
+    fn wide() -> Vec<u8> {
+        let mut bytes = valid();
+        bytes.resize(WideCallRecord::SIZE, 0);
+        put32(&mut bytes, offset_of!(RecordHeader, kind), RecordKind::WideCall as u32);
+        put32(&mut bytes, offset_of!(RecordHeader, size), WideCallRecord::SIZE as u32);
+        put64(&mut bytes, offset_of!(WideCallRecord, class), 0x5000);
+        put32(&mut bytes, JOIN + offset_of!(JoinRecord, parent_thread), 50);
+        put32(&mut bytes, JOIN + offset_of!(JoinRecord, trace_thread), 60);
+        put64(&mut bytes, JOIN + offset_of!(JoinRecord, parent_incarnation), 51);
+        put64(&mut bytes, JOIN + offset_of!(JoinRecord, parent_call), 52);
+        put64(&mut bytes, JOIN + offset_of!(JoinRecord, trace_incarnation), 61);
+        put64(&mut bytes, JOIN + offset_of!(JoinRecord, trace_call), 62);
+        bytes
+    }
+
+    fn decoded(bytes: &[u8]) -> Call {
+        match decode(&RawRecord(bytes)) {
+            Ok(Event::Call(call)) => call,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_wide_record_says_class_exception_and_join() {
+        let mut bytes = wide();
+        let call = decoded(&bytes);
+        assert_eq!((call.call, call.class, call.exception), (9, Some(RemoteAddress(0x5000)), None));
+        let foreign = |thread| ForeignCall {
+            thread: ThreadId(thread),
+            incarnation: MonotonicNs(u64::from(thread) + 1),
+            call: u64::from(thread) + 2,
+        };
+        assert_eq!(call.join, Some(Join { parent: foreign(50), trace: foreign(60) }));
+
+        put32(&mut bytes, JOIN + offset_of!(JoinRecord, parent_thread), 0);
+        put64(&mut bytes, offset_of!(WideCallRecord, exception), 0x6000);
+        let call = decoded(&bytes);
+        assert_eq!((call.exception, call.join), (Some(RemoteAddress(0x6000)), None));
+    }
+
+    #[test]
+    fn joins_that_cannot_be_are_errors() {
+        let broken = |offset: usize, value: u32| {
+            let mut bytes = wide();
+            put32(&mut bytes, offset, value);
+            assert!(matches!(decode(&RawRecord(&bytes)), Err(DecodeError::Contradiction { call: 9, .. })));
+        };
+        broken(JOIN + offset_of!(JoinRecord, trace_thread), 0);
+        broken(JOIN + offset_of!(JoinRecord, parent_call), 0);
+        broken(JOIN + offset_of!(JoinRecord, trace_call), 0);
+        // Its own thread.
+        let mut bytes = wide();
+        put32(&mut bytes, JOIN + offset_of!(JoinRecord, parent_thread), 42);
+        put64(&mut bytes, JOIN + offset_of!(JoinRecord, parent_incarnation), 0);
+        assert!(matches!(decode(&RawRecord(&bytes)), Err(DecodeError::Contradiction { .. })));
+    }
+
+    #[test]
+    fn an_exceptional_end_can_be_exact() {
+        let mut bytes = wide();
+        for (number, ending, observed) in [
+            (RecordEnding::Returned as u32, Ending::Returned, true),
+            (RecordEnding::Unwound as u32, Ending::Unwound, false),
+            (RecordEnding::ThreadEnded as u32, Ending::Unwound, false),
+            (RAISED, Ending::Unwound, true),
+        ] {
+            put32(&mut bytes, offset_of!(CallRecord, ending), number);
+            let call = decoded(&bytes);
+            assert_eq!((call.ending, call.end_observed), (ending, observed));
+            assert_eq!(call.return_value.is_some(), ending == Ending::Returned);
+        }
+    }
+
     #[test]
     fn every_cut_is_an_error() {
-        let bytes = valid();
-        for length in 0..bytes.len() {
-            assert!(decode(&RawRecord(&bytes[..length])).is_err(), "{length} bytes");
+        for bytes in [valid(), wide()] {
+            for length in 0..bytes.len() {
+                assert!(decode(&RawRecord(&bytes[..length])).is_err(), "{length} bytes");
+            }
         }
     }
 
@@ -157,22 +292,26 @@ mod tests {
         let mut bytes = valid();
         bytes[offset_of!(CallRecord, ending)] = 77;
         assert_eq!(decode(&RawRecord(&bytes)), Err(DecodeError::UnknownEnding { ending: 77 }));
+        let mut bytes = valid();
+        bytes[0] = RecordKind::WideCall as u8;
+        assert!(matches!(decode(&RawRecord(&bytes)), Err(DecodeError::WrongSize { found: 152, expected: 208, .. })));
     }
 
     #[test]
     fn random_bytes_never_panic() {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        for _ in 0..200_000 {
-            let mut bytes = valid();
+        for round in 0..200_000 {
+            let mut bytes = if round % 2 == 0 { valid() } else { wide() };
             for _ in 0..4 {
                 state ^= state << 13;
                 state ^= state >> 7;
                 state ^= state << 17;
-                let position = (state % CallRecord::SIZE as u64) as usize;
+                let position = (state % bytes.len() as u64) as usize;
                 bytes[position] = (state >> 32) as u8;
             }
             if let Ok(Event::Call(call)) = decode(&RawRecord(&bytes)) {
                 assert!(call.call > 0 && (call.depth as usize) < MAX_DEPTH);
+                assert!(call.join.is_none_or(|join| join.parent.call > 0 && join.trace.call > 0));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The attributes of a span: made here once, for all sinks. docs/attributes.md explains each.
 
-use crate::model::{AttributeValue, CallError, Ending, Language, Parent, Span};
+use crate::model::{AttributeValue, Ending, Language, Parent, Span};
 
 /// A borrowed attribute value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,10 @@ impl<'value> From<&'value AttributeValue> for ValueRef<'value> {
 pub fn visit_function_attributes(span: &Span, mut visit: impl FnMut(&'static str, ValueRef<'_>)) {
     if let Some(function) = &span.function {
         visit("code.function.name", ValueRef::Text(&function.path));
+        if let Some((file, line)) = &function.source {
+            visit("code.file.path", ValueRef::Text(file));
+            visit("code.line.number", ValueRef::Integer(i64::from(*line)));
+        }
         visit("ml.library", ValueRef::Text(&function.library));
         visit("ml.language", ValueRef::Text(language_name(function.language)));
         visit("ml.module", ValueRef::Text(&function.module));
@@ -47,11 +51,17 @@ pub fn visit_call_attributes(span: &Span, mut visit: impl FnMut(&str, ValueRef<'
     if span.ending == Ending::Lost {
         visit("ml.start_observed", ValueRef::Boolean(false));
     }
-    if !span.ending.end_is_observed() {
+    if !span.end_observed {
         visit("ml.end_observed", ValueRef::Boolean(false));
     }
     if let Parent::Ancestor(_) = span.parent {
         visit("ml.parent_observed", ValueRef::Boolean(false));
+    }
+    if let Some(step) = &span.step {
+        visit("ml.step", ValueRef::Text(step));
+    }
+    if !span.class_observed {
+        visit("ml.class_observed", ValueRef::Boolean(false));
     }
     if span.thread_ended {
         visit("ml.thread_ended", ValueRef::Boolean(true));
@@ -64,13 +74,8 @@ pub fn visit_call_attributes(span: &Span, mut visit: impl FnMut(&str, ValueRef<'
     for (name, value) in &span.attributes {
         visit(name, value.into());
     }
-    match span.error {
-        None => {}
-        Some(CallError::Returned { bits, kind }) => {
-            visit("error.type", ValueRef::Text(&kind.read(bits).to_string()));
-        }
-        // The convention's word for an error of unknown kind.
-        Some(CallError::Unwound | CallError::ThreadEnded) => visit("error.type", ValueRef::Text("_OTHER")),
+    if let Some(error) = &span.error {
+        visit("error.type", ValueRef::Text(&error.kind()));
     }
 }
 

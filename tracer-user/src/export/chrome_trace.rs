@@ -1,4 +1,5 @@
-//! Chrome trace events, which ui.perfetto.dev opens: a lane for each thread, a slice for each span.
+//! Chrome trace events, which ui.perfetto.dev opens: a lane for each thread, a slice for each span, an arrow from lane to
+//! lane where a tree of calls was joined to a call of another thread.
 //! Source: "Trace Event Format", JSON array format; its closing bracket may be missing, so a killed tracer leaves a
 //! readable file.
 
@@ -67,6 +68,20 @@ impl ChromeTrace {
         text.extend_from_slice(b"}}");
     }
 
+    /// An arrow from the slice that is open on the parent's thread to a span that was joined to it.
+    fn join(&mut self, span: &Span, parent_thread: ThreadId, origin: WallClockNs) {
+        for (phase, thread) in [("s", parent_thread), ("f", span.thread)] {
+            self.begin_event(phase, "joined", span.process.pid, thread);
+            let text = &mut self.chunk.bytes;
+            // The end of an arrow belongs to the slice around it (`bp`), not to the next one.
+            text.extend_from_slice(br#","cat":"joined","bp":"e","id":"#);
+            push_string(text, &span.span_id.to_string());
+            text.extend_from_slice(br#","ts":"#);
+            push_microseconds(text, i128::from(span.start.0) - i128::from(origin.0));
+            text.push(b'}');
+        }
+    }
+
     fn name_thread(&mut self, span: &Span) {
         let Some(name) = &span.thread_name else { return };
         let key = (span.process.pid, span.thread);
@@ -113,11 +128,14 @@ impl Sink for ChromeTrace {
             text.push(b':');
             push_value(text, value);
         });
-        if let Some(error) = span.error {
+        if let Some(error) = &span.error {
             text.extend_from_slice(br#","error":"#);
             push_string(text, &error.to_string());
         }
         text.extend_from_slice(b"}}");
+        if let Some(parent_thread) = span.parent_thread {
+            self.join(span, parent_thread, origin);
+        }
         self.chunk.spans += 1;
         if self.chunk.bytes.len() >= CHUNK_BYTES {
             self.writer.pass_on(&mut self.chunk);
@@ -179,6 +197,28 @@ mod tests {
             let duration = slice["dur"].as_f64().expect("a number");
             assert_eq!((duration * 1_000.0).round() as u64, span.duration_ns());
         }
+    }
+
+    #[test]
+    fn an_arrow_leads_to_each_joined_call() {
+        let spans = samples::python_spans();
+        let events = events(&spans);
+        let joined: Vec<&Span> = spans.iter().filter(|span| span.parent_thread.is_some()).collect();
+        assert_eq!(joined.len(), 2);
+        for span in joined {
+            let end = |phase: &str| {
+                let found = events.iter().find(|event| event["ph"] == phase && event["id"] == span.span_id.to_string());
+                found.unwrap_or_else(|| panic!("no {phase} of {}", span.span_id))
+            };
+            let slice = events.iter().find(|event| event["ph"] == "X" && event["name"] == span.name());
+            let slice = slice.expect("a slice");
+            assert_eq!((&end("s")["tid"], &end("f")["tid"]), (&json!(4243), &json!(span.thread.0)));
+            assert!([end("s"), end("f")].iter().all(|arrow| arrow["ts"] == slice["ts"] && arrow["pid"] == 4242));
+            assert_eq!(slice["args"]["ml.step"], span.step.as_deref().expect("a step"));
+        }
+        let forest = events.iter().find(|event| event["name"] == "RandomForestClassifier.predict").expect("a slice");
+        assert_eq!(forest["args"]["error.type"], "NotFittedError");
+        assert_eq!(forest["args"]["code.line.number"], 117);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::error::ExportError;
 use super::json::{push_hexadecimal, push_number, push_string};
 use super::resource::{Resource, TRACER_NAME, TRACER_VERSION};
 use super::sink::{Delivery, Sink, Summary};
-use crate::model::{FunctionDescription, FunctionId, Loss, Span};
+use crate::model::{FunctionDescription, Loss, Span};
 
 const NAME: &str = "jsonl";
 /// A line is ended at this size, bytes.
@@ -24,6 +24,8 @@ const KIND_INTERNAL: &str = "1";
 const STATUS_ERROR: &str = "2";
 /// Sampled (W3C trace flags), and the parent is known not to be remote (`SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK`).
 const FLAGS: &str = "257";
+/// Functions whose text is remembered; with more they are made anew now and then, which does no harm.
+const MAX_FUNCTION_TEXTS: usize = 2 * tracer_common::limits::MAX_FUNCTIONS as usize;
 const LINE_END: &[u8] = b"]}]}]}\n";
 
 /// Writes spans to a file.
@@ -32,7 +34,7 @@ pub struct JsonLines {
     place: String,
     chunk: Chunk,
     lines: Described<Line>,
-    functions: HashMap<FunctionId, FunctionJson>,
+    functions: FunctionTexts,
 }
 
 /// The line that is being filled for one process.
@@ -43,9 +45,14 @@ struct Line {
     spans: u64,
 }
 
+/// Texts of functions by the address of their description, which is kept so that no other takes its place. One Python
+/// method has a description for each class that it is called on.
+#[derive(Default)]
+struct FunctionTexts(HashMap<usize, FunctionJson>);
+
 /// The attributes of a function, as text.
 struct FunctionJson {
-    description: Arc<FunctionDescription>,
+    _description: Arc<FunctionDescription>,
     name: Vec<u8>,
     attributes: Vec<u8>,
 }
@@ -61,7 +68,7 @@ impl JsonLines {
             place,
             chunk: Chunk::default(),
             lines: Described::default(),
-            functions: HashMap::new(),
+            functions: FunctionTexts::default(),
         })
     }
 
@@ -150,7 +157,7 @@ fn line_head(resource: &Resource) -> Vec<u8> {
     head
 }
 
-fn push_span(text: &mut Vec<u8>, span: &Span, functions: &mut HashMap<FunctionId, FunctionJson>) {
+fn push_span(text: &mut Vec<u8>, span: &Span, functions: &mut FunctionTexts) {
     text.extend_from_slice(br#"{"traceId":""#);
     push_hexadecimal(text, &span.trace_id.0);
     text.extend_from_slice(br#"","spanId":""#);
@@ -162,7 +169,7 @@ fn push_span(text: &mut Vec<u8>, span: &Span, functions: &mut HashMap<FunctionId
     text.extend_from_slice(br#"","flags":"#);
     text.extend_from_slice(FLAGS.as_bytes());
     text.extend_from_slice(br#","name":"#);
-    let function = span.function.as_ref().map(|function| FunctionJson::of(function, span, functions));
+    let function = span.function.as_ref().map(|function| functions.of(function, span));
     match function {
         Some(function) => text.extend_from_slice(&function.name),
         None => push_string(text, span.name()),
@@ -181,7 +188,7 @@ fn push_span(text: &mut Vec<u8>, span: &Span, functions: &mut HashMap<FunctionId
     visit_thread_attributes(span, |name, value| list.push(name, value));
     visit_call_attributes(span, |name, value| list.push(name, value));
     text.push(b']');
-    if let Some(error) = span.error {
+    if let Some(error) = &span.error {
         text.extend_from_slice(br#","status":{"code":"#);
         text.extend_from_slice(STATUS_ERROR.as_bytes());
         text.extend_from_slice(br#","message":"#);
@@ -191,25 +198,21 @@ fn push_span(text: &mut Vec<u8>, span: &Span, functions: &mut HashMap<FunctionId
     text.push(b'}');
 }
 
-impl FunctionJson {
+impl FunctionTexts {
     /// The text for a function, made at its first span.
-    fn of<'cache>(
-        function: &Arc<FunctionDescription>,
-        span: &Span,
-        functions: &'cache mut HashMap<FunctionId, Self>,
-    ) -> &'cache Self {
-        let make = || {
-            let mut made = Self { description: Arc::clone(function), name: Vec::new(), attributes: Vec::new() };
+    fn of(&mut self, function: &Arc<FunctionDescription>, span: &Span) -> &FunctionJson {
+        let address = Arc::as_ptr(function).addr();
+        if self.0.len() >= MAX_FUNCTION_TEXTS && !self.0.contains_key(&address) {
+            self.0.clear();
+        }
+        self.0.entry(address).or_insert_with(|| {
+            let mut made =
+                FunctionJson { _description: Arc::clone(function), name: Vec::new(), attributes: Vec::new() };
             push_string(&mut made.name, span.name());
             let mut list = AttributeList::begin(&mut made.attributes);
             visit_function_attributes(span, |name, value| list.push(name, value));
             made
-        };
-        let known = functions.entry(function.id).or_insert_with(make);
-        if !Arc::ptr_eq(&known.description, function) {
-            *known = make();
-        }
-        known
+        })
     }
 }
 
@@ -277,6 +280,25 @@ mod tests {
         assert_eq!(delivery, Delivery { sink: "jsonl", delivered: spans.len() as u64, lost: 0, problem: None });
         let expected = samples::expected_resource_spans(&samples::resource(), &spans);
         assert_eq!(lines, [TracesData { resource_spans: vec![expected] }]);
+    }
+
+    #[test]
+    fn python_methods_keep_the_name_of_each_class() {
+        let spans: Vec<Span> = samples::python_spans().into_iter().chain(samples::python_spans()).collect();
+        let (lines, _) = lines_of(&spans, true);
+        let expected = samples::expected_resource_spans(&samples::resource(), &spans);
+        assert_eq!(lines, [TracesData { resource_spans: vec![expected] }]);
+    }
+
+    #[test]
+    fn functions_without_end_are_not_all_kept() {
+        let mut texts = FunctionTexts::default();
+        for number in 0..3 * MAX_FUNCTION_TEXTS {
+            let function = samples::python_function(1, &format!("Class{number}"), "fit");
+            let span = samples::span(1, crate::model::Parent::Root, 0, Some(&function), (0, 1));
+            assert_eq!(texts.of(&function, &span).name, format!("\"Class{number}.fit\"").as_bytes());
+            assert!(texts.0.len() <= MAX_FUNCTION_TEXTS);
+        }
     }
 
     #[test]

@@ -78,14 +78,18 @@ pub fn span(
         trace_id: TraceId([0xab; 16]),
         span_id: SpanId([0, 0, 0, 0, 0, 0, 0, number]),
         parent,
+        parent_thread: None,
         depth,
         function: function.cloned(),
+        class_observed: true,
+        step: None,
         process: PROCESS,
         thread: ThreadId(4243),
         thread_name: Some("worker \"1\"".into()),
         start: WallClockNs(NOON + times.0 * 1_000),
         end: WallClockNs(NOON + times.1 * 1_000),
         ending: Ending::Returned,
+        end_observed: true,
         thread_ended: false,
         folded_calls: 0,
         lost_before: 0,
@@ -115,19 +119,75 @@ pub fn spans() -> Vec<Span> {
     let mut forest_span = span(3, Parent::Span(id(1)), 1, Some(&forest), (230, 1_200));
     forest_span.folded_calls = 100;
     forest_span.ending = Ending::Unwound;
-    forest_span.error = Some(CallError::Unwound);
+    forest_span.end_observed = false;
+    forest_span.error = Some(CallError::Unwound { exception: None });
     let mut lost = span(5, Parent::Ancestor(id(1)), 2, None, (1_210, 1_220));
     lost.ending = Ending::Lost;
+    lost.end_observed = false;
     let mut open = span(6, Parent::Span(id(1)), 1, Some(&scaler), (1_225, 1_230));
     open.ending = Ending::StillOpen;
+    open.end_observed = false;
     let mut ended = span(7, Parent::Span(id(1)), 1, Some(&scaler), (1_231, 1_232));
     ended.ending = Ending::Unwound;
+    ended.end_observed = false;
     ended.thread_ended = true;
     ended.error = Some(CallError::ThreadEnded);
     ended.thread_name = None;
     let mut root = span(1, Parent::Root, 0, Some(&pipeline), (0, 1_234));
     root.lost_before = 2;
     vec![scale, failed, forest_span, lost, open, ended, root]
+}
+
+/// Description of a Python method, as it is named for objects of one class.
+pub fn python_function(id: u32, class: &str, method: &str) -> Arc<FunctionDescription> {
+    Arc::new(FunctionDescription {
+        path: format!("sklearn.base.Mixin.{method}").into(),
+        module: "/usr/lib/libpython3.11.so.1.0".into(),
+        library: "scikit-learn".into(),
+        language: Language::Python,
+        method: Some(method.into()),
+        source: Some(("/usr/lib/python3/sklearn/base.py".into(), 117)),
+        ..FunctionDescription::clone(&function(id, class, method))
+    })
+}
+
+/// A trace of Python calls on three threads; children before parents. The parts of the union run side by side, and the
+/// forest fails.
+pub fn python_spans() -> Vec<Span> {
+    let failed = || Some(CallError::Unwound { exception: Some("NotFittedError".into()) });
+    let transform = |class| python_function(11, class, "transform");
+    let mut scale = span(0x11, Parent::Span(id(0x10)), 1, Some(&transform("StandardScaler")), (10, 210));
+    scale.step = Some("scaler".into());
+    let joined = |number, thread, class, step: &str, times| {
+        let mut part = span(number, Parent::Span(id(0x12)), 0, Some(&transform(class)), times);
+        (part.thread, part.parent_thread) = (ThreadId(thread), Some(ThreadId(4243)));
+        part.thread_name = Some("python3".into());
+        part.step = Some(step.into());
+        part
+    };
+    let reduce = joined(0x13, 4250, "PCA", "pca", (240, 700));
+    let mut select = joined(0x14, 4251, "SelectKBest", "kbest", (250, 800));
+    select.folded_calls = 2;
+    let mut unknown = span(0x17, Parent::Span(id(0x14)), 1, Some(&transform("TransformerMixin")), (260, 300));
+    unknown.thread = select.thread;
+    unknown.class_observed = false;
+    let mut union = span(0x12, Parent::Span(id(0x10)), 1, Some(&transform("FeatureUnion")), (220, 820));
+    union.step = Some("features".into());
+    let mut forest = span(
+        0x15,
+        Parent::Span(id(0x10)),
+        1,
+        Some(&python_function(12, "RandomForestClassifier", "predict")),
+        (830, 1_200),
+    );
+    forest.step = Some("clf".into());
+    forest.folded_calls = 100;
+    (forest.ending, forest.error) = (Ending::Unwound, failed());
+    let mut root = span(0x10, Parent::Root, 0, Some(&python_function(10, "Pipeline", "predict")), (0, 1_210));
+    (root.ending, root.end_observed, root.error) = (Ending::Unwound, false, failed());
+    let mut spans = vec![scale, reduce, unknown, select, union, forest, root];
+    spans.iter_mut().for_each(|span| span.trace_id = TraceId([0xcd; 16]));
+    spans
 }
 
 /// The resource of [`PROCESS`].
@@ -165,29 +225,36 @@ pub fn expected_span(span: &Span) -> ProtoSpan {
     let mut attributes = Vec::new();
     if let Some(function) = &span.function {
         attributes.push(text("code.function.name", &function.path));
+        if let Some((file, line)) = &function.source {
+            attributes.push(text("code.file.path", file));
+            attributes.push(number("code.line.number", i64::from(*line)));
+        }
         attributes.push(text("ml.library", &function.library));
-        attributes.push(text("ml.language", "cpp"));
+        attributes.push(text("ml.language", if function.method.is_some() { "python" } else { "cpp" }));
         attributes.push(text("ml.module", &function.module));
     }
     attributes.push(number("thread.id", i64::from(span.thread.0)));
     attributes.extend(span.thread_name.as_ref().map(|name| text("thread.name", name)));
-    let (ending, start_observed, end_observed) = match span.ending {
-        Ending::Returned => ("returned", true, true),
-        Ending::Unwound => ("unwound", true, false),
-        Ending::StillOpen => ("still_open", true, false),
-        Ending::Lost => ("lost", false, false),
+    let (ending, start_observed) = match span.ending {
+        Ending::Returned => ("returned", true),
+        Ending::Unwound => ("unwound", true),
+        Ending::StillOpen => ("still_open", true),
+        Ending::Lost => ("lost", false),
     };
     attributes.push(text("ml.ending", ending));
     attributes.extend((!start_observed).then(|| boolean("ml.start_observed", false)));
-    attributes.extend((!end_observed).then(|| boolean("ml.end_observed", false)));
+    attributes.extend((!span.end_observed).then(|| boolean("ml.end_observed", false)));
     attributes.extend(matches!(span.parent, Parent::Ancestor(_)).then(|| boolean("ml.parent_observed", false)));
+    attributes.extend(span.step.as_ref().map(|step| text("ml.step", step)));
+    attributes.extend((!span.class_observed).then(|| boolean("ml.class_observed", false)));
     attributes.extend(span.thread_ended.then(|| boolean("ml.thread_ended", true)));
     attributes.extend((span.folded_calls > 0).then(|| number("ml.folded_calls", span.folded_calls as i64)));
     attributes.extend((span.lost_before > 0).then(|| number("ml.lost_before", span.lost_before as i64)));
     attributes.extend(span.attributes.iter().map(captured));
-    let (kind, message) = match span.error {
+    let (kind, message) = match &span.error {
         None => (None, ""),
-        Some(CallError::Unwound) => (Some("_OTHER"), "unwound"),
+        Some(CallError::Unwound { exception: None }) => (Some("_OTHER"), "unwound"),
+        Some(CallError::Unwound { exception: Some(_) }) => (Some("NotFittedError"), "raised NotFittedError"),
         Some(CallError::ThreadEnded) => (Some("_OTHER"), "thread ended"),
         Some(CallError::Returned { .. }) => (Some("-1"), "return -1"),
     };

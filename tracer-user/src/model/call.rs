@@ -46,8 +46,12 @@ pub struct Call {
     pub root_call: u64,
     /// Entry.
     pub start: MonotonicNs,
-    /// End; an upper bound unless `Returned`.
+    /// End; an upper bound unless `end_observed`.
     pub end: MonotonicNs,
+    /// Whether `end` is the instant at which the call ended: always for `Returned`, and for a Python call that was seen
+    /// being left by an exception.
+    #[serde(default)]
+    pub end_observed: bool,
     /// Identity of the frame.
     pub stack_pointer: RemoteAddress,
     /// The object, if it has one.
@@ -115,15 +119,19 @@ pub struct LossOfReason {
     pub calls: u64,
 }
 
+const UNKNOWN_REASON: &str = "a reason that this version does not know";
+
 impl LossOfReason {
     /// The reason in a few words, for people.
     #[must_use]
     pub fn sentence(&self) -> &'static str {
-        match Counter::ALL.get(self.reason as usize) {
-            Some(Counter::LostRingFull) => "the ring buffer was full: the tracer got too little processor time",
-            Some(Counter::LostStackFull) => "nested deeper than 64 traced calls",
-            Some(Counter::LostThreadTableFull) => "more than 8192 threads at once",
-            _ => "a reason that this version does not know",
+        let Some(counter) = Counter::ALL.get(self.reason as usize) else { return UNKNOWN_REASON };
+        // No wildcard: a new counter does not compile until somebody has decided what to say of it.
+        match counter {
+            Counter::LostRingFull => "the ring buffer was full: the tracer got too little processor time",
+            Counter::LostStackFull => "nested deeper than 64 traced calls",
+            Counter::LostThreadTableFull => "more than 8192 threads at once",
+            Counter::Entries | Counter::Spans | Counter::Folded | Counter::ReturnsWithoutEntry => UNKNOWN_REASON,
         }
     }
 }

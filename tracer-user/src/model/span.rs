@@ -1,5 +1,6 @@
 //! A span and what is known of its ends; what sinks receive.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -29,10 +30,13 @@ pub enum Parent {
 }
 
 /// How a call failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallError {
     /// It was left without a return: exception, longjmp.
-    Unwound,
+    Unwound {
+        /// Bare name of the class of the exception, if it is known.
+        exception: Option<Arc<str>>,
+    },
     /// Its thread or process ended, or executed another program, while it was open.
     ThreadEnded,
     /// It returned a value that means an error.
@@ -50,7 +54,8 @@ pub enum CallError {
 pub enum Ending {
     /// Its return was seen.
     Returned,
-    /// It was left without a return: exception, longjmp, end of the thread. The end is an upper bound.
+    /// It was left without a return: exception, longjmp, end of the thread. The end is an upper bound unless the span
+    /// says that it was observed.
     Unwound,
     /// Its record was lost; it is known only because its children name it. Start and end are not observed.
     Lost,
@@ -67,10 +72,17 @@ pub struct Span {
     pub span_id: SpanId,
     /// What it is nested in.
     pub parent: Parent,
-    /// Depth in its tree, 0 for a root.
+    /// The parent's thread, if it is another one: the call began a tree on its own thread that was joined to a call there.
+    pub parent_thread: Option<ThreadId>,
+    /// Traced calls around it on its own thread.
     pub depth: u32,
-    /// The function; `None` for a `Lost` span, whose function is not known.
+    /// The function, for a Python method under the name of the receiver's class; `None` for a `Lost` span, whose function
+    /// is not known.
     pub function: Option<Arc<FunctionDescription>>,
+    /// `false` for a Python method whose receiver's class was not seen: the name then says where the method is defined.
+    pub class_observed: bool,
+    /// Python: name of the call's object in the list of the container that holds it.
+    pub step: Option<Arc<str>>,
     /// Process.
     pub process: ProcessId,
     /// Thread.
@@ -81,8 +93,10 @@ pub struct Span {
     pub start: WallClockNs,
     /// End, never before the start.
     pub end: WallClockNs,
-    /// How it ended, and with that how far start and end were observed.
+    /// How it ended.
     pub ending: Ending,
+    /// Whether `end` is the end of the call itself.
+    pub end_observed: bool,
     /// Whether the thread or process ended while the call was open.
     pub thread_ended: bool,
     /// Matching calls inside that became no span of their own.
@@ -143,7 +157,7 @@ impl Span {
         }
     }
 
-    /// Duration in nanoseconds; an upper bound unless the call returned.
+    /// Duration in nanoseconds; an upper bound unless the end was observed.
     #[must_use]
     pub fn duration_ns(&self) -> u64 {
         self.end.0.saturating_sub(self.start.0)
@@ -174,10 +188,24 @@ impl Parent {
     }
 }
 
+impl CallError {
+    /// The value of the `error.type` attribute.
+    #[must_use]
+    pub fn kind(&self) -> Cow<'_, str> {
+        match self {
+            Self::Unwound { exception: Some(class) } => Cow::Borrowed(class),
+            // The convention's word for an error of unknown kind.
+            Self::Unwound { exception: None } | Self::ThreadEnded => Cow::Borrowed("_OTHER"),
+            Self::Returned { bits, kind } => Cow::Owned(kind.read(*bits).to_string()),
+        }
+    }
+}
+
 impl fmt::Display for CallError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unwound => write!(formatter, "unwound"),
+            Self::Unwound { exception: None } => write!(formatter, "unwound"),
+            Self::Unwound { exception: Some(class) } => write!(formatter, "raised {class}"),
             Self::ThreadEnded => write!(formatter, "thread ended"),
             Self::Returned { bits, kind } => write!(formatter, "return {}", kind.read(*bits)),
         }
@@ -194,12 +222,6 @@ impl Ending {
             Self::Lost => "lost",
             Self::StillOpen => "still_open",
         }
-    }
-
-    /// Whether the end of the span is the end of the call, not an upper bound.
-    #[must_use]
-    pub fn end_is_observed(self) -> bool {
-        self == Self::Returned
     }
 }
 

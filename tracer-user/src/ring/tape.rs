@@ -7,13 +7,15 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Call, ClockAnchor, FunctionDescription, LossCounts, RawRecord, Target};
+use crate::model::{Call, ClockAnchor, FunctionDescription, LossCounts, PythonNames, RawRecord, RemoteAddress, Target};
 
 const MAGIC: &str = "ml-tracer-tape 1\n";
 const RECORD: u8 = 1;
 const FUNCTIONS: u8 = 2;
 const END: u8 = 3;
 const THREAD: u8 = 4;
+const PYTHON_NAMES: u8 = 5;
+const PYTHON_CLASS: u8 = 6;
 
 /// No item is larger; more is a damaged length.
 const MAX_ITEM_BYTES: u32 = 64 << 20;
@@ -51,6 +53,17 @@ pub enum TapeItem<'tape> {
         thread: u32,
         /// Its name.
         name: String,
+    },
+    /// Python classes and steps that records after this item may name.
+    PythonNames(PythonNames),
+    /// Name of a Python class that was asked for because the next record names it; `None`: nobody knew it.
+    PythonClass {
+        /// Process id in the records.
+        process: u32,
+        /// Address of the type object.
+        class: RemoteAddress,
+        /// Its name.
+        name: Option<String>,
     },
     /// The end.
     End(Box<TapeEnd>),
@@ -123,6 +136,22 @@ impl<Output: Write> TapeWriter<Output> {
     /// The output cannot be written.
     pub fn thread(&mut self, thread: u32, name: &str) -> Result<(), TapeError> {
         self.json(THREAD, &(thread, name))
+    }
+
+    /// Adds names of Python classes and steps.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    pub fn python_names(&mut self, names: &PythonNames) -> Result<(), TapeError> {
+        self.json(PYTHON_NAMES, names)
+    }
+
+    /// Adds what was found when the name of a Python class was asked for.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    pub fn python_class(&mut self, process: u32, class: RemoteAddress, name: Option<&str>) -> Result<(), TapeError> {
+        self.json(PYTHON_CLASS, &(process, class, name))
     }
 
     /// Ends the tape.
@@ -207,6 +236,11 @@ impl<Input: Read> TapeReader<Input> {
             THREAD => {
                 let (thread, name) = serde_json::from_slice(bytes).map_err(json)?;
                 TapeItem::Thread { thread, name }
+            }
+            PYTHON_NAMES => TapeItem::PythonNames(serde_json::from_slice(bytes).map_err(json)?),
+            PYTHON_CLASS => {
+                let (process, class, name) = serde_json::from_slice(bytes).map_err(json)?;
+                TapeItem::PythonClass { process, class, name }
             }
             END => TapeItem::End(serde_json::from_slice(bytes).map_err(json)?),
             kind => return Err(damaged(format!("its kind is {kind}"))),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::error::SessionError;
 use super::wiring::Pipeline;
 use crate::export::Delivery;
-use crate::model::{Call, FunctionDescription, LossCounts, RawRecord, StreamTotals};
+use crate::model::{Call, FunctionDescription, LossCounts, PythonNames, RawRecord, RemoteAddress, StreamTotals};
 use crate::ring::{KernelRing, TapeEnd, TapeError, TapeWriter};
 
 /// Records handed on before orders are looked at again.
@@ -29,22 +29,47 @@ pub struct Recording {
     pub path: PathBuf,
     /// Writes to it.
     pub writer: TapeWriter<BufWriter<File>>,
-    /// Names of threads as the assembler learns them; they go on the tape before the record that asked for them.
-    pub thread_names: Receiver<(u32, Arc<str>)>,
+    /// Names as the assembler learns them; they go on the tape before the record that asked for them.
+    pub learned: Receiver<Learned>,
+}
+
+/// What the assembler was told when it asked for a name.
+pub enum Learned {
+    /// The name of a thread.
+    Thread(u32, Arc<str>),
+    /// The name of a Python class of a process, or that nobody knows it.
+    PythonClass(u32, RemoteAddress, Option<Arc<str>>),
 }
 
 impl Recording {
     fn record(&mut self, record: &RawRecord<'_>) -> Result<(), TapeError> {
-        while let Ok((thread, name)) = self.thread_names.try_recv() {
-            self.writer.thread(thread, &name)?;
-        }
+        self.names()?;
         self.writer.record(record)
+    }
+
+    fn names(&mut self) -> Result<(), TapeError> {
+        for learned in self.learned.try_iter() {
+            match learned {
+                Learned::Thread(thread, name) => self.writer.thread(thread, &name)?,
+                Learned::PythonClass(process, class, name) => {
+                    self.writer.python_class(process, class, name.as_deref())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, end: &TapeEnd) -> Result<(), TapeError> {
+        self.names()?;
+        self.writer.finish(end)
     }
 }
 
 enum Order {
     /// The sender is dropped once they are known.
     Functions(Vec<FunctionDescription>, Sender<()>),
+    /// Likewise.
+    PythonNames(Box<PythonNames>, Sender<()>),
     Finish(Box<(LossCounts, Vec<Call>)>),
 }
 
@@ -67,8 +92,17 @@ impl Drain {
     /// Makes functions known. Waits until they are: their first record may be in the ring as soon as their probes are
     /// live, and the ring is emptied without a look at the orders.
     pub fn add_functions(&self, functions: Vec<FunctionDescription>) -> Result<(), SessionError> {
+        self.order(|known| Order::Functions(functions, known))
+    }
+
+    /// Makes Python classes and steps known, and waits until they are, for the same reason.
+    pub fn add_python_names(&self, names: PythonNames) -> Result<(), SessionError> {
+        self.order(|known| Order::PythonNames(Box::new(names), known))
+    }
+
+    fn order(&self, order: impl FnOnce(Sender<()>) -> Order) -> Result<(), SessionError> {
         let (known, wait) = channel();
-        self.orders.send(Order::Functions(functions, known)).map_err(|_| SessionError::DrainEnded)?;
+        self.orders.send(order(known)).map_err(|_| SessionError::DrainEnded)?;
         // Nothing is ever sent: the other end is dropped when it is done.
         let _ = wait.recv();
         Ok(())
@@ -96,6 +130,11 @@ impl DrainThread {
                 Ok(Order::Functions(functions, known)) => {
                     self.tape(|writer| writer.functions(&functions));
                     self.pipeline.add_functions(functions);
+                    drop(known);
+                }
+                Ok(Order::PythonNames(names, known)) => {
+                    self.tape(|writer| writer.python_names(&names));
+                    self.pipeline.add_python_names(*names);
                     drop(known);
                 }
                 Ok(Order::Finish(end)) => {
@@ -148,13 +187,16 @@ impl DrainThread {
         }
     }
 
-    fn finish(self, counts: LossCounts, open_calls: Vec<Call>) -> (StreamTotals, Vec<Delivery>) {
+    fn finish(mut self, counts: LossCounts, open_calls: Vec<Call>) -> (StreamTotals, Vec<Delivery>) {
+        let end = TapeEnd { totals: counts.clone(), open_calls: open_calls.clone() };
+        // Open calls can ask for names too: the end of the tape comes after them.
+        self.pipeline.open_calls(open_calls);
         if let Some(recording) = self.recording {
-            let end = TapeEnd { totals: counts.clone(), open_calls: open_calls.clone() };
-            if let Err(error) = recording.writer.finish(&end) {
-                tracing::error!(path = %recording.path.display(), %error, "the tape is incomplete");
+            let path = recording.path.clone();
+            if let Err(error) = recording.finish(&end) {
+                tracing::error!(path = %path.display(), %error, "the tape is incomplete");
             }
         }
-        self.pipeline.finish(open_calls, Some(counts))
+        self.pipeline.finish(Some(counts))
     }
 }

@@ -61,6 +61,7 @@ mod tests {
             root_call: call,
             start: MonotonicNs(2),
             end: MonotonicNs(3),
+            end_observed: false,
             stack_pointer: RemoteAddress(stack_pointer),
             object: None,
             return_value: None,

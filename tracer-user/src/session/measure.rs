@@ -9,9 +9,9 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::error::SessionError;
-use super::wiring::Pipeline;
+use super::wiring::{Names, Pipeline};
 use crate::export::Destination;
-use crate::model::{FunctionDescription, RawRecord};
+use crate::model::{FunctionDescription, PythonNames, RawRecord, RemoteAddress};
 use crate::ring::{TapeEnd, TapeError, TapeHeader, TapeItem, TapeReader};
 
 /// How fast a tape went through everything after the ring.
@@ -38,7 +38,9 @@ pub struct ThroughputRound {
 struct Loaded {
     header: TapeHeader,
     functions: Vec<FunctionDescription>,
+    python: Vec<PythonNames>,
     names: HashMap<u32, Arc<str>>,
+    python_classes: HashMap<(u32, RemoteAddress), Arc<str>>,
     records: Vec<Vec<u8>>,
     end: TapeEnd,
 }
@@ -56,28 +58,42 @@ pub fn measure(path: &Path, exports: &[Destination], rounds: u32) -> Result<Thro
 impl Loaded {
     fn read(path: &Path) -> Result<Self, TapeError> {
         let (header, mut reader) = TapeReader::new(File::open(path)?)?;
-        let (mut functions, mut names, mut records) = (Vec::new(), HashMap::new(), Vec::new());
+        let (mut functions, mut python, mut records) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut names, mut python_classes) = (HashMap::new(), HashMap::new());
         while let Some(item) = reader.next_item()? {
             match item {
                 TapeItem::Record(record) => records.push(record.0.to_vec()),
                 TapeItem::Functions(more) => functions.extend(more),
+                TapeItem::PythonNames(more) => python.push(more),
                 TapeItem::Thread { thread, name } => drop(names.insert(thread, name.into())),
-                TapeItem::End(end) => return Ok(Self { header, functions, names, records, end: *end }),
+                TapeItem::PythonClass { process, class, name } => {
+                    if let Some(name) = name {
+                        python_classes.insert((process, class), name.into());
+                    }
+                }
+                TapeItem::End(end) => {
+                    return Ok(Self { header, functions, python, names, python_classes, records, end: *end });
+                }
             }
         }
         Err(TapeError::NoEnd)
     }
 
     fn replay(&self, exports: &[Destination]) -> Result<ThroughputRound, SessionError> {
-        let names = self.names.clone();
-        let lookup = Box::new(move |_, thread: crate::model::ThreadId| names.get(&thread.0).cloned());
-        let mut pipeline = Pipeline::open(&self.header, lookup, exports)?;
+        let (threads, python_classes) = (self.names.clone(), self.python_classes.clone());
+        let names = Names {
+            threads: Box::new(move |_, thread| threads.get(&thread.0).cloned()),
+            python_classes: Box::new(move |process, class| python_classes.get(&(process, class)).cloned()),
+        };
+        let mut pipeline = Pipeline::open(&self.header, names, exports)?;
         pipeline.add_functions(self.functions.clone());
+        self.python.iter().for_each(|names| pipeline.add_python_names(names.clone()));
         let begin = Instant::now();
         for record in &self.records {
             pipeline.record(&RawRecord(record));
         }
-        let (totals, deliveries) = pipeline.finish(self.end.open_calls.clone(), Some(self.end.totals.clone()));
+        pipeline.open_calls(self.end.open_calls.clone());
+        let (totals, deliveries) = pipeline.finish(Some(self.end.totals.clone()));
         let seconds = begin.elapsed().as_secs_f64();
         let delivered = deliveries.iter().map(|delivery| delivery.delivered).min().unwrap_or(totals.spans);
         Ok(ThroughputRound { seconds, spans: totals.spans, delivered })

@@ -5,16 +5,16 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io::BufWriter;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use super::drain::{Drain, Recording};
+use super::drain::{Drain, Learned, Recording};
 use super::error::SessionError;
 use super::left_calls::LeftCalls;
 use super::report::Report;
 use super::settings::Settings;
 use super::survey::Survey;
-use super::wiring::{Pipeline, ThreadNames};
+use super::wiring::{Names, Pipeline, PythonClassNames, ThreadNames};
 use crate::attach::{AttachError, Programs, Refused};
 use crate::engine::NativeEngine;
 use crate::model::{
@@ -70,15 +70,11 @@ impl Tracer {
         let kernel_pids: Vec<_> = targets.iter().map(|target| (target.process, target.kernel_pid)).collect();
 
         let header = tape_header(&targets);
-        let (new_threads, thread_names) = channel();
-        let names: ThreadNames = Box::new(move |process, thread| {
-            let name: Arc<str> = thread_name(process.pid, thread.0)?.into();
-            // The tape wants to know too; nobody listens when none is recorded.
-            let _ = new_threads.send((thread.0, Arc::clone(&name)));
-            Some(name)
-        });
+        // The tape wants to know each name too; nobody listens when none is recorded.
+        let (tell, learned) = channel();
+        let names = Names { threads: thread_names(tell.clone()), python_classes: python_class_names(tell) };
         let pipeline = Pipeline::open(&header, names, &exports)?;
-        let recording = tape.map(|path| begin_tape(path, &header, thread_names)).transpose()?;
+        let recording = tape.map(|path| begin_tape(path, &header, learned)).transpose()?;
         let ring = programs.take_ring()?.ok_or(SessionError::DrainEnded)?;
         let drain = Drain::start(KernelRing::new(ring), pipeline, recording).map_err(|_| SessionError::DrainEnded)?;
 
@@ -218,18 +214,30 @@ fn tape_header(targets: &[Target]) -> TapeHeader {
     }
 }
 
-fn begin_tape(
-    path: PathBuf,
-    header: &TapeHeader,
-    thread_names: Receiver<(u32, Arc<str>)>,
-) -> Result<Recording, SessionError> {
+fn begin_tape(path: PathBuf, header: &TapeHeader, learned: Receiver<Learned>) -> Result<Recording, SessionError> {
     let begin = || -> Result<_, crate::ring::TapeError> {
         TapeWriter::new(BufWriter::with_capacity(1 << 18, File::create(&path)?), header)
     };
     match begin() {
-        Ok(writer) => Ok(Recording { path, writer, thread_names }),
+        Ok(writer) => Ok(Recording { path, writer, learned }),
         Err(source) => Err(SessionError::Tape { path, source }),
     }
+}
+
+fn thread_names(tell: Sender<Learned>) -> ThreadNames {
+    Box::new(move |process, thread| {
+        let name: Arc<str> = thread_name(process.pid, thread.0)?.into();
+        let _ = tell.send(Learned::Thread(thread.0, Arc::clone(&name)));
+        Some(name)
+    })
+}
+
+/// Classes are named by what the engine tells beforehand; of others nothing is known.
+fn python_class_names(tell: Sender<Learned>) -> PythonClassNames {
+    Box::new(move |process, class| {
+        let _ = tell.send(Learned::PythonClass(process, class, None));
+        None
+    })
 }
 
 /// Both clocks at one instant: the wall clock is read between two readings of the monotonic one, and the tightest of a

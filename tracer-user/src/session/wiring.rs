@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-pub use crate::assemble::ThreadNames;
 use crate::assemble::{Assembler, Output};
+pub use crate::assemble::{Names, PythonClassNames, ThreadNames};
 use crate::decode::decode;
 use crate::export::{Delivery, Destination, ExportError, Resource, Sink, Summary, open};
-use crate::model::{Call, Event, FunctionDescription, LossCounts, RawRecord, StreamTotals};
+use crate::model::{Call, Event, FunctionDescription, LossCounts, PythonNames, RawRecord, StreamTotals};
 use crate::ring::TapeHeader;
 
 /// Everything after the ring buffer.
@@ -20,13 +20,9 @@ impl Pipeline {
     ///
     /// # Errors
     /// A destination cannot be opened.
-    pub fn open(
-        header: &TapeHeader,
-        thread_names: ThreadNames,
-        destinations: &[Destination],
-    ) -> Result<Self, ExportError> {
+    pub fn open(header: &TapeHeader, names: Names, destinations: &[Destination]) -> Result<Self, ExportError> {
         let environment = |name: &str| std::env::var(name).ok();
-        let mut assembler = Assembler::new(header.seed, header.anchor, thread_names);
+        let mut assembler = Assembler::new(header.seed, header.anchor, names);
         let mut sinks = Vec::new();
         for destination in destinations {
             sinks.push(open(destination, &environment)?);
@@ -48,6 +44,11 @@ impl Pipeline {
         }
     }
 
+    /// Makes Python classes and steps known that records may now name.
+    pub fn add_python_names(&mut self, names: PythonNames) {
+        self.assembler.add_python_names(names);
+    }
+
     /// One record on its way from the ring to the sinks.
     pub fn record(&mut self, record: &RawRecord<'_>) {
         match decode(record) {
@@ -66,12 +67,15 @@ impl Pipeline {
         }
     }
 
-    /// The stream has ended: calls still open become spans, and every sink delivers what is left. Sinks finish side by
-    /// side, so that a dead collector does not hold up the others.
-    pub fn finish(mut self, open_calls: Vec<Call>, counts: Option<LossCounts>) -> (StreamTotals, Vec<Delivery>) {
+    /// The stream has ended: calls still open become spans.
+    pub fn open_calls(&mut self, open_calls: Vec<Call>) {
         for call in open_calls {
             self.event(&Event::Call(call));
         }
+    }
+
+    /// Every sink delivers what is left. Sinks finish side by side, so that a dead collector does not hold up the others.
+    pub fn finish(self, counts: Option<LossCounts>) -> (StreamTotals, Vec<Delivery>) {
         let Self { assembler, mut sinks } = self;
         let totals = assembler.finish(&mut |output| deliver(&mut sinks, &output));
         let summary = Summary { totals, counts };

@@ -66,12 +66,14 @@ pub fn guides(more_follow: &[bool]) -> String {
     text
 }
 
-/// The line of a span. `self_time` is given where it differs from the duration.
-pub fn span_line(palette: Palette, guides: &str, span: &Span, self_time: Option<u64>) -> String {
+/// The line of a span. `self_time` is given where it differs from the duration; `parent_is_shown` says whether the line
+/// stands below that of its parent.
+pub fn span_line(palette: Palette, guides: &str, span: &Span, self_time: Option<u64>, parent_is_shown: bool) -> String {
     let mut line = String::from("  ");
     palette.paint(&mut line, Style::Dim, guides);
     let room = NAME_WIDTH.saturating_sub(width(guides));
     let name = shorten(&printable(span.name()), room);
+    let step = step(span, room.saturating_sub(width(&name)));
     let style = match span.ending {
         _ if span.error.is_some() => Style::Error,
         Ending::Lost => Style::Warning,
@@ -79,9 +81,11 @@ pub fn span_line(palette: Palette, guides: &str, span: &Span, self_time: Option<
         _ => Style::Plain,
     };
     palette.paint(&mut line, style, &name);
-    line.extend(std::iter::repeat_n(' ', room.saturating_sub(width(&name))));
+    palette.paint(&mut line, Style::Dim, &step);
+    line.extend(std::iter::repeat_n(' ', room.saturating_sub(width(&name) + width(&step))));
     // The true duration may be shorter (the end was noticed late) or longer (it has not ended, or was not seen).
     let bound = match span.ending {
+        _ if span.end_observed => ' ',
         Ending::Returned => ' ',
         Ending::Unwound => '≤',
         Ending::Lost | Ending::StillOpen => '≥',
@@ -89,7 +93,7 @@ pub fn span_line(palette: Palette, guides: &str, span: &Span, self_time: Option<
     let duration = duration(span.duration_ns());
     let _ = write!(line, "{:>11}", format!("{bound}{duration}"));
     let self_column = self_time.map(|time| format!("self {:>8}", self::duration(time))).unwrap_or_default();
-    let remarks = remarks(span);
+    let remarks = remarks(span, parent_is_shown);
     if self_column.is_empty() && remarks.is_empty() {
         return line;
     }
@@ -110,15 +114,29 @@ fn is_remarkable(span: &Span) -> bool {
     span.ending != Ending::Returned || span.error.is_some() || span.lost_before > 0 || span.parent_is_far()
 }
 
-fn remarks(span: &Span) -> String {
+/// The step in brackets, if there is room for some of it.
+fn step(span: &Span, room: usize) -> String {
+    let Some(step) = span.step.as_ref().filter(|_| room > 4) else { return String::new() };
+    format!(" ({})", shorten(&printable(step), room - 3))
+}
+
+fn remarks(span: &Span, parent_is_shown: bool) -> String {
     let mut remarks: Vec<String> = Vec::new();
-    match (span.error, span.ending) {
+    match (&span.error, span.ending) {
         (Some(CallError::ThreadEnded), _) => remarks.push("(thread ended)".to_owned()),
-        (Some(CallError::Returned { .. }), _) => remarks.extend(span.error.map(|error| error.to_string())),
+        (Some(error @ (CallError::Returned { .. } | CallError::Unwound { exception: Some(_) })), _) => {
+            remarks.push(printable(&error.to_string()));
+        }
         (_, Ending::Unwound) => remarks.push("(unwound)".to_owned()),
         (_, Ending::StillOpen) => remarks.push("(still open)".to_owned()),
         (_, Ending::Lost) => remarks.push("(not observed)".to_owned()),
         (_, Ending::Returned) => {}
+    }
+    if let Some(parent_thread) = span.parent_thread {
+        remarks.push(match parent_is_shown {
+            true => format!("thread {}", span.thread.0),
+            false => format!("parent: thread {}", parent_thread.0),
+        });
     }
     if span.folded_calls > 0 {
         remarks.push(format!("+{} folded", span.folded_calls));
@@ -128,6 +146,9 @@ fn remarks(span: &Span) -> String {
     }
     if span.parent_is_far() {
         remarks.push("parent lost".to_owned());
+    }
+    if !span.class_observed {
+        remarks.push("class not seen".to_owned());
     }
     for (name, value) in &span.attributes {
         let name = name.strip_prefix("ml.").unwrap_or(name);

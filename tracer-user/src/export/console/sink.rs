@@ -1,6 +1,6 @@
 //! Collects the spans of each trace and prints the trace when it is complete.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -11,11 +11,16 @@ use super::super::resource::Resource;
 use super::super::sink::{Delivery, Sink, Summary};
 use super::layout::{Palette, Style};
 use super::tree::draw;
-use crate::model::{Loss, Parent, Span, ThreadId, TraceId};
+use crate::model::{Loss, Parent, Span, SpanId, ThreadId, TraceId, WallClockNs};
 
 const NAME: &str = "console";
 /// Spans held back at one time, of all traces whose outermost call has not ended.
 const MAX_WAITING_SPANS: usize = 20_000;
+/// A trace that has got no span for so long, nanoseconds, is the first to give way when too much is waiting: it may be a
+/// tree whose parent, on another thread, was lost.
+const QUIET_NS: u64 = 60_000_000_000;
+/// Printed traces remembered, for trees of other threads that outlive the outermost call.
+const MAX_PRINTED: usize = 256;
 
 /// Prints traces as trees.
 pub struct Console {
@@ -25,6 +30,8 @@ pub struct Console {
     services: Described<Arc<str>>,
     traces: HashMap<TraceId, Vec<Span>>,
     waiting: usize,
+    /// Traces printed last.
+    printed: VecDeque<TraceId>,
     /// Losses not printed yet: calls, the thread, and whether there are several threads.
     losses: Option<(u64, ThreadId, bool)>,
 }
@@ -42,6 +49,7 @@ impl Console {
             services: Described::default(),
             traces: HashMap::new(),
             waiting: 0,
+            printed: VecDeque::new(),
             losses: None,
         })
     }
@@ -58,12 +66,34 @@ impl Console {
         }
     }
 
-    /// Too much is waiting: the biggest trace is printed as far as it is known.
-    fn make_room(&mut self) {
-        let biggest = self.traces.iter().max_by_key(|(_, spans)| spans.len()).map(|(trace, _)| *trace);
-        if let Some(spans) = biggest.and_then(|trace| self.traces.remove(&trace)) {
+    /// Too much is waiting: the biggest of the quiet traces, or else of all, is printed as far as it is known.
+    fn make_room(&mut self, now: WallClockNs) {
+        let is_quiet = |spans: &[Span]| spans.last().is_some_and(|last| now.0.saturating_sub(last.end.0) > QUIET_NS);
+        let first = self.traces.iter().max_by_key(|(_, spans)| (is_quiet(spans), spans.len()));
+        if let Some(spans) = first.map(|(trace, _)| *trace).and_then(|trace| self.traces.remove(&trace)) {
             self.waiting -= spans.len();
             self.print(&spans, false);
+        }
+    }
+
+    /// The outermost call of a trace, or of a late tree, has come: prints it with all that is complete.
+    fn complete(&mut self, outermost: &Span) {
+        let trace = outermost.trace_id;
+        let mut spans = self.traces.remove(&trace).unwrap_or_default();
+        self.waiting -= spans.len();
+        spans.push(outermost.clone());
+        let unfinished = take_unfinished(&mut spans, outermost.thread);
+        if !unfinished.is_empty() {
+            self.waiting += unfinished.len();
+            self.traces.insert(trace, unfinished);
+        }
+        let whole = outermost.parent == Parent::Root;
+        self.print(&spans, whole);
+        if whole {
+            if self.printed.len() >= MAX_PRINTED {
+                self.printed.pop_front();
+            }
+            self.printed.push_back(trace);
         }
     }
 
@@ -77,6 +107,24 @@ impl Console {
     }
 }
 
+/// Takes from the spans of a trace those that are inside a call of their own thread which has not come yet. `thread` is the
+/// one whose outermost call has come.
+fn take_unfinished(spans: &mut Vec<Span>, thread: ThreadId) -> Vec<Span> {
+    if spans.iter().all(|span| span.thread == thread) {
+        return Vec::new();
+    }
+    let known: HashSet<SpanId> = spans.iter().map(|span| span.span_id).collect();
+    let mut unfinished = HashSet::new();
+    // Backwards: of one thread, calls come before the calls around them.
+    for span in spans.iter().rev() {
+        let Some(parent) = span.parent.span_id() else { continue };
+        if unfinished.contains(&parent) || span.parent_thread.is_none() && !known.contains(&parent) {
+            unfinished.insert(span.span_id);
+        }
+    }
+    spans.extract_if(.., |span| unfinished.contains(&span.span_id)).collect()
+}
+
 impl Sink for Console {
     fn name(&self) -> &'static str {
         NAME
@@ -87,17 +135,16 @@ impl Sink for Console {
     }
 
     fn span(&mut self, span: &Span) {
-        if span.parent == Parent::Root {
-            let mut spans = self.traces.remove(&span.trace_id).unwrap_or_default();
-            self.waiting -= spans.len();
-            spans.push(span.clone());
-            self.print(&spans, true);
+        // A tree that was joined to a call of another thread waits for the rest of its trace, unless that came first.
+        let is_late = || span.parent_thread.is_some() && self.printed.contains(&span.trace_id);
+        if span.parent == Parent::Root || is_late() {
+            self.complete(span);
             return;
         }
         self.traces.entry(span.trace_id).or_default().push(span.clone());
         self.waiting += 1;
         if self.waiting > MAX_WAITING_SPANS {
-            self.make_room();
+            self.make_room(span.end);
         }
     }
 
@@ -149,9 +196,55 @@ mod tests {
             console.loss(&Loss { process: samples::PROCESS, thread: ThreadId(4243), calls: 2 });
         });
         let expected = include_str!("golden.txt");
+        check(&text, expected);
+        assert_eq!(delivery, Delivery { sink: "console", delivered: 7, lost: 0, problem: None });
+    }
+
+    fn check(text: &str, expected: &str) {
         assert_eq!(text, expected, "\n{text}");
         assert!(text.lines().all(|line| line.chars().count() <= 100));
-        assert_eq!(delivery, Delivery { sink: "console", delivered: 7, lost: 0, problem: None });
+    }
+
+    #[test]
+    fn python_calls_of_three_threads_are_one_tree() {
+        let (text, _) = printed(false, |console| samples::python_spans().iter().for_each(|span| console.span(span)));
+        check(&text, include_str!("golden_python.txt"));
+    }
+
+    #[test]
+    fn a_joined_tree_without_its_parent_stands_alone_and_says_so() {
+        let joined = |span: &Span| span.parent_thread.is_some();
+        let (text, delivery) = printed(false, |console| {
+            // The parent of the joined calls is lost, its root is not.
+            let spans = samples::python_spans();
+            spans.iter().filter(|span| span.span_id != samples::id(0x12)).for_each(|span| console.span(span));
+            // The joined calls outlive the tree: they wait for nothing.
+            let (late, early): (Vec<Span>, Vec<Span>) = samples::python_spans().into_iter().partition(joined);
+            early.iter().chain(&late).for_each(|span| console.span(span));
+            assert_eq!(console.waiting, 0);
+            // Nothing but a joined call ever comes.
+            late.iter().take(1).for_each(|span| console.span(&Span { trace_id: TraceId([0xef; 16]), ..span.clone() }));
+            assert_eq!(console.waiting, 1);
+        });
+        check(&text, include_str!("golden_alone.txt"));
+        assert_eq!(delivery.delivered, 6 + 7 + 1);
+    }
+
+    #[test]
+    fn what_waits_in_vain_gives_way_first() {
+        let step = samples::function(0, "Loop", "step");
+        let (text, delivery) = printed(false, |console| {
+            let mut orphan = samples::span(1, Parent::Span(samples::id(99)), 0, Some(&step), (0, 1));
+            (orphan.trace_id, orphan.parent_thread) = (TraceId([0xef; 16]), Some(ThreadId(1)));
+            console.span(&orphan);
+            for number in 0..MAX_WAITING_SPANS as u64 {
+                let times = (100_000_000 + number, 100_000_001 + number);
+                console.span(&samples::span(2, Parent::Span(samples::id(1)), 1, Some(&step), times));
+            }
+            assert_eq!((console.waiting, console.traces.len()), (MAX_WAITING_SPANS, 1));
+        });
+        assert_eq!(delivery.delivered, 1 + MAX_WAITING_SPANS as u64);
+        assert!(text.starts_with("12:00:00.000000Z") && text.contains("part of trace efefef"), "{text}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::layout::{Palette, Style, WIDTH, duration, guides, printable, shorten, span_line, time_of_day};
-use crate::model::{Span, SpanId};
+use crate::model::{Span, SpanId, WallClockNs};
 
 /// Children of one call that are shown; what is beyond is summed up in a line.
 const MAX_CHILDREN: usize = 100;
@@ -42,9 +42,9 @@ pub fn draw(text: &mut String, palette: Palette, service: &str, spans: &[Span], 
         };
         let span = &spans[index];
         let own = &children[index];
-        let inside: u64 = own.iter().map(|child| spans[*child].duration_ns()).sum();
+        let inside = covered(span, own.iter().map(|child| &spans[*child]));
         let self_time = (!own.is_empty()).then(|| span.duration_ns().saturating_sub(inside));
-        text.push_str(&span_line(palette, &guides, span, self_time));
+        text.push_str(&span_line(palette, &guides, span, self_time, level > 0));
         text.push('\n');
         let has_rest = own.len() > MAX_CHILDREN;
         if has_rest {
@@ -55,6 +55,19 @@ pub fn draw(text: &mut String, palette: Palette, service: &str, spans: &[Span], 
         to_draw.extend(drawn.map(|(place, child)| (Item::Span(*child), level + 1, has_rest || place + 1 < shown)));
     }
     text.push('\n');
+}
+
+/// Nanoseconds of a call in which at least one of its children, given in the order of their start, was running: children
+/// on several threads run at the same time.
+fn covered<'span>(parent: &Span, children: impl Iterator<Item = &'span Span>) -> u64 {
+    let mut covered = 0;
+    let mut until = parent.start;
+    for child in children {
+        let (start, end) = (child.start.max(until), child.end.min(parent.end));
+        covered += end.0.saturating_sub(start.0);
+        until = WallClockNs(until.0.max(end.0));
+    }
+    covered
 }
 
 enum Item {

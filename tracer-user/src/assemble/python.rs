@@ -1,0 +1,223 @@
+//! What is known of the Python classes and objects that records name by address.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tracer_common::limits::MAX_PROCESSES;
+
+use super::integer_hash::IntegerState;
+use crate::model::{ContainerMember, FunctionDescription, FunctionId, PythonNames, RemoteAddress};
+
+/// Gives the bare name of the class whose type object is at an address of a process (its number in the initial pid
+/// namespace). Called when a record names a class that no [`PythonNames`] did, once for each until the next ones come.
+pub type PythonClassNames = Box<dyn FnMut(u32, RemoteAddress) -> Option<Arc<str>> + Send>;
+
+/// Processes remembered at one time: twice what can be watched, because the end of a process is not announced.
+const MAX_TRACKED_PROCESSES: usize = 2 * MAX_PROCESSES as usize;
+/// Classes remembered of one process, beyond those that its last names told.
+const MAX_CLASSES: usize = 16_384;
+/// Classes of one process that were asked for and are remembered: exception classes above all.
+const MAX_ASKED: usize = 1_024;
+
+/// Names of classes and steps, by process.
+pub struct PythonObjects {
+    ask: PythonClassNames,
+    processes: HashMap<u32, Interpreter, IntegerState>,
+    updates: u64,
+}
+
+/// One process. Its addresses are chosen by the traced program, so these tables hash with the standard library's keys.
+#[derive(Default)]
+struct Interpreter {
+    classes: HashMap<RemoteAddress, Class>,
+    /// Classes that were asked for; `None`: nobody knows.
+    asked: HashMap<RemoteAddress, Option<Class>>,
+    /// Names of the steps; `None` where containers disagree.
+    steps: HashMap<RemoteAddress, Option<Arc<str>>>,
+    last_update: u64,
+}
+
+struct Class {
+    name: Arc<str>,
+    /// Functions that were called on objects of this class, under its name.
+    functions: HashMap<FunctionId, Arc<FunctionDescription>, IntegerState>,
+}
+
+impl PythonObjects {
+    /// Nothing is known yet.
+    pub fn new(ask: PythonClassNames) -> Self {
+        Self { ask, processes: HashMap::default(), updates: 0 }
+    }
+
+    /// Takes names. Classes are added to the known ones, and those asked for are asked for again: an address can have
+    /// become another class. Members take the place of the known ones.
+    pub fn learn(&mut self, names: PythonNames) {
+        let PythonNames { process, classes, members } = names;
+        let known = self.interpreter(process);
+        known.asked.clear();
+        if known.classes.len() + classes.len() > MAX_CLASSES {
+            known.classes.clear();
+        }
+        for (address, name) in classes {
+            if known.classes.get(&address).is_none_or(|class| class.name != name) {
+                known.classes.insert(address, Class::new(name));
+            }
+        }
+        known.steps = steps_of(&members);
+    }
+
+    /// The process number belongs to another process now.
+    pub fn forget(&mut self, process: u32) {
+        self.processes.remove(&process);
+    }
+
+    /// Bare name of a class.
+    pub fn class_name(&mut self, process: u32, address: RemoteAddress) -> Option<Arc<str>> {
+        self.class(process, address).map(|class| Arc::clone(&class.name))
+    }
+
+    /// The function under the name of a class, `{Class}.{method}`; `None` if the class is not known.
+    pub fn named_after(
+        &mut self,
+        process: u32,
+        address: RemoteAddress,
+        function: &FunctionDescription,
+        method: &str,
+    ) -> Option<Arc<FunctionDescription>> {
+        let class = self.class(process, address)?;
+        let name = &class.name;
+        let named = class.functions.entry(function.id).or_insert_with(|| {
+            Arc::new(FunctionDescription { span_name: format!("{name}.{method}").into(), ..function.clone() })
+        });
+        Some(Arc::clone(named))
+    }
+
+    /// Name of the object in the list of its container, if all containers that list it agree.
+    pub fn step(&self, process: u32, object: RemoteAddress) -> Option<Arc<str>> {
+        self.processes.get(&process)?.steps.get(&object)?.clone()
+    }
+
+    fn class(&mut self, process: u32, address: RemoteAddress) -> Option<&mut Class> {
+        if !self.processes.get(&process).is_some_and(|known| known.knows(address)) {
+            let answer = (self.ask)(process, address).map(Class::new);
+            let known = self.interpreter(process);
+            if known.asked.len() >= MAX_ASKED {
+                known.asked.clear();
+            }
+            known.asked.insert(address, answer);
+        }
+        let Interpreter { classes, asked, .. } = self.processes.get_mut(&process)?;
+        classes.get_mut(&address).or_else(|| asked.get_mut(&address)?.as_mut())
+    }
+
+    /// What is known of a process; the one that has learned nothing for longest gives way to a new one.
+    fn interpreter(&mut self, process: u32) -> &mut Interpreter {
+        self.updates += 1;
+        if self.processes.len() >= MAX_TRACKED_PROCESSES && !self.processes.contains_key(&process) {
+            let oldest = self.processes.iter().min_by_key(|(_, known)| known.last_update).map(|(number, _)| *number);
+            oldest.and_then(|number| self.processes.remove(&number));
+        }
+        let known = self.processes.entry(process).or_default();
+        known.last_update = self.updates;
+        known
+    }
+}
+
+impl Interpreter {
+    fn knows(&self, address: RemoteAddress) -> bool {
+        self.classes.contains_key(&address) || self.asked.contains_key(&address)
+    }
+}
+
+impl Class {
+    fn new(name: Arc<str>) -> Self {
+        Self { name, functions: HashMap::default() }
+    }
+}
+
+/// The name of each listed object. An object can be in several lists; of those of one container the ones with names count.
+fn steps_of(members: &[ContainerMember]) -> HashMap<RemoteAddress, Option<Arc<str>>> {
+    let place = |member: &ContainerMember| (member.container, member.child);
+    let named: HashSet<_> = members.iter().filter(|member| member.step.is_some()).map(place).collect();
+    let mut steps: HashMap<RemoteAddress, Option<Arc<str>>> = HashMap::new();
+    for member in members.iter().filter(|member| member.step.is_some() || !named.contains(&place(member))) {
+        let step = steps.entry(member.child).or_insert_with(|| member.step.clone());
+        if *step != member.step {
+            *step = None;
+        }
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(container: u64, child: u64, step: Option<&str>) -> ContainerMember {
+        ContainerMember { container: RemoteAddress(container), child: RemoteAddress(child), step: step.map(Into::into) }
+    }
+
+    #[test]
+    fn a_step_is_named_where_its_containers_agree() {
+        let steps = steps_of(&[
+            member(1, 10, Some("scaler")),
+            member(1, 11, Some("clf")),
+            member(2, 11, Some("clf")), // a slice of the pipeline
+            member(1, 12, Some("poly")),
+            member(2, 12, Some("features")),
+            member(1, 13, Some("inner")),
+            member(2, 13, None), // a plain list of another container
+            member(3, 14, None),
+            member(3, 14, Some("tree")), // two lists of one container
+            member(4, 15, Some("twice")),
+            member(4, 15, Some("again")),
+        ]);
+        let step = |child| steps.get(&RemoteAddress(child)).and_then(|step| step.as_deref());
+        assert_eq!((step(10), step(11), step(12)), (Some("scaler"), Some("clf"), None));
+        assert_eq!((step(13), step(14), step(15), step(99)), (None, Some("tree"), None, None));
+    }
+
+    #[test]
+    fn classes_are_asked_for_once_until_new_names_come() {
+        let (count, counted) = std::sync::mpsc::channel();
+        let mut objects = PythonObjects::new(Box::new(move |process, address| {
+            count.send((process, address.0)).expect("the test listens");
+            (address.0 % 2 == 0).then(|| format!("Class{}", address.0).into())
+        }));
+        let names = |classes: &[(u64, &str)]| PythonNames {
+            process: 7,
+            classes: classes.iter().map(|(address, name)| (RemoteAddress(*address), (*name).into())).collect(),
+            members: Vec::new(),
+        };
+        objects.learn(names(&[(4, "Known")]));
+        for _ in 0..3 {
+            assert_eq!(objects.class_name(7, RemoteAddress(4)).as_deref(), Some("Known"));
+            assert_eq!(objects.class_name(7, RemoteAddress(6)).as_deref(), Some("Class6"));
+            assert_eq!(objects.class_name(7, RemoteAddress(5)), None);
+            assert_eq!(objects.class_name(8, RemoteAddress(4)).as_deref(), Some("Class4"));
+        }
+        assert_eq!(counted.try_iter().collect::<Vec<_>>(), [(7, 6), (7, 5), (8, 4)]);
+
+        objects.learn(names(&[(4, "Renamed"), (5, "Read")]));
+        assert_eq!(objects.class_name(7, RemoteAddress(4)).as_deref(), Some("Renamed"));
+        assert_eq!(objects.class_name(7, RemoteAddress(5)).as_deref(), Some("Read"));
+        assert_eq!(objects.class_name(7, RemoteAddress(6)).as_deref(), Some("Class6"));
+        assert_eq!(counted.try_iter().collect::<Vec<_>>(), [(7, 6)]);
+    }
+
+    #[test]
+    fn nothing_grows_without_bound() {
+        let mut objects = PythonObjects::new(Box::new(|_, _| None));
+        for number in 0..100_000 {
+            objects.class_name(number % 5_000, RemoteAddress(u64::from(number)));
+            objects.class_name(1, RemoteAddress(u64::from(number)));
+        }
+        assert!(objects.processes.len() <= MAX_TRACKED_PROCESSES);
+        assert!(objects.processes.values().all(|known| known.asked.len() <= MAX_ASKED));
+        for round in 0..100_u64 {
+            let classes = (0..1_000).map(|number| (RemoteAddress(round * 1_000 + number), "C".into())).collect();
+            objects.learn(PythonNames { process: 1, classes, members: Vec::new() });
+        }
+        assert!(objects.processes[&1].classes.len() <= MAX_CLASSES);
+    }
+}
