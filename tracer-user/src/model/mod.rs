@@ -3,6 +3,7 @@
 mod call;
 mod capability;
 mod function;
+mod interpreter;
 mod plan;
 mod python;
 mod span;
@@ -16,6 +17,7 @@ pub use function::{
     EntrySite, FunctionName, ObjectLocation, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason, Skipped,
     UnwindProof,
 };
+pub use interpreter::{FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites};
 pub use plan::{FunctionDescription, ModuleFile, PlanChange, PlannedFunction, ProbePlan, ProbeRequest};
 pub use python::{
     ContainerMember, CoveredMethod, PythonClass, PythonClassRule, PythonCode, PythonCodeRule, PythonFunction,

@@ -26,6 +26,7 @@ pub struct ElfFile<'data, R: ReadRef<'data>> {
     data: R,
     path: PathBuf,
     machine: elf::Machine,
+    is_fixed: bool,
     segments: Vec<Segment>,
     sections: SectionTable<'data, Header, R>,
 }
@@ -75,12 +76,24 @@ impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
             })
             .collect();
         let sections = header.sections(endian, data).map_err(malformed)?;
-        Ok(Self { data, path: path.to_owned(), machine: header.e_machine(endian), segments, sections })
+        Ok(Self {
+            data,
+            path: path.to_owned(),
+            machine: header.e_machine(endian),
+            is_fixed: header.e_type(endian) == elf::ET_EXEC,
+            segments,
+            sections,
+        })
     }
 
     /// Whether the code is x86-64 code.
     pub(super) fn is_x86_64(&self) -> bool {
         self.machine == elf::EM_X86_64
+    }
+
+    /// Whether the file is loaded at the addresses that it states, so that pointers in it need no relocation.
+    pub(super) fn is_fixed(&self) -> bool {
+        self.is_fixed
     }
 
     /// Offset in the file of the byte at an address that is mapped executable.
@@ -128,6 +141,27 @@ impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
         self.sections.iter().filter(move |section| section.sh_size(LittleEndian) <= limit).filter_map(|section| {
             section.rela(LittleEndian, self.data).ok().flatten().map(|(relocations, _)| relocations)
         })
+    }
+
+    /// Addresses of pointers that the loader moves with the file (`SHT_RELR`); the file holds their values before.
+    pub(super) fn packed_relocations(&self, limit: u64) -> impl Iterator<Item = u64> + use<'_, 'data, R> {
+        let packed = self.sections.iter().filter(move |section| section.sh_size(LittleEndian) <= limit);
+        packed.filter_map(|section| section.relr(LittleEndian, self.data).ok().flatten()).flatten()
+    }
+
+    /// Sections of data that the file holds and the program maps: start address and bytes.
+    pub(super) fn data_sections(&self, limit: u64) -> impl Iterator<Item = (u64, &'data [u8])> + use<'_, 'data, R> {
+        let is_data = |section: &&Section| {
+            let flags = section.sh_flags(LittleEndian).0;
+            section.sh_type(LittleEndian) == elf::SHT_PROGBITS
+                && flags & elf::SHF_ALLOC.0 != 0
+                && flags & (elf::SHF_EXECINSTR.0 | elf::SHF_COMPRESSED.0) == 0
+        };
+        self.sections
+            .iter()
+            .filter(is_data)
+            .filter(move |section| section.sh_size(LittleEndian) <= limit)
+            .filter_map(|section| Some((section.sh_addr(LittleEndian), section.data(LittleEndian, self.data).ok()?)))
     }
 
     /// The symbol tables that the file has: `.symtab` (`SHT_SYMTAB`), `.dynsym` (`SHT_DYNSYM`) or both.

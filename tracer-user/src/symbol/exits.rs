@@ -94,7 +94,7 @@ fn exit_kind<'data, R: ReadRef<'data>>(
 }
 
 /// The low four bits of the opcode of a conditional jump; `None` for `jrcxz` and `loop`, which test no flags.
-fn condition(bytes: &[u8]) -> Option<u8> {
+pub(super) fn condition(bytes: &[u8]) -> Option<u8> {
     let is_prefix = |byte: &&u8| matches!(**byte, 0x2e | 0x3e | 0x66 | 0xf2 | 0xf3);
     let mut opcode = bytes.iter().skip_while(is_prefix);
     match (opcode.next()?, opcode.next()?) {

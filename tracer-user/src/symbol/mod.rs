@@ -2,6 +2,7 @@
 //! the reasons why not.
 
 mod code;
+mod code_pointers;
 mod cpp_name;
 mod dwarf_methods;
 mod elf_file;
@@ -11,9 +12,13 @@ mod exits;
 mod first_argument;
 mod function_name;
 mod function_table;
+mod handler_sites;
+mod handler_table;
 mod image;
 mod indirect_jump;
+mod interpreter;
 mod object_location;
+mod opcodes;
 mod probe_rules;
 mod registers;
 mod resolve;

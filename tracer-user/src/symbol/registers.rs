@@ -26,6 +26,16 @@ pub(super) fn written(instruction: &Instruction) -> impl Iterator<Item = Registe
         .filter(|register| register.is_gpr())
 }
 
+/// Whether an instruction writes, or may write, this many bytes or more to memory that is not addressed by the stack pointer.
+pub(super) fn stores(instruction: &Instruction, bytes: usize) -> bool {
+    let mut factory = InstructionInfoFactory::new();
+    factory.info(instruction).used_memory().iter().any(|used| {
+        let reads =
+            matches!(used.access(), OpAccess::None | OpAccess::NoMemAccess | OpAccess::Read | OpAccess::CondRead);
+        !reads && used.base() != Register::RSP && used.memory_size().size() >= bytes
+    })
+}
+
 /// Whether an instruction is there for alignment or as a landing pad alone.
 pub(super) fn does_nothing(instruction: &Instruction) -> bool {
     matches!(instruction.mnemonic(), Mnemonic::Endbr64 | Mnemonic::Nop)

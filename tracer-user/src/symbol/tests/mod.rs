@@ -1,6 +1,7 @@
 //! The room as a whole, against programs that the system's compilers make, and against damaged files.
 
 mod damaged;
+mod interpreters;
 mod programs;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,64 @@
+//! Where a CPython interpreter is probed so that every Python call is seen.
+
+use std::collections::BTreeMap;
+
+use object::read::ReadRef;
+
+use super::code::Code;
+use super::handler_sites::{Handler, sites};
+use super::handler_table::HandlerTable;
+use super::opcodes::VersionOpcodes;
+use super::resolve::Functions;
+use crate::model::{FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites, SkipReason};
+
+/// The function that runs bytecode (`Python/ceval.c`), exported by every version.
+const EVALUATION_FUNCTION: &str = "_PyEval_EvalFrameDefault";
+
+/// Registers of the first arguments of a C function, as x86-64 instructions number them (System V ABI): `rdi`, `rsi`.
+const ARGUMENTS: [u8; 2] = [7, 6];
+
+impl<'data, R: ReadRef<'data>> Functions<'data, R> {
+    /// Finds where the interpreter in this file begins and ends Python calls. `version` is its major and minor version.
+    ///
+    /// # Errors
+    /// The reason why it cannot be probed.
+    pub fn interpreter_sites(&self, version: (u8, u8)) -> Result<InterpreterSites, NoInterpreterSites> {
+        let opcodes = VersionOpcodes::of(version).ok_or(NoInterpreterSites::UnknownVersion { version })?;
+        let in_code = |problem| NoInterpreterSites::Code { problem };
+        if !self.image.file.is_x86_64() {
+            return Err(in_code(SkipReason::ForeignArchitecture));
+        }
+        let table = HandlerTable::find(&self.image, opcodes)?;
+        let (start, end) = table.interpreter_loop(&self.image)?;
+        let code = Code::decode(&self.image, start, end - start, &[EVALUATION_FUNCTION]).map_err(in_code)?;
+        let handlers = |wanted: &'static BTreeMap<String, u8>| -> Vec<Handler> {
+            let handler = |(name, number): (&'static String, &u8)| {
+                Some(Handler { opcode: name, address: table.handler(*number)? })
+            };
+            wanted.iter().filter_map(handler).collect()
+        };
+        let find = |wanted| sites(&self.image, &code, &handlers(wanted), opcodes.frame_instruction);
+        let entries = match opcodes.style() {
+            InterpreterStyle::WholeFrames => vec![self.evaluation_entry(opcodes.frame_argument)?],
+            InterpreterStyle::Opcodes => find(&opcodes.entries)?,
+        };
+        Ok(InterpreterSites { style: opcodes.style(), entries, returns: find(&opcodes.returns)? })
+    }
+
+    /// The entry of the function that runs one frame.
+    fn evaluation_entry(&self, frame_argument: Option<usize>) -> Result<InterpreterSite, NoInterpreterSites> {
+        let candidates =
+            self.image.functions.candidates(|symbol| symbol == EVALUATION_FUNCTION, |_| true).unwrap_or_default();
+        let candidate = candidates.first().ok_or(NoInterpreterSites::NoEvaluationFunction)?;
+        let function = self.resolve(candidate).map_err(|problem| NoInterpreterSites::Code { problem })?;
+        let register = frame_argument.and_then(|argument| ARGUMENTS.get(argument));
+        Ok(InterpreterSite {
+            opcode: EVALUATION_FUNCTION.to_owned(),
+            offset: function.entry.offset,
+            emulated: function.entry.emulated,
+            instruction: function.entry.instruction,
+            condition: None,
+            frame: register.map_or(FramePlace::Current, |register| FramePlace::Register(*register)),
+        })
+    }
+}
