@@ -131,6 +131,7 @@ impl LossOfReason {
             Counter::LostRingFull => "the ring buffer was full: the tracer got too little processor time",
             Counter::LostStackFull => "nested deeper than 64 traced calls",
             Counter::LostThreadTableFull => "more than 8192 threads at once",
+            Counter::LostUnknownFunction => "a Python function that was defined since the last look at the process",
             Counter::Entries | Counter::Spans | Counter::Folded | Counter::ReturnsWithoutEntry => UNKNOWN_REASON,
         }
     }

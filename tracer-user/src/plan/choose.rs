@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use tracer_common::limits::MAX_FUNCTIONS;
 
+use super::python::KnownFunctions;
 use crate::model::{
     FunctionId, KernelFeatures, ModuleFile, PlannedFunction, ProbePlan, ProbeRequest, ReturnMethod, SkipReason,
     Skipped, VirtualAddress,
@@ -14,13 +15,14 @@ pub struct Planner {
     features: KernelFeatures,
     next: u32,
     planned: HashSet<(ModuleFile, VirtualAddress)>,
+    pub(super) python: KnownFunctions,
 }
 
 impl Planner {
     /// Begins with number 0.
     #[must_use]
     pub fn new(features: KernelFeatures) -> Self {
-        Self { features, next: 0, planned: HashSet::new() }
+        Self { features, next: 0, planned: HashSet::new(), python: KnownFunctions::default() }
     }
 
     /// Plans these requests. `skipped` are candidates that the engines gave up on already.
@@ -43,6 +45,14 @@ impl Planner {
             self.next += 1;
         }
         plan
+    }
+
+    /// The next number; `None` once they are used up.
+    pub(super) fn number(&mut self) -> Option<FunctionId> {
+        (self.next < MAX_FUNCTIONS).then(|| {
+            self.next += 1;
+            FunctionId(self.next - 1)
+        })
     }
 
     fn obstacle(&self, request: &ProbeRequest) -> Option<SkipReason> {

@@ -1,5 +1,8 @@
-//! Pure choice: what the engines ask for and what the kernel can do go in, a `ProbePlan` comes out.
+//! Requests, surveys and kernel features go in, a `ProbePlan` or a `PythonPlan` comes out, with every candidate that was
+//! left out and the reason; pure, so that `--dry-run` prints exactly what a run would do.
 
 mod choose;
+mod python;
 
 pub use choose::Planner;
+pub use python::PythonBudget;

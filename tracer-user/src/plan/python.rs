@@ -1,0 +1,222 @@
+//! Chooses the Python code to see: as little as covers the methods of the live models, the shared and the busy first.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use tracer_common::python::NO_FUNCTION;
+
+use super::choose::Planner;
+use crate::model::{
+    CoveredMethod, FunctionDescription, FunctionId, Language, ProcessId, PythonClassRule, PythonCode, PythonCodeRule,
+    PythonFunction, PythonFunctionRule, PythonPlan, PythonSurvey, PythonTables, Reached, Receiver, RemoteAddress,
+    UncoveredMethod,
+};
+
+/// Numbers that Python functions have got: by process and function object, with the name, because another function may
+/// come to be at the address.
+pub type KnownFunctions = HashMap<(ProcessId, RemoteAddress, Arc<str>), FunctionId>;
+
+/// How much can be seen, and what is known of the traffic.
+#[derive(Clone, Debug, Default)]
+pub struct PythonBudget {
+    /// Code objects that can be watched; `None`: all, because every call is looked at.
+    pub slots: Option<usize>,
+    /// Whether a call's function object is seen. If not, code that several functions share is of no use.
+    pub function_is_seen: bool,
+    /// Calls counted during a calibration, by code.
+    pub calls: HashMap<RemoteAddress, u64>,
+}
+
+/// A method of a class, by bare names.
+type Pair = (Arc<str>, Arc<str>);
+
+impl Planner {
+    /// Chooses what to see in one interpreter. Functions that had a number before keep it and are not described again.
+    pub fn plan_python(
+        &mut self,
+        process: ProcessId,
+        module: &str,
+        survey: &PythonSurvey,
+        budget: &PythonBudget,
+    ) -> PythonPlan {
+        let mut plan = PythonPlan::default();
+        let chosen = choose(survey, budget, &mut plan);
+        let codes: HashSet<RemoteAddress> = chosen.iter().map(|code| code.address).collect();
+        for function in survey.functions.iter().filter(|function| codes.contains(&function.code)) {
+            let number = function
+                .method
+                .as_ref()
+                .and_then(|method| self.number_of(process, module, function, method, &mut plan.functions));
+            plan.tables.functions.push((
+                function.address,
+                PythonFunctionRule {
+                    function: number.map_or(NO_FUNCTION, |number| number.0),
+                    of_container: u32::from(function.of_container),
+                    code: function.code.0,
+                },
+            ));
+        }
+        for code in &chosen {
+            plan.watched.push(code.address);
+            plan.tables.codes.push((code.address, code_rule(code, &plan.tables)));
+        }
+        plan.tables.classes = class_rules(survey);
+        plan.tables.members = survey.members.iter().map(|member| (member.child, member.container)).collect();
+        plan
+    }
+
+    fn number_of(
+        &mut self,
+        process: ProcessId,
+        module: &str,
+        function: &PythonFunction,
+        method: &Arc<str>,
+        new: &mut Vec<FunctionDescription>,
+    ) -> Option<FunctionId> {
+        let key = (process, function.address, Arc::clone(&function.qualified_name));
+        if let Some(number) = self.python.get(&key) {
+            return Some(*number);
+        }
+        let id = self.number()?;
+        self.python.insert(key, id);
+        new.push(FunctionDescription {
+            id,
+            span_name: own_name(&function.qualified_name),
+            path: format!("{}.{}", function.module, function.qualified_name).into(),
+            module: module.into(),
+            library: Arc::clone(&function.library),
+            language: Language::Python,
+            attributes: Vec::new(),
+            error: None,
+            method: Some(Arc::clone(method)),
+            source: Some((Arc::clone(&function.file), function.line)),
+        });
+        Some(id)
+    }
+}
+
+/// `{Class}.{method}` as the function itself is named, where the class of the receiver was not seen.
+fn own_name(qualified_name: &str) -> Arc<str> {
+    let mut parts = qualified_name.rsplit('.').filter(|part| *part != "<locals>");
+    match (parts.next(), parts.next()) {
+        (Some(method), Some(class)) => format!("{class}.{method}").into(),
+        _ => qualified_name.into(),
+    }
+}
+
+fn code_rule(code: &PythonCode, tables: &PythonTables) -> PythonCodeRule {
+    let mut functions = tables.functions.iter().filter(|(_, rule)| rule.code == code.address.0);
+    let only = match (functions.next(), functions.next()) {
+        (Some((_, rule)), None) => *rule,
+        _ => PythonFunctionRule { function: NO_FUNCTION, ..PythonFunctionRule::default() },
+    };
+    PythonCodeRule {
+        process_slot: 0,
+        frame_bytes: code.frame_bytes,
+        receiver_offset: code.receiver_offset,
+        receiver: code.receiver as u32,
+        only_function: only.function,
+        of_container: only.of_container,
+    }
+}
+
+fn class_rules(survey: &PythonSurvey) -> Vec<(RemoteAddress, PythonClassRule)> {
+    let rule = |class: &crate::model::PythonClass| PythonClassRule {
+        nests: u32::from(class.nests),
+        excluded: u32::from(class.excluded.is_some()),
+        is_container: u32::from(class.is_container),
+        reserved: 0,
+    };
+    survey.classes.iter().map(|class| (class.address, rule(class))).collect()
+}
+
+/// Chooses codes until every method of the live models is covered or the budget is used up, and says what is covered.
+fn choose<'survey>(
+    survey: &'survey PythonSurvey,
+    budget: &PythonBudget,
+    plan: &mut PythonPlan,
+) -> Vec<&'survey PythonCode> {
+    let excluded: HashSet<&str> =
+        survey.classes.iter().filter(|class| class.excluded.is_some()).map(|class| &*class.name).collect();
+    let mut shared: HashMap<RemoteAddress, usize> = HashMap::new();
+    for function in survey.functions.iter().filter(|function| function.method.is_some()) {
+        *shared.entry(function.code).or_default() += 1;
+    }
+    let usable =
+        |code: &&PythonCode| budget.function_is_seen || shared.get(&code.address).is_none_or(|count| *count < 2);
+    let mut candidates: Vec<&PythonCode> = survey.codes.iter().filter(usable).collect();
+    // Addresses decide where all else is equal, so that the same process gives the same choice.
+    candidates.sort_by_key(|code| code.address);
+
+    let mut open: HashSet<Pair> = HashSet::new();
+    for reached in candidates.iter().flat_map(|code| &code.reached_by) {
+        if reached.instances > 0 && !excluded.contains(&*reached.class) {
+            open.insert(pair(reached));
+        }
+    }
+    let mut chosen: Vec<&PythonCode> = Vec::new();
+    while budget.slots.is_none_or(|slots| chosen.len() < slots) {
+        let best = candidates
+            .iter()
+            .filter(|code| !chosen.iter().any(|taken| taken.address == code.address))
+            .max_by_key(|code| (value(code, &open, budget), Reverse(code.address)));
+        let Some(best) = best.filter(|code| code.reached_by.iter().any(|reached| open.contains(&pair(reached)))) else {
+            break;
+        };
+        let methods: BTreeSet<Pair> = best.reached_by.iter().map(pair).filter(|pair| open.contains(pair)).collect();
+        for method in &methods {
+            open.remove(method);
+        }
+        plan.covered.push(CoveredMethod {
+            code: Arc::clone(&best.name),
+            address: best.address,
+            methods: methods.iter().map(name_of).collect(),
+        });
+        chosen.push(best);
+    }
+    plan.uncovered = uncovered(survey, &open, budget);
+    chosen
+}
+
+/// What a code object is worth while these methods are open: calls that were counted, then live models, then live
+/// objects, and code whose receiver stays readable before other code.
+fn value(code: &PythonCode, open: &HashSet<Pair>, budget: &PythonBudget) -> (u64, u64, u64, bool, usize) {
+    let reached = || code.reached_by.iter().filter(|reached| open.contains(&pair(reached)));
+    let in_models = reached().map(|reached| u64::from(reached.in_models)).sum();
+    let instances = reached().map(|reached| u64::from(reached.instances)).sum();
+    let calls = if in_models + instances > 0 { budget.calls.get(&code.address).copied().unwrap_or(0) } else { 0 };
+    let readable = !matches!(code.receiver, Receiver::None | Receiver::FirstOfTuple);
+    // Of a function and what is wrapped around it, what is around sees the whole call.
+    (calls, in_models, instances, readable, code.wraps.len())
+}
+
+fn uncovered(survey: &PythonSurvey, open: &HashSet<Pair>, budget: &PythonBudget) -> Vec<UncoveredMethod> {
+    let reason = match budget.slots {
+        Some(slots) => format!("no debug register left ({slots} are in use)"),
+        None => "its code is shared by several functions that cannot be told apart".to_owned(),
+    };
+    let mut uncovered: Vec<UncoveredMethod> =
+        open.iter().map(|pair| UncoveredMethod { name: name_of(pair), reason: reason.clone() }).collect();
+    uncovered.extend(
+        survey
+            .skipped
+            .iter()
+            .map(|skipped| UncoveredMethod { name: skipped.name.clone(), reason: skipped.reason.to_string() }),
+    );
+    uncovered.sort_by(|first, second| first.name.cmp(&second.name));
+    uncovered.dedup();
+    uncovered
+}
+
+fn pair(reached: &Reached) -> Pair {
+    (Arc::clone(&reached.class), Arc::clone(&reached.method))
+}
+
+fn name_of((class, method): &Pair) -> String {
+    format!("{class}.{method}")
+}
+
+#[cfg(test)]
+#[path = "python_tests.rs"]
+mod tests;

@@ -1,0 +1,138 @@
+//! Which code is chosen.
+
+use super::*;
+use crate::model::{KernelFeatures, PythonClass};
+
+const PROCESS: ProcessId = ProcessId { pid: 7, start_time: 1 };
+
+fn code(address: u64, name: &str, reached_by: &[(&str, &str, u32)]) -> PythonCode {
+    PythonCode {
+        address: RemoteAddress(address),
+        name: name.into(),
+        frame_bytes: 160,
+        receiver: Receiver::Local,
+        receiver_offset: 0,
+        reached_by: reached_by
+            .iter()
+            .map(|(class, method, in_models)| Reached {
+                class: (*class).into(),
+                method: (*method).into(),
+                instances: *in_models,
+                in_models: *in_models,
+            })
+            .collect(),
+        wraps: Vec::new(),
+    }
+}
+
+fn function(address: u64, code: u64, qualified_name: &str, method: Option<&str>) -> PythonFunction {
+    PythonFunction {
+        address: RemoteAddress(address),
+        code: RemoteAddress(code),
+        method: method.map(Into::into),
+        qualified_name: qualified_name.into(),
+        module: "sklearn.somewhere".into(),
+        file: "somewhere.py".into(),
+        line: 12,
+        library: "scikit-learn".into(),
+        of_container: false,
+    }
+}
+
+fn survey() -> PythonSurvey {
+    PythonSurvey {
+        functions: vec![
+            function(0x10, 1, "Pipeline.predict", Some("predict")),
+            function(0x20, 2, "StandardScaler.transform", Some("transform")),
+            function(0x21, 2, "PolynomialFeatures.transform", Some("transform")),
+            function(0x22, 2, "PolynomialFeatures.fit_transform", None),
+            function(0x30, 3, "LinearClassifierMixin.predict", Some("predict")),
+        ],
+        codes: vec![
+            code(1, "Pipeline.predict", &[("Pipeline", "predict", 1)]),
+            code(2, "wrapped", &[("StandardScaler", "transform", 1), ("PolynomialFeatures", "transform", 1)]),
+            code(3, "LinearClassifierMixin.predict", &[("LogisticRegression", "predict", 1), ("Idle", "predict", 0)]),
+        ],
+        ..PythonSurvey::default()
+    }
+}
+
+fn plan(survey: &PythonSurvey, budget: &PythonBudget) -> PythonPlan {
+    Planner::new(KernelFeatures::default()).plan_python(PROCESS, "libpython", survey, budget)
+}
+
+fn budget(slots: usize) -> PythonBudget {
+    PythonBudget { slots: Some(slots), function_is_seen: true, calls: HashMap::new() }
+}
+
+#[test]
+fn shared_code_comes_first_and_the_rest_is_named() {
+    let plan = plan(&survey(), &budget(2));
+    assert_eq!(plan.watched, [RemoteAddress(2), RemoteAddress(1)]);
+    assert_eq!(plan.covered[0].methods, ["PolynomialFeatures.transform", "StandardScaler.transform"]);
+    assert_eq!(plan.uncovered.len(), 1);
+    assert_eq!(plan.uncovered[0].name, "LogisticRegression.predict");
+    assert_eq!(plan.uncovered[0].reason, "no debug register left (2 are in use)");
+}
+
+#[test]
+fn counted_calls_decide_before_live_objects() {
+    let mut budget = budget(1);
+    budget.calls.insert(RemoteAddress(3), 40);
+    assert_eq!(plan(&survey(), &budget).watched, [RemoteAddress(3)]);
+}
+
+#[test]
+fn functions_of_the_chosen_code_get_numbers_and_strangers_get_none() {
+    let plan = plan(&survey(), &budget(4));
+    assert_eq!(plan.functions.len(), 4);
+    let stranger = plan.tables.functions.iter().find(|(address, _)| *address == RemoteAddress(0x22));
+    assert_eq!(stranger.map(|(_, rule)| rule.function), Some(NO_FUNCTION));
+    let rule =
+        |address| plan.tables.codes.iter().find(|(code, _)| code.0 == address).map(|(_, rule)| rule.only_function);
+    assert_eq!(rule(2), Some(NO_FUNCTION), "several functions run it");
+    assert_ne!(rule(1), Some(NO_FUNCTION));
+    assert!(plan.uncovered.is_empty());
+}
+
+#[test]
+fn a_second_plan_keeps_the_numbers() {
+    let mut planner = Planner::new(KernelFeatures::default());
+    let first = planner.plan_python(PROCESS, "libpython", &survey(), &budget(4));
+    let second = planner.plan_python(PROCESS, "libpython", &survey(), &budget(4));
+    assert_eq!(first.tables, second.tables);
+    assert!(second.functions.is_empty());
+}
+
+#[test]
+fn without_the_function_object_shared_code_is_of_no_use() {
+    let everything = PythonBudget { slots: None, function_is_seen: false, calls: HashMap::new() };
+    let mut survey = survey();
+    survey.codes.push(code(4, "StandardScaler.transform", &[("StandardScaler", "transform", 1)]));
+    let plan = plan(&survey, &everything);
+    assert!(!plan.watched.contains(&RemoteAddress(2)));
+    assert!(plan.watched.contains(&RemoteAddress(4)));
+}
+
+#[test]
+fn excluded_classes_ask_for_nothing() {
+    let mut survey = survey();
+    survey.classes.push(PythonClass {
+        address: RemoteAddress(0x99),
+        name: "Pipeline".into(),
+        path: "sklearn.pipeline.Pipeline".into(),
+        library: "scikit-learn".into(),
+        nests: true,
+        is_container: true,
+        excluded: Some("sklearn.pipeline.Pipeline".into()),
+        instances: 1,
+    });
+    assert!(!plan(&survey, &budget(4)).watched.contains(&RemoteAddress(1)));
+}
+
+#[test]
+fn names_without_a_class_are_those_of_the_function() {
+    assert_eq!(&*own_name("LinearClassifierMixin.predict"), "LinearClassifierMixin.predict");
+    assert_eq!(&*own_name("build.<locals>.Model.predict"), "Model.predict");
+    assert_eq!(&*own_name("predict"), "predict");
+}
