@@ -1,5 +1,15 @@
 //! A remote address goes in; its bytes, or the reason why they cannot be read, come out. Who asks is of no concern.
 
+mod live_process;
+mod page_cache;
 mod reader;
+mod recorder;
+mod regions;
+mod snapshot;
 
+pub use live_process::LiveProcess;
+pub use page_cache::PageCache;
 pub use reader::{Memory, MemoryError};
+pub use recorder::Recorder;
+pub use regions::{Region, regions};
+pub use snapshot::{Snapshot, SnapshotError};

@@ -4,6 +4,7 @@
 mod code;
 mod code_pointers;
 mod cpp_name;
+mod data_symbol;
 mod dwarf_methods;
 mod elf_file;
 mod entry;
@@ -29,6 +30,7 @@ mod tests;
 mod unwind_proof;
 mod unwind_table;
 
+pub use data_symbol::LoadedAt;
 pub use elf_file::ElfFile;
 pub use error::SymbolError;
 pub use function_table::Candidate;
