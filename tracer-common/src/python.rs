@@ -114,6 +114,16 @@ pub struct PythonCodeRule {
 /// "Several functions run this code": the function object tells which.
 pub const NO_FUNCTION: u32 = u32::MAX;
 
+/// What is counted of a watched code object: value of the count map, by its address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct PythonCount {
+    /// Its reference count when it was last seen.
+    pub references: u64,
+    /// Calls of functions that a map asks for, whether they were recorded or not.
+    pub calls: u64,
+}
+
 /// A function object that runs watched code: value of the function map, by its address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -177,6 +187,7 @@ const _: () = {
     assert!(size_of::<PythonLayout>() == 2 * 8 + 18 * 4 + 8);
     assert!(size_of::<PythonKey>() == 16);
     assert!(size_of::<PythonCodeRule>() == 24);
+    assert!(size_of::<PythonCount>() == 16);
     assert!(size_of::<PythonFunctionRule>() == 16);
     assert!(size_of::<PythonClassRule>() == 16);
     assert!(size_of::<OpenContainer>() == 40);

@@ -264,7 +264,8 @@ const _: () = {
 mod plain_data {
     use super::{CallRecord, CaptureSpec, ProcessSlot, ThreadStack};
     use crate::python::{
-        OpenContainer, PythonClassRule, PythonCodeRule, PythonFunctionRule, PythonKey, PythonLayout, WaitingContainer,
+        OpenContainer, PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout,
+        WaitingContainer,
     };
 
     // SAFETY: `#[repr(C)]`, only integers, no padding (sizes asserted above): every bit pattern is a value.
@@ -281,6 +282,8 @@ mod plain_data {
     unsafe impl aya::Pod for PythonKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for PythonCodeRule {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PythonCount {}
     // SAFETY: as above.
     unsafe impl aya::Pod for PythonFunctionRule {}
     // SAFETY: as above.

@@ -9,7 +9,7 @@ use tracer_common::{
     counters::Counter,
     limits::{MAX_FUNCTIONS, MAX_PROCESSES, MAX_PYTHON_FUNCTIONS, MAX_PYTHON_MEMBERS, MAX_THREADS, RING_BYTES},
     python::{
-        OpenContainer, PythonClassRule, PythonCodeRule, PythonFunctionRule, PythonKey, PythonLayout,
+        OpenContainer, PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout,
         WAITING_CONTAINERS, WaitingContainer,
     },
     records::{CaptureSpec, ProcessSlot, ThreadStack},
@@ -52,9 +52,10 @@ pub static PYTHON_PUSH_SITES: Array<u64> = Array::with_max_entries(MAX_PROCESSES
 pub static PYTHON_CODES: HashMap<PythonKey, PythonCodeRule> =
     HashMap::with_max_entries(MAX_PYTHON_FUNCTIONS, BPF_F_NO_PREALLOC);
 
-/// The last known reference count of each watched code.
+/// What is counted of each watched code.
 #[map]
-pub static PYTHON_COUNTS: HashMap<PythonKey, u64> = HashMap::with_max_entries(MAX_PYTHON_FUNCTIONS, BPF_F_NO_PREALLOC);
+pub static PYTHON_COUNTS: HashMap<PythonKey, PythonCount> =
+    HashMap::with_max_entries(MAX_PYTHON_FUNCTIONS, BPF_F_NO_PREALLOC);
 
 /// The function objects that run that code.
 #[map]

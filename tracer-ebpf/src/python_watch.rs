@@ -11,7 +11,7 @@ use aya_ebpf::{
 use tracer_common::{
     counters::Counter,
     limits::MAX_DEPTH,
-    python::{FrameStyle, NO_FUNCTION, PythonCodeRule, PythonFunctionRule, PythonKey, PythonLayout},
+    python::{FrameStyle, NO_FUNCTION, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout},
     records::{FrameKind, RecordEnding, ThreadStack},
 };
 
@@ -79,13 +79,13 @@ pub fn python_watch(context: PerfEventContext) -> u32 {
 fn counted(code: &PythonKey) -> Option<i32> {
     let now = half_word(code.address);
     let Some(last) = PYTHON_COUNTS.get_ptr_mut(code) else {
-        let _ = PYTHON_COUNTS.insert(code, &u64::from(now), 0);
+        let _ = PYTHON_COUNTS.insert(code, &PythonCount { references: u64::from(now), calls: 0 }, 0);
         return None;
     };
     // SAFETY: a checked map value; whoever writes the count of a code object holds the interpreter's lock.
     let delta = unsafe {
-        let delta = now.wrapping_sub(*last as u32) as i32;
-        *last = u64::from(now);
+        let delta = now.wrapping_sub((*last).references as u32) as i32;
+        (*last).references = u64::from(now);
         delta
     };
     if delta == 0 { None } else { Some(delta) }
@@ -205,10 +205,6 @@ fn called_from(hit: &Hit<'_>, caller: u64) -> (u64, u64) {
 
 #[inline(always)]
 fn enter(hit: &Hit<'_>, thread: *mut ThreadStack, function: u64, frame: u64, object: u64, instruction: u32) {
-    let Some(slot) = PROCESSES.get(hit.rule.process_slot) else { return };
-    if slot.process != hit.code.process || slot.accepts_entries == 0 {
-        return;
-    }
     let mut function_rule = PythonFunctionRule {
         function: hit.rule.only_function,
         of_container: hit.rule.of_container,
@@ -225,6 +221,14 @@ fn enter(hit: &Hit<'_>, thread: *mut ThreadStack, function: u64, frame: u64, obj
                 return;
             }
         }
+    }
+    if let Some(counted) = PYTHON_COUNTS.get_ptr_mut(&hit.code) {
+        // SAFETY: a checked map value; whoever calls holds the interpreter's lock.
+        unsafe { (*counted).calls += 1 };
+    }
+    let Some(slot) = PROCESSES.get(hit.rule.process_slot) else { return };
+    if slot.process != hit.code.process || slot.accepts_entries == 0 {
+        return;
     }
     if function_rule.function == NO_FUNCTION {
         // SAFETY: a checked map value used by this thread alone.

@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use aya::maps::{Array, HashMap, MapData};
 use aya::programs::PerfEvent;
 use aya::{Ebpf, Pod};
-use tracer_common::python::{PythonCodeRule, PythonKey, PythonLayout};
+use tracer_common::python::{PythonCodeRule, PythonCount, PythonKey, PythonLayout};
 
 use super::error::AttachError;
 use super::programs::{Programs, map_error, program, program_error};
@@ -85,7 +85,7 @@ impl Programs {
         self.load_python()?;
         let key = PythonKey { address: code.0, process: kernel_pid, reserved: 0 };
         // A count of an earlier time says nothing about the changes since.
-        let _ = python_map::<u64>(&mut self.ebpf, "PYTHON_COUNTS")?.remove(&key);
+        let _ = python_map::<PythonCount>(&mut self.ebpf, "PYTHON_COUNTS")?.remove(&key);
         let watcher = program::<PerfEvent>(&mut self.ebpf, "python_watch")?;
         let descriptor = watcher.fd().map_err(|error| program_error(&error))?.as_fd();
         let watchpoint = match Watchpoint::set(descriptor, process.pid, code.0) {
@@ -100,9 +100,21 @@ impl Programs {
         self.python.watchpoints.push(watchpoint);
         if let Some(count) = count() {
             // Does nothing if the program has seen a hit already: then its own count is the newer one.
-            let _ = python_map::<u64>(&mut self.ebpf, "PYTHON_COUNTS")?.insert(key, u64::from(count), NO_EXIST);
+            let count = PythonCount { references: u64::from(count), calls: 0 };
+            let _ = python_map::<PythonCount>(&mut self.ebpf, "PYTHON_COUNTS")?.insert(key, count, NO_EXIST);
         }
         Ok(WatchOutcome::Live)
+    }
+
+    /// Calls of a code object since it was last watched.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn python_calls(&mut self, kernel_pid: u32, code: RemoteAddress) -> Result<u64, AttachError> {
+        let key = PythonKey { address: code.0, process: kernel_pid, reserved: 0 };
+        let counts = python_map::<PythonCount>(&mut self.ebpf, "PYTHON_COUNTS")?;
+        // Nothing was counted where there is no element.
+        Ok(counts.get(&key, 0).map_or(0, |count| count.calls))
     }
 
     /// Takes the watchpoint of a code object away.

@@ -213,6 +213,8 @@ mod tests {
         let mut writer = GzEncoder::new(Vec::new(), Compression::fast());
         writer.write_all(cut.as_bytes()).expect("written");
         std::fs::write(&path, writer.finish().expect("compressed")).expect("written");
-        assert!(matches!(Snapshot::load(&path), Err(SnapshotError::Malformed { problem, .. }) if problem == "it is cut off"));
+        assert!(
+            matches!(Snapshot::load(&path), Err(SnapshotError::Malformed { problem, .. }) if problem == "it is cut off")
+        );
     }
 }
