@@ -4,6 +4,7 @@ mod drain;
 mod error;
 mod left_calls;
 mod measure;
+mod recording;
 mod replay;
 mod report;
 mod settings;
