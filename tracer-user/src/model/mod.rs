@@ -18,8 +18,9 @@ pub use function::{
 };
 pub use plan::{FunctionDescription, ModuleFile, PlanChange, PlannedFunction, ProbePlan, ProbeRequest};
 pub use python::{
-    ContainerMember, PlannedCode, PythonClass, PythonCode, PythonFunction, PythonLayout, PythonNames, PythonRuntime,
-    PythonSkipReason, PythonSkipped, PythonSurvey, Reached, Receiver,
+    ContainerMember, NotWatched, PlannedCode, PythonClass, PythonCode, PythonCoverage, PythonFunction, PythonLayout,
+    PythonMode, PythonNames, PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey, Reached, Receiver,
+    WatchedCode,
 };
 pub use span::{AttributeValue, CallError, Ending, Loss, Parent, Span, SpanId, StreamTotals, TraceId};
 pub use symbol_map::{

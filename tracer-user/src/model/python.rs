@@ -172,6 +172,55 @@ pub struct PlannedCode {
     pub functions: Vec<(RemoteAddress, Option<FunctionId>, bool)>,
 }
 
+/// How the calls of an interpreter are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PythonMode {
+    /// Hardware watchpoints on a few code objects.
+    Watch,
+    /// Probes in the interpreter that every call passes.
+    Frames,
+}
+
+/// What of the Python code of one process was traced, and what was not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PythonCoverage {
+    /// Process id as the tracer's pid namespace numbers it.
+    pub process: u32,
+    /// The interpreter, for people: `CPython 3.11.7`.
+    pub interpreter: String,
+    /// How its calls were seen.
+    pub mode: PythonMode,
+    /// Watchpoints that could be had at one time; 0 unless in watch mode.
+    pub slots: u32,
+    /// Who has the others, as far as it is known, for people.
+    pub slots_held_by: Vec<String>,
+    /// Code that was watched.
+    pub watched: Vec<WatchedCode>,
+    /// Methods that the maps ask for and that were not watched.
+    pub not_watched: Vec<NotWatched>,
+}
+
+/// A code object that was watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WatchedCode {
+    /// Its qualified name.
+    pub code: String,
+    /// Methods that run it, `Class.method`.
+    pub methods: Vec<String>,
+    /// Calls seen to begin.
+    pub calls_seen: u64,
+}
+
+/// A method that was not watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NotWatched {
+    /// `Class.method`.
+    pub name: String,
+    /// Why not, for people.
+    pub reason: String,
+}
+
 impl fmt::Display for PythonSkipReason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
