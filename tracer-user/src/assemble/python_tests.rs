@@ -77,7 +77,7 @@ fn spans_are_named_after_the_class_of_the_object() {
     );
     let function = |index: usize| spans[index].function.clone().expect("a known function");
     assert!(Arc::ptr_eq(&function(0), &function(1)), "made once for each class");
-    assert!(spans.iter().all(|span| &*function(0).path == &*span.function.as_ref().expect("known").path));
+    assert!(spans.iter().all(|span| *function(0).path == *span.function.as_ref().expect("known").path));
     assert_eq!(function(0).source, Some(("_set_output.py".into(), 310)));
 }
 
