@@ -259,3 +259,7 @@ impl KnownFunction {
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "python_tests.rs"]
+mod python_tests;

@@ -9,10 +9,10 @@ use crate::model::{
     ArgumentRule, ArgumentType, Comparison, ErrorRule, Language, Parent, RemoteAddress, SpanId, WallClockNs,
 };
 
-const CLOCK: ClockAnchor = ClockAnchor { monotonic: MonotonicNs(1_000), wall_clock: WallClockNs(1_000_000) };
-const PROCESS: ProcessId = ProcessId { pid: 42, start_time: 7 };
+pub const CLOCK: ClockAnchor = ClockAnchor { monotonic: MonotonicNs(1_000), wall_clock: WallClockNs(1_000_000) };
+pub const PROCESS: ProcessId = ProcessId { pid: 42, start_time: 7 };
 
-fn assembler() -> Assembler {
+pub fn assembler() -> Assembler {
     let names = Names {
         threads: Box::new(|_, thread| Some(format!("t{}", thread.0).into())),
         python_classes: Box::new(|_, class| (class == RemoteAddress(0x900)).then(|| "ValueError".into())),
@@ -39,7 +39,7 @@ fn assembler() -> Assembler {
 }
 
 /// A record of thread 9: number of the call, its parent, depth, place in the sequence.
-fn record(call: u64, parent: Option<u64>, depth: u32, sequence: u64) -> Call {
+pub fn record(call: u64, parent: Option<u64>, depth: u32, sequence: u64) -> Call {
     Call {
         process: 4200,
         thread: ThreadId(9),
@@ -66,7 +66,7 @@ fn record(call: u64, parent: Option<u64>, depth: u32, sequence: u64) -> Call {
     }
 }
 
-fn run(assembler: Assembler, calls: &[Call]) -> (Vec<Span>, Vec<Loss>, StreamTotals) {
+pub fn run(assembler: Assembler, calls: &[Call]) -> (Vec<Span>, Vec<Loss>, StreamTotals) {
     let mut assembler = assembler;
     let (mut spans, mut losses) = (Vec::new(), Vec::new());
     let mut take = |output| match output {

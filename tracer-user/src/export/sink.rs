@@ -14,7 +14,7 @@ pub trait Sink: Send {
     /// Describes a process, before its first span. A process that was not described is shown by its number alone.
     fn process(&mut self, resource: &Arc<Resource>);
 
-    /// Takes a span. Children come before their parents.
+    /// Takes a span. Of one thread, children come before their parents.
     fn span(&mut self, span: &Span);
 
     /// Takes note of records that never arrived.

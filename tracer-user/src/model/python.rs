@@ -180,31 +180,57 @@ pub struct PythonTables {
 pub struct PythonPlan {
     /// What the programs must know.
     pub tables: PythonTables,
-    /// Code to set watchpoints on, the most wanted first.
-    pub watched: Vec<RemoteAddress>,
+    /// Code to set watchpoints on, the most wanted first, and the methods that it covers.
+    pub watched: Vec<(RemoteAddress, WatchedCode)>,
     /// Functions that have no number yet, for the assembler.
     pub functions: Vec<FunctionDescription>,
-    /// Methods that will be seen.
-    pub covered: Vec<CoveredMethod>,
-    /// Methods that will not, with the reason.
-    pub uncovered: Vec<UncoveredMethod>,
+    /// Methods that will not be seen, with the reason.
+    pub not_watched: Vec<NotWatched>,
 }
 
-/// Methods of live classes that a watched code object stands for.
+/// How the calls of an interpreter are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PythonMode {
+    /// Hardware watchpoints on a few code objects.
+    Watch,
+    /// Probes in the interpreter that every call passes.
+    Frames,
+}
+
+/// What of the Python code of one process was traced, and what was not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct CoveredMethod {
-    /// The code, e.g. `_wrap_method_output.<locals>.wrapped`.
-    pub code: Arc<str>,
-    /// Address of the code.
-    #[serde(skip)]
-    pub address: RemoteAddress,
-    /// `Class.method`, each once.
+pub struct PythonCoverage {
+    /// Process id as the tracer's pid namespace numbers it.
+    pub process: u32,
+    /// The interpreter, for people: `CPython 3.11.7`.
+    pub interpreter: String,
+    /// How its calls were seen.
+    pub mode: PythonMode,
+    /// Watchpoints that could be had at one time; 0 unless in watch mode.
+    pub slots: u32,
+    /// Who has the others, as far as it is known, for people.
+    pub slots_held_by: Vec<String>,
+    /// Code that was watched.
+    pub watched: Vec<WatchedCode>,
+    /// Methods that the maps ask for and that were not watched.
+    pub not_watched: Vec<NotWatched>,
+}
+
+/// A code object that was watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WatchedCode {
+    /// Its qualified name.
+    pub code: String,
+    /// Methods that run it, `Class.method`.
     pub methods: Vec<String>,
+    /// Calls seen to begin.
+    pub calls_seen: u64,
 }
 
-/// A method of a live class that is not seen.
+/// A method that was not watched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct UncoveredMethod {
+pub struct NotWatched {
     /// `Class.method`.
     pub name: String,
     /// Why not, for people.

@@ -8,9 +8,9 @@ use tracer_common::python::NO_FUNCTION;
 
 use super::choose::Planner;
 use crate::model::{
-    CoveredMethod, FunctionDescription, FunctionId, Language, ProcessId, PythonClassRule, PythonCode, PythonCodeRule,
+    FunctionDescription, FunctionId, Language, NotWatched, ProcessId, PythonClassRule, PythonCode, PythonCodeRule,
     PythonFunction, PythonFunctionRule, PythonPlan, PythonSurvey, PythonTables, Reached, Receiver, RemoteAddress,
-    UncoveredMethod,
+    WatchedCode,
 };
 
 /// Numbers that Python functions have got: by process and function object, with the name, because another function may
@@ -58,7 +58,6 @@ impl Planner {
             ));
         }
         for code in &chosen {
-            plan.watched.push(code.address);
             plan.tables.codes.push((code.address, code_rule(code, &plan.tables)));
         }
         plan.tables.classes = class_rules(survey);
@@ -168,14 +167,12 @@ fn choose<'survey>(
         for method in &methods {
             open.remove(method);
         }
-        plan.covered.push(CoveredMethod {
-            code: Arc::clone(&best.name),
-            address: best.address,
-            methods: methods.iter().map(name_of).collect(),
-        });
+        let code = best.name.to_string();
+        let methods = methods.iter().map(name_of).collect();
+        plan.watched.push((best.address, WatchedCode { code, methods, calls_seen: 0 }));
         chosen.push(best);
     }
-    plan.uncovered = uncovered(survey, &open, budget);
+    plan.not_watched = not_watched(survey, &open, budget);
     chosen
 }
 
@@ -191,22 +188,22 @@ fn value(code: &PythonCode, open: &HashSet<Pair>, budget: &PythonBudget) -> (u64
     (calls, in_models, instances, readable, code.wraps.len())
 }
 
-fn uncovered(survey: &PythonSurvey, open: &HashSet<Pair>, budget: &PythonBudget) -> Vec<UncoveredMethod> {
+fn not_watched(survey: &PythonSurvey, open: &HashSet<Pair>, budget: &PythonBudget) -> Vec<NotWatched> {
     let reason = match budget.slots {
         Some(slots) => format!("no debug register left ({slots} are in use)"),
         None => "its code is shared by several functions that cannot be told apart".to_owned(),
     };
-    let mut uncovered: Vec<UncoveredMethod> =
-        open.iter().map(|pair| UncoveredMethod { name: name_of(pair), reason: reason.clone() }).collect();
-    uncovered.extend(
+    let mut left: Vec<NotWatched> =
+        open.iter().map(|pair| NotWatched { name: name_of(pair), reason: reason.clone() }).collect();
+    left.extend(
         survey
             .skipped
             .iter()
-            .map(|skipped| UncoveredMethod { name: skipped.name.clone(), reason: skipped.reason.to_string() }),
+            .map(|skipped| NotWatched { name: skipped.name.clone(), reason: skipped.reason.to_string() }),
     );
-    uncovered.sort_by(|first, second| first.name.cmp(&second.name));
-    uncovered.dedup();
-    uncovered
+    left.sort_by(|first, second| first.name.cmp(&second.name));
+    left.dedup();
+    left
 }
 
 fn pair(reached: &Reached) -> Pair {

@@ -251,7 +251,16 @@ impl<Input: Read> TapeReader<Input> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{MonotonicNs, WallClockNs};
+    use crate::model::{ContainerMember, MonotonicNs, WallClockNs};
+
+    fn python_names() -> PythonNames {
+        let (container, child) = (RemoteAddress(0x10), RemoteAddress(0x11));
+        PythonNames {
+            process: 7,
+            classes: vec![(RemoteAddress(0x20), "StandardScaler".into())],
+            members: vec![ContainerMember { container, child, step: Some("scaler".into()) }],
+        }
+    }
 
     fn tape() -> Vec<u8> {
         let header = TapeHeader {
@@ -262,6 +271,9 @@ mod tests {
         let mut bytes = Vec::new();
         let mut writer = TapeWriter::new(&mut bytes, &header).expect("memory can be written");
         writer.thread(9, "worker").expect("memory can be written");
+        writer.python_names(&python_names()).expect("memory can be written");
+        writer.python_class(7, RemoteAddress(0x30), Some("ValueError")).expect("memory can be written");
+        writer.python_class(7, RemoteAddress(0x31), None).expect("memory can be written");
         writer.record(&RawRecord(&[1, 2, 3])).expect("memory can be written");
         let end = TapeEnd { totals: LossCounts { entries: 1, spans: 1, ..LossCounts::default() }, open_calls: vec![] };
         writer.finish(&end).expect("memory can be written");
@@ -275,6 +287,11 @@ mod tests {
         assert_eq!(header.seed, 7);
         let thread = TapeItem::Thread { thread: 9, name: "worker".into() };
         assert_eq!(reader.next_item().expect("an item"), Some(thread));
+        assert_eq!(reader.next_item().expect("an item"), Some(TapeItem::PythonNames(python_names())));
+        for (class, name) in [(RemoteAddress(0x30), Some("ValueError".to_owned())), (RemoteAddress(0x31), None)] {
+            let item = TapeItem::PythonClass { process: 7, class, name };
+            assert_eq!(reader.next_item().expect("an item"), Some(item));
+        }
         assert_eq!(reader.next_item().expect("an item"), Some(TapeItem::Record(RawRecord(&[1, 2, 3]))));
         let Some(TapeItem::End(end)) = reader.next_item().expect("an item") else { panic!("the end") };
         assert_eq!(end.totals.entries, 1);

@@ -1,18 +1,14 @@
 //! The thread that empties the ring buffer.
 
-use std::fs::File;
-use std::io::BufWriter;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::error::SessionError;
-use super::wiring::Pipeline;
+use super::recording::RecordedPipeline;
 use crate::export::Delivery;
-use crate::model::{Call, FunctionDescription, LossCounts, PythonNames, RawRecord, RemoteAddress, StreamTotals};
-use crate::ring::{KernelRing, TapeEnd, TapeError, TapeWriter};
+use crate::model::{Call, FunctionDescription, LossCounts, PythonNames, StreamTotals};
+use crate::ring::KernelRing;
 
 /// Records handed on before orders are looked at again.
 const BATCH: usize = 4096;
@@ -22,48 +18,6 @@ const PAUSE: Duration = Duration::from_millis(4);
 
 /// How often sinks are told to pass on what has waited for company.
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
-
-/// A tape being recorded, and where.
-pub struct Recording {
-    /// The file.
-    pub path: PathBuf,
-    /// Writes to it.
-    pub writer: TapeWriter<BufWriter<File>>,
-    /// Names as the assembler learns them; they go on the tape before the record that asked for them.
-    pub learned: Receiver<Learned>,
-}
-
-/// What the assembler was told when it asked for a name.
-pub enum Learned {
-    /// The name of a thread.
-    Thread(u32, Arc<str>),
-    /// The name of a Python class of a process, or that nobody knows it.
-    PythonClass(u32, RemoteAddress, Option<Arc<str>>),
-}
-
-impl Recording {
-    fn record(&mut self, record: &RawRecord<'_>) -> Result<(), TapeError> {
-        self.names()?;
-        self.writer.record(record)
-    }
-
-    fn names(&mut self) -> Result<(), TapeError> {
-        for learned in self.learned.try_iter() {
-            match learned {
-                Learned::Thread(thread, name) => self.writer.thread(thread, &name)?,
-                Learned::PythonClass(process, class, name) => {
-                    self.writer.python_class(process, class, name.as_deref())?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(mut self, end: &TapeEnd) -> Result<(), TapeError> {
-        self.names()?;
-        self.writer.finish(end)
-    }
-}
 
 enum Order {
     /// The sender is dropped once they are known.
@@ -81,11 +35,11 @@ pub struct Drain {
 
 impl Drain {
     /// Starts to empty the ring.
-    pub fn start(ring: KernelRing, pipeline: Pipeline, recording: Option<Recording>) -> std::io::Result<Self> {
+    pub fn start(ring: KernelRing, pipeline: RecordedPipeline) -> std::io::Result<Self> {
         let (orders, inbox) = channel();
         let thread = std::thread::Builder::new()
             .name("drain".into())
-            .spawn(move || DrainThread { ring, pipeline, recording }.run(&inbox))?;
+            .spawn(move || DrainThread { ring, pipeline }.run(&inbox))?;
         Ok(Self { orders, thread })
     }
 
@@ -117,8 +71,7 @@ impl Drain {
 
 struct DrainThread {
     ring: KernelRing,
-    pipeline: Pipeline,
-    recording: Option<Recording>,
+    pipeline: RecordedPipeline,
 }
 
 impl DrainThread {
@@ -128,22 +81,20 @@ impl DrainThread {
             let drained = self.drain();
             match inbox.try_recv() {
                 Ok(Order::Functions(functions, known)) => {
-                    self.tape(|writer| writer.functions(&functions));
                     self.pipeline.add_functions(functions);
                     drop(known);
                 }
                 Ok(Order::PythonNames(names, known)) => {
-                    self.tape(|writer| writer.python_names(&names));
                     self.pipeline.add_python_names(*names);
                     drop(known);
                 }
                 Ok(Order::Finish(end)) => {
                     let (counts, open_calls) = *end;
                     while self.drain() > 0 {}
-                    return self.finish(counts, open_calls);
+                    return self.pipeline.finish(counts, open_calls);
                 }
                 // The session was dropped on an error: what was taken is still delivered.
-                Err(TryRecvError::Disconnected) => return self.finish(LossCounts::default(), Vec::new()),
+                Err(TryRecvError::Disconnected) => return self.pipeline.finish(LossCounts::default(), Vec::new()),
                 Err(TryRecvError::Empty) => {}
             }
             if flushed.elapsed() >= FLUSH_EVERY {
@@ -157,46 +108,7 @@ impl DrainThread {
     }
 
     fn drain(&mut self) -> usize {
-        let Self { ring, pipeline, recording } = self;
-        let mut problem = None;
-        let count = ring.drain(BATCH, |record| {
-            pipeline.record(&record);
-            if let Some(recording) = recording
-                && let Err(error) = recording.record(&record)
-            {
-                problem = Some(error);
-            }
-        });
-        if let Some(error) = problem {
-            self.stop_recording(&error);
-        }
-        count
-    }
-
-    fn tape(&mut self, write: impl FnOnce(&mut TapeWriter<BufWriter<File>>) -> Result<(), TapeError>) {
-        if let Some(recording) = &mut self.recording
-            && let Err(error) = write(&mut recording.writer)
-        {
-            self.stop_recording(&error);
-        }
-    }
-
-    fn stop_recording(&mut self, error: &TapeError) {
-        if let Some(recording) = self.recording.take() {
-            tracing::error!(path = %recording.path.display(), %error, "the tape is incomplete");
-        }
-    }
-
-    fn finish(mut self, counts: LossCounts, open_calls: Vec<Call>) -> (StreamTotals, Vec<Delivery>) {
-        let end = TapeEnd { totals: counts.clone(), open_calls: open_calls.clone() };
-        // Open calls can ask for names too: the end of the tape comes after them.
-        self.pipeline.open_calls(open_calls);
-        if let Some(recording) = self.recording {
-            let path = recording.path.clone();
-            if let Err(error) = recording.finish(&end) {
-                tracing::error!(path = %path.display(), %error, "the tape is incomplete");
-            }
-        }
-        self.pipeline.finish(Some(counts))
+        let Self { ring, pipeline } = self;
+        ring.drain(BATCH, |record| pipeline.record(&record))
     }
 }

@@ -4,6 +4,8 @@ mod drain;
 mod error;
 mod left_calls;
 mod measure;
+mod python_remarks;
+mod recording;
 mod replay;
 mod report;
 mod settings;

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use super::python_remarks::python_remarks;
 use crate::export::Delivery;
-use crate::model::{LossCounts, StreamTotals};
+use crate::model::{LossCounts, PythonCoverage, StreamTotals};
 
 /// The books of a finished session. `entries = spans + folded + lost + open` unless something is wrong.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -32,6 +33,8 @@ pub struct Report {
     pub stand_ins: u64,
     /// Whether `entries = spans + folded + lost + open` holds.
     pub identity_holds: bool,
+    /// What of each Python interpreter was traced, and what was not.
+    pub python: Vec<PythonCoverage>,
     /// How each destination fared.
     pub exports: Vec<ExportReport>,
 }
@@ -121,6 +124,7 @@ impl Report {
         if !self.identity_holds {
             remarks.push("the books do not balance; please report this with a tape of the run".to_owned());
         }
+        remarks.extend(self.python.iter().flat_map(python_remarks));
         for export in &self.exports {
             if let Some(problem) = &export.problem {
                 remarks.push(format!(

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use super::drain::{Drain, Learned, Recording};
+use super::drain::Drain;
 use super::error::SessionError;
 use super::left_calls::LeftCalls;
+use super::recording::{Learned, RecordedPipeline, Recording};
 use super::report::Report;
 use super::settings::Settings;
 use super::survey::Survey;
@@ -76,7 +77,8 @@ impl Tracer {
         let pipeline = Pipeline::open(&header, names, &exports)?;
         let recording = tape.map(|path| begin_tape(path, &header, learned)).transpose()?;
         let ring = programs.take_ring()?.ok_or(SessionError::DrainEnded)?;
-        let drain = Drain::start(KernelRing::new(ring), pipeline, recording).map_err(|_| SessionError::DrainEnded)?;
+        let drain = Drain::start(KernelRing::new(ring), RecordedPipeline::new(pipeline, recording))
+            .map_err(|_| SessionError::DrainEnded)?;
 
         let mut tracer = Self {
             programs,
