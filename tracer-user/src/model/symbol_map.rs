@@ -17,11 +17,15 @@ pub struct SymbolMap {
     pub module: Option<String>,
     /// Method names. For C++ and Rust matched case-insensitively with the last component of the demangled path.
     pub methods: Vec<String>,
+    /// Python: classes (bare or dotted) that the rules are about, with their subclasses. Empty: every class that has one
+    /// of the methods.
+    pub bases: Vec<String>,
     /// Which calls inside a span become spans of their own.
     pub recurse: Recurse,
     /// Classes whose inside is folded even when everything nests.
     pub leaf: Vec<String>,
-    /// Classes (or paths) that are never traced. Globs on the demangled path.
+    /// Classes (or paths) that are never traced. Globs on the demangled path; for Python on the dotted path of the class,
+    /// where a name without wildcards stands for its subclasses too.
     pub exclude: Vec<String>,
     /// Single functions with a span name, attributes and an error rule of their own.
     pub functions: Vec<FunctionRule>,

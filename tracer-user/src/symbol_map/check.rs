@@ -28,6 +28,7 @@ pub(super) fn check(document: Spanned<Document>, origin: Origin, errors: &mut Ve
     let library = checker.name(document.library, "library");
     let module = document.module.map(|module| checker.module(module));
     let methods = checker.methods(document.methods);
+    let bases = checker.bases(document.bases);
     let leaf = checker.list(document.leaf);
     let leaf = checker.unique_names(leaf, "leaf class", class_key);
     let recurse = checker.recurse(document.recurse, &leaf);
@@ -36,7 +37,18 @@ pub(super) fn check(document: Spanned<Document>, origin: Origin, errors: &mut Ve
 
     let unharmed = checker.errors.len() == errors_before;
     let leaf = leaf.into_iter().map(|class| class.value).collect();
-    unharmed.then_some(SymbolMap { library, language, module, methods, recurse, leaf, exclude, functions, origin })
+    unharmed.then_some(SymbolMap {
+        library,
+        language,
+        module,
+        methods,
+        bases,
+        recurse,
+        leaf,
+        exclude,
+        functions,
+        origin,
+    })
 }
 
 const NOTHING_FOR_LIST: &str = "expected a list (`[]` for an empty one), found nothing";
@@ -62,6 +74,27 @@ impl Checker<'_> {
             self.report(methods.referenced, MapProblem::MethodsInC);
         } else if !enough {
             self.report(place, MapProblem::NothingToTrace(self.language));
+        }
+        let module = document.module.as_ref().map(|module| module.referenced);
+        let functions = document.functions.as_ref().map(|functions| functions.referenced);
+        let bases = document.bases.as_ref().map(|bases| bases.referenced);
+        if self.language == Language::C {
+            self.not_for_language(bases, "bases", "its functions are told by `module` and `functions`");
+        } else if self.language != Language::Python {
+            self.not_for_language(bases, "bases", "its classes are told by `module`, `methods` and `exclude`");
+        } else if enough {
+            self.not_for_language(module, "module", "name the classes under `bases`");
+            self.not_for_language(
+                functions,
+                "functions",
+                "list `methods`, and the classes that have them under `bases`",
+            );
+        }
+    }
+
+    fn not_for_language(&mut self, place: Option<Location>, key: &'static str, instead: &'static str) {
+        if let Some(place) = place {
+            self.report(place, MapProblem::KeyOfOtherLanguage { key, language: self.language, instead });
         }
     }
 
@@ -112,6 +145,22 @@ impl Checker<'_> {
             }
         }
         methods.into_iter().map(|method| method.value).collect()
+    }
+
+    fn bases(&mut self, bases: Option<List<Text>>) -> Vec<String> {
+        if let Some(Spanned { value: Some(listed), referenced, .. }) = &bases
+            && listed.is_empty()
+        {
+            self.report(*referenced, MapProblem::NoBases);
+        }
+        let bases = self.list(bases);
+        let bases = self.unique_names(bases, "base class", class_key);
+        for base in &bases {
+            if !base.value.trim().is_empty() && !is_class_name(&class_key(&base.value)) {
+                self.report(base.referenced, MapProblem::NotAClassName(printable(&base.value)));
+            }
+        }
+        bases.into_iter().map(|base| base.value).collect()
     }
 
     fn recurse(&mut self, recurse: Option<Spanned<Recursion>>, leaf: &[Text]) -> Recurse {
@@ -264,6 +313,12 @@ fn condition(text: &str) -> Option<(Comparison, i64)> {
     let digits = number.strip_prefix('-').unwrap_or(number);
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     Some((comparison, number.parse().ok().filter(|_| plain)?))
+}
+
+/// Whether a text can be a class of Python, bare or dotted; `<locals>` stands in the path of one made inside a function.
+fn is_class_name(text: &str) -> bool {
+    let identifier = |part: &str| part.chars().all(|character| character.is_alphanumeric() || character == '_');
+    text.split('.').all(|part| part == "<locals>" || (!part.is_empty() && identifier(part)))
 }
 
 /// A class name with one kind of separator: `.` and `::` mean the same.

@@ -41,6 +41,11 @@ pub(super) struct Document {
     #[serde(default, deserialize_with = "present")]
     #[schemars(with = "Vec<String>")]
     pub methods: Option<List<Text>>,
+    /// Python only: classes that the rules are about, bare or dotted; their subclasses are meant too. Without it the rules
+    /// are about every class that has one of the methods.
+    #[serde(default, deserialize_with = "present")]
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    pub bases: Option<List<Text>>,
     /// `all`: every matching call inside a span becomes a span (the default). Classes: only inside these.
     #[serde(default, deserialize_with = "present")]
     #[schemars(with = "RecurseSchema")]
@@ -49,7 +54,8 @@ pub(super) struct Document {
     #[serde(default, deserialize_with = "present")]
     #[schemars(with = "Vec<String>")]
     pub leaf: Option<List<Text>>,
-    /// Globs on classes and demangled paths that never become spans.
+    /// Globs on classes and demangled paths that never become spans. For Python: on the dotted path of the class; a name
+    /// without wildcards stands for its subclasses too.
     #[serde(default, deserialize_with = "present")]
     #[schemars(with = "Vec<String>")]
     pub exclude: Option<List<Text>>,
@@ -74,7 +80,7 @@ pub(super) enum ContainerFields {
     /// Lists of (name, child) pairs; each child span gets its name as `ml.step`.
     #[schemars(with = "Vec<String>")]
     Named(List<Text>),
-    /// Plain lists of children.
+    /// Plain lists of children; `[]` for a class that is looked into and lists none.
     #[schemars(with = "Vec<String>")]
     Children(List<Text>),
 }

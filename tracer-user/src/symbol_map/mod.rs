@@ -1,4 +1,5 @@
-//! YAML symbol maps in; typed rules, and a matcher that tells which functions of a file become spans, out.
+//! YAML symbol maps in; typed rules, and matchers that tell which functions of a file and which methods of a Python class
+//! become spans, out.
 
 mod check;
 mod document;
@@ -7,6 +8,7 @@ mod matcher;
 mod parse;
 mod pattern;
 mod problem;
+mod python;
 mod schema;
 mod summary;
 #[cfg(test)]
@@ -16,5 +18,6 @@ pub use library::{MAP_DIRECTORY, MapSet, built_in, load, read_file};
 pub use matcher::{Match, Matcher, Matchers, Verdict};
 pub use parse::{MAX_FILE_BYTES, parse};
 pub use problem::{MapError, MapErrors, MapProblem};
+pub use python::{PythonRules, PythonVerdict};
 pub use schema::json_schema;
 pub use summary::Summary;

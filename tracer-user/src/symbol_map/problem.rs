@@ -153,6 +153,24 @@ pub enum MapProblem {
     /// A document without rules.
     #[error("there is nothing to trace; language {} needs {}", language_word(*.0), needed_keys(*.0))]
     NothingToTrace(Language),
+    /// A key that means nothing for the language of the document.
+    #[error("key `{key}` is not for language {}; {instead}", language_word(*.language))]
+    KeyOfOtherLanguage {
+        /// The key.
+        key: &'static str,
+        /// The language.
+        language: Language,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// A list of base classes with none in it.
+    #[error("`bases` names no class; name one, or leave the key out for every class that has one of the methods")]
+    NoBases,
+    /// A base class that is a pattern or no name at all.
+    #[error(
+        "base class `{0}` is not the name of one class; write it bare or dotted, without wildcards, as in `sklearn.base.BaseEstimator`"
+    )]
+    NotAClassName(String),
     /// Methods of a language that has none.
     #[error("C functions have no methods; list their symbols under `functions`")]
     MethodsInC,

@@ -17,8 +17,13 @@ impl fmt::Display for Summary<'_> {
             Language::Rust => "Rust",
             Language::C => "C",
         };
-        let module = map.module.as_deref().unwrap_or("every file that no other map names");
-        write!(formatter, "{} ({language}, in {module})", map.library)?;
+        let place = map.module.as_deref().unwrap_or(match map.language {
+            Language::Python if map.bases.is_empty() => "every class that has one of the methods",
+            Language::Python => "these classes and their subclasses",
+            Language::Cpp | Language::Rust | Language::C => "every file that no other map names",
+        });
+        write!(formatter, "{} ({language}, in {place})", map.library)?;
+        line(formatter, "bases", &map.bases)?;
         line(formatter, "methods", &map.methods)?;
         match &map.recurse {
             Recurse::All => write!(formatter, "\n  recurse: everything nests")?,
@@ -29,7 +34,8 @@ impl fmt::Display for Summary<'_> {
                         Children::Named(fields) => ("named", fields),
                         Children::Plain(fields) => ("children", fields),
                     };
-                    write!(formatter, "\n  recurse: {} ({kind} {})", container.class, fields.join(", "))?;
+                    let fields = if fields.is_empty() { "none".to_owned() } else { fields.join(", ") };
+                    write!(formatter, "\n  recurse: {} ({kind} {fields})", container.class)?;
                 }
             }
         }

@@ -4,6 +4,7 @@ mod accepted;
 mod hostile;
 mod loaded;
 mod matched;
+mod python;
 mod refused;
 
 use std::path::Path;

@@ -86,6 +86,17 @@ fn python_maps_are_read() {
     let map =
         parsed(&document("python", "methods: [fit, Fit]\nrecurse:\n  sklearn.pipeline.Pipeline: {named: [steps]}"));
     assert_eq!(map[0].language, Language::Python);
+    assert!(map[0].bases.is_empty());
+    let map = parsed(&document("python", "methods: [fit]\nbases: [a.b.C, '__main__.f.<locals>.D', 'e::F', Größe]"));
+    assert_eq!(map[0].bases, ["a.b.C", "__main__.f.<locals>.D", "e::F", "Größe"]);
+}
+
+#[test]
+fn a_container_may_list_no_children() {
+    let map = parsed(&document("python", "methods: [fit]\nrecurse:\n  A: {children: []}\n  B: {named: []}")).remove(0);
+    let Recurse::Only(containers) = &map.recurse else { panic!("containers") };
+    assert_eq!(containers[0].children, Children::Plain(vec![]));
+    assert_eq!(containers[1].children, Children::Named(vec![]));
 }
 
 #[test]
@@ -117,4 +128,18 @@ fn a_summary_names_every_rule() {
     );
     let expected = "a (C, in libx.so)\n  recurse: everything nests\n  function: f as A.b, ml.rows = argument 2, error when return < 0";
     assert_eq!(Summary(&parsed(&text)[0]).to_string(), expected);
+}
+
+#[test]
+fn a_summary_says_which_classes_a_python_map_is_about() {
+    let summary = |text: &str| Summary(&parsed(&document("python", text))[0]).to_string();
+    assert_eq!(
+        summary("methods: [fit]"),
+        "a (Python, in every class that has one of the methods)\n  methods: fit\n  recurse: everything nests"
+    );
+    assert_eq!(
+        summary("methods: [fit]\nbases: [a.B, C]\nrecurse:\n  D: {children: []}\n  E: {named: [f, g]}"),
+        "a (Python, in these classes and their subclasses)\n  bases: a.B, C\n  methods: fit\n  \
+         recurse: D (children none)\n  recurse: E (named f, g)"
+    );
 }

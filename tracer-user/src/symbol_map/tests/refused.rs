@@ -60,6 +60,46 @@ fn what_must_be_there() {
 }
 
 #[test]
+fn keys_of_other_languages() {
+    check_cpp(
+        "bases: [A]",
+        "m.yaml:5:8: key `bases` is not for language cpp; its classes are told by `module`, `methods` and `exclude`",
+    );
+    check(
+        &document("c", "functions: []\nbases: [A]"),
+        "m.yaml:5:8: key `bases` is not for language c; its functions are told by `module` and `functions`",
+    );
+    check(
+        &document("python", "methods: [fit]\nmodule: a.so\nfunctions: []"),
+        "m.yaml:5:9: key `module` is not for language python; name the classes under `bases`\n\
+         m.yaml:6:12: key `functions` is not for language python; list `methods`, and the classes that have them under `bases`",
+    );
+}
+
+#[test]
+fn bases_are_names_of_classes() {
+    let check_python =
+        |rest: &str, expected: &str| check(&document("python", &format!("methods: [fit]\n{rest}")), expected);
+    check_python("baes: [A]", "m.yaml:5:1: unknown key `baes`; did you mean `bases`?");
+    check_python("base: [A]", "m.yaml:5:1: unknown key `base`; did you mean `bases`?");
+    check_python(
+        "bases: []",
+        "m.yaml:5:8: `bases` names no class; name one, or leave the key out for every class that has one of the methods",
+    );
+    check_python("bases:", "m.yaml:5:6: wrong type of value: expected a list (`[]` for an empty one), found nothing");
+    check_python("bases: A", "m.yaml:5:8: wrong type of value: expected a list");
+    check_python("bases: ['']", "m.yaml:5:9: base class is empty; write a name");
+    check_python("bases: [a.B, 'a::B']", "m.yaml:5:14: base class `a::B` is listed already on line 5; keep one");
+    for bad in ["sklearn.*", "a..B", "a b", ".A", "a/B"] {
+        let expected = format!(
+            "m.yaml:5:9: base class `{bad}` is not the name of one class; write it bare or dotted, without wildcards, as \
+             in `sklearn.base.BaseEstimator`"
+        );
+        check_python(&format!("bases: ['{bad}']"), &expected);
+    }
+}
+
+#[test]
 fn wrong_types() {
     check(&document("cpp", "methods: fit"), "m.yaml:4:10: wrong type of value: expected a list");
     check(
