@@ -2,16 +2,15 @@
 
 use std::ops::Range;
 
-use procfs::ProcError;
-use procfs::process::{MMPermissions, MMapPath, MemoryMap, MemoryPageFlags, PageInfo, PageMap, Process};
+use procfs::process::{MemoryPageFlags, PageInfo, PageMap, Process};
 
-use super::MemoryError;
+use super::{MemoryError, regions};
 use crate::model::RemoteAddress;
 
 /// Pages whose entries of /proc/PID/pagemap are read at once.
 const PAGES_AT_ONCE: usize = 1 << 16;
 
-/// Private anonymous memory of a process that it may write to and that is in memory now, in order of addresses.
+/// Anonymous memory of a process that it may write to and that is in memory now, in order of addresses.
 ///
 /// Pages that were never touched or that are swapped out are left out: reading them would make the process larger or
 /// slower, and what has not been used for so long is no model at work.
@@ -19,29 +18,18 @@ const PAGES_AT_ONCE: usize = 1 << 16;
 /// # Errors
 /// The process is gone, or may not be looked at.
 pub fn heap_ranges(pid: u32) -> Result<Vec<Range<RemoteAddress>>, MemoryError> {
-    let failed = |error: &ProcError| match error {
-        ProcError::PermissionDenied(_) => MemoryError::NotPermitted { pid },
-        _ => MemoryError::Gone { pid },
-    };
-    let number = i32::try_from(pid).map_err(|_| MemoryError::Gone { pid })?;
-    let process = Process::new(number).map_err(|error| failed(&error))?;
-    let maps = process.maps().map_err(|error| failed(&error))?;
-    let mut pagemap = process.pagemap().ok();
+    let regions = regions(pid)?;
+    // Not every system shows the page map: without it all pages are taken.
+    let process = i32::try_from(pid).ok().and_then(|number| Process::new(number).ok());
+    let mut pagemap = process.and_then(|process| process.pagemap().ok());
     let mut ranges = Ranges::default();
-    for map in maps.iter().filter(|map| holds_objects(map)) {
-        let (start, end) = map.address;
-        let resident = pagemap.as_mut().is_some_and(|pagemap| ranges.add_resident(pagemap, start..end).is_some());
-        if !resident {
-            // Not every system shows the page map: then all of it is taken.
+    for region in regions.iter().filter(|region| region.readable && region.writable && region.file.is_none()) {
+        let (start, end) = (region.start.0, region.end.0);
+        if pagemap.as_mut().and_then(|pagemap| ranges.add_resident(pagemap, start..end)).is_none() {
             ranges.add(start..end);
         }
     }
     Ok(ranges.found)
-}
-
-fn holds_objects(map: &MemoryMap) -> bool {
-    let anonymous = map.inode == 0 && matches!(map.pathname, MMapPath::Anonymous | MMapPath::Heap | MMapPath::Other(_));
-    anonymous && map.perms.contains(MMPermissions::READ | MMPermissions::WRITE | MMPermissions::PRIVATE)
 }
 
 /// Ranges, where neighbours become one.

@@ -9,6 +9,19 @@ pub trait Memory {
     /// # Errors
     /// Nothing is mapped there, or the process is gone.
     fn read(&self, address: RemoteAddress, buffer: &mut [u8]) -> Result<(), MemoryError>;
+
+    /// Forgets what was read before, so that the next reading sees the memory as it is then.
+    fn refresh(&self) {}
+}
+
+impl<M: Memory + ?Sized> Memory for &M {
+    fn read(&self, address: RemoteAddress, buffer: &mut [u8]) -> Result<(), MemoryError> {
+        (**self).read(address, buffer)
+    }
+
+    fn refresh(&self) {
+        (**self).refresh();
+    }
 }
 
 /// Why remote memory cannot be read.

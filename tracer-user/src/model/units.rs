@@ -13,7 +13,7 @@ pub struct FileOffset(pub u64);
 pub struct VirtualAddress(pub u64);
 
 /// Address in the memory of another process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RemoteAddress(pub u64);
 
 /// CLOCK_MONOTONIC, nanoseconds. What the kernel side stamps.

@@ -135,22 +135,32 @@ impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
     /// # Errors
     /// `Malformed` where a table does not lie within the file, `TooLarge` where it exceeds every sensible size.
     pub(super) fn symbol_tables(&self) -> Result<Vec<SymbolTable<'data>>, SymbolError> {
+        let kinds = [elf::SHT_SYMTAB, elf::SHT_DYNSYM];
+        kinds.into_iter().filter_map(|kind| self.symbol_table(kind).transpose()).collect()
+    }
+
+    /// The symbol table of one kind, `SHT_SYMTAB` or `SHT_DYNSYM`, if the file has it.
+    pub(super) fn symbol_table(&self, kind: elf::SectionType) -> Result<Option<SymbolTable<'data>>, SymbolError> {
         let malformed = |detail| SymbolError::Malformed { path: self.path.clone(), detail };
-        let mut tables = Vec::new();
-        for kind in [elf::SHT_SYMTAB, elf::SHT_DYNSYM] {
-            let Some(section) = self.sections.iter().find(|section| section.sh_type(LittleEndian) == kind) else {
-                continue;
-            };
-            let names = self.sections.section(section.link(LittleEndian)).map_err(malformed)?;
-            self.check_size("symbol table", section, SYMBOL_TABLE_LIMIT)?;
-            self.check_size("string table", names, STRING_TABLE_LIMIT)?;
-            tables.push(SymbolTable {
-                symbols: section.data_as_array(LittleEndian, self.data).map_err(malformed)?,
-                names: names.data(LittleEndian, self.data).map_err(malformed)?,
-                dynamic: kind == elf::SHT_DYNSYM,
-            });
-        }
-        Ok(tables)
+        let Some(section) = self.sections.iter().find(|section| section.sh_type(LittleEndian) == kind) else {
+            return Ok(None);
+        };
+        let names = self.sections.section(section.link(LittleEndian)).map_err(malformed)?;
+        self.check_size("symbol table", section, SYMBOL_TABLE_LIMIT)?;
+        self.check_size("string table", names, STRING_TABLE_LIMIT)?;
+        Ok(Some(SymbolTable {
+            symbols: section.data_as_array(LittleEndian, self.data).map_err(malformed)?,
+            names: names.data(LittleEndian, self.data).map_err(malformed)?,
+            dynamic: kind == elf::SHT_DYNSYM,
+        }))
+    }
+
+    /// Offset in the file and address of the segments that are mapped executable.
+    pub(super) fn executable_segments(
+        &self,
+    ) -> impl Iterator<Item = (FileOffset, VirtualAddress, u64)> + use<'_, 'data, R> {
+        let executable = self.segments.iter().filter(|segment| segment.executable);
+        executable.map(|segment| (FileOffset(segment.offset), VirtualAddress(segment.address), segment.size))
     }
 
     /// The file, for messages.

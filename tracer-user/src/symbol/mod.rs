@@ -3,6 +3,7 @@
 
 mod code;
 mod cpp_name;
+mod data_symbol;
 mod dwarf_methods;
 mod elf_file;
 mod entry;
@@ -24,6 +25,7 @@ mod tests;
 mod unwind_proof;
 mod unwind_table;
 
+pub use data_symbol::LoadedAt;
 pub use elf_file::ElfFile;
 pub use error::SymbolError;
 pub use function_table::Candidate;

@@ -45,8 +45,8 @@ pub(super) fn from_modules<M: Memory>(
         }
         let file = entries.iter().find(|(key, _)| Some(*key) == file_name).map(|(_, value)| *value);
         let file = file.and_then(|file| interpreter.text(file).ok());
-        let is_own = name == "__main__"
-            || file.is_some_and(|file| !LIBRARY_FOLDERS.iter().any(|folder| file.contains(folder)));
+        let is_own =
+            name == "__main__" || file.is_some_and(|file| !LIBRARY_FOLDERS.iter().any(|folder| file.contains(folder)));
         if is_own {
             walk.own_modules.insert(name);
         }
@@ -91,7 +91,8 @@ impl<M: Memory> Walk<'_, M> {
     fn held_by(&self, object: RemoteAddress) -> Result<Vec<RemoteAddress>, ReadProblem> {
         let types = self.interpreter.types();
         let kind = self.interpreter.type_of(object)?;
-        let values = |entries: Vec<(RemoteAddress, RemoteAddress)>| entries.into_iter().map(|(_, value)| value).collect();
+        let values =
+            |entries: Vec<(RemoteAddress, RemoteAddress)>| entries.into_iter().map(|(_, value)| value).collect();
         if kind == types.dict {
             self.interpreter.dict_entries(object).map(values)
         } else if kind == types.list {

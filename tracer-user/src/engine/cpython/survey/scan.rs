@@ -174,8 +174,7 @@ mod tests {
         // The same bits 4 to 19 as one of the types.
         let lookalike = 0x5555_0100_1230;
         let mut heap = Heap(vec![0; 2 * CHUNK + 4096]);
-        for (offset, kind) in
-            [(0, kinds[0].0), (CHUNK - 16, kinds[1].0), (CHUNK, kinds[0].0), (CHUNK + 64, lookalike)]
+        for (offset, kind) in [(0, kinds[0].0), (CHUNK - 16, kinds[1].0), (CHUNK, kinds[0].0), (CHUNK + 64, lookalike)]
         {
             heap.put(offset, &[3, kind, 77]);
         }

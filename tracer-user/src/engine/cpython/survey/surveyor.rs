@@ -76,7 +76,7 @@ impl Surveyor {
         survey: &mut PythonSurvey,
     ) -> Finds {
         let types = interpreter.types();
-        let layout = interpreter.layout();
+        let layout = &interpreter.layout;
         let (code, name) = (layout.function.code as isize, layout.class.name as isize);
         let mut finds = Finds::default();
         let mut searched = HashSet::new();

@@ -1,0 +1,212 @@
+//! Code objects: names, source, variables, and where the receiver of a call is.
+
+use super::error::ReadProblem;
+use super::interpreter::Interpreter;
+use super::layout::{FrameSize, Slots};
+use super::object::flag;
+use crate::memory::Memory;
+use crate::model::{Receiver, RemoteAddress};
+
+/// Bits of `co_flags`, the same in CPython 3.8 to 3.14 (Include/cpython/code.h, `CO_*`).
+mod code_flag {
+    pub const VARIABLE_ARGUMENTS: u32 = 0x4;
+    /// `CO_GENERATOR`, `CO_COROUTINE`, `CO_ITERABLE_COROUTINE`, `CO_ASYNC_GENERATOR`.
+    pub const RESUMED: u32 = 0x20 | 0x80 | 0x100 | 0x200;
+}
+
+/// Bits of the kind of a slot, from 3.11 (Include/internal/pycore_code.h, `CO_FAST_*`).
+mod slot_bit {
+    pub const LOCAL: u8 = 0x20;
+    pub const CELL: u8 = 0x40;
+    pub const FREE: u8 = 0x80;
+}
+
+/// Most slots of a frame that are believed; the compiler of CPython allows 2^15 in practice.
+const SLOT_LIMIT: u32 = 1 << 16;
+/// Largest value stack that is believed, words.
+const STACK_LIMIT: u32 = 1 << 20;
+/// Bytes of a word.
+const WORD: u32 = 8;
+
+/// A code object as it reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodeView {
+    /// Its address.
+    pub address: RemoteAddress,
+    /// `co_name`.
+    pub name: String,
+    /// `co_qualname`, from 3.11.
+    pub qualified_name: Option<String>,
+    /// `co_filename`.
+    pub file: String,
+    /// `co_firstlineno`.
+    pub first_line: u32,
+    /// `co_flags`.
+    pub flags: u32,
+    /// `co_argcount`: positional arguments, without `*args`.
+    pub argument_count: u32,
+    /// `co_kwonlyargcount`.
+    pub keyword_only_count: u32,
+    /// Slots of a frame, in their order: arguments first.
+    pub variables: Vec<Variable>,
+    /// Bytes that a frame takes on the data stack; 0 to 3.10, whose frames are on the heap.
+    pub frame_bytes: u32,
+    /// Where the first argument of a call is: `self`, if the function is a method.
+    pub receiver: Receiver,
+    /// Offset of its slot from the first one, bytes.
+    pub receiver_offset: u32,
+}
+
+/// A slot of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// What it holds.
+    pub kind: SlotKind,
+}
+
+/// What a slot of a frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SlotKind {
+    /// A local variable.
+    Local,
+    /// A cell for a local variable that a closure inside uses.
+    Cell,
+    /// A cell of a function around this one.
+    Free,
+}
+
+impl CodeView {
+    /// Whether a call only makes a generator or a coroutine, whose frame outlives it.
+    #[must_use]
+    pub fn is_resumed(&self) -> bool {
+        self.flags & code_flag::RESUMED != 0
+    }
+
+    /// Names of the arguments: positional, keyword-only, then `*args` and `**kwargs`.
+    pub fn positional_arguments(&self) -> impl Iterator<Item = &str> {
+        let count = usize::try_from(self.argument_count).unwrap_or(usize::MAX);
+        self.variables.iter().take(count).map(|variable| variable.name.as_str())
+    }
+}
+
+impl<M: Memory> Interpreter<M> {
+    /// A code object.
+    ///
+    /// # Errors
+    /// It is none (`WrongType`), or is not as it can be.
+    pub fn code(&self, object: RemoteAddress) -> Result<CodeView, ReadProblem> {
+        self.expect_type(object, self.types.code, "code")?;
+        let layout = &self.layout.code;
+        let torn = || ReadProblem::Torn { address: object, what: "code" };
+        let text = |offset| self.text(self.required(object, offset, "code")?);
+        let argument_count = self.half_word(object, layout.argument_count)?;
+        let keyword_only_count = self.half_word(object, layout.keyword_only_count)?;
+        let flags = self.half_word(object, layout.flags)?;
+        let stack_size = self.half_word(object, layout.stack_size)?;
+        let variables = self.variables(object)?;
+        let slots = u32::try_from(variables.len()).map_err(|_| torn())?;
+        let named = argument_count.checked_add(keyword_only_count).ok_or_else(torn)?;
+        if named > slots || slots > SLOT_LIMIT || stack_size > STACK_LIMIT {
+            return Err(torn());
+        }
+        let frame_words = match layout.frame_size {
+            None => 0,
+            Some(FrameSize::BeyondSlotsAndStack(beyond)) => slots + stack_size + beyond,
+            Some(FrameSize::Field(offset)) => self.half_word(object, offset)?,
+        };
+        if layout.frame_size.is_some() && !(slots + stack_size..STACK_LIMIT * 2).contains(&frame_words) {
+            return Err(torn());
+        }
+        let (receiver, slot) = if argument_count > 0 {
+            self.receiver(object, &variables)?
+        } else if flags & code_flag::VARIABLE_ARGUMENTS != 0 {
+            // `*args` follows the keyword-only arguments.
+            match variables.get(usize::try_from(named).map_err(|_| torn())?) {
+                Some(variable) if variable.kind == SlotKind::Local => (Receiver::FirstOfTuple, named),
+                _ => (Receiver::None, 0),
+            }
+        } else {
+            (Receiver::None, 0)
+        };
+        Ok(CodeView {
+            address: object,
+            name: text(layout.name)?,
+            qualified_name: layout.qualified_name.map(text).transpose()?,
+            file: text(layout.file)?,
+            first_line: self.half_word(object, layout.first_line)?,
+            flags,
+            argument_count,
+            keyword_only_count,
+            variables,
+            frame_bytes: frame_words * WORD,
+            receiver,
+            receiver_offset: slot * WORD,
+        })
+    }
+
+    /// Where the first positional argument is: its own slot, unless a closure uses it. To 3.10 the cell then has another
+    /// slot (`co_cell2arg`), from 3.11 the slot itself holds the cell.
+    fn receiver(&self, code: RemoteAddress, variables: &[Variable]) -> Result<(Receiver, u32), ReadProblem> {
+        let torn = || ReadProblem::Torn { address: code, what: "code" };
+        let Slots::Separate { cell_to_argument, local_count, .. } = &self.layout.code.slots else {
+            return Ok(match variables.first().map(|variable| variable.kind) {
+                Some(SlotKind::Local) => (Receiver::Local, 0),
+                Some(SlotKind::Cell) => (Receiver::Cell, 0),
+                _ => (Receiver::None, 0),
+            });
+        };
+        let Some(arguments) = self.pointer(code, *cell_to_argument)? else { return Ok((Receiver::Local, 0)) };
+        let cells = variables.iter().filter(|variable| variable.kind == SlotKind::Cell).count();
+        let bytes = self.bytes_at(arguments.0, cells * 8)?;
+        let (arguments, _) = bytes.as_chunks::<8>();
+        let cell = arguments.iter().position(|argument| u64::from_le_bytes(*argument) == 0);
+        let Some(cell) = cell else { return Ok((Receiver::Local, 0)) };
+        let cell = u32::try_from(cell).map_err(|_| torn())?;
+        let slot = self.half_word(code, *local_count)?.checked_add(cell).filter(|slot| *slot < SLOT_LIMIT);
+        Ok((Receiver::Cell, slot.ok_or_else(torn)?))
+    }
+
+    fn variables(&self, code: RemoteAddress) -> Result<Vec<Variable>, ReadProblem> {
+        let torn = || ReadProblem::Torn { address: code, what: "code" };
+        let names = |offset| {
+            let items = self.tuple_items(self.required(code, offset, "code")?)?;
+            if items.len() as u64 > u64::from(SLOT_LIMIT) {
+                return Err(torn());
+            }
+            items.into_iter().map(|name| self.text(name)).collect::<Result<Vec<String>, _>>()
+        };
+        match self.layout.code.slots {
+            Slots::Separate { local_count, local_names, cell_names, free_names, .. } => {
+                let locals = names(local_names)?;
+                if locals.len() as u64 != u64::from(self.half_word(code, local_count)?) {
+                    return Err(torn());
+                }
+                let of_kind = |kind| move |name| Variable { name, kind };
+                let locals = locals.into_iter().map(of_kind(SlotKind::Local));
+                let cells = names(cell_names)?.into_iter().map(of_kind(SlotKind::Cell));
+                Ok(locals.chain(cells).chain(names(free_names)?.into_iter().map(of_kind(SlotKind::Free))).collect())
+            }
+            Slots::Unified { slot_count, names: unified, kinds } => {
+                let names = names(unified)?;
+                let kinds = self.required(code, kinds, "code")?;
+                self.expect_flag(kinds, flag::BYTES, "bytes")?;
+                let count = names.len() as u64;
+                let is_sound = self.word(kinds, self.layout.object.size)? == count
+                    && u64::from(self.half_word(code, slot_count)?) == count;
+                if !is_sound {
+                    return Err(torn());
+                }
+                let bits = self.bytes_at(kinds.0.saturating_add(u64::from(self.layout.bytes.data)), names.len())?;
+                let kind = |bits: u8| match bits {
+                    bits if bits & slot_bit::CELL != 0 => Ok(SlotKind::Cell),
+                    bits if bits & slot_bit::FREE != 0 => Ok(SlotKind::Free),
+                    bits if bits & slot_bit::LOCAL != 0 => Ok(SlotKind::Local),
+                    _ => Err(torn()),
+                };
+                names.into_iter().zip(bits).map(|(name, bits)| Ok(Variable { name, kind: kind(bits)? })).collect()
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Tuples, lists and dictionaries.
+
+use super::error::ReadProblem;
+use super::interpreter::Interpreter;
+use super::object::flag;
+use crate::memory::Memory;
+use crate::model::RemoteAddress;
+
+/// Most items of a list or tuple that are read.
+const ITEM_LIMIT: u64 = 1 << 20;
+/// Most entries of a dictionary that are read.
+const ENTRY_LIMIT: u64 = 1 << 21;
+
+/// What the entries of a dictionary look like (CPython 3.11 to 3.14, Include/internal/pycore_dict.h, `DictKeysKind`;
+/// before, all are `General`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entries {
+    /// Hash, key, value.
+    General,
+    /// Key, value: all keys are strings.
+    Text,
+}
+
+/// A table of keys.
+pub(super) struct Keys {
+    kind: Entries,
+    /// Address of the first entry.
+    entries: u64,
+    count: usize,
+}
+
+impl<M: Memory> Interpreter<M> {
+    /// Items of a tuple, or of an instance of a subclass.
+    ///
+    /// # Errors
+    /// It is no tuple, has more than a million items, or changed meanwhile.
+    pub fn tuple_items(&self, tuple: RemoteAddress) -> Result<Vec<RemoteAddress>, ReadProblem> {
+        self.expect_flag(tuple, flag::TUPLE, "tuple")?;
+        let first = tuple.0.saturating_add(u64::from(self.layout.tuple.items));
+        self.items(tuple, first, "tuple")
+    }
+
+    /// Items of a list, or of an instance of a subclass.
+    ///
+    /// # Errors
+    /// It is no list, has more than a million items, or changed meanwhile.
+    pub fn list_items(&self, list: RemoteAddress) -> Result<Vec<RemoteAddress>, ReadProblem> {
+        self.expect_flag(list, flag::LIST, "list")?;
+        let first = self.pointer(list, self.layout.list.items)?.map_or(0, |first| first.0);
+        self.items(list, first, "list")
+    }
+
+    fn items(&self, object: RemoteAddress, first: u64, what: &'static str) -> Result<Vec<RemoteAddress>, ReadProblem> {
+        let count = self.count(object, self.layout.object.size, what, ITEM_LIMIT)?;
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let torn = ReadProblem::Torn { address: object, what };
+        self.pointers_at(first, count)?.map(|item| item?.ok_or_else(|| torn.clone())).collect()
+    }
+
+    /// Keys and values of a dictionary, or of an instance of a subclass, in the order in which the keys were added.
+    ///
+    /// # Errors
+    /// It is no dictionary, has more than two million entries, or changed meanwhile: the entries found are then not as
+    /// many as it says it has.
+    pub fn dict_entries(&self, dictionary: RemoteAddress) -> Result<Vec<(RemoteAddress, RemoteAddress)>, ReadProblem> {
+        self.expect_flag(dictionary, flag::DICTIONARY, "dictionary")?;
+        let torn = || ReadProblem::Torn { address: dictionary, what: "dictionary" };
+        let layout = &self.layout.dictionary;
+        let used = self.count(dictionary, layout.used, "dictionary", ENTRY_LIMIT)?;
+        let keys = self.required(dictionary, layout.keys, "dictionary")?;
+        let keys = self.keys(keys)?;
+        let entries = match self.pointer(dictionary, layout.values)? {
+            None => self.combined_entries(&keys)?,
+            Some(values) => self.split_entries(&keys, values)?,
+        };
+        if entries.len() == used { Ok(entries) } else { Err(torn()) }
+    }
+
+    /// The value of a key of ASCII characters, `None` if the dictionary has none.
+    ///
+    /// # Errors
+    /// As for [`Self::dict_entries`].
+    pub fn dict_value(&self, dictionary: RemoteAddress, key: &str) -> Result<Option<RemoteAddress>, ReadProblem> {
+        for (found, value) in self.dict_entries(dictionary)? {
+            if self.text_is(found, key)? {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Entries of a dictionary, or attributes of an object, whose keys are strings; others are left out.
+    pub(super) fn named(
+        &self,
+        entries: Vec<(RemoteAddress, RemoteAddress)>,
+    ) -> Result<Vec<(String, RemoteAddress)>, ReadProblem> {
+        let mut named = Vec::with_capacity(entries.len());
+        for (key, value) in entries {
+            match self.text(key) {
+                Ok(name) => named.push((name, value)),
+                Err(ReadProblem::WrongType { .. } | ReadProblem::TooLarge { .. }) => {}
+                Err(problem) => return Err(problem),
+            }
+        }
+        Ok(named)
+    }
+
+    /// Looks at a table of keys.
+    pub(super) fn keys(&self, keys: RemoteAddress) -> Result<Keys, ReadProblem> {
+        let layout = &self.layout.keys;
+        let torn = || ReadProblem::Torn { address: keys, what: "table of keys" };
+        let count = self.count(keys, layout.entry_count, "table of keys", ENTRY_LIMIT)?;
+        let (slots, index_bytes, kind) = match (layout.size, layout.log2_size, layout.log2_index_bytes, layout.kind) {
+            (Some(size), ..) => {
+                let slots = self.word(keys, size)?;
+                // Objects/dictobject.c, DK_IXSIZE, CPython 3.8 to 3.10.
+                let width = match slots {
+                    0..=0xff => 1,
+                    0x100..=0xffff => 2,
+                    0x1_0000..=0xffff_ffff => 4,
+                    _ => 8,
+                };
+                (slots, slots.checked_mul(width), Entries::General)
+            }
+            (None, Some(log2_size), Some(log2_index_bytes), Some(kind)) => {
+                let power = |exponent: u8| 1_u64.checked_shl(u32::from(exponent));
+                let slots = power(self.byte(keys, log2_size)?).ok_or_else(torn)?;
+                let kind = match self.byte(keys, kind)? {
+                    0 => Entries::General,
+                    1 | 2 => Entries::Text,
+                    _ => return Err(torn()),
+                };
+                (slots, power(self.byte(keys, log2_index_bytes)?), kind)
+            }
+            _ => return Err(torn()),
+        };
+        // At most two thirds of the slots are used (USABLE_FRACTION, Objects/dictobject.c).
+        if slots > ENTRY_LIMIT * 4 || count as u64 > slots * 2 / 3 {
+            return Err(torn());
+        }
+        let start = keys.0.checked_add(u64::from(layout.indices));
+        let entries = index_bytes.and_then(|bytes| start?.checked_add(bytes)).ok_or_else(torn)?;
+        Ok(Keys { kind, entries, count })
+    }
+
+    /// Entries of a table that holds keys and values.
+    fn combined_entries(&self, keys: &Keys) -> Result<Vec<(RemoteAddress, RemoteAddress)>, ReadProblem> {
+        let words = keys.kind.words();
+        let mut found = Vec::new();
+        let mut pointers = self.entry_pointers(keys)?;
+        for _ in 0..keys.count {
+            if words == 3 {
+                pointers.next();
+            }
+            // A deleted entry keeps neither key nor value.
+            if let (Some(Some(key)), Some(Some(value))) = (pointers.next(), pointers.next()) {
+                found.push((valid(key, keys)?, valid(value, keys)?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Entries of a table of keys that several dictionaries share, and the values of one of them.
+    pub(super) fn split_entries(
+        &self,
+        keys: &Keys,
+        values: RemoteAddress,
+    ) -> Result<Vec<(RemoteAddress, RemoteAddress)>, ReadProblem> {
+        let words = keys.kind.words();
+        let names = self.entry_pointers(keys)?.skip(words - 2).step_by(words);
+        let first = values.0.saturating_add(u64::from(self.layout.dictionary.values_items));
+        let mut found = Vec::new();
+        for (name, value) in names.zip(self.pointers_at(first, keys.count)?) {
+            if let (Some(name), Some(value)) = (name, value?) {
+                found.push((valid(name, keys)?, value));
+            }
+        }
+        Ok(found)
+    }
+
+    /// All words of the entries of a table, as pointers that are not yet looked at: some are hashes.
+    fn entry_pointers(&self, keys: &Keys) -> Result<impl Iterator<Item = Option<u64>> + use<M>, ReadProblem> {
+        let length = keys.count.saturating_mul(keys.kind.words() * 8);
+        let bytes = self.bytes_at(keys.entries, length)?;
+        let (words, _) = bytes.as_chunks::<8>();
+        let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
+        Ok(words.into_iter().map(|word| (word != 0).then_some(word)))
+    }
+
+    /// A number of things, which is not negative.
+    fn count(&self, object: RemoteAddress, offset: u32, what: &'static str, limit: u64) -> Result<usize, ReadProblem> {
+        let size = self.word(object, offset)?;
+        let too_large = ReadProblem::TooLarge { address: object, what, size, limit };
+        if size > limit { Err(too_large) } else { usize::try_from(size).map_err(|_| too_large) }
+    }
+}
+
+impl Entries {
+    /// Words of one entry.
+    fn words(self) -> usize {
+        match self {
+            Self::General => 3,
+            Self::Text => 2,
+        }
+    }
+}
+
+fn valid(word: u64, keys: &Keys) -> Result<RemoteAddress, ReadProblem> {
+    let torn = ReadProblem::Torn { address: RemoteAddress(keys.entries), what: "entry of a dictionary" };
+    if word % 8 == 0 { Ok(RemoteAddress(word)) } else { Err(torn) }
+}

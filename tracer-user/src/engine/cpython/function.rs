@@ -1,0 +1,109 @@
+//! Functions, bound methods, and what else holds a callable.
+
+use super::error::ReadProblem;
+use super::interpreter::Interpreter;
+use super::object::flag;
+use crate::memory::Memory;
+use crate::model::RemoteAddress;
+
+/// A Python function as it reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionView {
+    /// Address of the function object.
+    pub address: RemoteAddress,
+    /// `__code__`.
+    pub code: RemoteAddress,
+    /// `__name__`.
+    pub name: String,
+    /// `__qualname__`.
+    pub qualified_name: String,
+    /// `__module__`; empty if it is no string.
+    pub module: String,
+    /// `__globals__`.
+    pub globals: RemoteAddress,
+    /// `__dict__`, where `functools.wraps` keeps `__wrapped__`; `None` while it is empty.
+    pub dict: Option<RemoteAddress>,
+    /// `__closure__`: a tuple of cells.
+    pub closure: Option<RemoteAddress>,
+}
+
+/// A bound method as it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MethodView {
+    /// `__func__`: any callable.
+    pub function: RemoteAddress,
+    /// `__self__`.
+    pub receiver: RemoteAddress,
+}
+
+impl<M: Memory> Interpreter<M> {
+    /// A Python function.
+    ///
+    /// # Errors
+    /// It is none (`WrongType`), or changed meanwhile.
+    pub fn function(&self, object: RemoteAddress) -> Result<FunctionView, ReadProblem> {
+        self.expect_type(object, self.types.function, "Python function")?;
+        let layout = &self.layout.function;
+        let required = |offset| self.required(object, offset, "function");
+        let code = required(layout.code)?;
+        self.expect_type(code, self.types.code, "code")?;
+        let module = match self.pointer(object, layout.module)? {
+            Some(module) if self.facts_of(module)?.1.has(flag::TEXT) => self.text(module)?,
+            _ => String::new(),
+        };
+        Ok(FunctionView {
+            address: object,
+            code,
+            name: self.text(required(layout.name)?)?,
+            qualified_name: self.text(required(layout.qualified_name)?)?,
+            module,
+            globals: required(layout.globals)?,
+            dict: self.pointer(object, layout.dictionary)?,
+            closure: self.pointer(object, layout.closure)?,
+        })
+    }
+
+    /// A bound method.
+    ///
+    /// # Errors
+    /// It is none (`WrongType`), or changed meanwhile.
+    pub fn method(&self, object: RemoteAddress) -> Result<MethodView, ReadProblem> {
+        let wrong = ReadProblem::WrongType { address: object, expected: "bound method" };
+        let class = self.types.method.ok_or(wrong)?;
+        self.expect_type(object, class, "bound method")?;
+        let function = self.required(object, self.layout.method.function, "bound method")?;
+        let receiver = self.required(object, self.layout.method.receiver, "bound method")?;
+        Ok(MethodView { function, receiver })
+    }
+
+    /// What a cell of a closure holds; `None` if nothing yet.
+    ///
+    /// # Errors
+    /// It is no cell (`WrongType`), or changed meanwhile.
+    pub fn cell(&self, object: RemoteAddress) -> Result<Option<RemoteAddress>, ReadProblem> {
+        let wrong = ReadProblem::WrongType { address: object, expected: "cell" };
+        let class = self.types.cell.ok_or(wrong)?;
+        self.expect_type(object, class, "cell")?;
+        self.pointer(object, self.layout.cell.content)
+    }
+
+    /// The callable inside a `staticmethod`, `classmethod`, `property` (its getter) or `functools.partial`, or an
+    /// instance of a subclass of one; `None` for any other object.
+    ///
+    /// # Errors
+    /// There is no object, or it changed meanwhile.
+    pub fn held_callable(&self, object: RemoteAddress) -> Result<Option<RemoteAddress>, ReadProblem> {
+        let order = self.mro(self.type_of(object)?)?;
+        let holders = [
+            (Some(self.types.static_method), self.layout.static_method.callable),
+            (Some(self.types.class_method), self.layout.class_method.callable),
+            (Some(self.types.property), self.layout.property.callable),
+            (self.types.partial, self.layout.partial.callable),
+        ];
+        let holder = holders.iter().find(|(class, _)| class.is_some_and(|class| order.contains(&class)));
+        match holder {
+            Some((_, offset)) => self.pointer(object, *offset),
+            None => Ok(None),
+        }
+    }
+}

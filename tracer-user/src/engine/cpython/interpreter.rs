@@ -1,0 +1,262 @@
+//! An interpreter that was found and understood: its version, threads and modules.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use super::debug_offsets;
+use super::error::{InterpreterError, ReadProblem};
+use super::interpreter_file::InterpreterAddresses;
+use super::layout::Layout;
+use super::object::{TypeFacts, flag};
+use super::well_known::WellKnownTypes;
+use crate::memory::{Memory, MemoryError};
+use crate::model::RemoteAddress;
+
+/// Most interpreters in one process.
+const INTERPRETER_LIMIT: usize = 1024;
+/// Most threads of one interpreter.
+const THREAD_LIMIT: usize = 1 << 16;
+/// How often something that changes while it is read is tried.
+const ATTEMPTS: u32 = 3;
+/// Where the first digit of an int is, in every version (Include/cpython/longintrepr.h; 30 bits each).
+const INTEGER_DIGIT: u32 = 24;
+
+/// A CPython interpreter, read from outside.
+///
+/// Everything that it is asked may fail: the process goes on while it is read. What does not fit together is an error, so
+/// that no name comes out that is not there.
+#[derive(Debug)]
+pub struct Interpreter<M> {
+    pub(super) memory: M,
+    pub(super) layout: Layout,
+    pub(super) runtime: RemoteAddress,
+    /// The main interpreter.
+    pub(super) state: RemoteAddress,
+    pub(super) types: WellKnownTypes,
+    /// Types that were looked at since the last refresh.
+    pub(super) known_types: RefCell<HashMap<RemoteAddress, TypeFacts>>,
+    version: (u8, u8, u8),
+    tells_offsets: bool,
+}
+
+/// A thread that Python knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadView {
+    /// Address of its `PyThreadState`.
+    pub address: RemoteAddress,
+    /// Thread id in its own pid namespace, from 3.11; 0 for a thread that has not run yet.
+    pub native_identifier: Option<u64>,
+    /// `threading.get_ident()`, a `pthread_t`.
+    pub identifier: u64,
+}
+
+impl<M: Memory> Interpreter<M> {
+    /// Finds out which CPython is there: by what it tells (from 3.13), else by trying each layout until
+    /// `sys.hexversion`, read with it, says the same version.
+    ///
+    /// # Errors
+    /// It is no CPython 3.8 to 3.14 with a GIL, is still starting, or cannot be read.
+    pub fn open(memory: M, addresses: &InterpreterAddresses) -> Result<Self, InterpreterError> {
+        let runtime = addresses.runtime;
+        let mut found = Self {
+            layout: Layout::of_version(3, 8)?,
+            memory,
+            runtime,
+            state: runtime,
+            types: WellKnownTypes::default(),
+            known_types: RefCell::default(),
+            version: (0, 0, 0),
+            tells_offsets: false,
+        };
+        // Whether it can be read at all, before anything is concluded from what it says.
+        found.memory.read(runtime, &mut [0; 8])?;
+        let told = debug_offsets::version(&found.memory, runtime);
+        let candidates = match told {
+            Some((major, minor, _)) => {
+                let layout = Layout::of_version(major, minor)?;
+                vec![debug_offsets::apply(layout, &found.memory, runtime)?]
+            }
+            None => {
+                let layouts = Layout::versions().filter_map(|(major, minor)| Layout::of_version(major, minor).ok());
+                layouts.filter(|layout| layout.debug_offsets.is_none()).collect()
+            }
+        };
+        found.tells_offsets = told.is_some();
+        for layout in candidates {
+            match found.try_layout(layout, addresses) {
+                Ok(true) => return Ok(found),
+                Ok(false) => {}
+                Err(ReadProblem::Memory(error @ (MemoryError::Gone { .. } | MemoryError::NotPermitted { .. }))) => {
+                    return Err(error.into());
+                }
+                Err(problem) => {
+                    tracing::debug!(version = found.layout.version(), %problem, "a layout does not fit");
+                }
+            }
+        }
+        Err(InterpreterError::NoLayoutFits { runtime })
+    }
+
+    /// Takes a layout if what is read with it makes sense and is of its version.
+    fn try_layout(&mut self, layout: Layout, addresses: &InterpreterAddresses) -> Result<bool, ReadProblem> {
+        self.layout = layout;
+        let mut last = ReadProblem::Torn { address: self.runtime, what: "runtime" };
+        for _ in 0..ATTEMPTS {
+            self.refresh();
+            match self.look(addresses) {
+                Ok(fits) => return Ok(fits),
+                Err(problem) => last = problem,
+            }
+        }
+        Err(last)
+    }
+
+    fn look(&mut self, addresses: &InterpreterAddresses) -> Result<bool, ReadProblem> {
+        let torn = ReadProblem::Torn { address: self.runtime, what: "list of interpreters" };
+        // A new interpreter is put in front: the first one is the last of the list.
+        self.state = *self.interpreters()?.last().ok_or(torn)?;
+        // Before anything else: in a wrong layout most ends here.
+        self.threads()?;
+        let modules = self.modules()?;
+        let Some((_, sys)) = modules.iter().find(|(name, _)| name == "sys") else { return Ok(false) };
+        let Some(version) = self.dict_value(*sys, "hexversion")? else { return Ok(false) };
+        self.expect_flag(version, flag::INTEGER, "int")?;
+        // It is less than 2^30, one digit, up to version 63.
+        self.version = debug_offsets::version_of_hex(u64::from(self.half_word(version, INTEGER_DIGIT)?));
+        let (major, minor, _) = self.version;
+        if format!("{major}.{minor}") != self.layout.version() {
+            return Ok(false);
+        }
+        self.types = self.find_types(addresses)?;
+        Ok(true)
+    }
+
+    /// Version as `(major, minor, micro)`.
+    #[must_use]
+    pub fn version(&self) -> (u8, u8, u8) {
+        self.version
+    }
+
+    /// Where the layout was taken from, for people.
+    #[must_use]
+    pub fn layout_source(&self) -> String {
+        let file = format!("symbols/cpython/{}.yaml", self.layout.version());
+        if self.tells_offsets { format!("_Py_DebugOffsets of the interpreter, {file}") } else { file }
+    }
+
+    /// The memory that it is read from.
+    #[must_use]
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// The memory, when nothing more is read.
+    #[must_use]
+    pub fn into_memory(self) -> M {
+        self.memory
+    }
+
+    /// Addresses of built-in types.
+    #[must_use]
+    pub fn types(&self) -> &WellKnownTypes {
+        &self.types
+    }
+
+    /// Forgets what was read: the next readings see the process as it is then. To be called at the start of each look at
+    /// a process that goes on.
+    pub fn refresh(&self) {
+        self.known_types.borrow_mut().clear();
+        self.memory.refresh();
+    }
+
+    /// Reads something, and again from fresh memory if it was changed meanwhile, at most three times.
+    ///
+    /// # Errors
+    /// What the last attempt met.
+    pub fn retrying<T>(&self, read: impl Fn(&Self) -> Result<T, ReadProblem>) -> Result<T, ReadProblem> {
+        let mut result = read(self);
+        for _ in 1..ATTEMPTS {
+            match &result {
+                Err(problem) if problem.is_worth_a_retry() => {
+                    self.refresh();
+                    result = read(self);
+                }
+                _ => break,
+            }
+        }
+        result
+    }
+
+    /// All interpreters of the process, the main one last.
+    ///
+    /// # Errors
+    /// The list cannot be read or has no end.
+    pub fn interpreters(&self) -> Result<Vec<RemoteAddress>, ReadProblem> {
+        let mut found = Vec::new();
+        let mut next = self.pointer(self.runtime, self.layout.runtime.interpreters)?;
+        while let Some(interpreter) = next {
+            if found.len() >= INTERPRETER_LIMIT {
+                return Err(ReadProblem::Torn { address: self.runtime, what: "list of interpreters" });
+            }
+            found.push(interpreter);
+            next = self.pointer(interpreter, self.layout.interpreter.next)?;
+        }
+        Ok(found)
+    }
+
+    /// All threads that Python knows, of all interpreters.
+    ///
+    /// # Errors
+    /// A list cannot be read, has no end, or changed meanwhile.
+    pub fn threads(&self) -> Result<Vec<ThreadView>, ReadProblem> {
+        let layout = &self.layout.thread;
+        let mut found = Vec::new();
+        for interpreter in self.interpreters()? {
+            let torn = || ReadProblem::Torn { address: interpreter, what: "list of threads" };
+            let mut next = self.pointer(interpreter, self.layout.interpreter.threads)?;
+            while let Some(thread) = next {
+                if found.len() >= THREAD_LIMIT || self.pointer(thread, layout.interpreter)? != Some(interpreter) {
+                    return Err(torn());
+                }
+                found.push(ThreadView {
+                    address: thread,
+                    native_identifier: layout.native_identifier.map(|offset| self.word(thread, offset)).transpose()?,
+                    identifier: self.word(thread, layout.identifier)?,
+                });
+                next = self.pointer(thread, layout.next)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// `sys.modules` of all interpreters: names, and the dictionaries of the modules. What is there and is no module is
+    /// left out.
+    ///
+    /// # Errors
+    /// A dictionary changed while it was read.
+    pub fn modules(&self) -> Result<Vec<(String, RemoteAddress)>, ReadProblem> {
+        let mut found = Vec::new();
+        for interpreter in self.interpreters()?.into_iter().rev() {
+            let Some(modules) = self.pointer(interpreter, self.layout.interpreter.modules)? else { continue };
+            let entries = self.named(self.dict_entries(modules)?)?;
+            let Some((_, sys)) = entries.iter().find(|(name, _)| name == "sys") else { continue };
+            let module_type = self.type_of(*sys)?;
+            for (name, module) in entries {
+                let class = self.type_of(module)?;
+                // Some replace themselves by an instance of a subclass; anything else has other attributes.
+                if class == module_type || self.mro(class)?.contains(&module_type) {
+                    let dict = self.pointer(module, self.layout.module.dictionary)?;
+                    found.extend(dict.map(|dict| (name, dict)));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The type of modules.
+    pub(super) fn module_type(&self) -> Result<RemoteAddress, ReadProblem> {
+        let torn = ReadProblem::Torn { address: self.state, what: "module sys" };
+        let modules = self.required(self.state, self.layout.interpreter.modules, "sys.modules")?;
+        self.type_of(self.dict_value(modules, "sys")?.ok_or(torn)?)
+    }
+}

@@ -1,0 +1,54 @@
+//! What the programs in the kernel need to read frames.
+
+use super::error::ReadProblem;
+use super::interpreter::Interpreter;
+use crate::memory::Memory;
+use crate::model::{PythonLayout, RemoteAddress};
+
+impl<M: Memory> Interpreter<M> {
+    /// Offsets and addresses for the programs.
+    ///
+    /// # Errors
+    /// The interpreter cannot be read.
+    pub fn kernel_layout(&self) -> Result<PythonLayout, ReadProblem> {
+        let layout = &self.layout;
+        let (thread, frame) = (&layout.thread, &layout.frame);
+        Ok(PythonLayout {
+            current_thread: self.current_thread_word()?.0,
+            pointer_mask: frame.pointer_mask,
+            style: frame.style.number(),
+            exits_are_prompt: u32::from(frame.exits_are_prompt),
+            thread_frame: thread.frame,
+            cframe_frame: thread.cframe_frame.unwrap_or_default(),
+            thread_datastack_top: thread.data_stack_top.unwrap_or_default(),
+            thread_exception: thread.exception,
+            exception_is_type: u32::from(thread.exception_is_type),
+            frame_code: frame.code,
+            frame_function: frame.function.unwrap_or_default(),
+            frame_previous: frame.previous,
+            frame_locals: frame.locals,
+            frame_value_stack: frame.value_stack.unwrap_or_default(),
+            frame_last_instruction: frame.last_instruction.unwrap_or_default(),
+            object_type: layout.object.class,
+            function_code: layout.function.code,
+            method_function: layout.method.function,
+            cell_content: layout.cell.content,
+            tuple_items: layout.tuple.items,
+            method_type: self.types.method.map_or(0, |class| class.0),
+        })
+    }
+
+    /// Address of the word that holds the thread that runs Python code now. To 3.11 the runtime keeps it
+    /// (`gilstate.tstate_current`). From 3.12 each thread knows only itself, but the GIL remembers who took it last: a
+    /// thread runs Python code only after take_gil() (Python/ceval_gil.c, CPython 3.12 to 3.14) has put it there.
+    fn current_thread_word(&self) -> Result<RemoteAddress, ReadProblem> {
+        let after = |base: RemoteAddress, offset: u32| RemoteAddress(base.0.saturating_add(u64::from(offset)));
+        let torn = ReadProblem::Torn { address: self.state, what: "interpreter's GIL" };
+        let interpreter = &self.layout.interpreter;
+        match (self.layout.runtime.current_thread, interpreter.gil, interpreter.gil_last_holder) {
+            (Some(offset), ..) => Ok(after(self.runtime, offset)),
+            (None, Some(gil), Some(last_holder)) => Ok(after(self.pointer(self.state, gil)?.ok_or(torn)?, last_holder)),
+            _ => Err(torn),
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Where the structures of one CPython version keep what is read: the data files of `symbols/cpython`.
+
+use serde::{Deserialize, Serialize};
+use tracer_common::python::FrameStyle;
+
+use super::error::InterpreterError;
+
+/// The data files, oldest version first.
+const FILES: &[(&str, &str)] = &[
+    ("3.8", include_str!("../../../../symbols/cpython/3.8.yaml")),
+    ("3.9", include_str!("../../../../symbols/cpython/3.9.yaml")),
+    ("3.10", include_str!("../../../../symbols/cpython/3.10.yaml")),
+    ("3.11", include_str!("../../../../symbols/cpython/3.11.yaml")),
+    ("3.12", include_str!("../../../../symbols/cpython/3.12.yaml")),
+    ("3.13", include_str!("../../../../symbols/cpython/3.13.yaml")),
+    ("3.14", include_str!("../../../../symbols/cpython/3.14.yaml")),
+];
+
+/// Offset in a structure, bytes.
+type Offset = u32;
+
+/// One data file. The names of the fields say what is there; the files say how CPython calls it and how it was measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layout {
+    schema: Schema,
+    version: String,
+    pub(super) runtime: Runtime,
+    pub(super) interpreter: InterpreterState,
+    pub(super) thread: ThreadState,
+    pub(super) frame: Frame,
+    pub(super) object: Object,
+    #[serde(rename = "type")]
+    pub(super) class: Type,
+    pub(super) text: Text,
+    pub(super) bytes: Bytes,
+    pub(super) tuple: Items,
+    pub(super) list: Items,
+    pub(super) dictionary: Dictionary,
+    pub(super) keys: Keys,
+    pub(super) attributes: Attributes,
+    pub(super) function: Function,
+    pub(super) method: Method,
+    pub(super) cell: Cell,
+    pub(super) code: Code,
+    pub(super) property: Callable,
+    pub(super) static_method: Callable,
+    pub(super) class_method: Callable,
+    pub(super) partial: Callable,
+    pub(super) module: Module,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) debug_offsets: Option<DebugOffsets>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+enum Schema {
+    #[serde(rename = "ml-tracer/cpython/v1")]
+    First,
+}
+
+/// `_PyRuntimeState`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Runtime {
+    pub interpreters: Offset,
+    /// To 3.11.
+    #[serde(default)]
+    pub current_thread: Option<Offset>,
+}
+
+/// `PyInterpreterState`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InterpreterState {
+    pub next: Offset,
+    pub threads: Offset,
+    pub modules: Offset,
+    /// From 3.12.
+    #[serde(default)]
+    pub gil: Option<Offset>,
+    /// From 3.12: in the structure that `gil` points to.
+    #[serde(default)]
+    pub gil_last_holder: Option<Offset>,
+}
+
+/// `PyThreadState`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ThreadState {
+    pub next: Offset,
+    pub interpreter: Offset,
+    pub identifier: Offset,
+    /// From 3.11.
+    #[serde(default)]
+    pub native_identifier: Option<Offset>,
+    pub frame: Offset,
+    /// 3.11 and 3.12: in the structure that `frame` points to.
+    #[serde(default)]
+    pub cframe_frame: Option<Offset>,
+    /// From 3.11.
+    #[serde(default)]
+    pub data_stack_top: Option<Offset>,
+    pub exception: Offset,
+    pub exception_is_type: bool,
+}
+
+/// `PyFrameObject` to 3.10, `_PyInterpreterFrame` from 3.11.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Frame {
+    pub style: Style,
+    pub previous: Offset,
+    pub code: Offset,
+    /// From 3.11.
+    #[serde(default)]
+    pub function: Option<Offset>,
+    pub locals: Offset,
+    /// To 3.10.
+    #[serde(default)]
+    pub value_stack: Option<Offset>,
+    /// To 3.10.
+    #[serde(default)]
+    pub last_instruction: Option<Offset>,
+    pub exits_are_prompt: bool,
+    /// Bits of a reference that are the pointer; all where references are pointers.
+    #[serde(default = "all_bits")]
+    pub pointer_mask: u64,
+}
+
+fn all_bits() -> u64 {
+    u64::MAX
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Style {
+    Heap,
+    DataStackByCframe,
+    DataStack,
+}
+
+/// `PyObject`, `PyVarObject`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Object {
+    #[serde(rename = "type")]
+    pub class: Offset,
+    pub size: Offset,
+}
+
+/// `PyTypeObject`, `PyHeapTypeObject`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Type {
+    pub name: Offset,
+    pub basic_size: Offset,
+    pub item_size: Offset,
+    pub flags: Offset,
+    pub base: Offset,
+    pub dictionary: Offset,
+    pub dictionary_offset: Offset,
+    pub mro: Offset,
+    pub heap_name: Offset,
+    pub heap_qualified_name: Offset,
+    pub cached_keys: Offset,
+}
+
+/// `PyASCIIObject`, `PyCompactUnicodeObject`, `PyUnicodeObject`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Text {
+    pub length: Offset,
+    pub state: Offset,
+    pub ascii_data: Offset,
+    pub compact_data: Offset,
+    pub separate_data: Offset,
+    pub has_ready_bit: bool,
+}
+
+/// `PyBytesObject`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Bytes {
+    pub data: Offset,
+}
+
+/// `PyTupleObject`, `PyListObject`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Items {
+    pub items: Offset,
+}
+
+/// `PyDictObject` and `PyDictValues`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Dictionary {
+    pub used: Offset,
+    pub keys: Offset,
+    pub values: Offset,
+    pub values_items: Offset,
+    /// From 3.13.
+    #[serde(default)]
+    pub values_valid: Option<Offset>,
+}
+
+/// `PyDictKeysObject`: either `size` (to 3.10), or the three after it (from 3.11).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Keys {
+    #[serde(default)]
+    pub size: Option<Offset>,
+    #[serde(default)]
+    pub log2_size: Option<Offset>,
+    #[serde(default)]
+    pub log2_index_bytes: Option<Offset>,
+    #[serde(default)]
+    pub kind: Option<Offset>,
+    pub entry_count: Offset,
+    pub indices: Offset,
+}
+
+/// Where instances keep attributes, beside `tp_dictoffset`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "form", rename_all = "snake_case")]
+pub(super) enum Attributes {
+    /// To 3.10: nowhere else.
+    Dictionary,
+    /// 3.11: a pointer to values and one to a dictionary before the object.
+    ValuesPointer { values: i32, managed_dictionary: i32 },
+    /// 3.12: one pointer before the object, tagged for values.
+    TaggedPointer { managed_dictionary: i32 },
+    /// From 3.13: values at the end of the object, and a pointer to a dictionary before it.
+    InlineValues { managed_dictionary: i32 },
+}
+
+/// `PyFunctionObject`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Function {
+    pub code: Offset,
+    pub globals: Offset,
+    pub closure: Offset,
+    pub name: Offset,
+    pub qualified_name: Offset,
+    pub dictionary: Offset,
+    pub module: Offset,
+}
+
+/// `PyMethodObject`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Method {
+    pub function: Offset,
+    pub receiver: Offset,
+}
+
+/// `PyCellObject`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cell {
+    pub content: Offset,
+}
+
+/// `PyCodeObject`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Code {
+    pub argument_count: Offset,
+    pub keyword_only_count: Offset,
+    pub flags: Offset,
+    pub stack_size: Offset,
+    pub first_line: Offset,
+    pub name: Offset,
+    pub file: Offset,
+    /// From 3.11.
+    #[serde(default)]
+    pub qualified_name: Option<Offset>,
+    pub slots: Slots,
+    /// From 3.11.
+    #[serde(default)]
+    pub frame_size: Option<FrameSize>,
+}
+
+/// What the slots of a frame are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Slots {
+    /// To 3.10: local variables, then cells, then free variables.
+    Separate {
+        local_count: Offset,
+        local_names: Offset,
+        cell_names: Offset,
+        free_names: Offset,
+        cell_to_argument: Offset,
+    },
+    /// From 3.11: one list of names, and a byte for each that says its kind.
+    Unified { slot_count: Offset, names: Offset, kinds: Offset },
+}
+
+/// How many words a frame takes on the data stack.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum FrameSize {
+    /// Slots, value stack and this many words (3.11).
+    BeyondSlotsAndStack(u32),
+    /// The code says it (from 3.12).
+    Field(Offset),
+}
+
+/// Something that holds one callable: `property`, `staticmethod`, `classmethod`, `functools.partial`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Callable {
+    pub callable: Offset,
+}
+
+/// `PyModuleObject`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Module {
+    pub dictionary: Offset,
+}
+
+/// Where `_Py_DebugOffsets` tells the offsets above.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DebugOffsets {
+    pub free_threaded: Offset,
+    /// Path of a field of the layout -> position of its offset.
+    pub fields: std::collections::BTreeMap<String, Offset>,
+}
+
+impl Layout {
+    /// The layout of `3.minor`, from its data file.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn of_version(major: u8, minor: u8) -> Result<Self, InterpreterError> {
+        let version = format!("{major}.{minor}");
+        let text = FILES.iter().find(|(name, _)| *name == version).map(|(_, text)| *text);
+        let text = text.ok_or(InterpreterError::UnknownVersion { version })?;
+        Ok(serde_saphyr::from_str(text).expect("a unit test parses every data file"))
+    }
+
+    /// Version as `3.11`.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// All versions that there are data files for, newest first.
+    pub(super) fn versions() -> impl Iterator<Item = (u8, u8)> {
+        FILES.iter().rev().filter_map(|(name, _)| {
+            let (major, minor) = name.split_once('.')?;
+            Some((major.parse().ok()?, minor.parse().ok()?))
+        })
+    }
+}
+
+impl Style {
+    /// As the programs number it.
+    pub fn number(self) -> u32 {
+        (match self {
+            Self::Heap => FrameStyle::Heap,
+            Self::DataStackByCframe => FrameStyle::DataStackByCFrame,
+            Self::DataStack => FrameStyle::DataStack,
+        }) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_data_file_is_read_and_is_of_its_version() {
+        for (major, minor) in Layout::versions() {
+            let layout = Layout::of_version(major, minor).expect("there is a file");
+            assert_eq!(layout.version(), format!("{major}.{minor}"));
+            assert_eq!(layout.debug_offsets.is_some(), minor >= 13);
+            let heap = layout.frame.style == Style::Heap;
+            assert_eq!(heap, layout.frame.value_stack.is_some() && layout.frame.last_instruction.is_some());
+            assert_eq!(heap, layout.frame.function.is_none() && layout.thread.data_stack_top.is_none());
+            assert_eq!(heap, layout.code.frame_size.is_none() && matches!(layout.code.slots, Slots::Separate { .. }));
+            assert_eq!(layout.keys.size.is_some(), layout.keys.kind.is_none());
+            assert_eq!(layout.runtime.current_thread.is_none(), layout.interpreter.gil_last_holder.is_some());
+        }
+        assert_eq!(Layout::versions().count(), 7);
+    }
+
+    #[test]
+    fn other_versions_are_refused() {
+        for (major, minor) in [(2, 7), (3, 7), (3, 15), (4, 0)] {
+            let error = Layout::of_version(major, minor).expect_err("there is no file");
+            assert!(error.to_string().contains(&format!("{major}.{minor}")), "{error}");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! The memory of a process that runs CPython goes in; its interpreter, modules, classes, functions, code and objects come
+//! out, never a name that is not there.
+
+mod attributes;
+mod class;
+mod code;
+mod collections;
+mod cpython_engine;
+mod debug_offsets;
+mod error;
+mod function;
+mod interpreter;
+mod interpreter_file;
+mod kernel_layout;
+mod layout;
+mod object;
+mod survey;
+mod text;
+mod well_known;
+
+pub use class::ClassView;
+pub use code::{CodeView, SlotKind, Variable};
+pub use cpython_engine::{CpythonEngine, CpythonError};
+pub use error::{InterpreterError, ReadProblem};
+pub use function::{FunctionView, MethodView};
+pub use interpreter::{Interpreter, ThreadView};
+pub use interpreter_file::InterpreterAddresses;
+pub use layout::Layout;
+pub use survey::Surveyor;
+pub use well_known::WellKnownTypes;

@@ -1,0 +1,216 @@
+//! Words, object headers and types: what every other reading begins with.
+
+use super::error::ReadProblem;
+use super::interpreter::Interpreter;
+use crate::memory::Memory;
+use crate::model::RemoteAddress;
+
+/// Bits of `tp_flags`, the same in CPython 3.8 to 3.14 where they exist (Include/object.h, `Py_TPFLAGS_*`).
+pub(super) mod flag {
+    /// `INLINE_VALUES`, from 3.13: the values of attributes follow the object.
+    pub const INLINE_VALUES: u64 = 1 << 2;
+    /// `MANAGED_DICT`, from 3.11: a pointer to the attributes precedes the object.
+    pub const MANAGED_DICTIONARY: u64 = 1 << 4;
+    /// `HEAPTYPE`: made at run time, by a class statement or `PyType_FromSpec`.
+    pub const HEAP_TYPE: u64 = 1 << 9;
+    /// `READY`: the type is complete.
+    pub const READY: u64 = 1 << 12;
+    /// `LONG_SUBCLASS`.
+    pub const INTEGER: u64 = 1 << 24;
+    /// `LIST_SUBCLASS`.
+    pub const LIST: u64 = 1 << 25;
+    /// `TUPLE_SUBCLASS`.
+    pub const TUPLE: u64 = 1 << 26;
+    /// `BYTES_SUBCLASS`.
+    pub const BYTES: u64 = 1 << 27;
+    /// `UNICODE_SUBCLASS`.
+    pub const TEXT: u64 = 1 << 28;
+    /// `DICT_SUBCLASS`.
+    pub const DICTIONARY: u64 = 1 << 29;
+    /// `TYPE_SUBCLASS`: its instances are types.
+    pub const TYPE: u64 = 1 << 31;
+}
+
+/// Lowest address that a process can have mapped (vm.mmap_min_addr is 64 KiB, never less than a page).
+const LOWEST_ADDRESS: u64 = 4096;
+/// Address after the highest of user space with five-level page tables (Documentation/arch/x86/x86_64/5level-paging.rst).
+const ADDRESS_LIMIT: u64 = 1 << 56;
+/// Largest `tp_basicsize` that is believed, bytes.
+const BASIC_SIZE_LIMIT: u64 = 16 << 20;
+
+/// What is needed of a type to read its instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TypeFacts {
+    pub flags: u64,
+    pub basic_size: u64,
+    pub item_size: u64,
+    /// `tp_dictoffset`, which may be negative.
+    pub dictionary_offset: i64,
+}
+
+impl TypeFacts {
+    pub fn has(&self, flag: u64) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+impl<M: Memory> Interpreter<M> {
+    /// Type of an object.
+    ///
+    /// # Errors
+    /// There is no object there, or no longer.
+    pub fn type_of(&self, object: RemoteAddress) -> Result<RemoteAddress, ReadProblem> {
+        self.facts_of(object).map(|(class, _)| class)
+    }
+
+    /// Type of an object and what is known of the type.
+    pub(super) fn facts_of(&self, object: RemoteAddress) -> Result<(RemoteAddress, TypeFacts), ReadProblem> {
+        let class = self.header(object)?;
+        Ok((class, self.facts(class)?))
+    }
+
+    /// Checks that an object is an instance of a built-in type, told by a flag of its type.
+    pub(super) fn expect_flag(
+        &self,
+        object: RemoteAddress,
+        flag: u64,
+        expected: &'static str,
+    ) -> Result<TypeFacts, ReadProblem> {
+        let (_, facts) = self.facts_of(object)?;
+        if facts.has(flag) { Ok(facts) } else { Err(ReadProblem::WrongType { address: object, expected }) }
+    }
+
+    /// Checks that an object is of exactly this type.
+    pub(super) fn expect_type(
+        &self,
+        object: RemoteAddress,
+        class: RemoteAddress,
+        expected: &'static str,
+    ) -> Result<(), ReadProblem> {
+        if self.header(object)? == class { Ok(()) } else { Err(ReadProblem::WrongType { address: object, expected }) }
+    }
+
+    /// What is known of a type, after checking that it is one.
+    pub(super) fn facts(&self, class: RemoteAddress) -> Result<TypeFacts, ReadProblem> {
+        if let Some(facts) = self.known_types.borrow().get(&class) {
+            return Ok(*facts);
+        }
+        let torn = || ReadProblem::Torn { address: class, what: "type" };
+        let metaclass = self.header(class)?;
+        let layout = &self.layout.class;
+        if self.word(metaclass, layout.flags)? & flag::TYPE == 0 || self.header(metaclass).is_err() {
+            return Err(torn());
+        }
+        let facts = TypeFacts {
+            flags: self.word(class, layout.flags)?,
+            basic_size: self.word(class, layout.basic_size)?,
+            item_size: self.word(class, layout.item_size)?,
+            dictionary_offset: self.word(class, layout.dictionary_offset)?.cast_signed(),
+        };
+        let is_sound = facts.has(flag::READY)
+            && facts.basic_size <= BASIC_SIZE_LIMIT
+            && facts.item_size <= BASIC_SIZE_LIMIT
+            && facts.dictionary_offset.unsigned_abs() <= BASIC_SIZE_LIMIT;
+        if !is_sound {
+            return Err(torn());
+        }
+        self.known_types.borrow_mut().insert(class, facts);
+        Ok(facts)
+    }
+
+    /// The type that the header of an object names, which is not looked at. A freed object has no sensible reference
+    /// count: it is 0, or (freed blocks are chained by their first word) a pointer.
+    fn header(&self, object: RemoteAddress) -> Result<RemoteAddress, ReadProblem> {
+        let torn = ReadProblem::Torn { address: object, what: "object" };
+        if !is_plausible(object.0) {
+            return Err(torn);
+        }
+        // From 3.14 the upper 16 bits are flags (Include/object.h, ob_flags).
+        let references = self.word(object, 0)? & 0x0000_ffff_ffff_ffff;
+        match self.pointer(object, self.layout.object.class)? {
+            Some(class) if references != 0 && references <= u64::from(u32::MAX) => Ok(class),
+            _ => Err(torn),
+        }
+    }
+
+    /// Eight bytes of a structure.
+    pub(super) fn word(&self, structure: RemoteAddress, offset: u32) -> Result<u64, ReadProblem> {
+        Ok(u64::from_le_bytes(self.array(structure, i64::from(offset))?))
+    }
+
+    /// Four bytes of a structure.
+    pub(super) fn half_word(&self, structure: RemoteAddress, offset: u32) -> Result<u32, ReadProblem> {
+        Ok(u32::from_le_bytes(self.array(structure, i64::from(offset))?))
+    }
+
+    /// One byte of a structure.
+    pub(super) fn byte(&self, structure: RemoteAddress, offset: u32) -> Result<u8, ReadProblem> {
+        let [byte] = self.array(structure, i64::from(offset))?;
+        Ok(byte)
+    }
+
+    /// A pointer in a structure; `None` for NULL.
+    pub(super) fn pointer(&self, structure: RemoteAddress, offset: u32) -> Result<Option<RemoteAddress>, ReadProblem> {
+        self.pointer_before(structure, i64::from(offset))
+    }
+
+    /// A pointer in a structure, or before it; `None` for NULL.
+    pub(super) fn pointer_before(
+        &self,
+        structure: RemoteAddress,
+        offset: i64,
+    ) -> Result<Option<RemoteAddress>, ReadProblem> {
+        match u64::from_le_bytes(self.array(structure, offset)?) {
+            0 => Ok(None),
+            value if is_plausible(value) => Ok(Some(RemoteAddress(value))),
+            _ => Err(ReadProblem::Torn { address: structure, what: "pointer" }),
+        }
+    }
+
+    /// A pointer that is never NULL in a complete object.
+    pub(super) fn required(
+        &self,
+        structure: RemoteAddress,
+        offset: u32,
+        what: &'static str,
+    ) -> Result<RemoteAddress, ReadProblem> {
+        self.pointer(structure, offset)?.ok_or(ReadProblem::Torn { address: structure, what })
+    }
+
+    pub(super) fn array<const N: usize>(&self, structure: RemoteAddress, offset: i64) -> Result<[u8; N], ReadProblem> {
+        let mut bytes = [0; N];
+        let address = structure.0.checked_add_signed(offset);
+        let address = address.ok_or(ReadProblem::Torn { address: structure, what: "address" })?;
+        self.memory.read(RemoteAddress(address), &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Bytes at an address, their number checked by the caller.
+    pub(super) fn bytes_at(&self, address: u64, length: usize) -> Result<Vec<u8>, ReadProblem> {
+        let mut bytes = vec![0; length];
+        self.memory.read(RemoteAddress(address), &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Pointers that lie one after the other; `None` for NULL.
+    pub(super) fn pointers_at(
+        &self,
+        address: u64,
+        count: usize,
+    ) -> Result<impl Iterator<Item = Result<Option<RemoteAddress>, ReadProblem>>, ReadProblem> {
+        let bytes = self.bytes_at(address, count.saturating_mul(8))?;
+        let torn = ReadProblem::Torn { address: RemoteAddress(address), what: "pointer" };
+        let (words, _) = bytes.as_chunks::<8>();
+        let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
+        Ok(words.into_iter().map(move |word| match word {
+            0 => Ok(None),
+            word if is_plausible(word) => Ok(Some(RemoteAddress(word))),
+            _ => Err(torn.clone()),
+        }))
+    }
+}
+
+/// Whether an object can be at an address: all are aligned to 8 bytes.
+fn is_plausible(address: u64) -> bool {
+    address % 8 == 0 && (LOWEST_ADDRESS..ADDRESS_LIMIT).contains(&address)
+}
