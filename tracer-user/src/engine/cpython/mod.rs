@@ -13,6 +13,8 @@ mod interpreter_file;
 mod kernel_layout;
 mod layout;
 mod object;
+#[cfg(test)]
+mod tests;
 mod text;
 mod well_known;
 
