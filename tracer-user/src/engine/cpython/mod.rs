@@ -15,6 +15,8 @@ mod kernel_layout;
 mod layout;
 mod object;
 mod survey;
+#[cfg(test)]
+mod tests;
 mod text;
 mod well_known;
 
