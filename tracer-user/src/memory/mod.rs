@@ -1,5 +1,6 @@
 //! A remote address goes in; its bytes, or the reason why they cannot be read, come out. Who asks is of no concern.
 
+mod heap_ranges;
 mod live_process;
 mod page_cache;
 mod reader;
@@ -7,6 +8,7 @@ mod recorder;
 mod regions;
 mod snapshot;
 
+pub use heap_ranges::heap_ranges;
 pub use live_process::LiveProcess;
 pub use page_cache::PageCache;
 pub use reader::{Memory, MemoryError};

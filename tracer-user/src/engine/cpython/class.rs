@@ -60,7 +60,7 @@ impl<M: Memory> Interpreter<M> {
         let torn = || ReadProblem::Torn { address: class, what: "class" };
         let mro = self.mro(class)?;
         let dict = self.pointer(class, layout.dictionary)?;
-        let static_name = self.c_text(self.required(class, layout.name, "class")?)?;
+        let static_name = self.static_name(class)?;
         if !facts.has(flag::HEAP_TYPE) {
             // What stands before the last dot is the module (Objects/typeobject.c, type_module).
             let (module, name) = static_name.rsplit_once('.').unwrap_or(("builtins", &static_name));
@@ -86,6 +86,11 @@ impl<M: Memory> Interpreter<M> {
             _ => String::new(),
         };
         Ok(ClassView { address: class, name, qualified_name, module, mro, dict, is_heap_type: true })
+    }
+
+    /// `tp_name` of a type.
+    pub(super) fn static_name(&self, class: RemoteAddress) -> Result<String, ReadProblem> {
+        self.c_text(RemoteAddress(self.word(class, self.layout.class.name)?))
     }
 
     /// `__mro__` of a class, the class itself first.

@@ -84,7 +84,7 @@ impl CodeView {
         self.flags & code_flag::RESUMED != 0
     }
 
-    /// Names of the arguments: positional, keyword-only, then `*args` and `**kwargs`.
+    /// Names of the positional arguments, without `*args`.
     pub fn positional_arguments(&self) -> impl Iterator<Item = &str> {
         let count = usize::try_from(self.argument_count).unwrap_or(usize::MAX);
         self.variables.iter().take(count).map(|variable| variable.name.as_str())
@@ -119,16 +119,14 @@ impl<M: Memory> Interpreter<M> {
         if layout.frame_size.is_some() && !(slots + stack_size..STACK_LIMIT * 2).contains(&frame_words) {
             return Err(torn());
         }
-        let (receiver, slot) = if argument_count > 0 {
-            self.receiver(object, &variables)?
-        } else if flags & code_flag::VARIABLE_ARGUMENTS != 0 {
-            // `*args` follows the keyword-only arguments.
-            match variables.get(usize::try_from(named).map_err(|_| torn())?) {
-                Some(variable) if variable.kind == SlotKind::Local => (Receiver::FirstOfTuple, named),
-                _ => (Receiver::None, 0),
+        // `*args` follows the keyword-only arguments.
+        let first = if argument_count > 0 { 0 } else { named };
+        let (receiver, slot) = match self.argument(object, &variables, first)? {
+            (Receiver::Local, slot) if argument_count == 0 && flags & code_flag::VARIABLE_ARGUMENTS != 0 => {
+                (Receiver::FirstOfTuple, slot)
             }
-        } else {
-            (Receiver::None, 0)
+            found if argument_count > 0 => found,
+            _ => (Receiver::None, 0),
         };
         Ok(CodeView {
             address: object,
@@ -146,23 +144,28 @@ impl<M: Memory> Interpreter<M> {
         })
     }
 
-    /// Where the first positional argument is: its own slot, unless a closure uses it. To 3.10 the cell then has another
-    /// slot (`co_cell2arg`), from 3.11 the slot itself holds the cell.
-    fn receiver(&self, code: RemoteAddress, variables: &[Variable]) -> Result<(Receiver, u32), ReadProblem> {
+    /// Where an argument is: in its own slot, unless a closure uses it. To 3.10 the cell then has another slot
+    /// (`co_cell2arg`), from 3.11 the slot itself holds the cell.
+    fn argument(
+        &self,
+        code: RemoteAddress,
+        variables: &[Variable],
+        argument: u32,
+    ) -> Result<(Receiver, u32), ReadProblem> {
         let torn = || ReadProblem::Torn { address: code, what: "code" };
-        let Slots::Separate { cell_to_argument, local_count, .. } = &self.layout.code.slots else {
-            return Ok(match variables.first().map(|variable| variable.kind) {
-                Some(SlotKind::Local) => (Receiver::Local, 0),
-                Some(SlotKind::Cell) => (Receiver::Cell, 0),
-                _ => (Receiver::None, 0),
-            });
+        let index = usize::try_from(argument).map_err(|_| torn())?;
+        let local = match variables.get(index).map(|variable| variable.kind) {
+            Some(SlotKind::Local) => (Receiver::Local, argument),
+            Some(SlotKind::Cell) => (Receiver::Cell, argument),
+            _ => (Receiver::None, 0),
         };
-        let Some(arguments) = self.pointer(code, *cell_to_argument)? else { return Ok((Receiver::Local, 0)) };
+        let Slots::Separate { cell_to_argument, local_count, .. } = &self.layout.code.slots else { return Ok(local) };
+        let Some(arguments) = self.pointer(code, *cell_to_argument)? else { return Ok(local) };
         let cells = variables.iter().filter(|variable| variable.kind == SlotKind::Cell).count();
         let bytes = self.bytes_at(arguments.0, cells * 8)?;
         let (arguments, _) = bytes.as_chunks::<8>();
-        let cell = arguments.iter().position(|argument| u64::from_le_bytes(*argument) == 0);
-        let Some(cell) = cell else { return Ok((Receiver::Local, 0)) };
+        let cell = arguments.iter().position(|found| u64::from_le_bytes(*found) == u64::from(argument));
+        let Some(cell) = cell else { return Ok(local) };
         let cell = u32::try_from(cell).map_err(|_| torn())?;
         let slot = self.half_word(code, *local_count)?.checked_add(cell).filter(|slot| *slot < SLOT_LIMIT);
         Ok((Receiver::Cell, slot.ok_or_else(torn)?))

@@ -20,12 +20,14 @@ pub enum InterpreterError {
     FreeThreaded,
     /// No layout makes sense of what is there.
     #[error(
-        "no layout of CPython 3.8 to 3.14 fits the runtime at {runtime}: it is still starting, or was built in an \
-         unusual way (debug build, 32 bits)"
+        "no layout of CPython 3.8 to 3.14 fits the runtime at {runtime} ({problem}): it is still starting, or was built in \
+         an unusual way (debug build)"
     )]
     NoLayoutFits {
         /// Address of `_PyRuntime`.
         runtime: RemoteAddress,
+        /// What was met with the layout that was tried last.
+        problem: ReadProblem,
     },
     /// The runtime says what cannot be.
     #[error("reading the interpreter: {what} is {value:#x}, which cannot be; is it still starting?")]

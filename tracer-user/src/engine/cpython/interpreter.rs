@@ -82,6 +82,7 @@ impl<M: Memory> Interpreter<M> {
             }
         };
         found.tells_offsets = told.is_some();
+        let mut last = ReadProblem::Torn { address: runtime, what: "module sys" };
         for layout in candidates {
             match found.try_layout(layout, addresses) {
                 Ok(true) => return Ok(found),
@@ -91,10 +92,11 @@ impl<M: Memory> Interpreter<M> {
                 }
                 Err(problem) => {
                     tracing::debug!(version = found.layout.version(), %problem, "a layout does not fit");
+                    last = problem;
                 }
             }
         }
-        Err(InterpreterError::NoLayoutFits { runtime })
+        Err(InterpreterError::NoLayoutFits { runtime, problem: last })
     }
 
     /// Takes a layout if what is read with it makes sense and is of its version.

@@ -5,6 +5,7 @@ mod attributes;
 mod class;
 mod code;
 mod collections;
+mod cpython_engine;
 mod debug_offsets;
 mod error;
 mod function;
@@ -13,14 +14,19 @@ mod interpreter_file;
 mod kernel_layout;
 mod layout;
 mod object;
+mod survey;
+#[cfg(test)]
+mod tests;
 mod text;
 mod well_known;
 
 pub use class::ClassView;
 pub use code::{CodeView, SlotKind, Variable};
+pub use cpython_engine::{CpythonEngine, CpythonError};
 pub use error::{InterpreterError, ReadProblem};
 pub use function::{FunctionView, MethodView};
 pub use interpreter::{Interpreter, ThreadView};
 pub use interpreter_file::InterpreterAddresses;
 pub use layout::Layout;
+pub use survey::Surveyor;
 pub use well_known::WellKnownTypes;

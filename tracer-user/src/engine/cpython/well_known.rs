@@ -101,6 +101,6 @@ impl<M: Memory> Interpreter<M> {
 
     /// Whether an object is a type with this `tp_name`.
     fn is_type_named(&self, class: RemoteAddress, name: &str) -> Result<bool, ReadProblem> {
-        Ok(self.is_class(class)? && self.c_text(self.required(class, self.layout.class.name, "type")?)? == name)
+        Ok(self.is_class(class)? && self.static_name(class)? == name)
     }
 }

@@ -1,0 +1,108 @@
+//! A process goes in; if it runs CPython, what is to be known about its functions, objects and frames comes out.
+
+use std::sync::Arc;
+
+use super::{Interpreter, InterpreterAddresses, InterpreterError, ReadProblem, Surveyor};
+use crate::memory::{LiveProcess, MemoryError, PageCache, heap_ranges};
+use crate::model::{PythonLayout, PythonRuntime, PythonSurvey, RemoteAddress, Target};
+use crate::symbol_map::PythonRules;
+
+/// The interpreter of one running process.
+#[derive(Debug)]
+pub struct CpythonEngine {
+    runtime: PythonRuntime,
+    process: LiveProcess,
+    interpreter: Interpreter<PageCache<LiveProcess>>,
+    surveyor: Surveyor,
+}
+
+/// Why an interpreter tells nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum CpythonError {
+    /// It is there and cannot be read.
+    #[error(transparent)]
+    Interpreter(#[from] InterpreterError),
+    /// Something in it was changing all the time.
+    #[error("reading the interpreter of process {pid}: {problem}; try again")]
+    Unsteady {
+        /// The process.
+        pid: u32,
+        /// What was met last.
+        problem: ReadProblem,
+    },
+    /// The process is gone or may not be read.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+impl CpythonEngine {
+    /// Finds the interpreter of a process; `None` if none of its files holds one.
+    ///
+    /// # Errors
+    /// There is one and it cannot be read: it is of an unknown version or still starting, or the process is gone.
+    pub fn open(target: &Target, rules: PythonRules) -> Result<Option<Self>, CpythonError> {
+        let process = LiveProcess::new(target.process.pid);
+        let mut problem = None;
+        for (module, addresses) in InterpreterAddresses::in_modules(&target.modules) {
+            match Interpreter::open(PageCache::new(process), &addresses) {
+                Ok(interpreter) => {
+                    let runtime = PythonRuntime {
+                        process: target.process,
+                        version: interpreter.version(),
+                        module: module.path.to_string_lossy().into_owned(),
+                        layout_source: interpreter.layout_source(),
+                    };
+                    return Ok(Some(Self { runtime, process, interpreter, surveyor: Surveyor::new(rules) }));
+                }
+                // A process may have mapped an interpreter that it does not run: another file may hold the one it runs.
+                Err(error) => problem = problem.or(Some(error)),
+            }
+        }
+        problem.map_or(Ok(None), |problem| Err(problem.into()))
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn runtime(&self) -> &PythonRuntime {
+        &self.runtime
+    }
+
+    /// Offsets for the programs in the kernel.
+    ///
+    /// # Errors
+    /// The interpreter cannot be read.
+    pub fn kernel_layout(&self) -> Result<PythonLayout, CpythonError> {
+        let layout = self.interpreter.retrying(Interpreter::kernel_layout);
+        layout.map_err(|problem| CpythonError::Unsteady { pid: self.runtime.process.pid, problem })
+    }
+
+    /// Looks for what the symbol maps ask for. A later look is quicker: it goes through memory once.
+    ///
+    /// # Errors
+    /// The process is gone or may not be read.
+    pub fn survey(&mut self) -> Result<PythonSurvey, CpythonError> {
+        let ranges = heap_ranges(self.runtime.process.pid)?;
+        Ok(self.surveyor.look(&self.interpreter, &self.process, &ranges))
+    }
+
+    /// Bytes of memory that the last survey did not go through: they could not be read, or were beyond 2 GiB.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.surveyor.left_out()
+    }
+
+    /// Bare name of a class, `None` if there is none at this address, or no longer.
+    #[must_use]
+    pub fn class_name(&self, address: RemoteAddress) -> Option<Arc<str>> {
+        self.interpreter.refresh();
+        Some(self.interpreter.retrying(|interpreter| interpreter.class(address)).ok()?.name.into())
+    }
+
+    /// Name of an exception class as `error.type` has it: with its module, unless it is built in.
+    #[must_use]
+    pub fn exception_name(&self, address: RemoteAddress) -> Option<Arc<str>> {
+        self.interpreter.refresh();
+        let class = self.interpreter.retrying(|interpreter| interpreter.class(address)).ok()?;
+        Some(if class.module == "builtins" { class.qualified_name.into() } else { class.path().into() })
+    }
+}

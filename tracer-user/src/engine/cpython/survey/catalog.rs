@@ -1,0 +1,167 @@
+//! Classes and the functions behind their methods go in; functions and code to watch, each once, come out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::super::{CodeView, Interpreter, ReadProblem};
+use super::classes::{ClassRule, HeapClass};
+use super::methods::{Found, Methods};
+use crate::memory::Memory;
+use crate::model::{PythonCode, PythonFunction, PythonSkipReason, PythonSkipped, Reached, Receiver, RemoteAddress};
+
+/// What was found so far.
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    pub functions: BTreeMap<RemoteAddress, PythonFunction>,
+    pub codes: BTreeMap<RemoteAddress, PythonCode>,
+    pub skipped: Vec<PythonSkipped>,
+    /// Every code object that was looked at.
+    views: HashMap<RemoteAddress, Arc<CodeView>>,
+}
+
+/// A function of a chain that can be watched.
+struct Link {
+    function: RemoteAddress,
+    code: Arc<CodeView>,
+}
+
+impl Catalog {
+    /// Adds the methods of one class; gives whether it has any.
+    pub(super) fn add<M: Memory>(
+        &mut self,
+        methods: &mut Methods<M>,
+        interpreter: &Interpreter<M>,
+        (class, rule): (&HeapClass, &ClassRule),
+        (instances, in_models): (u32, u32),
+    ) -> bool {
+        let mut has_any = false;
+        for method in &rule.methods {
+            let reason = match methods.find(class, method, &rule.methods) {
+                Found::Absent => continue,
+                Found::Skipped(reason) => Some(reason),
+                Found::Chain(chain) => {
+                    let reached = Reached { class: class.name.clone(), method: method.clone(), instances, in_models };
+                    self.add_chain(methods, interpreter, &chain, rule, reached).unwrap_or_else(|_| {
+                        methods.torn += 1;
+                        Some(PythonSkipReason::Unreadable)
+                    })
+                }
+            };
+            has_any = true;
+            if let Some(reason) = reason {
+                self.skipped.push(PythonSkipped { name: format!("{}.{method}", class.name), reason });
+            }
+        }
+        has_any
+    }
+
+    /// Adds the functions of one method; gives the reason if none of them can be watched.
+    fn add_chain<M: Memory>(
+        &mut self,
+        methods: &mut Methods<M>,
+        interpreter: &Interpreter<M>,
+        chain: &[RemoteAddress],
+        rule: &ClassRule,
+        reached: Reached,
+    ) -> Result<Option<PythonSkipReason>, ReadProblem> {
+        let mut links: Vec<Link> = Vec::new();
+        let mut reason = None;
+        for function in chain {
+            let code = methods.function(*function)?.code;
+            let code = self.code(interpreter, code)?;
+            let obstacle = match code.receiver {
+                _ if code.is_resumed() => Some(PythonSkipReason::Generator),
+                Receiver::None => Some(PythonSkipReason::NoReceiver),
+                Receiver::Local | Receiver::Cell | Receiver::FirstOfTuple => None,
+            };
+            match obstacle {
+                None => links.push(Link { function: *function, code }),
+                Some(_) => reason = reason.or(obstacle),
+            }
+        }
+        let of_chain: Vec<RemoteAddress> = links.iter().map(|link| link.code.address).collect();
+        for (index, link) in links.iter().enumerate() {
+            // A wrapper around itself is one call.
+            let is_repeated = of_chain.iter().take(index).any(|outer| *outer == link.code.address);
+            let method = (!is_repeated).then(|| reached.method.clone());
+            self.add_function(methods, link.function, &link.code, method, Some(rule))?;
+            let code = self.codes.entry(link.code.address).or_insert_with(|| to_watch(&link.code));
+            if !code.reached_by.contains(&reached) {
+                code.reached_by.push(reached.clone());
+            }
+            for other in &of_chain {
+                if *other != link.code.address && !code.wraps.contains(other) {
+                    code.wraps.push(*other);
+                }
+            }
+        }
+        Ok(if links.is_empty() { reason } else { None })
+    }
+
+    fn code<M: Memory>(
+        &mut self,
+        interpreter: &Interpreter<M>,
+        address: RemoteAddress,
+    ) -> Result<Arc<CodeView>, ReadProblem> {
+        if let Some(view) = self.views.get(&address) {
+            return Ok(view.clone());
+        }
+        let view = Arc::new(interpreter.retrying(|interpreter| interpreter.code(address))?);
+        self.views.insert(address, view.clone());
+        Ok(view)
+    }
+
+    /// Adds a function that runs code which is to be watched, unless it is there.
+    pub(super) fn add_sharing<M: Memory>(&mut self, methods: &mut Methods<M>, function: RemoteAddress) {
+        if self.functions.contains_key(&function) {
+            return;
+        }
+        let Ok(view) = methods.function(function) else {
+            methods.torn += 1;
+            return;
+        };
+        let Some(code) = self.views.get(&view.code).cloned() else { return };
+        if self.add_function(methods, function, &code, None, None).is_err() {
+            methods.torn += 1;
+        }
+    }
+
+    fn add_function<M: Memory>(
+        &mut self,
+        methods: &mut Methods<M>,
+        address: RemoteAddress,
+        code: &CodeView,
+        method: Option<Arc<str>>,
+        rule: Option<&ClassRule>,
+    ) -> Result<(), ReadProblem> {
+        let view = methods.function(address)?;
+        let function = self.functions.entry(address).or_insert_with(|| PythonFunction {
+            address,
+            code: view.code,
+            method: None,
+            qualified_name: view.qualified_name.as_str().into(),
+            module: view.module.as_str().into(),
+            file: code.file.as_str().into(),
+            line: code.first_line,
+            library: rule.map_or_else(|| "".into(), |rule| rule.library.clone()),
+            of_container: false,
+        });
+        if function.method.is_none() {
+            function.method = method;
+        }
+        function.of_container |= rule.is_some_and(|rule| rule.children.is_some());
+        Ok(())
+    }
+}
+
+fn to_watch(code: &CodeView) -> PythonCode {
+    PythonCode {
+        address: code.address,
+        name: code.qualified_name.as_deref().unwrap_or(&code.name).into(),
+        frame_bytes: code.frame_bytes,
+        receiver: code.receiver,
+        receiver_offset: code.receiver_offset,
+        reached_by: Vec::new(),
+        wraps: Vec::new(),
+    }
+}

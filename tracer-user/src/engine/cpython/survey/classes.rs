@@ -1,0 +1,152 @@
+//! Places that look like types go in; the classes of the process, and what the symbol maps say about each, come out.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::super::{Interpreter, ReadProblem};
+use crate::memory::Memory;
+use crate::model::{Children, RemoteAddress};
+use crate::symbol_map::PythonRules;
+
+/// A class made at run time.
+#[derive(Clone, Debug)]
+pub(super) struct HeapClass {
+    pub name: Arc<str>,
+    /// Its name with the module.
+    pub path: Arc<str>,
+    pub module: Arc<str>,
+    /// The class itself first.
+    pub mro: Vec<RemoteAddress>,
+    pub dict: Option<RemoteAddress>,
+    /// Its word `tp_name`: another one stands where another class took the place of a freed one.
+    name_word: u64,
+    pub rule: Option<Arc<ClassRule>>,
+    seen: bool,
+}
+
+/// What a symbol map says about a class.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ClassRule {
+    pub library: Arc<str>,
+    pub methods: Vec<Arc<str>>,
+    pub nests: bool,
+    pub children: Option<Children>,
+    pub excluded: Option<String>,
+}
+
+/// The classes of a process, kept from one look to the next.
+#[derive(Debug, Default)]
+pub(super) struct Classes {
+    known: HashMap<RemoteAddress, HeapClass>,
+    metaclasses: HashSet<RemoteAddress>,
+    /// `type`.
+    root: Option<RemoteAddress>,
+    /// Dotted paths of the types that are bases, those written in C among them.
+    paths: HashMap<RemoteAddress, String>,
+}
+
+impl Classes {
+    pub(super) fn get(&self, address: RemoteAddress) -> Option<&HeapClass> {
+        self.known.get(&address)
+    }
+
+    pub(super) fn is_metaclass(&self, address: RemoteAddress) -> bool {
+        self.metaclasses.contains(&address)
+    }
+
+    pub(super) fn metaclasses(&self) -> impl Iterator<Item = RemoteAddress> {
+        self.metaclasses.iter().copied()
+    }
+
+    /// Classes that a map is about.
+    pub(super) fn traced(&self) -> impl Iterator<Item = (RemoteAddress, &HeapClass, &Arc<ClassRule>)> {
+        self.known.iter().filter_map(|(address, class)| Some((*address, class, class.rule.as_ref()?)))
+    }
+
+    /// Begins a new look: whatever is not seen in it is forgotten by [`Self::forget_unseen`].
+    /// `root` is the type of types.
+    pub(super) fn begin(&mut self, root: RemoteAddress) {
+        self.metaclasses.insert(root);
+        self.root = Some(root);
+        for class in self.known.values_mut() {
+            class.seen = false;
+        }
+    }
+
+    pub(super) fn forget_unseen(&mut self) {
+        self.known.retain(|_, class| class.seen);
+        self.metaclasses.retain(|address| self.root == Some(*address) || self.known.contains_key(address));
+        // A path is asked for again only when a new class has that base.
+        self.paths.clear();
+    }
+
+    /// Takes up a place that looks like a class. `name_word` is what stands in its `tp_name`.
+    ///
+    /// # Errors
+    /// It is a class that was changing all the time while it was read.
+    pub(super) fn learn<M: Memory>(
+        &mut self,
+        interpreter: &Interpreter<M>,
+        rules: &PythonRules,
+        address: RemoteAddress,
+        name_word: u64,
+    ) -> Result<(), ReadProblem> {
+        if let Some(class) = self.known.get_mut(&address)
+            && class.name_word == name_word
+        {
+            class.seen = true;
+            return Ok(());
+        }
+        let view = interpreter.retrying(|interpreter| interpreter.class(address))?;
+        let mut paths = Vec::with_capacity(view.mro.len());
+        for base in &view.mro {
+            match self.paths.get(base) {
+                Some(path) => paths.push(path.clone()),
+                None => {
+                    let path = interpreter.retrying(|interpreter| interpreter.class(*base))?.path();
+                    self.paths.insert(*base, path.clone());
+                    paths.push(path);
+                }
+            }
+        }
+        if view.mro.contains(&interpreter.types().class) {
+            self.metaclasses.insert(address);
+        }
+        let rule = rules.verdict(&paths).map(|verdict| {
+            Arc::new(ClassRule {
+                library: verdict.library.into(),
+                methods: verdict.methods.iter().map(|method| method.as_str().into()).collect(),
+                nests: verdict.nests,
+                children: verdict.children.cloned(),
+                excluded: verdict.excluded.map(str::to_owned),
+            })
+        });
+        let class = HeapClass {
+            name: view.name.as_str().into(),
+            path: paths.first().map(String::as_str).unwrap_or_default().into(),
+            module: view.module.as_str().into(),
+            mro: view.mro,
+            dict: view.dict,
+            name_word,
+            rule,
+            seen: true,
+        };
+        self.known.insert(address, class);
+        Ok(())
+    }
+
+    /// Has the map of a container be about the class of one of its children, which none is about.
+    pub(super) fn adopt(&mut self, address: RemoteAddress, container: &ClassRule) {
+        if let Some(class) = self.known.get_mut(&address) {
+            class.rule.get_or_insert_with(|| {
+                Arc::new(ClassRule {
+                    library: container.library.clone(),
+                    methods: container.methods.clone(),
+                    nests: false,
+                    children: None,
+                    excluded: None,
+                })
+            });
+        }
+    }
+}

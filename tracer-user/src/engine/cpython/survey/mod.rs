@@ -1,0 +1,14 @@
+//! An interpreter and the symbol maps go in; the classes, functions and code that they ask for, the live objects and the
+//! steps of containers come out.
+
+mod catalog;
+mod children;
+mod classes;
+mod instances;
+mod methods;
+mod object_array;
+mod reach;
+mod scan;
+mod surveyor;
+
+pub use surveyor::Surveyor;
