@@ -182,7 +182,7 @@ pub struct PythonPlan {
     pub tables: PythonTables,
     /// Code to set watchpoints on, the most wanted first, and the methods that it covers.
     pub watched: Vec<(RemoteAddress, WatchedCode)>,
-    /// Functions that have no number yet, for the assembler.
+    /// The functions behind the numbers in the tables, for the assembler.
     pub functions: Vec<FunctionDescription>,
     /// Methods that will not be seen, with the reason.
     pub not_watched: Vec<NotWatched>,

@@ -32,7 +32,7 @@ pub struct PythonBudget {
 type Pair = (Arc<str>, Arc<str>);
 
 impl Planner {
-    /// Chooses what to see in one interpreter. Functions that had a number before keep it and are not described again.
+    /// Chooses what to see in one interpreter. Functions that had a number before keep it.
     pub fn plan_python(
         &mut self,
         process: ProcessId,
@@ -71,15 +71,18 @@ impl Planner {
         module: &str,
         function: &PythonFunction,
         method: &Arc<str>,
-        new: &mut Vec<FunctionDescription>,
+        described: &mut Vec<FunctionDescription>,
     ) -> Option<FunctionId> {
         let key = (process, function.address, Arc::clone(&function.qualified_name));
-        if let Some(number) = self.python.get(&key) {
-            return Some(*number);
-        }
-        let id = self.number()?;
-        self.python.insert(key, id);
-        new.push(FunctionDescription {
+        let id = match self.python.get(&key) {
+            Some(known) => *known,
+            None => {
+                let new = self.number()?;
+                self.python.insert(key, new);
+                new
+            }
+        };
+        described.push(FunctionDescription {
             id,
             span_name: own_name(&function.qualified_name),
             path: format!("{}.{}", function.module, function.qualified_name).into(),

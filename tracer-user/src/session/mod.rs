@@ -7,6 +7,7 @@ mod measure;
 mod python_remarks;
 mod recording;
 mod replay;
+mod python;
 mod report;
 mod settings;
 mod survey;

@@ -12,6 +12,7 @@ use super::drain::Drain;
 use super::error::SessionError;
 use super::left_calls::LeftCalls;
 use super::recording::{Learned, RecordedPipeline, Recording};
+use super::python::PythonTargets;
 use super::report::Report;
 use super::settings::Settings;
 use super::survey::Survey;
@@ -34,6 +35,7 @@ pub struct Tracer {
     drain: Drain,
     planner: Planner,
     engine: NativeEngine,
+    python: PythonTargets,
     watcher: Watcher,
     kernel_pids: Vec<(ProcessId, u32)>,
     functions: usize,
@@ -48,21 +50,23 @@ impl Tracer {
     /// Nothing to trace, all targets ended meanwhile, not permitted, or a destination that cannot be opened. No probe is left behind then.
     pub fn start(settings: Settings) -> Result<Self, SessionError> {
         let Settings { targets, maps, exports, tape, load, began, may_begin_empty } = settings;
-        let mut engine = NativeEngine::new(maps);
+        let mut engine = NativeEngine::new(maps.clone());
         // Loading takes the kernel about as long as the survey takes us: do both at once.
-        let (found, programs) = std::thread::scope(|scope| {
+        let (found, python, programs) = std::thread::scope(|scope| {
             let loading = scope.spawn(|| Programs::load(load));
+            let python = scope.spawn(|| PythonTargets::find(&targets, &maps));
             let mut found = Survey::default();
             for target in &targets {
                 found.look_into(&mut engine, target, &target.modules);
             }
-            (found, loading.join())
+            (found, python.join(), loading.join())
         });
+        let python = python.map_err(|_| SessionError::DrainEnded)?;
         all_ended(&targets)?;
-        for sentence in &found.unreadable {
+        for sentence in found.unreadable.iter().chain(&python.problems) {
             tracing::warn!("{sentence}");
         }
-        if found.requests.is_empty() && !may_begin_empty {
+        if found.requests.is_empty() && python.is_empty() && !may_begin_empty {
             return Err(SessionError::NothingToTrace { detail: nothing_found(&targets, &found) });
         }
         let mut programs = programs.map_err(|_| SessionError::DrainEnded)??;
@@ -85,6 +89,7 @@ impl Tracer {
             drain,
             planner,
             engine,
+            python,
             watcher: Watcher::new(&targets),
             kernel_pids,
             functions: 0,
@@ -98,6 +103,9 @@ impl Tracer {
             let source = std::io::Error::other(refusal.problem.clone());
             return Err(AttachError::Place { path, source }.into());
         }
+        let Self { programs, drain, planner, python, .. } = &mut tracer;
+        python.attach(programs, planner, drain)?;
+        programs.accept_entries(true)?;
         tracer.attach_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(tracer)
     }
@@ -105,7 +113,7 @@ impl Tracer {
     /// Functions probed so far.
     #[must_use]
     pub fn functions(&self) -> usize {
-        self.functions
+        self.functions + self.python.watched()
     }
 
     /// Milliseconds from the start of the tracer until all probes were live.
@@ -134,6 +142,8 @@ impl Tracer {
                 TargetChange::Gone(process) => tracing::debug!(%process, "a target is gone"),
             }
         }
+        let Self { programs, drain, planner, python, .. } = self;
+        python.look_again(programs, planner, drain)?;
         Ok(!self.watcher.is_empty())
     }
 
@@ -142,7 +152,8 @@ impl Tracer {
     /// # Errors
     /// The books cannot be read; spans are delivered all the same.
     pub fn finish(self) -> Result<Report, SessionError> {
-        let Self { mut programs, drain, functions, skipped, attach_ms, .. } = self;
+        let functions = self.functions();
+        let Self { mut programs, drain, mut python, skipped, attach_ms, .. } = self;
         programs.accept_entries(false)?;
         std::thread::sleep(SETTLE);
         let (_, open_calls) = programs.totals()?;
@@ -153,7 +164,8 @@ impl Tracer {
         left.settle(&mut open_calls, &mut counts);
         let (seen, deliveries) = drain.finish(counts.clone(), open_calls)?;
         let report = Report::new(&counts, seen, deliveries);
-        Ok(Report { attach_ms, functions, skipped: skipped.len(), ..report })
+        let python = python.coverage(&mut programs)?;
+        Ok(Report { attach_ms, functions, python, skipped: skipped.len(), ..report })
     }
 
     fn apply(&mut self, change: PlanChange) -> Result<Vec<Refused>, SessionError> {

@@ -8,5 +8,5 @@ mod watch;
 
 pub use error::TargetError;
 pub use launch::{find_program, modules_at_start};
-pub use process::{has_ended, look_at, stack_pointer, thread_name};
+pub use process::{has_ended, look_at, stack_pointer, thread_name, tracer_of};
 pub use watch::Watcher;

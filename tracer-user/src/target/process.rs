@@ -60,6 +60,15 @@ pub fn has_ended(process: ProcessId) -> bool {
     }
 }
 
+/// Who traces a process with ptrace(2), for people: `gdb (process 77)`. `None` if nobody does.
+#[must_use]
+pub fn tracer_of(pid: u32) -> Option<String> {
+    let status = Process::new(i32::try_from(pid).ok()?).ok()?.status().ok()?;
+    let tracer = status.tracerpid;
+    let name = Process::new(tracer).ok()?.stat().ok()?.comm;
+    (tracer != 0).then(|| format!("{name} (process {tracer})"))
+}
+
 /// Name of a thread, `None` if it has ended.
 #[must_use]
 pub fn thread_name(pid: u32, tid: u32) -> Option<String> {
