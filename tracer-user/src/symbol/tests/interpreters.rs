@@ -57,6 +57,7 @@ fn installed_interpreters_are_probed_on_emulated_instructions() {
             found => found.unwrap_or_else(|problem| panic!("{}: {problem}", path.display())),
         };
         tested += 1;
+        eprintln!("{} {found:?}", path.display());
         let whole_frames = version < (3, 11);
         assert_eq!(found.style == InterpreterStyle::WholeFrames, whole_frames, "{}", path.display());
         let all: Vec<&InterpreterSite> = found.entries.iter().chain(&found.returns).collect();
@@ -103,7 +104,7 @@ fn source(before: &str, function: &str, handlers: &[(u8, &str)]) -> String {
         let of_number = handlers.iter().find(|(of, _)| *of == number);
         let body = of_number.map_or_else(|| format!("sum += {number} * sum;"), |(_, body)| (*body).to_owned());
         let text = &mut text;
-        write!(text, "h{number}: frame->instruction = next; i{number}: next++; {body} goto *targets[*next];\n")
+        writeln!(text, "h{number}: frame->instruction = next; i{number}: next++; {body} goto *targets[*next];")
             .expect("a text grows");
     }
     text.push_str("unknown: return sum; }\n");
@@ -188,7 +189,7 @@ fn what_cannot_be_told_apart_is_refused() {
         .map(|number| if matches!(number, 121..=127 | 212..=233) { "unknown".to_owned() } else { format!("h{number}") })
         .collect();
     for name in names.iter().filter(|name| *name != "unknown") {
-        write!(separate, "static int {name}(void) {{ return {}; }}\n", &name[1..]).expect("a text grows");
+        writeln!(separate, "static int {name}(void) {{ return {}; }}", &name[1..]).expect("a text grows");
     }
     write!(separate, "handler *const table[256] = {{{}}};", names.join(",")).expect("a text grows");
     let Some(separate) = library(&separate) else { return };
