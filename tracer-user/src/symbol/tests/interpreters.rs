@@ -57,7 +57,6 @@ fn installed_interpreters_are_probed_on_emulated_instructions() {
             found => found.unwrap_or_else(|problem| panic!("{}: {problem}", path.display())),
         };
         tested += 1;
-        eprintln!("{} {found:?}", path.display());
         let whole_frames = version < (3, 11);
         assert_eq!(found.style == InterpreterStyle::WholeFrames, whole_frames, "{}", path.display());
         let all: Vec<&InterpreterSite> = found.entries.iter().chain(&found.returns).collect();
