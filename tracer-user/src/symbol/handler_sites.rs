@@ -46,6 +46,7 @@ pub(super) fn sites<'data, R: ReadRef<'data>>(
     frame_instruction: Option<u64>,
 ) -> Result<Vec<InterpreterSite>, NoInterpreterSites> {
     let mut walks: BTreeMap<u64, (String, Vec<Place<'_>>)> = BTreeMap::new();
+    let mut frame_register = None;
     for handler in handlers {
         let no_place = || NoInterpreterSites::NoPlace { opcode: handler.opcode.to_owned() };
         let (part, index) = code.position(handler.address).ok_or_else(no_place)?;
@@ -55,8 +56,10 @@ pub(super) fn sites<'data, R: ReadRef<'data>>(
             names.push_str(handler.opcode);
             continue;
         }
-        let walk = walk(part, index, frame_instruction);
-        if walk.is_empty() {
+        let mut frames = FrameRegisters::default();
+        let walk = walk(part, index, frame_instruction, &mut frames);
+        // One indirect jump leads to every handler, so they all find the frame in the same register.
+        if walk.is_empty() || frames.stored.is_some_and(|stored| *frame_register.get_or_insert(stored) != stored) {
             return Err(no_place());
         }
         walks.insert(handler.address, (handler.opcode.to_owned(), walk));
@@ -104,9 +107,13 @@ pub(super) fn sites<'data, R: ReadRef<'data>>(
 
 /// The instructions of a handler from its first one to the first that the kernel emulates or that may not go on with the
 /// next. Calls and jumps with a plain target are emulated, so nothing was called and nothing skipped before the last one.
-fn walk<'code>(part: &'code Part<'_>, index: usize, frame_instruction: Option<u64>) -> Vec<Place<'code>> {
+fn walk<'code>(
+    part: &'code Part<'_>,
+    index: usize,
+    frame_instruction: Option<u64>,
+    frames: &mut FrameRegisters,
+) -> Vec<Place<'code>> {
     let mut places = Vec::new();
-    let mut frames = FrameRegisters::default();
     let mut is_untouched = true;
     for instruction in part.instructions.iter().skip(index).take(WALK_LIMIT) {
         let execution = probe_rules::execution(part.bytes_of(instruction));
@@ -205,8 +212,11 @@ fn leads_to_site<'data, R: ReadRef<'data>>(
     let mut wanted = vec![address];
     let mut has_forked = false;
     while let Some(address) = wanted.pop() {
-        if seen.len() > FOLLOW_LIMIT || !seen.insert(address) {
+        if !seen.insert(address) {
             continue;
+        }
+        if seen.len() > FOLLOW_LIMIT {
+            return Ok(Leads::Sometimes);
         }
         if sites.contains(&address) {
             return Ok(if has_forked { Leads::Sometimes } else { Leads::Always });
@@ -234,34 +244,40 @@ fn leads_to_site<'data, R: ReadRef<'data>>(
 
 /// The registers that hold the frame.
 #[derive(Default)]
-struct FrameRegisters(Vec<Register>);
+struct FrameRegisters {
+    /// The one that the pointer to the instruction was stored through.
+    stored: Option<Register>,
+    /// Those that hold it now.
+    now: Vec<Register>,
+}
 
 impl FrameRegisters {
     /// One of them, as x86-64 instructions number it.
     fn any(&self) -> Option<u8> {
-        self.0.first().and_then(|register| u8::try_from(register.number()).ok())
+        self.now.first().and_then(|register| u8::try_from(register.number()).ok())
     }
 
     /// Follows them over one instruction.
     fn step(&mut self, instruction: &Instruction, frame_instruction: Option<u64>) {
-        let is_first_store = self.0.is_empty()
+        let is_first_store = self.stored.is_none()
             && instruction.code() == Opcode::Mov_rm64_r64
             && instruction.op0_kind() == OpKind::Memory
             && instruction.memory_index() == Register::None
             && frame_instruction.is_some_and(|offset| instruction.memory_displacement64() == offset)
-            && !matches!(instruction.memory_base(), Register::RSP | Register::RIP);
+            && !matches!(instruction.memory_base(), Register::None | Register::RSP | Register::RIP);
         if is_first_store {
-            self.0.push(instruction.memory_base());
+            self.stored = Some(instruction.memory_base());
+            self.now.push(instruction.memory_base());
             return;
         }
         let is_copy = matches!(instruction.code(), Opcode::Mov_r64_rm64 | Opcode::Mov_rm64_r64)
             && instruction.op0_kind() == OpKind::Register
             && instruction.op1_kind() == OpKind::Register
-            && self.0.contains(&instruction.op1_register());
+            && self.now.contains(&instruction.op1_register());
         let written: Vec<Register> = registers::written(instruction).collect();
-        self.0.retain(|register| !written.contains(register));
+        self.now.retain(|register| !written.contains(register));
         if is_copy {
-            self.0.push(instruction.op0_register());
+            self.now.push(instruction.op0_register());
         }
     }
 }

@@ -72,7 +72,7 @@ fn is_table(window: &[CodePointer], opcodes: &VersionOpcodes) -> bool {
     if !unassigned.all(|number| target(number) == Some(unknown)) {
         return false;
     }
-    if opcodes.wanted().any(|number| target(number) == Some(unknown)) {
+    if opcodes.borders().chain(opcodes.wanted()).any(|number| target(number) == Some(unknown)) {
         return false;
     }
     let shared = window.iter().filter(|pointer| pointer.target == unknown).count();

@@ -65,6 +65,12 @@ impl VersionOpcodes {
         self.unassigned.iter().flat_map(|(first, last)| *first..=*last)
     }
 
+    /// Numbers with an instruction that stand next to one without.
+    pub fn borders(&self) -> impl Iterator<Item = u8> {
+        let borders = self.unassigned.iter().flat_map(|(first, last)| [first.checked_sub(1), last.checked_add(1)]);
+        borders.flatten()
+    }
+
     /// Numbers of the instructions that matter.
     pub fn wanted(&self) -> impl Iterator<Item = u8> {
         self.entries.values().chain(self.returns.values()).copied()
@@ -84,6 +90,7 @@ mod tests {
             assert!(opcodes.returns.contains_key("RETURN_VALUE"), "{version:?}");
             assert!(opcodes.unassigned().count() >= 20, "{version:?}: few numbers tell little about a table");
             assert!(opcodes.wanted().all(|wanted| opcodes.unassigned().all(|number| number != wanted)), "{version:?}");
+            assert!(opcodes.borders().all(|border| opcodes.unassigned().all(|number| number != border)), "{version:?}");
             match opcodes.style() {
                 InterpreterStyle::WholeFrames => {
                     assert!(opcodes.entries.is_empty() && opcodes.frame_argument.is_some())

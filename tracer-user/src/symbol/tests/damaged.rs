@@ -16,17 +16,17 @@ fn examine(bytes: &[u8]) -> Result<usize, SymbolError> {
 }
 
 /// A xorshift generator: the same damage in every run.
-struct Damage(u64);
+pub(super) struct Damage(pub u64);
 
 impl Damage {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
     }
 
-    fn below(&mut self, limit: usize) -> usize {
+    pub(super) fn below(&mut self, limit: usize) -> usize {
         usize::try_from(self.next()).expect("64 bits") % limit.max(1)
     }
 }

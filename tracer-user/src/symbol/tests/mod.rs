@@ -18,8 +18,13 @@ pub(super) struct Program {
     path: PathBuf,
 }
 
-/// Compiles a source text; `None`, with a line on the test's output that says why, where the compiler is missing.
+/// Says on the test's output that it tested nothing, and why.
 #[expect(clippy::print_stderr, reason = "the only place where a test that tested nothing can say so")]
+pub(super) fn not_tested(reason: &str) {
+    eprintln!("not tested: {reason}");
+}
+
+/// Compiles a source text; `None`, with a line on the test's output that says why, where the compiler is missing.
 pub(super) fn compile(compiler: &str, extension: &str, source: &str, options: &[&str]) -> Option<Program> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let input = folder.path().join(format!("input.{extension}"));
@@ -28,7 +33,7 @@ pub(super) fn compile(compiler: &str, extension: &str, source: &str, options: &[
     let output = match Command::new(compiler).args(options).arg("-o").arg(&path).arg(&input).output() {
         Ok(output) => output,
         Err(error) => {
-            eprintln!("not tested: {compiler} does not start: {error}");
+            not_tested(&format!("{compiler} does not start: {error}"));
             return None;
         }
     };
