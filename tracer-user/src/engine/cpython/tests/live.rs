@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use super::{Document, check, document};
 use crate::engine::cpython::{Interpreter, InterpreterAddresses};
 use crate::memory::{LiveProcess, Memory, PageCache, Recorder, regions};
-use crate::model::{Mapping, Module};
+use crate::model::{Mapping, Module, RemoteAddress};
 
 const SCRIPT: &str = include_str!("objects.py");
 
@@ -82,7 +82,7 @@ fn modules(pid: u32) -> Vec<Module> {
         match modules.iter_mut().find(|module| module.path == path) {
             Some(module) => module.mappings.push(mapping),
             None => modules.push(Module {
-                access_path: Path::new(&format!("/proc/{pid}/root")).join(path.strip_prefix("/").unwrap_or(&path)),
+                access_path: access_path(pid, &region.start, &region.end, &path),
                 path,
                 device: (0, 0),
                 inode: 0,
@@ -91,6 +91,12 @@ fn modules(pid: u32) -> Vec<Module> {
         }
     }
     modules
+}
+
+fn access_path(pid: u32, start: &RemoteAddress, end: &RemoteAddress, path: &Path) -> PathBuf {
+    let exact = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", start.0, end.0));
+    // It takes root to look into.
+    if exact.metadata().is_ok() { exact } else { path.to_owned() }
 }
 
 fn open<M: Memory>(memory: M, addresses: &InterpreterAddresses) -> Interpreter<M> {
