@@ -151,6 +151,9 @@ impl Memory for Snapshot {
     fn read(&self, address: RemoteAddress, buffer: &mut [u8]) -> Result<(), MemoryError> {
         let length = buffer.len();
         let unmapped = || MemoryError::Unmapped { address, bytes: length };
+        if buffer.is_empty() {
+            return Ok(());
+        }
         let after = self.ranges.partition_point(|(start, _)| *start <= address.0);
         let range = after.checked_sub(1).and_then(|index| self.ranges.get(index));
         let (start, bytes) = range.ok_or_else(unmapped)?;
@@ -213,6 +216,8 @@ mod tests {
         let mut writer = GzEncoder::new(Vec::new(), Compression::fast());
         writer.write_all(cut.as_bytes()).expect("written");
         std::fs::write(&path, writer.finish().expect("compressed")).expect("written");
-        assert!(matches!(Snapshot::load(&path), Err(SnapshotError::Malformed { problem, .. }) if problem == "it is cut off"));
+        assert!(
+            matches!(Snapshot::load(&path), Err(SnapshotError::Malformed { problem, .. }) if problem == "it is cut off")
+        );
     }
 }

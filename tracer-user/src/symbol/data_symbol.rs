@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use object::elf;
 use object::endian::LittleEndian;
 use object::read::ReadRef;
-use object::read::elf::Sym;
 use object::read::elf::SectionHeader as _;
+use object::read::elf::Sym;
 
 use super::elf_file::{ElfFile, SymbolTable};
 use super::error::SymbolError;

@@ -156,7 +156,9 @@ impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
     }
 
     /// Offset in the file and address of the segments that are mapped executable.
-    pub(super) fn executable_segments(&self) -> impl Iterator<Item = (FileOffset, VirtualAddress, u64)> + use<'_, 'data, R> {
+    pub(super) fn executable_segments(
+        &self,
+    ) -> impl Iterator<Item = (FileOffset, VirtualAddress, u64)> + use<'_, 'data, R> {
         let executable = self.segments.iter().filter(|segment| segment.executable);
         executable.map(|segment| (FileOffset(segment.offset), VirtualAddress(segment.address), segment.size))
     }

@@ -64,10 +64,7 @@ impl<M: Memory> Interpreter<M> {
     /// # Errors
     /// It is no dictionary, has more than two million entries, or changed meanwhile: the entries found are then not as
     /// many as it says it has.
-    pub fn dict_entries(
-        &self,
-        dictionary: RemoteAddress,
-    ) -> Result<Vec<(RemoteAddress, RemoteAddress)>, ReadProblem> {
+    pub fn dict_entries(&self, dictionary: RemoteAddress) -> Result<Vec<(RemoteAddress, RemoteAddress)>, ReadProblem> {
         self.expect_flag(dictionary, flag::DICTIONARY, "dictionary")?;
         let torn = || ReadProblem::Torn { address: dictionary, what: "dictionary" };
         let layout = &self.layout.dictionary;
@@ -193,13 +190,7 @@ impl<M: Memory> Interpreter<M> {
     }
 
     /// A number of things, which is not negative.
-    fn count(
-        &self,
-        object: RemoteAddress,
-        offset: u32,
-        what: &'static str,
-        limit: u64,
-    ) -> Result<usize, ReadProblem> {
+    fn count(&self, object: RemoteAddress, offset: u32, what: &'static str, limit: u64) -> Result<usize, ReadProblem> {
         let size = self.word(object, offset)?;
         let too_large = ReadProblem::TooLarge { address: object, what, size, limit };
         if size > limit { Err(too_large) } else { usize::try_from(size).map_err(|_| too_large) }

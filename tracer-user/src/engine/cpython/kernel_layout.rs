@@ -47,9 +47,7 @@ impl<M: Memory> Interpreter<M> {
         let interpreter = &self.layout.interpreter;
         match (self.layout.runtime.current_thread, interpreter.gil, interpreter.gil_last_holder) {
             (Some(offset), ..) => Ok(after(self.runtime, offset)),
-            (None, Some(gil), Some(last_holder)) => {
-                Ok(after(self.pointer(self.state, gil)?.ok_or(torn)?, last_holder))
-            }
+            (None, Some(gil), Some(last_holder)) => Ok(after(self.pointer(self.state, gil)?.ok_or(torn)?, last_holder)),
             _ => Err(torn),
         }
     }

@@ -287,7 +287,13 @@ pub(super) struct Code {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Slots {
     /// To 3.10: local variables, then cells, then free variables.
-    Separate { local_count: Offset, local_names: Offset, cell_names: Offset, free_names: Offset, cell_to_argument: Offset },
+    Separate {
+        local_count: Offset,
+        local_names: Offset,
+        cell_names: Offset,
+        free_names: Offset,
+        cell_to_argument: Offset,
+    },
     /// From 3.11: one list of names, and a byte for each that says its kind.
     Unified { slot_count: Offset, names: Offset, kinds: Offset },
 }
