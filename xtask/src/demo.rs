@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::process::{Process, poll};
-use crate::{provision, workspace};
+use crate::{provision, python, workspace};
 
 /// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,7 +30,7 @@ pub fn run() -> Result<()> {
         "This demo installs pinned Python packages into target/venv/models (about 400 MB: XGBoost, LightGBM, FastAPI, \
          uvicorn and what they need), builds ml-tracer, and listens on loopback only."
     );
-    let environment = provision::python_venv("models", &root.join("tests/requirements/models.txt"))?;
+    let environment = python::models()?;
     let mut build = provision::cargo();
     build.args(["build", "--release", "--locked", "--package", "tracer-user"]);
     provision::run("cargo build --release", &mut build)?;
