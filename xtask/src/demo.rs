@@ -27,8 +27,8 @@ pub fn run() -> Result<()> {
     let started = Instant::now();
     let root = workspace::root();
     eprintln!(
-        "This demo installs pinned Python packages into target/venv/models (about 400 MB: XGBoost, LightGBM, FastAPI, \
-         uvicorn and what they need), builds ml-tracer, and listens on loopback only."
+        "This demo installs pinned Python packages into target/venv/models (about 450 MB: scikit-learn, XGBoost, LightGBM, \
+         FastAPI, uvicorn and what they need), builds ml-tracer, and listens on loopback only."
     );
     let environment = python::models()?;
     let mut build = provision::cargo();
@@ -41,7 +41,7 @@ pub fn run() -> Result<()> {
     let (mut tracer, messages) = start_tracer(&root.join("target/release/ml-tracer"), server.0.id(), &folder)?;
     eprintln!("==> {REQUESTS} requests to each model");
     for number in 0..REQUESTS {
-        for model in ["xgboost", "lightgbm"] {
+        for model in ["pipeline", "pipeline-xgboost", "lightgbm"] {
             let answer = post(port, &format!("/predict/{model}"), &rows(number))?;
             eprintln!("    POST /predict/{model}: {answer}");
         }

@@ -74,7 +74,15 @@ impl Interpreter {
                 }
                 find().map(Some).context("no python3 here can make an environment (`python3 -m venv`)")
             }
-            Self::System => Ok(Some(PathBuf::from("/usr/bin/python3")).filter(|it| can_make(it, "3.11"))),
+            Self::System => {
+                let find = || Some(PathBuf::from("/usr/bin/python3")).filter(|it| can_make(it, "3.11"));
+                if let (None, Err(error)) =
+                    (find(), system_packages("the system's own Python", &["python3", "python3-venv"]))
+                {
+                    eprintln!("    {error:#}");
+                }
+                Ok(find())
+            }
             Self::Version(version) => {
                 let name = format!("python{version}");
                 let on_path = std::env::var_os("PATH");
