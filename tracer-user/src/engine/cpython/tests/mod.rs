@@ -180,12 +180,15 @@ fn check_code<M: Memory>(interpreter: &Interpreter<M>, object: RemoteAddress, fa
         _ => Receiver::None,
     };
     assert_eq!(found.receiver, receiver, "{fact:?}");
-    let slot = found.variables.get((found.receiver_offset / 8) as usize).map(|variable| (&variable.name, variable.kind));
+    let slot =
+        found.variables.get((found.receiver_offset / 8) as usize).map(|variable| (&variable.name, variable.kind));
     let first = fact.locals.get(fact.keyword_only_count as usize * usize::from(fact.argument_count == 0));
     match receiver {
         Receiver::None => {}
         Receiver::Cell => assert_eq!(slot, first.map(|name| (name, SlotKind::Cell)), "{fact:?}"),
-        Receiver::Local | Receiver::FirstOfTuple => assert_eq!(slot, first.map(|name| (name, SlotKind::Local)), "{fact:?}"),
+        Receiver::Local | Receiver::FirstOfTuple => {
+            assert_eq!(slot, first.map(|name| (name, SlotKind::Local)), "{fact:?}")
+        }
     }
     if interpreter.version() < (3, 11, 0) {
         assert_eq!(found.frame_bytes, 0);
