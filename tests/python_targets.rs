@@ -31,7 +31,12 @@ const TARGETS: &[(&str, &[&str], u64, &[&str])] = &[
     ("python_sklearn_pipeline", &["12", "4", "--late", "--probabilities"], 96, &["LogisticRegression.predict_proba"]),
     ("python_exceptions", &["6", "--keep"], 112, &["Fallback.predict", "Guard.transform"]),
     ("python_n_jobs", &["2"], 28, &["FeatureUnion.transform", "ColumnTransformer.transform", "MinMaxScaler.transform"]),
-    ("python_user_estimator", &["3"], 66, &["Audited.predict", "Local.transform", "Threshold.predict_proba"]),
+    (
+        "python_user_estimator",
+        &["3", "--super"],
+        72,
+        &["Audited.predict", "Louder.transform", "Local.transform", "Threshold.predict_proba"],
+    ),
     ("python_asyncio", &["4"], 96, &["Pipeline.predict"]),
     ("python_recursion", &["2", "3"], 100, &["Halving.predict", "Doubling.transform"]),
     ("torch_shape", &["3"], 36, &["Net.__call__", "Sequential.__call__", "Linear.__call__", "ReLU.__call__"]),

@@ -27,7 +27,7 @@ pub fn run() -> Result<()> {
     let started = Instant::now();
     let root = workspace::root();
     eprintln!(
-        "This demo installs pinned Python packages into target/venv/models (about 450 MB: scikit-learn, XGBoost, LightGBM, \
+        "This demo installs pinned Python packages into target/venv/models (about 350 MB: scikit-learn, XGBoost, LightGBM, \
          FastAPI, uvicorn and what they need), builds ml-tracer, and listens on loopback only."
     );
     let environment = python::models()?;

@@ -1,6 +1,6 @@
 """Estimators that nobody but their user knows: every way in which a class comes by its methods.
 
-Usage: target.py PREDICTS
+Usage: target.py PREDICTS [--super]. With `--super` a method also calls the one that it overrides, on the same object.
 """
 
 import functools
@@ -68,6 +68,13 @@ class Renamed(Shift):
         return (X * factor) ** power
 
 
+class Louder(Shift):
+    """Calls the method that it overrides."""
+
+    def transform(self, X):
+        return super().transform(X) * 2
+
+
 def made_inside():
     class Local(Shift):
         """Its path has `<locals>` in it."""
@@ -97,11 +104,10 @@ class Threshold(BaseEstimator, ClassifierMixin):
 
 
 class Audited(Pipeline):
-    """A pipeline of its own kind."""
+    """A pipeline of its own kind, with the methods of any other."""
 
-    def predict(self, X, **parameters):
-        self.asked = getattr(self, "asked", 0) + 1
-        return Pipeline.predict(self, X, **parameters)
+    def audit(self):
+        return [name for name, _ in self.steps]
 
 
 class Bystander:
@@ -111,7 +117,7 @@ class Bystander:
         return X
 
 
-def main(predicts):
+def main(predicts, with_super):
     features = numpy.random.default_rng(31).normal(size=(100, 3))
     labels = (features[:, 0] > 0).astype(int)
     steps = [
@@ -122,6 +128,7 @@ def main(predicts):
         ("captured", Captured()),
         ("renamed", Renamed()),
         ("local", Local()),
+        *([("louder", Louder())] if with_super else []),
         ("threshold", Threshold()),
     ]
     pipeline = Audited(steps).fit(features, labels)
@@ -133,17 +140,17 @@ def main(predicts):
         for number in range(predicts):
             rows = bystander.predict(features[number % 90 : number % 90 + 5])
             output.append(pipeline.predict(rows).tobytes())
-            # The second one is that of the base, on the same object.
-            outer = ("Audited.predict", "Audited.predict")
-            truth.add(*outer[:1])
-            truth.add(*outer)
+            truth.add("Audited.predict")
             for step, estimator in steps[:-1]:
-                truth.add(*outer, f"{type(estimator).__name__}.transform", step=step)
-            truth.add(*outer, "Threshold.predict", step="threshold")
-            truth.add(*outer, "Threshold.predict", "Threshold.predict_proba")
+                truth.add("Audited.predict", f"{type(estimator).__name__}.transform", step=step)
+            if with_super:
+                # The method of the base: a call on the same object, which has the name of its class.
+                truth.add("Audited.predict", "Louder.transform", "Louder.transform")
+            truth.add("Audited.predict", "Threshold.predict", step="threshold")
+            truth.add("Audited.predict", "Threshold.predict", "Threshold.predict_proba")
         return b"".join(output)
 
     serve(batch, truth)
 
 
-main(int(sys.argv[1]))
+main(int(sys.argv[1]), "--super" in sys.argv)
