@@ -22,7 +22,7 @@ const CHANGING: &str = include_str!("changing.py");
 const CHANGING_TIME: Duration = Duration::from_secs(4);
 
 /// A running script that is ended when the test ends, however that is.
-struct Running(Child);
+pub(super) struct Running(pub Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -62,7 +62,7 @@ fn version_of(command: &[String]) -> Option<(u8, u8)> {
 }
 
 /// Starts a script; returns the line that it prints once everything is there.
-fn start(command: &[String], script: &str, arguments: &[&str]) -> (Running, String) {
+pub(super) fn start(command: &[String], script: &str, arguments: &[&str]) -> (Running, String) {
     let (program, before) = command.split_first().expect("a program");
     let mut process = Command::new(program)
         .args(before)
@@ -110,7 +110,7 @@ fn open<M: Memory>(memory: M, addresses: &InterpreterAddresses) -> Interpreter<M
     Interpreter::open(memory, addresses).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn addresses(pid: u32) -> InterpreterAddresses {
+pub(super) fn addresses(pid: u32) -> InterpreterAddresses {
     let modules = modules(pid);
     let mut found = InterpreterAddresses::in_modules(&modules);
     assert_eq!(found.len(), 1, "{found:?}");
@@ -130,7 +130,7 @@ fn record(folder: &Path, command: &[String]) {
 
 /// The interpreters here that can be read.
 #[expect(clippy::print_stderr, reason = "the only place where a test that tested nothing can say so")]
-fn supported() -> Vec<(String, Vec<String>)> {
+pub(super) fn supported() -> Vec<(String, Vec<String>)> {
     let is_supported = |(name, command): &(String, Vec<String>)| match version_of(command) {
         Some((3, 8..=14)) => true,
         Some((major, minor)) => {
