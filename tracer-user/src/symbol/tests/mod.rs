@@ -3,6 +3,7 @@
 mod damaged;
 mod interpreters;
 mod programs;
+mod variables;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -11,7 +11,7 @@ use crate::memory::{Memory, MemoryError, Snapshot};
 use crate::model::RemoteAddress;
 
 /// Damaged copies of each recorded interpreter.
-const ROUNDS: u64 = 12;
+const ROUNDS: u64 = 5;
 
 /// Memory that is damaged while it is read.
 struct Decaying(RefCell<Snapshot>);

@@ -4,7 +4,7 @@
 //! `ML_TRACER_PYTHON_ROOTS` (separated by colons; entered with chroot, which needs root).
 //! With `ML_TRACER_RECORD=FOLDER`, what the reader reads of each is kept in `FOLDER/3.x.snapshot`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::env;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ const CHANGING: &str = include_str!("changing.py");
 const CHANGING_TIME: Duration = Duration::from_secs(4);
 
 /// A running script that is ended when the test ends, however that is.
-struct Running(Child);
+pub(super) struct Running(pub Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -62,7 +62,7 @@ fn version_of(command: &[String]) -> Option<(u8, u8)> {
 }
 
 /// Starts a script; returns the line that it prints once everything is there.
-fn start(command: &[String], script: &str, arguments: &[&str]) -> (Running, String) {
+pub(super) fn start(command: &[String], script: &str, arguments: &[&str]) -> (Running, String) {
     let (program, before) = command.split_first().expect("a program");
     let mut process = Command::new(program)
         .args(before)
@@ -110,9 +110,9 @@ fn open<M: Memory>(memory: M, addresses: &InterpreterAddresses) -> Interpreter<M
     Interpreter::open(memory, addresses).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn addresses(pid: u32) -> InterpreterAddresses {
+pub(super) fn addresses(pid: u32) -> InterpreterAddresses {
     let modules = modules(pid);
-    let mut found = InterpreterAddresses::in_modules(&modules);
+    let mut found: Vec<_> = InterpreterAddresses::in_modules(&modules).collect();
     assert_eq!(found.len(), 1, "{found:?}");
     found.remove(0).1
 }
@@ -130,7 +130,7 @@ fn record(folder: &Path, command: &[String]) {
 
 /// The interpreters here that can be read.
 #[expect(clippy::print_stderr, reason = "the only place where a test that tested nothing can say so")]
-fn supported() -> Vec<(String, Vec<String>)> {
+pub(super) fn supported() -> Vec<(String, Vec<String>)> {
     let is_supported = |(name, command): &(String, Vec<String>)| match version_of(command) {
         Some((3, 8..=14)) => true,
         Some((major, minor)) => {
@@ -161,6 +161,71 @@ fn every_python_here_reads_as_it_says() {
         if let Some(folder) = env::var_os("ML_TRACER_RECORD") {
             record(Path::new(&folder), &command);
         }
+    }
+}
+
+/// What is found from the modules on: classes with their members, functions with their code, objects with attributes.
+fn walk<M: Memory>(interpreter: &Interpreter<M>, limit: usize) -> (usize, Vec<String>) {
+    let mut seen = HashSet::new();
+    let mut problems = Vec::new();
+    let mut to_do: Vec<RemoteAddress> = Vec::new();
+    for (_, dict) in interpreter.modules().expect("modules") {
+        to_do.extend(interpreter.dict_entries(dict).expect("a module").into_iter().map(|(_, value)| value));
+    }
+    while let Some(object) = to_do.pop() {
+        if seen.len() >= limit || !seen.insert(object) {
+            continue;
+        }
+        let members = (|| {
+            let types = interpreter.types();
+            let class = interpreter.type_of(object)?;
+            if interpreter.is_class(object)? {
+                let view = interpreter.class(object)?;
+                assert!(!view.name.is_empty());
+                return view.dict.map_or(Ok(Vec::new()), |dict| interpreter.dict_entries(dict));
+            }
+            if class == types.function {
+                let code = interpreter.function(object)?.code;
+                interpreter.code(code)?;
+            }
+            if class == types.dict {
+                return interpreter.dict_entries(object);
+            }
+            interpreter.instance_attributes(object)?;
+            let held = interpreter.held_callable(object)?;
+            Ok::<_, ReadProblem>(held.map(|held| (held, held)).into_iter().collect())
+        })();
+        match members {
+            Ok(members) => to_do.extend(members.into_iter().map(|(_, value)| value)),
+            Err(problem) => problems.push(problem.to_string()),
+        }
+    }
+    (seen.len(), problems)
+}
+
+#[test]
+fn everything_in_the_standard_library_can_be_read() {
+    let script = "
+import asyncio, collections, ctypes, dataclasses, decimal, email.message, enum, fractions, http.client, inspect, json
+import logging.config, multiprocessing.pool, pathlib, pickle, random, sqlite3, statistics, sys, typing, unittest.mock
+import urllib.request, uuid, xml.etree.ElementTree, zipfile
+print('here', flush=True)
+sys.stdin.read()";
+    for (name, command) in supported() {
+        let (running, line) = start(&command, script, &[]);
+        if line.is_empty() {
+            continue;
+        }
+        let addresses = addresses(running.0.id());
+        let interpreter = open(PageCache::new(LiveProcess::new(running.0.id())), &addresses);
+        let (seen, problems) = walk(&interpreter, 30_000);
+        assert!(seen > 10_000, "{name}: only {seen}");
+        assert!(
+            problems.is_empty(),
+            "{name}: {} of {seen}: {:?}",
+            problems.len(),
+            problems.get(..10).unwrap_or(&problems)
+        );
     }
 }
 
