@@ -4,7 +4,7 @@ use crate::model::RemoteAddress;
 
 /// Memory of another process, alive or recorded.
 pub trait Memory {
-    /// Fills the buffer with the bytes at an address.
+    /// Fills the buffer with the bytes at an address. An empty buffer is filled whatever the address.
     ///
     /// # Errors
     /// Nothing is mapped there, or the process is gone.

@@ -151,6 +151,9 @@ impl Memory for Snapshot {
     fn read(&self, address: RemoteAddress, buffer: &mut [u8]) -> Result<(), MemoryError> {
         let length = buffer.len();
         let unmapped = || MemoryError::Unmapped { address, bytes: length };
+        if buffer.is_empty() {
+            return Ok(());
+        }
         let after = self.ranges.partition_point(|(start, _)| *start <= address.0);
         let range = after.checked_sub(1).and_then(|index| self.ranges.get(index));
         let (start, bytes) = range.ok_or_else(unmapped)?;

@@ -209,5 +209,5 @@ impl Entries {
 
 fn valid(word: u64, keys: &Keys) -> Result<RemoteAddress, ReadProblem> {
     let torn = ReadProblem::Torn { address: RemoteAddress(keys.entries), what: "entry of a dictionary" };
-    if word % 8 == 0 { Ok(RemoteAddress(word)) } else { Err(torn) }
+    if word.is_multiple_of(8) { Ok(RemoteAddress(word)) } else { Err(torn) }
 }

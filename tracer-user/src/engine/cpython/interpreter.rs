@@ -189,6 +189,24 @@ impl<M: Memory> Interpreter<M> {
         result
     }
 
+    /// Reads something until two readings, each from fresh memory, agree: then no part of it was replaced by something
+    /// else that looks as good (the place of a freed string is soon taken by another one). At most three pairs.
+    ///
+    /// # Errors
+    /// What the last attempt met, or that it changes all the time.
+    pub fn confirmed<T: PartialEq>(&self, read: impl Fn(&Self) -> Result<T, ReadProblem>) -> Result<T, ReadProblem> {
+        let mut before = self.retrying(&read)?;
+        for _ in 0..ATTEMPTS {
+            self.refresh();
+            let now = self.retrying(&read)?;
+            if now == before {
+                return Ok(now);
+            }
+            before = now;
+        }
+        Err(ReadProblem::Torn { address: self.runtime, what: "reading" })
+    }
+
     /// All interpreters of the process, the main one last.
     ///
     /// # Errors

@@ -156,7 +156,6 @@ pub(super) struct Type {
     pub basic_size: Offset,
     pub item_size: Offset,
     pub flags: Offset,
-    pub base: Offset,
     pub dictionary: Offset,
     pub dictionary_offset: Offset,
     pub mro: Offset,

@@ -1,6 +1,7 @@
 //! The reader against what Python says of itself: in running interpreters, in recorded ones, and in damaged ones.
 
 mod damaged;
+mod frames;
 mod live;
 mod recorded;
 
