@@ -22,22 +22,46 @@ pub(super) fn is_referenced(candidate: &Candidate) -> bool {
     count.is_some_and(|count| (1..=u64::from(u32::MAX)).contains(&count))
 }
 
-/// Whether a place whose second word is a Python class holds a live object of it.
+/// What the list of the garbage collector says about a place.
 ///
-/// The garbage collector keeps all such objects in a doubly linked list: the next one must point back. While it is
-/// collecting it uses these words otherwise; then the attributes must be readable.
-pub(super) fn is_live<M: Memory>(interpreter: &Interpreter<M>, candidate: &Candidate) -> bool {
-    is_referenced(candidate)
-        && (is_linked(interpreter, candidate)
-            || interpreter.instance_attributes(candidate.address).is_ok_and(|attributes| !attributes.is_empty()))
+/// The collector keeps all objects of Python classes, and these classes themselves, in a doubly linked list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The next object points back: this one is alive.
+    Linked,
+    /// There is a next object, which does not point back. So it is while the collector is at work, when it uses that word
+    /// otherwise (Python/gc.c and Modules/gcmodule.c, `update_refs`); or this is no object.
+    Unclear,
+    /// There is no object.
+    Nothing,
 }
 
-fn is_linked<M: Memory>(interpreter: &Interpreter<M>, candidate: &Candidate) -> bool {
+/// Whether a place holds an object that the garbage collector knows.
+pub(super) fn standing<M: Memory>(interpreter: &Interpreter<M>, candidate: &Candidate) -> Standing {
     let own = candidate.address.0.wrapping_sub(HEADER);
-    let Some(next) = candidate.word(NEXT).map(|next| next & !FLAGS).filter(|next| *next != 0 && *next != own) else {
-        return false;
-    };
+    let next = candidate.word(NEXT).map(|next| next & !FLAGS).filter(|next| *next != 0 && *next != own);
+    let Some(next) = next.filter(|_| is_referenced(candidate)) else { return Standing::Nothing };
     let mut word = [0; 8];
-    let read = interpreter.memory().read(RemoteAddress(next.wrapping_add(PREVIOUS)), &mut word);
-    read.is_ok() && u64::from_le_bytes(word) & !FLAGS == own
+    if interpreter.memory().read(RemoteAddress(next.wrapping_add(PREVIOUS)), &mut word).is_err() {
+        return Standing::Nothing;
+    }
+    if u64::from_le_bytes(word) & !FLAGS == own {
+        return Standing::Linked;
+    }
+    let is_object = interpreter.type_of(RemoteAddress(next.wrapping_add(HEADER))).is_ok();
+    if is_object { Standing::Unclear } else { Standing::Nothing }
+}
+
+/// Whether a place whose second word is a Python class holds a live object of it: in doubt its attributes must be
+/// readable.
+pub(super) fn is_live<M: Memory>(interpreter: &Interpreter<M>, candidate: &Candidate) -> bool {
+    let has_attributes = || {
+        let attributes = interpreter.instance_attributes(candidate.address);
+        attributes.is_ok_and(|attributes| !attributes.is_empty())
+    };
+    match standing(interpreter, candidate) {
+        Standing::Linked => true,
+        Standing::Unclear => has_attributes(),
+        Standing::Nothing => false,
+    }
 }

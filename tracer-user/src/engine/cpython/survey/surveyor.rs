@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::super::Interpreter;
 use super::catalog::Catalog;
 use super::classes::Classes;
+use super::instances::Standing;
 use super::methods::Methods;
 use super::scan::{AddressSet, Extent, scan};
 use super::{children, instances, reach};
@@ -29,7 +30,7 @@ pub struct Surveyor {
 #[derive(Debug, Default)]
 struct Finds {
     /// Places that look like classes, with their word `tp_name`.
-    classes: Vec<(RemoteAddress, u64)>,
+    classes: Vec<(RemoteAddress, u64, Standing)>,
     /// Functions with their code.
     functions: Vec<(RemoteAddress, RemoteAddress)>,
     /// Live objects by class.
@@ -94,7 +95,9 @@ impl Surveyor {
                 if candidate.kind == types.function {
                     finds.functions.extend(candidate.word(code).map(|code| (candidate.address, RemoteAddress(code))));
                 } else if self.classes.is_metaclass(candidate.kind) {
-                    finds.classes.extend(candidate.word(name).map(|name| (candidate.address, name)));
+                    let standing = instances::standing(interpreter, &candidate);
+                    let name = candidate.word(name).filter(|_| standing != Standing::Nothing);
+                    finds.classes.extend(name.map(|name| (candidate.address, name, standing)));
                 } else if instances::is_live(interpreter, &candidate) {
                     finds.objects.entry(candidate.kind).or_default().push(candidate.address);
                 }
@@ -103,8 +106,9 @@ impl Surveyor {
                 self.extent = extent;
             }
             searched.extend(next);
-            for (address, name) in finds.classes.drain(..) {
-                survey.torn_reads += u64::from(self.classes.learn(interpreter, &self.rules, address, name).is_err());
+            for (address, name, standing) in finds.classes.drain(..) {
+                let is_torn = self.classes.learn(interpreter, &self.rules, address, name).is_err();
+                survey.torn_reads += u64::from(is_torn && standing == Standing::Linked);
             }
             next = self.sought().filter(|address| !searched.contains(address)).collect();
         }
