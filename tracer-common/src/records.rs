@@ -34,6 +34,9 @@ pub enum RecordEnding {
     ThreadEnded = 3,
     /// An exception left it, and that was seen when it happened: `end_ns` is exact.
     Raised = 4,
+    /// It was not looked at any more when it ended: its probe had been taken away meanwhile. `end_ns` is when that was
+    /// noticed.
+    LetGo = 5,
 }
 
 /// One finished call, 152 bytes.
@@ -170,8 +173,8 @@ pub struct Frame {
     pub by_caller: u32,
     /// Python: where calls of other threads can find this call: [`FOUND_WAITING`], [`FOUND_OPEN`].
     pub found: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// Python: [`ProcessSlot::python_epoch`] at entry.
+    pub python_epoch: u32,
 }
 
 /// The call is in its thread's slot of the waiting containers.
@@ -237,6 +240,10 @@ pub struct ProcessSlot {
     pub process: u32,
     /// 1 while new calls are accepted; 0 before all probes are live and while they are taken away.
     pub accepts_entries: u32,
+    /// Counts the times that probes of Python code were taken away while others stayed.
+    pub python_epoch: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
 
 /// Which arguments of a function are captured: a slot of the capture map, by function number.
@@ -255,7 +262,7 @@ const _: () = {
     assert!(size_of::<WideCallRecord>() == 208);
     assert!(size_of::<Frame>() == 152);
     assert!(size_of::<ThreadStack>() == 136 + 152 * MAX_DEPTH);
-    assert!(size_of::<ProcessSlot>() == 8);
+    assert!(size_of::<ProcessSlot>() == 16);
     assert!(size_of::<CaptureSpec>() == 20);
     assert!(MAX_DEPTH.is_power_of_two());
 };

@@ -47,6 +47,10 @@ pub static PYTHON_LAYOUTS: Array<PythonLayout> = Array::with_max_entries(MAX_PRO
 #[map]
 pub static PYTHON_PUSH_SITES: Array<u64> = Array::with_max_entries(MAX_PROCESSES, 0);
 
+/// Python calls that passed a probe of the frames mode, traced or not.
+#[map]
+pub static PYTHON_PASSED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// The Python code whose calls are seen.
 #[map]
 pub static PYTHON_CODES: HashMap<PythonKey, PythonCodeRule> =

@@ -8,7 +8,7 @@ use tracer_common::{
 };
 
 use crate::{
-    maps::PYTHON_LAYOUTS,
+    maps::{PROCESSES, PYTHON_LAYOUTS},
     python_frame::{code_of, current_frame, field},
     python_join, python_resolve, stack,
 };
@@ -74,6 +74,7 @@ pub fn enter(thread: *mut ThreadStack, code: &PythonKey, rule: &PythonCodeRule, 
         (*frame).call_instruction = entered.call_instruction;
         (*frame).by_caller = entered.by_caller;
         (*frame).found = 0;
+        (*frame).python_epoch = epoch_of(rule.process_slot);
         (*thread).depth = depth + 1;
         if entered.of_container != 0 && !may_be_folded && entered.by_caller == 0 {
             python_join::container_waits(thread, frame, code.process);
@@ -161,7 +162,7 @@ fn end_above(thread: *mut ThreadStack, found: u32) -> bool {
         if unsafe { (*thread).depth } == 0 {
             return false;
         }
-        stack::end_wide(thread, RecordEnding::Unwound as u32, now, 0, 0);
+        end_left_call(thread, now);
     }
     true
 }
@@ -261,10 +262,29 @@ pub extern "C" fn end_left(thread: *mut ThreadStack, process_slot: u32, stack_po
                 resolve_left(thread);
                 continue;
             }
-            stack::end_wide(thread, RecordEnding::Unwound as u32, bpf_ktime_get_ns(), 0, 0);
+            end_left_call(thread, bpf_ktime_get_ns());
         }
     }
     0
+}
+
+/// Times that Python probes of a process were taken away.
+#[inline(always)]
+fn epoch_of(process_slot: u32) -> u32 {
+    PROCESSES.get(process_slot).map_or(0, |slot| slot.python_epoch)
+}
+
+/// Ends the innermost call, which control has left without our seeing it: by an exception, unless probes were taken away
+/// since it began.
+#[inline(always)]
+pub fn end_left_call(thread: *mut ThreadStack, now: u64) {
+    // SAFETY: a checked map value used by this thread alone; `frame` masks the index.
+    unsafe {
+        let top = stack::frame(thread, (*thread).depth.wrapping_sub(1));
+        let let_go = (*top).kind != FrameKind::Native as u32 && (*top).python_epoch != epoch_of((*top).process_slot);
+        let ending = if let_go { RecordEnding::LetGo } else { RecordEnding::Unwound };
+        stack::end_wide(thread, ending as u32, now, 0, 0);
+    }
 }
 
 /// Looks at the innermost call, which control has left, for the last time: its frame may still be what it was. Only the

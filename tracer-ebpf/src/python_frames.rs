@@ -10,18 +10,57 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use tracer_common::{
-    cookie::{Cookie, ObjectLocation},
+    cookie::{Cookie, jump_is_taken},
     counters::Counter,
     python::{FrameStyle, NO_FUNCTION, PythonKey, PythonLayout},
     records::{FrameKind, RecordEnding, ThreadStack},
 };
 
 use crate::{
-    maps::{PROCESSES, PYTHON_CODES, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, THREADS, count},
+    maps::{PROCESSES, PYTHON_CODES, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PASSED, THREADS, count},
     python_calls::{self, Entered},
     python_frame::{code_of, current_frame, reference, word},
     python_resolve, stack,
 };
+
+/// Reads one register. Volatile, so that each load keeps its constant offset into the context.
+macro_rules! register {
+    ($registers:expr, $name:ident) => {
+        // SAFETY: the program's context.
+        unsafe { core::ptr::read_volatile(&raw const (*$registers).$name) }
+    };
+}
+
+/// Whether the hit counts: at some sites it does only where a condition holds.
+#[inline(always)]
+fn is_hit(context: &ProbeContext, cookie: Cookie) -> bool {
+    !cookie.is_conditional() || jump_is_taken(cookie.condition(), register!(context.regs, eflags))
+}
+
+/// The frame at a hit. The cookie's function is the register that holds it, numbered as x86-64 instructions number them,
+/// or 16: the current one of the thread state.
+#[inline(always)]
+fn frame_at(context: &ProbeContext, cookie: Cookie, layout: &PythonLayout, python_thread: u64) -> u64 {
+    let registers = context.regs;
+    match cookie.function() {
+        0 => register!(registers, rax),
+        1 => register!(registers, rcx),
+        2 => register!(registers, rdx),
+        3 => register!(registers, rbx),
+        5 => register!(registers, rbp),
+        6 => register!(registers, rsi),
+        7 => register!(registers, rdi),
+        8 => register!(registers, r8),
+        9 => register!(registers, r9),
+        10 => register!(registers, r10),
+        11 => register!(registers, r11),
+        12 => register!(registers, r12),
+        13 => register!(registers, r13),
+        14 => register!(registers, r14),
+        15 => register!(registers, r15),
+        _ => current_frame(layout, python_thread),
+    }
+}
 
 /// A frame begins to run. It is complete: the receiver can be read.
 #[uprobe]
@@ -35,21 +74,16 @@ pub fn python_frame_entry(context: ProbeContext) -> u32 {
         return 0;
     }
     let Some(layout) = PYTHON_LAYOUTS.get(cookie.process_slot()) else { return 0 };
+    if !is_hit(&context, cookie) {
+        return 0;
+    }
+    if let Some(passed) = PYTHON_PASSED.get_ptr_mut(0) {
+        // SAFETY: a checked map value of this processor; no exact figure is promised.
+        unsafe { *passed += 1 };
+    }
     let python_thread = word(layout.current_thread);
-    // SAFETY: the program's context; volatile, so that each load keeps its constant offset.
-    let (first, second, stack_pointer) = unsafe {
-        (
-            core::ptr::read_volatile(&raw const (*context.regs).rdi),
-            core::ptr::read_volatile(&raw const (*context.regs).rsi),
-            core::ptr::read_volatile(&raw const (*context.regs).rsp),
-        )
-    };
-    // A heap frame becomes the thread's current one only inside the function that is probed: it is an argument.
-    let frame = match cookie.object() {
-        location if location == ObjectLocation::FirstArgument as u64 => first,
-        location if location == ObjectLocation::SecondArgument as u64 => second,
-        _ => current_frame(layout, python_thread),
-    };
+    let stack_pointer = register!(context.regs, rsp);
+    let frame = frame_at(&context, cookie, layout, python_thread);
     let code = PythonKey { address: code_of(layout, frame), process, reserved: 0 };
     let Some(rule) = PYTHON_CODES.get_ptr(&code) else { return 0 };
     // SAFETY: a checked map value.
@@ -98,12 +132,12 @@ fn end_same_frame(thread: *mut ThreadStack, frame: u64) {
         }
         let top = stack::frame(thread, depth - 1);
         if (*top).kind != FrameKind::Native as u32 && (*top).stack_pointer == frame {
-            stack::end_wide(thread, RecordEnding::Unwound as u32, bpf_ktime_get_ns(), 0, 0);
+            python_calls::end_left_call(thread, bpf_ktime_get_ns());
         }
     }
 }
 
-/// A frame returns; it is still the thread's current one.
+/// A frame returns.
 #[uprobe]
 pub fn python_frame_return(context: ProbeContext) -> u32 {
     // SAFETY: the helper takes the context pointer that the kernel handed to the program.
@@ -115,17 +149,16 @@ pub fn python_frame_return(context: ProbeContext) -> u32 {
     }
     let Some(layout) = PYTHON_LAYOUTS.get(cookie.process_slot()) else { return 0 };
     let Some(thread) = THREADS.get_ptr_mut(identity) else { return 0 };
-    leave(layout, thread);
+    // SAFETY: a checked map value used by this thread alone.
+    if unsafe { (*thread).depth } == 0 || !is_hit(&context, cookie) {
+        return 0;
+    }
+    leave(layout, thread, frame_at(&context, cookie, layout, word(layout.current_thread)));
     0
 }
 
 #[inline(always)]
-fn leave(layout: &PythonLayout, thread: *mut ThreadStack) {
-    // SAFETY: a checked map value used by this thread alone.
-    if unsafe { (*thread).depth } == 0 {
-        return;
-    }
-    let frame = current_frame(layout, word(layout.current_thread));
+fn leave(layout: &PythonLayout, thread: *mut ThreadStack, frame: u64) {
     let code = code_of(layout, frame);
     if python_calls::end_inside(thread, frame, code, 0) != 0 {
         // SAFETY: a helper without arguments.

@@ -9,6 +9,7 @@ mod multi;
 mod placement;
 mod programs;
 mod python;
+mod python_frames;
 mod totals;
 mod watchpoints;
 

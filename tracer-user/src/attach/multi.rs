@@ -54,6 +54,14 @@ impl MultiPrograms {
         Self::load_named(object, loaded, ["native_entry", "native_exit", "native_return"])
     }
 
+    /// Likewise the programs that see every Python call: at entries and at exits.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_python(object: &[u8], loaded: &Ebpf) -> Result<Option<Self>, AttachError> {
+        Self::load_named(object, loaded, ["python_frame_entry", "python_frame_return", "floor_return"])
+    }
+
     /// Likewise with programs that do nothing.
     ///
     /// # Errors
@@ -133,11 +141,7 @@ fn load_type_information(object: &mut Object) -> Option<OwnedFd> {
         .ok()
 }
 
-fn load_program(
-    object: &Object,
-    name: &'static str,
-    types: Option<&OwnedFd>,
-) -> Result<Option<OwnedFd>, AttachError> {
+fn load_program(object: &Object, name: &'static str, types: Option<&OwnedFd>) -> Result<Option<OwnedFd>, AttachError> {
     let program = object.programs.get(name).ok_or(AttachError::Incomplete { name })?;
     let function = object.functions.get(&program.function_key()).ok_or(AttachError::Incomplete { name })?;
     let instructions = &function.instructions;

@@ -38,6 +38,7 @@ impl Default for LoadOptions {
 /// The loaded programs. Dropping them takes every probe away.
 pub struct Programs {
     placed: Placed,
+    accepts: bool,
     thread_ends: Vec<RawTracePointLink>,
     multi: Option<MultiPrograms>,
     features: KernelFeatures,
@@ -79,6 +80,7 @@ impl Programs {
         let features = probe_features(multi.is_some());
         Ok(Self {
             placed: Placed::default(),
+            accepts: false,
             thread_ends,
             multi,
             features,
@@ -133,12 +135,24 @@ impl Programs {
     /// # Errors
     /// The process map cannot be written.
     pub fn accept_entries(&mut self, accept: bool) -> Result<(), AttachError> {
+        self.accepts = accept;
         let slots: Vec<u32> = self.processes.iter().map(|(_, kernel_pid)| *kernel_pid).collect();
         for (index, process) in slots.into_iter().enumerate() {
-            let slot = ProcessSlot { process, accepts_entries: u32::from(accept) };
-            self.set_slot(index as u32, slot)?;
+            let accepts_entries = u32::from(accept);
+            let python_epoch = self.python.epoch;
+            self.set_slot(index as u32, ProcessSlot { process, accepts_entries, python_epoch, reserved: 0 })?;
         }
         Ok(())
+    }
+
+    /// Python probes have been taken away while others stay: calls that were open then and are found gone later have not
+    /// been left by an exception.
+    ///
+    /// # Errors
+    /// The process map cannot be written.
+    pub(super) fn next_python_epoch(&mut self) -> Result<(), AttachError> {
+        self.python.epoch = self.python.epoch.wrapping_add(1);
+        self.accept_entries(self.accepts)
     }
 
     /// Takes all probes away: first those at entries, then the others. A thread that ends while the books are read would
@@ -173,7 +187,7 @@ impl Programs {
         let slot = u8::try_from(index).map_err(|_| too_many)?;
         if known.is_none() {
             self.processes.push((process, kernel_pid));
-            self.set_slot(u32::from(slot), ProcessSlot { process: kernel_pid, accepts_entries: 0 })?;
+            self.set_slot(u32::from(slot), ProcessSlot { process: kernel_pid, ..ProcessSlot::default() })?;
         }
         Ok(slot)
     }

@@ -10,13 +10,17 @@ use tracer_common::python::{PythonCodeRule, PythonCount, PythonKey, PythonLayout
 
 use super::error::AttachError;
 use super::programs::{Programs, map_error, program, program_error};
+use super::python_frames::FramesPrograms;
 use super::watchpoints::{Obstacle, Watchpoint};
 use crate::model::{ProcessId, PythonTables, RemoteAddress};
 
 /// What is live on the Python side.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct PythonPrograms {
     loaded: bool,
+    /// Times that probes of Python code were taken away while others stayed.
+    pub(super) epoch: u32,
+    pub(super) frames: Option<FramesPrograms>,
     watchpoints: Vec<Watchpoint>,
     written: Vec<(&'static str, HashSet<PythonKey>)>,
 }
@@ -36,6 +40,7 @@ impl PythonPrograms {
     /// Takes all watchpoints away.
     pub fn remove(&mut self) {
         self.watchpoints.clear();
+        self.frames = None;
     }
 }
 
@@ -118,8 +123,12 @@ impl Programs {
     }
 
     /// Takes the watchpoint of a code object away.
-    pub fn unwatch(&mut self, process: ProcessId, code: RemoteAddress) {
+    ///
+    /// # Errors
+    /// The process map cannot be written.
+    pub fn unwatch(&mut self, process: ProcessId, code: RemoteAddress) -> Result<(), AttachError> {
         self.python.watchpoints.retain(|watchpoint| !watchpoint.is_on(process.pid, code.0));
+        self.next_python_epoch()
     }
 
     fn load_python(&mut self) -> Result<(), AttachError> {

@@ -3,11 +3,13 @@
 use aya::Ebpf;
 use aya::maps::{HashMap, Map, PerCpuArray};
 use tracer_common::counters::Counter;
-use tracer_common::records::ThreadStack;
+use tracer_common::records::{FrameKind, Join as JoinRecord, ThreadStack};
 
 use super::error::AttachError;
 use super::programs::map_error;
-use crate::model::{Call, Ending, FunctionId, LossCounts, LossOfReason, MonotonicNs, RemoteAddress, ThreadId};
+use crate::model::{
+    Call, Ending, ForeignCall, FunctionId, Join, LossCounts, LossOfReason, MonotonicNs, RemoteAddress, ThreadId,
+};
 
 pub(super) fn read(ebpf: &Ebpf) -> Result<(LossCounts, Vec<Call>), AttachError> {
     let mut counted = [0_u64; Counter::COUNT as usize];
@@ -62,6 +64,8 @@ fn open_calls_of(key: u64, stack: &ThreadStack) -> Vec<Call> {
         .iter()
         .enumerate()
         .rev()
+        // What is folded makes no record, and is counted as folded already.
+        .filter(|(_, frame)| frame.kind != FrameKind::PythonFolded as u32)
         .zip(1..)
         .map(|((depth, frame), position)| Call {
             process: (key >> 32) as u32,
@@ -73,11 +77,12 @@ fn open_calls_of(key: u64, stack: &ThreadStack) -> Vec<Call> {
             incarnation: MonotonicNs(stack.incarnation),
             sequence: stack.sequence + position,
             call: frame.call,
-            parent_call: depth.checked_sub(1).and_then(|below| frames.get(below)).map(|below| below.call),
+            parent_call: (frame.parent_call != 0).then_some(frame.parent_call),
             root_call,
             start: MonotonicNs(frame.start_ns),
             end: now,
             end_observed: false,
+            is_python: frame.kind != FrameKind::Native as u32,
             stack_pointer: RemoteAddress(frame.stack_pointer),
             object: (frame.object != 0).then_some(RemoteAddress(frame.object)),
             return_value: None,
@@ -85,9 +90,21 @@ fn open_calls_of(key: u64, stack: &ThreadStack) -> Vec<Call> {
             arguments: std::array::from_fn(|index| {
                 (frame.arguments_read >> index & 1 == 1).then(|| frame.arguments[index])
             }),
-            class: None,
+            class: (frame.class != 0).then_some(RemoteAddress(frame.class)),
             exception: None,
-            join: None,
+            join: join_of(&stack.join),
         })
         .collect()
+}
+
+fn join_of(join: &JoinRecord) -> Option<Join> {
+    let foreign = |thread: u32, incarnation: u64, call: u64| ForeignCall {
+        thread: ThreadId(thread),
+        incarnation: MonotonicNs(incarnation),
+        call,
+    };
+    (join.parent_thread != 0).then(|| Join {
+        parent: foreign(join.parent_thread, join.parent_incarnation, join.parent_call),
+        trace: foreign(join.trace_thread, join.trace_incarnation, join.trace_call),
+    })
 }

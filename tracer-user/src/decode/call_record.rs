@@ -10,9 +10,6 @@ use crate::model::{
     Call, Ending, Event, ForeignCall, FunctionId, Join, MonotonicNs, RawRecord, RemoteAddress, ThreadId,
 };
 
-/// Number of the ending of a Python call that was seen being left by an exception: not a return, but at an exact time.
-const RAISED: u32 = 4;
-
 /// Decodes one record.
 ///
 /// # Errors
@@ -82,7 +79,8 @@ fn call(bytes: &[u8]) -> Result<Call, DecodeError> {
         root_call: u64_at(bytes, offset_of!(CallRecord, root_call))?,
         start: MonotonicNs(u64_at(bytes, offset_of!(CallRecord, start_ns))?),
         end: MonotonicNs(u64_at(bytes, offset_of!(CallRecord, end_ns))?),
-        end_observed: ending == Ending::Returned || ending_number == RAISED,
+        end_observed: ending == Ending::Returned || ending_number == RecordEnding::Raised as u32,
+        is_python: false,
         stack_pointer: RemoteAddress(u64_at(bytes, offset_of!(CallRecord, stack_pointer))?),
         object: address_at(bytes, offset_of!(CallRecord, object))?,
         return_value: (ending == Ending::Returned).then_some(return_value),
@@ -99,7 +97,8 @@ fn ending_of(number: u32) -> Result<(Ending, bool), DecodeError> {
         number if number == RecordEnding::Returned as u32 => Ok((Ending::Returned, false)),
         number if number == RecordEnding::Unwound as u32 => Ok((Ending::Unwound, false)),
         number if number == RecordEnding::ThreadEnded as u32 => Ok((Ending::Unwound, true)),
-        RAISED => Ok((Ending::Unwound, false)),
+        number if number == RecordEnding::Raised as u32 => Ok((Ending::Unwound, false)),
+        number if number == RecordEnding::LetGo as u32 => Ok((Ending::StillOpen, false)),
         ending => Err(DecodeError::UnknownEnding { ending }),
     }
 }
@@ -266,7 +265,8 @@ mod tests {
             (RecordEnding::Returned as u32, Ending::Returned, true),
             (RecordEnding::Unwound as u32, Ending::Unwound, false),
             (RecordEnding::ThreadEnded as u32, Ending::Unwound, false),
-            (RAISED, Ending::Unwound, true),
+            (RecordEnding::Raised as u32, Ending::Unwound, true),
+            (RecordEnding::LetGo as u32, Ending::StillOpen, false),
         ] {
             put32(&mut bytes, offset_of!(CallRecord, ending), number);
             let call = decoded(&bytes);

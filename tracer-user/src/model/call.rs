@@ -52,6 +52,9 @@ pub struct Call {
     /// being left by an exception.
     #[serde(default)]
     pub end_observed: bool,
+    /// Whether it is a Python call that was open at detach: the identity of its frame is no address on the stack.
+    #[serde(default)]
+    pub is_python: bool,
     /// Identity of the frame.
     pub stack_pointer: RemoteAddress,
     /// The object, if it has one.

@@ -16,7 +16,7 @@ impl LeftCalls {
     /// Takes the look. `stack_pointer` gives the stack pointer of a thread (process, thread); `None` while it runs.
     pub fn look(open: &[Call], stack_pointer: impl Fn(u32, ThreadId) -> Option<RemoteAddress>) -> Self {
         let mut last = None;
-        let left = open.iter().filter(|call| {
+        let left = open.iter().filter(|call| !call.is_python).filter(|call| {
             let known = match last {
                 Some((thread, known)) if thread == call.thread => known,
                 _ => stack_pointer(call.process, call.thread),
@@ -62,6 +62,7 @@ mod tests {
             start: MonotonicNs(2),
             end: MonotonicNs(3),
             end_observed: false,
+            is_python: false,
             stack_pointer: RemoteAddress(stack_pointer),
             object: None,
             return_value: None,

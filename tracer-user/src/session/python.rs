@@ -90,7 +90,12 @@ impl PythonTargets {
     ///
     /// # Errors
     /// Not permitted, or the kernel cannot.
-    pub fn attach(&mut self, programs: &mut Programs, planner: &mut Planner, drain: &Drain) -> Result<(), SessionError> {
+    pub fn attach(
+        &mut self,
+        programs: &mut Programs,
+        planner: &mut Planner,
+        drain: &Drain,
+    ) -> Result<(), SessionError> {
         for interpreter in &mut self.interpreters {
             interpreter.attach(programs, planner, drain)?;
         }
@@ -193,7 +198,7 @@ impl Interpreter {
             std::thread::sleep(CALIBRATION_STEP);
             for (code, _) in group {
                 let counted = programs.python_calls(self.process.1, *code)?;
-                programs.unwatch(self.process.0, *code);
+                programs.unwatch(self.process.0, *code)?;
                 if counted > 0 {
                     calls.insert(*code, counted);
                 }
@@ -210,7 +215,7 @@ impl Interpreter {
         let wanted: Vec<RemoteAddress> = self.plan.watched.iter().map(|(code, _)| *code).collect();
         let (kept, dropped): (Vec<_>, Vec<_>) = self.watched.iter().partition(|code| wanted.contains(code));
         for code in dropped {
-            programs.unwatch(self.process.0, code);
+            programs.unwatch(self.process.0, code)?;
         }
         self.watched = kept;
         for code in wanted {
@@ -239,7 +244,12 @@ impl Interpreter {
         Ok(programs.watch(self.process, code, count)?)
     }
 
-    fn look_again(&mut self, programs: &mut Programs, planner: &mut Planner, drain: &Drain) -> Result<(), SessionError> {
+    fn look_again(
+        &mut self,
+        programs: &mut Programs,
+        planner: &mut Planner,
+        drain: &Drain,
+    ) -> Result<(), SessionError> {
         let began = Instant::now();
         let survey = self.engine.survey();
         self.looked = Instant::now();
@@ -307,9 +317,8 @@ impl Interpreter {
 
 /// Whether two looks found the same, apart from how often something was changing while it was read.
 fn is_same(before: &PythonSurvey, now: &PythonSurvey) -> bool {
-    let classes = |survey: &PythonSurvey| -> Vec<RemoteAddress> {
-        survey.classes.iter().map(|class| class.address).collect()
-    };
+    let classes =
+        |survey: &PythonSurvey| -> Vec<RemoteAddress> { survey.classes.iter().map(|class| class.address).collect() };
     // Numbers of objects come and go with every request: what counts is whether there are any.
     let live = |survey: &PythonSurvey| -> Vec<(RemoteAddress, Vec<(bool, bool)>)> {
         let reached = |code: &PythonCode| {

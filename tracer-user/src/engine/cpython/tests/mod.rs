@@ -236,7 +236,7 @@ fn check_kernel_layout<M: Memory>(interpreter: &Interpreter<M>, document: &Docum
     let main = interpreter.threads().expect("threads").last().map(|thread| thread.address);
     // While the main thread waits in a system call no thread runs: to 3.11 the word is then NULL.
     assert!(Some(current) == main || (current.0 == 0 && document.version < (3, 12, 0)), "{current} is not {main:?}");
-    assert_eq!(layout.method_type, document.types["method"]);
+    assert_eq!(layout.tuple_type, document.types["tuple"]);
     assert_eq!(layout.exits_are_prompt == 1, document.version >= (3, 12, 0));
     assert_eq!(layout.exception_is_type == 1, document.version < (3, 12, 0));
 }

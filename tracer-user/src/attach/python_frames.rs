@@ -1,0 +1,109 @@
+//! Probes inside an interpreter that every Python call passes.
+
+use std::path::Path;
+
+use aya::maps::PerCpuArray;
+use aya::programs::UProbe;
+use tracer_common::cookie::{Cookie, ExitSite};
+
+use super::error::AttachError;
+use super::multi::{MultiPrograms, Role, Site};
+use super::placement::{Link, PlacedFile, place_one};
+use super::programs::{OBJECT, Programs, map_error, program, program_error};
+use crate::model::{FramePlace, InterpreterSite, InterpreterSites, ProcessId};
+
+/// The programs, and the probes that are live.
+pub struct FramesPrograms {
+    multi: Option<MultiPrograms>,
+    entries: Vec<Link>,
+    returns: Vec<Link>,
+}
+
+/// "The current frame of the thread state": no register has this number.
+const CURRENT_FRAME: u32 = 16;
+
+impl Programs {
+    /// Places probes at these sites of an interpreter's file, as one process runs it: returns before entries.
+    ///
+    /// # Errors
+    /// Not permitted, or the kernel does not take a probe.
+    pub fn place_frames(
+        &mut self,
+        (process, kernel_pid): (ProcessId, u32),
+        path: &Path,
+        sites: &InterpreterSites,
+    ) -> Result<(), AttachError> {
+        let slot = self.slot_of(process, kernel_pid)?;
+        let mut frames = match self.python.frames.take() {
+            Some(frames) => frames,
+            None => self.load_frames()?,
+        };
+        let returns = self.place_role(&frames, Role::Exit, process, path, slot, &sites.returns)?;
+        frames.returns.extend(returns);
+        let entries = self.place_role(&frames, Role::Entry, process, path, slot, &sites.entries)?;
+        frames.entries.extend(entries);
+        self.python.frames = Some(frames);
+        Ok(())
+    }
+
+    /// Takes the probes away and keeps the programs: entries first. Calls that are open then are let go.
+    ///
+    /// # Errors
+    /// The process map cannot be written.
+    pub fn remove_frames(&mut self) -> Result<(), AttachError> {
+        let Some(frames) = &mut self.python.frames else { return Ok(()) };
+        frames.entries.clear();
+        frames.returns.clear();
+        self.next_python_epoch()
+    }
+
+    /// Python calls that have passed the probes so far, traced or not.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn python_calls_passed(&self) -> Result<u64, AttachError> {
+        let map = self.ebpf.map("PYTHON_PASSED").ok_or(AttachError::Incomplete { name: "PYTHON_PASSED" })?;
+        let passed: PerCpuArray<_, u64> = map.try_into().map_err(|error| map_error("PYTHON_PASSED", &error))?;
+        let values = passed.get(&0, 0).map_err(|error| map_error("PYTHON_PASSED", &error))?;
+        Ok(values.iter().sum())
+    }
+
+    fn load_frames(&mut self) -> Result<FramesPrograms, AttachError> {
+        let multi = if self.features().uprobe_multi { MultiPrograms::load_python(OBJECT, &self.ebpf)? } else { None };
+        if multi.is_none() {
+            for name in ["python_frame_entry", "python_frame_return"] {
+                program::<UProbe>(&mut self.ebpf, name)?.load().map_err(|error| program_error(&error))?;
+            }
+        }
+        Ok(FramesPrograms { multi, entries: Vec::new(), returns: Vec::new() })
+    }
+
+    fn place_role(
+        &mut self,
+        frames: &FramesPrograms,
+        role: Role,
+        process: ProcessId,
+        path: &Path,
+        slot: u8,
+        sites: &[InterpreterSite],
+    ) -> Result<Vec<Link>, AttachError> {
+        let wanted: Vec<Site> =
+            sites.iter().map(|site| Site { offset: site.offset.0, cookie: cookie(site, slot).0 }).collect();
+        let failed = |source| AttachError::Place { path: path.to_owned(), source };
+        if let Some(multi) = &frames.multi {
+            return Ok(vec![Link::Multi(multi.link(role, path, process.pid, &wanted).map_err(failed)?)]);
+        }
+        let name = if role == Role::Entry { "python_frame_entry" } else { "python_frame_return" };
+        let single = program::<UProbe>(&mut self.ebpf, name)?;
+        let file = PlacedFile { path, process: process.pid, role };
+        wanted.iter().map(|site| place_one(single, &file, *site).map(Link::Single).map_err(failed)).collect()
+    }
+}
+
+fn cookie(site: &InterpreterSite, slot: u8) -> Cookie {
+    let place = match site.frame {
+        FramePlace::Register(number) => u32::from(number),
+        FramePlace::Current => CURRENT_FRAME,
+    };
+    Cookie::exit(place, slot, site.condition.map_or(ExitSite::Instruction, ExitSite::ConditionalJump))
+}
