@@ -70,7 +70,7 @@ pub fn python_frame_entry(context: ProbeContext) -> u32 {
     let identity = bpf_get_current_pid_tgid();
     let process = (identity >> 32) as u32;
     let Some(slot) = PROCESSES.get(cookie.process_slot()) else { return 0 };
-    if slot.process != process || slot.accepts_entries == 0 {
+    if slot.process != process {
         return 0;
     }
     let Some(layout) = PYTHON_LAYOUTS.get(cookie.process_slot()) else { return 0 };
@@ -80,6 +80,9 @@ pub fn python_frame_entry(context: ProbeContext) -> u32 {
     if let Some(passed) = PYTHON_PASSED.get_ptr_mut(0) {
         // SAFETY: a checked map value of this processor; no exact figure is promised.
         unsafe { *passed += 1 };
+    }
+    if slot.accepts_entries == 0 {
+        return 0;
     }
     let python_thread = word(layout.current_thread);
     let stack_pointer = register!(context.regs, rsp);

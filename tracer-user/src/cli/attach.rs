@@ -32,8 +32,7 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
         }
     }
     if trace.dry_run {
-        let (plan, unreadable) = plan_only(&targets, maps);
-        return list::print_plan(&plan, &unreadable, false);
+        return list::print_plan(&plan_only(&targets, maps, trace.python()), false);
     }
     demand_privilege()?;
     let summary = SummaryFile::create(&trace.exports, trace.summary.as_deref())?;
@@ -78,6 +77,7 @@ pub fn settings(
     Settings {
         targets,
         maps,
+        python: trace.python(),
         exports: if trace.exports.is_empty() { vec![Destination::Console] } else { trace.exports.clone() },
         tape: trace.record_tape.clone(),
         load: LoadOptions {
