@@ -20,11 +20,15 @@ const DEPTH_LIMIT: usize = 3;
 pub(super) fn of<M: Memory>(
     interpreter: &Interpreter<M>,
     classes: &Classes,
-    container: RemoteAddress,
+    (container, class): (RemoteAddress, RemoteAddress),
     rule: &Children,
 ) -> Result<Vec<ContainerMember>, ReadProblem> {
     let (Children::Named(fields) | Children::Plain(fields)) = rule;
-    interpreter.retrying(|interpreter| {
+    interpreter.confirmed(|interpreter| {
+        // It may have been freed since it was found.
+        if interpreter.type_of(container)? != class {
+            return Ok(Vec::new());
+        }
         let attributes = interpreter.instance_attributes(container)?;
         let mut reading = Reading { interpreter, classes, container, members: Vec::new() };
         for (name, value) in &attributes {

@@ -121,6 +121,9 @@ impl Classes {
                 excluded: verdict.excluded.map(str::to_owned),
             })
         });
+        if rule.is_some() && interpreter.confirmed(|interpreter| interpreter.class(address))? != view {
+            return Err(ReadProblem::Torn { address, what: "class" });
+        }
         let class = HeapClass {
             name: view.name.as_str().into(),
             path: paths.first().map(String::as_str).unwrap_or_default().into(),
