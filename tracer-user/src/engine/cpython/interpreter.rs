@@ -12,10 +12,12 @@ use super::well_known::WellKnownTypes;
 use crate::memory::{Memory, MemoryError};
 use crate::model::RemoteAddress;
 
-/// Most interpreters in one process.
-const INTERPRETER_LIMIT: usize = 1024;
-/// Most threads of one interpreter.
+/// Most interpreters of one process.
+const INTERPRETER_LIMIT: usize = 64;
+/// Most threads of one process (Linux allows 2^22 in all; a few hundred is much).
 const THREAD_LIMIT: usize = 1 << 16;
+/// Most modules of one process.
+const MODULE_LIMIT: usize = 1 << 17;
 /// How often something that changes while it is read is tried.
 const ATTEMPTS: u32 = 3;
 /// Where the first digit of an int is, in every version (Include/cpython/longintrepr.h; 30 bits each).
@@ -262,15 +264,30 @@ impl<M: Memory> Interpreter<M> {
             let Some((_, sys)) = entries.iter().find(|(name, _)| name == "sys") else { continue };
             let module_type = self.type_of(*sys)?;
             for (name, module) in entries {
-                let class = self.type_of(module)?;
-                // Some replace themselves by an instance of a subclass; anything else has other attributes.
-                if class == module_type || self.mro(class)?.contains(&module_type) {
-                    let dict = self.pointer(module, self.layout.module.dictionary)?;
-                    found.extend(dict.map(|dict| (name, dict)));
+                if found.len() >= MODULE_LIMIT {
+                    return Err(ReadProblem::Torn { address: modules, what: "sys.modules" });
+                }
+                // What is freed by now is no module any more.
+                if let Ok(Some(dict)) = self.module_dictionary(module, module_type) {
+                    found.push((name, dict));
                 }
             }
         }
         Ok(found)
+    }
+
+    /// Dictionary of a module; `None` for what is no module. Some modules replace themselves by an instance of a
+    /// subclass.
+    fn module_dictionary(
+        &self,
+        module: RemoteAddress,
+        module_type: RemoteAddress,
+    ) -> Result<Option<RemoteAddress>, ReadProblem> {
+        let class = self.type_of(module)?;
+        if class != module_type && !self.mro(class)?.contains(&module_type) {
+            return Ok(None);
+        }
+        self.pointer(module, self.layout.module.dictionary)
     }
 
     /// The type of modules.

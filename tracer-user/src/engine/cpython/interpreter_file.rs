@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
 
 use object::read::ReadCache;
 use serde::{Deserialize, Serialize};
@@ -57,26 +56,28 @@ impl InterpreterAddresses {
         Ok(Some(Self { runtime: loaded.address(runtime), types: types.collect() }))
     }
 
-    /// Looks for interpreters in everything that a process has mapped: the likely files first. A process may have
-    /// mapped more than one and run only one of them.
+    /// Looks for interpreters in everything that a process has mapped: the likely files first, each only when the
+    /// iterator gets to it. A process may have mapped more than one and run only one of them.
     ///
     /// Files that cannot be opened are left out; `modules` as `Target` has them, the executable first.
-    #[must_use]
-    pub fn in_modules(modules: &[Module]) -> Vec<(&Module, Self)> {
-        let is_likely = |module: &Module| module.file_name().contains("python");
+    pub fn in_modules(modules: &[Module]) -> impl Iterator<Item = (&Module, Self)> {
+        // Not by "python" alone: it is in the name of every extension module (`_tree.cpython-311-x86_64-linux-gnu.so`).
+        let is_likely = |module: &Module| {
+            let name = module.file_name();
+            name.starts_with("python") || name.starts_with("libpython")
+        };
         let mut ordered: Vec<(usize, &Module)> = modules.iter().enumerate().collect();
         ordered.sort_by_key(|(index, module)| (!is_likely(module), *index));
-        let found = ordered.into_iter().filter_map(|(index, module)| {
+        ordered.into_iter().filter_map(move |(index, module)| {
             let thorough = index == 0 || is_likely(module);
-            let path = Path::new(&module.path).display();
             match Self::in_module(module, thorough) {
                 Ok(found) => Some((module, found?)),
                 Err(error) => {
+                    let path = module.path.display();
                     tracing::debug!(%path, %error, "no interpreter is looked for in a file");
                     None
                 }
             }
-        });
-        found.collect()
+        })
     }
 }

@@ -2,6 +2,7 @@
 
 mod damaged;
 mod programs;
+mod variables;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

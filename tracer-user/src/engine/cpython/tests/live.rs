@@ -112,7 +112,7 @@ fn open<M: Memory>(memory: M, addresses: &InterpreterAddresses) -> Interpreter<M
 
 pub(super) fn addresses(pid: u32) -> InterpreterAddresses {
     let modules = modules(pid);
-    let mut found = InterpreterAddresses::in_modules(&modules);
+    let mut found: Vec<_> = InterpreterAddresses::in_modules(&modules).collect();
     assert_eq!(found.len(), 1, "{found:?}");
     found.remove(0).1
 }
