@@ -5,6 +5,7 @@ pub mod collector;
 pub mod golden;
 pub mod probes;
 pub mod process;
+pub mod python;
 pub mod receiver;
 pub mod spans;
 pub mod suite;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Trial};
 
+use crate::python::Interpreter;
 use crate::workspace;
 
 /// What a test cannot do without.
@@ -20,6 +21,8 @@ pub enum Need {
     Models,
     /// The Python environment of the collector.
     Collector,
+    /// An interpreter with what the Python targets need.
+    Python(Interpreter),
 }
 
 /// One test.
@@ -72,6 +75,7 @@ impl Need {
             Self::Kernel => kernel_refusal(),
             Self::Models => environment_missing("models", "bin/python"),
             Self::Collector => environment_missing("collector", "bin/python"),
+            Self::Python(interpreter) => interpreter.missing(),
         }
     }
 }

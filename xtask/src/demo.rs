@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::process::{Process, poll};
-use crate::{provision, workspace};
+use crate::{provision, python, workspace};
 
 /// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,10 +27,10 @@ pub fn run() -> Result<()> {
     let started = Instant::now();
     let root = workspace::root();
     eprintln!(
-        "This demo installs pinned Python packages into target/venv/models (about 400 MB: XGBoost, LightGBM, FastAPI, \
-         uvicorn and what they need), builds ml-tracer, and listens on loopback only."
+        "This demo installs pinned Python packages into target/venv/models (about 350 MB: scikit-learn, XGBoost, LightGBM, \
+         FastAPI, uvicorn and what they need), builds ml-tracer, and listens on loopback only."
     );
-    let environment = provision::python_venv("models", &root.join("tests/requirements/models.txt"))?;
+    let environment = python::models()?;
     let mut build = provision::cargo();
     build.args(["build", "--release", "--locked", "--package", "tracer-user"]);
     provision::run("cargo build --release", &mut build)?;
@@ -41,7 +41,7 @@ pub fn run() -> Result<()> {
     let (mut tracer, messages) = start_tracer(&root.join("target/release/ml-tracer"), server.0.id(), &folder)?;
     eprintln!("==> {REQUESTS} requests to each model");
     for number in 0..REQUESTS {
-        for model in ["xgboost", "lightgbm"] {
+        for model in ["pipeline", "pipeline-xgboost", "lightgbm"] {
             let answer = post(port, &format!("/predict/{model}"), &rows(number))?;
             eprintln!("    POST /predict/{model}: {answer}");
         }

@@ -8,9 +8,11 @@ mod bench;
 mod bpf_toolchain;
 mod build_ebpf;
 mod check;
+mod chroot;
 mod demo;
 mod process;
 mod provision;
+mod python;
 mod source_hash;
 mod tape;
 mod test;
@@ -46,6 +48,8 @@ enum Command {
     Check,
     /// Trace a real model server while it answers requests; sets up what that needs.
     Demo,
+    /// Set up what the tests need: compilers, Python environments, a Debian sid. `cargo xtask test` does it by itself.
+    Prepare,
     /// Record the raw records of a running process, or replay them.
     Tape {
         #[command(subcommand)]
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf { check: true } => build_ebpf::check(),
         Command::Check => check::run(),
         Command::Demo => demo::run(),
+        Command::Prepare => test::prepare(),
         Command::Tape { action } => tape::run(action),
         Command::Test => test::run(),
     };

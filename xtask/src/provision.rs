@@ -1,14 +1,13 @@
-//! Gets what a command needs onto the machine: system packages, Python environments, and programs run in sight.
+//! Gets what a command needs onto the machine: system packages, and programs run in sight.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{source_hash, workspace};
+use crate::workspace;
 
 /// Runs a command with its output in sight; the heading says `what` is done and the time it took.
 ///
@@ -88,45 +87,6 @@ pub fn programs(why: &str, programs: &[(&str, &str)]) -> Result<()> {
     if missing.is_empty() { Ok(()) } else { system_packages(why, &missing) }
 }
 
-/// A Python environment under `target/venv/<name>` that holds the packages of a requirements file; made again only
-/// when the file has changed. Gives the folder; its interpreter is `bin/python`.
-///
-/// # Errors
-/// When the environment cannot be made or `pip` fails.
-pub fn python_venv(name: &str, requirements: &Path) -> Result<PathBuf> {
-    let wanted = fs::read(requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
-    let folder = workspace::root().join("target/venv").join(name);
-    let mark = folder.join("requirements.sha256");
-    let fingerprint = source_hash::hash(&wanted);
-    if fs::read_to_string(&mark).is_ok_and(|found| found == fingerprint) && folder.join("bin/python").exists() {
-        return Ok(folder);
-    }
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove the old {}", folder.display()))?;
-    }
-    let python = python()?;
-    run(&format!("python environment {name}"), Command::new(python).args(["-m", "venv"]).arg(&folder))?;
-    run(
-        &format!("pip install -r {}", requirements.display()),
-        Command::new(folder.join("bin/python"))
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
-            .arg(requirements),
-    )?;
-    fs::write(&mark, fingerprint).with_context(|| format!("cannot write {}", mark.display()))?;
-    Ok(folder)
-}
-
-/// The first of `python3` on the path and `/usr/bin/python3` that can make an environment.
-fn python() -> Result<&'static str> {
-    let works = |python: &str| output_of(Command::new(python).args(["-c", "import venv, ensurepip"])).is_ok();
-    let find = || ["python3", "/usr/bin/python3"].into_iter().find(|python| works(python));
-    if let Some(python) = find() {
-        return Ok(python);
-    }
-    system_packages("making Python environments", &["python3", "python3-venv"])?;
-    find().context("no python3 here can make an environment (`python3 -m venv`)")
-}
-
 /// A program to be run as root: as it is for root, through `sudo`, which may ask for a password, for others.
 pub fn as_root(program: &Path) -> Command {
     if is_root() {
@@ -137,7 +97,8 @@ pub fn as_root(program: &Path) -> Command {
     command
 }
 
-fn is_root() -> bool {
+/// Whether this runs as root.
+pub fn is_root() -> bool {
     output_of(Command::new("id").arg("-u")).is_ok_and(|id| id == "0")
 }
 

@@ -6,10 +6,20 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{build_ebpf, check, provision, workspace};
+use crate::python::{self, Interpreter};
+use crate::{build_ebpf, check, chroot, provision, workspace};
 
-/// Python environments of the suites: `tests/requirements/<name>.txt` becomes `target/venv/<name>`.
-const ENVIRONMENTS: [&str; 2] = ["models", "collector"];
+/// Python environments of the suites: name below `target/venv`, requirements file, interpreter. Where an interpreter is
+/// missing, so is its environment, and the tests that want it are skipped.
+const ENVIRONMENTS: [(&str, &str, Interpreter); 7] = [
+    ("models", "models", Interpreter::Any),
+    ("collector", "collector", Interpreter::Any),
+    ("oracle-3.9", "oracle", Interpreter::Version("3.9")),
+    ("sklearn-3.11", "sklearn", Interpreter::Version("3.11")),
+    ("sklearn-3.12", "sklearn", Interpreter::Version("3.12")),
+    ("sklearn-3.13", "sklearn", Interpreter::Version("3.13")),
+    ("sklearn-system", "sklearn", Interpreter::System),
+];
 
 type Step = fn() -> Result<Outcome>;
 
@@ -81,11 +91,20 @@ fn once(step: impl FnOnce() -> Result<()>) -> Result<Outcome> {
     Ok(Outcome { passed: 1, ..Outcome::default() })
 }
 
-fn prepare() -> Result<()> {
+/// Puts onto the machine what the suites need. What only some tests need may be missing in the end; it is said why.
+///
+/// # Errors
+/// When something cannot be set up that has to be there.
+pub fn prepare() -> Result<()> {
     provision::programs("compiling the programs to trace", &[("cc", "gcc"), ("c++", "g++")])?;
     provision::programs("making test certificates", &[("openssl", "openssl")])?;
-    for name in ENVIRONMENTS {
-        provision::python_venv(name, &workspace::root().join(format!("tests/requirements/{name}.txt")))?;
+    let requirements = |name: &str| workspace::root().join(format!("tests/requirements/{name}.txt"));
+    for (name, file, interpreter) in ENVIRONMENTS {
+        python::environment(name, &requirements(file), interpreter)?;
+    }
+    let pip = python::models()?.join("bin/python");
+    if let Err(error) = chroot::debian_sid(&requirements("sklearn"), &pip) {
+        eprintln!("==> no Debian sid: {error:#}; the tests that want CPython 3.14 are skipped");
     }
     Ok(())
 }

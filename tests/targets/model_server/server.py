@@ -1,4 +1,5 @@
-"""An HTTP model server: FastAPI on uvicorn, with an XGBoost and a LightGBM model trained when it starts.
+"""An HTTP model server: FastAPI on uvicorn, with models trained when it starts: boosters of XGBoost and LightGBM, and
+pipelines of scikit-learn that end in a classifier of its own, of XGBoost's and of LightGBM's.
 
 Usage: server.py PORT. `GET /health` answers as soon as it is ready.
 """
@@ -10,14 +11,21 @@ import lightgbm
 import numpy
 import uvicorn
 import xgboost
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 COLUMNS = 8
 
 
-def train() -> tuple[xgboost.Booster, lightgbm.Booster]:
+def examples() -> tuple[numpy.ndarray, numpy.ndarray]:
     random = numpy.random.default_rng(3)
     features = random.normal(size=(2000, COLUMNS))
-    labels = (features[:, 0] + features[:, 1] * features[:, 2] > 0).astype(int)
+    return features, (features[:, 0] + features[:, 1] * features[:, 2] > 0).astype(int)
+
+
+def boosters() -> tuple[xgboost.Booster, lightgbm.Booster]:
+    features, labels = examples()
     ours = xgboost.train(
         {"objective": "binary:logistic", "max_depth": 4, "nthread": 2, "verbosity": 0},
         xgboost.DMatrix(features, label=labels),
@@ -31,7 +39,22 @@ def train() -> tuple[xgboost.Booster, lightgbm.Booster]:
     return ours, theirs
 
 
-XGBOOST, LIGHTGBM = train()
+def pipelines() -> dict[str, Pipeline]:
+    classifiers = {
+        "pipeline": LogisticRegression(max_iter=1000),
+        "pipeline-xgboost": xgboost.XGBClassifier(n_estimators=20, max_depth=3, n_jobs=2, verbosity=0),
+        "pipeline-lightgbm": lightgbm.LGBMClassifier(n_estimators=20, num_leaves=7, n_jobs=2, verbose=-1),
+    }
+    features, labels = examples()
+    made = {}
+    for name, classifier in classifiers.items():
+        steps = [("scaler", StandardScaler()), ("poly", PolynomialFeatures()), ("clf", classifier)]
+        made[name] = Pipeline(steps).fit(features, labels)
+    return made
+
+
+XGBOOST, LIGHTGBM = boosters()
+PIPELINES = pipelines()
 application = fastapi.FastAPI()
 
 
@@ -44,6 +67,8 @@ def predict(model: str, rows: list[list[float]]) -> dict[str, list[float]]:
         scores = XGBOOST.inplace_predict(matrix)
     elif model == "lightgbm":
         scores = LIGHTGBM.predict(matrix)
+    elif model in PIPELINES:
+        scores = PIPELINES[model].predict(matrix)
     else:
         raise fastapi.HTTPException(404, f"no model is called {model}")
     return {"scores": [float(score) for score in scores]}

@@ -65,12 +65,14 @@ pub struct Container {
     pub children: Children,
 }
 
-/// Where a container keeps its children: names of its fields.
+/// Where a container keeps its children: names of its fields. A field that an object does not have, or not yet, is no
+/// mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Children {
-    /// Lists of (name, child); each child span gets its step name.
+    /// Each child span gets its step name. A field holds a list or tuple of (name, child, ...), or a dictionary with names
+    /// for keys, or one child, which is named after the field.
     Named(Vec<String>),
-    /// Plain lists of children.
+    /// A field holds a list, tuple or dictionary of children, or one child.
     Plain(Vec<String>),
 }
 

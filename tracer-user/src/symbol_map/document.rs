@@ -77,10 +77,11 @@ pub(super) enum SchemaVersion {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum ContainerFields {
-    /// Lists of (name, child) pairs; each child span gets its name as `ml.step`.
+    /// Fields with lists of (name, child) or dictionaries of children by name: each child span gets its name as `ml.step`.
+    /// A field may also be one child, which is named after the field.
     #[schemars(with = "Vec<String>")]
     Named(List<Text>),
-    /// Plain lists of children; `[]` for a class that is looked into and lists none.
+    /// Fields with plain lists of children, or with one child; `[]` for a class that is looked into and lists none.
     #[schemars(with = "Vec<String>")]
     Children(List<Text>),
 }

@@ -13,12 +13,18 @@ use super::problem::{MapError, MapErrors, MapProblem};
 pub const MAP_DIRECTORY: &str = "/etc/ml-tracer/symbols.d";
 
 /// The maps that are part of the program: name in the source tree and text. Later ones win over earlier ones.
-const BUILT_IN: [(&str, &str); 5] = [
+const BUILT_IN: [(&str, &str); 11] = [
     ("symbols/generic-cpp.yaml", include_str!("../../../symbols/generic-cpp.yaml")),
     ("symbols/generic-rust.yaml", include_str!("../../../symbols/generic-rust.yaml")),
     ("symbols/xgboost.yaml", include_str!("../../../symbols/xgboost.yaml")),
     ("symbols/lightgbm.yaml", include_str!("../../../symbols/lightgbm.yaml")),
     ("symbols/opencv-ml.yaml", include_str!("../../../symbols/opencv-ml.yaml")),
+    ("symbols/scikit-learn.yaml", include_str!("../../../symbols/scikit-learn.yaml")),
+    ("symbols/imbalanced-learn.yaml", include_str!("../../../symbols/imbalanced-learn.yaml")),
+    ("symbols/xgboost-python.yaml", include_str!("../../../symbols/xgboost-python.yaml")),
+    ("symbols/lightgbm-python.yaml", include_str!("../../../symbols/lightgbm-python.yaml")),
+    ("symbols/catboost.yaml", include_str!("../../../symbols/catboost.yaml")),
+    ("symbols/torch.yaml", include_str!("../../../symbols/torch.yaml")),
 ];
 
 /// All maps in force, those that win last.

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::{provision, workspace};
+use crate::{provision, python, workspace};
 use report::Figures;
 use target::Place;
 
@@ -46,7 +46,7 @@ pub fn run(quick: bool) -> Result<()> {
     let effort = if quick { QUICK } else { FULL };
     let root = workspace::root();
     provision::programs("measuring", &[("c++", "g++"), ("taskset", "util-linux"), ("bpftrace", "bpftrace")])?;
-    let environment = provision::python_venv("models", &root.join("tests/requirements/models.txt"))?;
+    let environment = python::models()?;
     let mut build = provision::cargo();
     build.args(["build", "--release", "--locked", "--package", "tracer-user"]);
     provision::run("cargo build --release", &mut build)?;

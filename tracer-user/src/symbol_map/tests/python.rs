@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::Children;
-use crate::symbol_map::{PythonRules, PythonVerdict};
+use crate::symbol_map::{PythonRules, PythonVerdict, built_in};
 
 fn rules(documents: &[&str]) -> PythonRules {
     let documents: Vec<String> = documents
@@ -153,4 +153,89 @@ fn an_excluded_class_takes_its_subclasses_along_and_a_glob_does_not() {
     assert_eq!(excluded("'sklearn.tree.Dec*'", TREE), said("sklearn.tree.Dec*"), "the path as users write it");
     assert_eq!(excluded("'*._classes.*'", TREE), said("*._classes.*"));
     assert_eq!(excluded("'Decision*'", TREE), said("Decision*"));
+}
+
+/// The mro of classes of real packages (scikit-learn 1.9.1, xgboost-cpu 3.4.1, lightgbm 4.7.0, imbalanced-learn 0.14.2,
+/// catboost 1.2.10, torch 1.13.1), without the mixins at the end.
+const REAL: [(&str, bool, &str); 13] = [
+    (
+        "scikit-learn",
+        false,
+        "sklearn.preprocessing._data.StandardScaler sklearn.base.OneToOneFeatureMixin \
+      sklearn.base.TransformerMixin sklearn.utils._set_output._SetOutputMixin sklearn.base.BaseEstimator",
+    ),
+    (
+        "scikit-learn",
+        true,
+        "__main__.Audited sklearn.pipeline.Pipeline sklearn.utils.metaestimators._BaseComposition \
+      sklearn.base.BaseEstimator",
+    ),
+    (
+        "scikit-learn",
+        true,
+        "sklearn.compose._column_transformer.ColumnTransformer sklearn.base.TransformerMixin \
+      sklearn.utils.metaestimators._BaseComposition sklearn.base.BaseEstimator",
+    ),
+    (
+        "scikit-learn",
+        true,
+        "sklearn.ensemble._stacking.StackingClassifier sklearn.base.ClassifierMixin \
+      sklearn.ensemble._stacking._BaseStacking sklearn.base.TransformerMixin \
+      sklearn.ensemble._base._BaseHeterogeneousEnsemble sklearn.base.BaseEstimator",
+    ),
+    (
+        "scikit-learn",
+        true,
+        "sklearn.model_selection._search_successive_halving.HalvingGridSearchCV \
+      sklearn.model_selection._search_successive_halving.BaseSuccessiveHalving \
+      sklearn.model_selection._search.BaseSearchCV sklearn.base.MetaEstimatorMixin sklearn.base.BaseEstimator",
+    ),
+    ("scikit-learn", false, "__main__.Doubler sklearn.base.TransformerMixin"),
+    (
+        "scikit-learn",
+        false,
+        "imblearn.ensemble._forest.BalancedRandomForestClassifier \
+      sklearn.ensemble._forest.RandomForestClassifier sklearn.ensemble._forest.ForestClassifier \
+      sklearn.base.ClassifierMixin sklearn.ensemble._forest.BaseForest sklearn.base.BaseEstimator",
+    ),
+    (
+        "imbalanced-learn",
+        true,
+        "imblearn.pipeline.Pipeline sklearn.pipeline.Pipeline \
+      sklearn.utils.metaestimators._BaseComposition sklearn.base.BaseEstimator",
+    ),
+    (
+        "imbalanced-learn",
+        false,
+        "imblearn.over_sampling._smote.base.SMOTE imblearn.over_sampling._smote.base.BaseSMOTE \
+      imblearn.over_sampling.base.BaseOverSampler imblearn.base.BaseSampler imblearn.base.SamplerMixin \
+      sklearn.base.OneToOneFeatureMixin sklearn.base.BaseEstimator",
+    ),
+    (
+        "xgboost",
+        true,
+        "xgboost.sklearn.XGBClassifier xgboost.sklearn.XGBClassifierMixIn sklearn.base.ClassifierMixin \
+      xgboost.sklearn.XGBModel sklearn.base.BaseEstimator",
+    ),
+    (
+        "lightgbm",
+        true,
+        "lightgbm.sklearn.LGBMClassifier sklearn.base.ClassifierMixin lightgbm.sklearn.LGBMModel \
+      sklearn.base.BaseEstimator",
+    ),
+    ("catboost", true, "catboost.core.CatBoostClassifier catboost.core.CatBoost catboost.core._CatBoostBase"),
+    ("torch", true, "torch.nn.modules.linear.Linear torch.nn.modules.module.Module"),
+];
+
+#[test]
+fn the_built_in_maps_know_the_classes_of_real_packages() {
+    let rules = PythonRules::new(&built_in());
+    for (library, nests, classes) in REAL {
+        let mut classes: Vec<&str> = classes.split_whitespace().collect();
+        classes.push("builtins.object");
+        let verdict = verdict(&rules, &classes);
+        assert_eq!((verdict.library, verdict.nests, verdict.excluded), (library, nests, None), "{classes:?}");
+    }
+    assert_eq!(verdict(&rules, TREE).excluded, Some("sklearn.tree.BaseDecisionTree"));
+    assert_eq!(library(&rules, &["fastapi.applications.FastAPI", "builtins.object"]), None);
 }

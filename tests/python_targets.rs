@@ -1,0 +1,107 @@
+//! The programs and records that the Python suites rest on: every target tells a truth that is right, and the original
+//! still makes the spans that were recorded.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail, ensure};
+use tracer_tests::process::{Finished, run};
+use tracer_tests::python::{Interpreter, ORACLE, SCIKIT_LEARN, Truth};
+use tracer_tests::suite::{Need, case, main as run_suite};
+use tracer_tests::targets::Target;
+use tracer_tests::workspace;
+
+fn main() -> ExitCode {
+    // The suites that trace run the others.
+    const OLDEST: Interpreter = SCIKIT_LEARN[0];
+    let cases = vec![
+        case("targets_tell_the_truth", &[Need::Python(OLDEST)], || targets_tell_the_truth(OLDEST)),
+        case("targets_tell_the_truth_in_debian_sid", &[Need::Python(Interpreter::Sid)], || {
+            targets_tell_the_truth(Interpreter::Sid)
+        }),
+        case("the_recorded_trees_are_those_of_the_original", &[Need::Python(ORACLE)], recorded_trees),
+    ];
+    run_suite(cases, false)
+}
+
+/// Target, arguments, calls that two batches make, names of spans in it.
+const TARGETS: &[(&str, &[&str], u64, &[&str])] = &[
+    ("python_sklearn_pipeline", &["12", "4"], 96, &["Pipeline.predict", "PolynomialFeatures.transform"]),
+    ("python_sklearn_pipeline", &["12", "4", "--late", "--probabilities"], 96, &["LogisticRegression.predict_proba"]),
+    ("python_exceptions", &["6", "--keep"], 112, &["Fallback.predict", "Guard.transform"]),
+    ("python_n_jobs", &["2"], 28, &["FeatureUnion.transform", "ColumnTransformer.transform", "MinMaxScaler.transform"]),
+    (
+        "python_user_estimator",
+        &["3", "--super"],
+        72,
+        &["Audited.predict", "Louder.transform", "Local.transform", "Threshold.predict_proba"],
+    ),
+    ("python_asyncio", &["4"], 96, &["Pipeline.predict"]),
+    ("python_recursion", &["2", "3"], 100, &["Halving.predict", "Doubling.transform"]),
+    ("torch_shape", &["3"], 36, &["Net.__call__", "Sequential.__call__", "Linear.__call__", "ReLU.__call__"]),
+];
+
+fn targets_tell_the_truth(interpreter: Interpreter) -> Result<()> {
+    for (name, arguments, calls, names) in TARGETS {
+        let mut command = interpreter.command(&format!("targets/{name}/target.py"))?;
+        command.args(*arguments);
+        let mut target = Target::start_command(command)?;
+        target.batch()?;
+        target.batch()?;
+        let finished = target.finish()?;
+        let truth = Truth::of(&finished).context(*name)?;
+        ensure!(finished.errors.is_empty(), "{name} has complained: {}", finished.errors);
+        let told: u64 = truth.spans.values().sum();
+        ensure!(told == *calls, "{name} tells of {told} calls instead of {calls}");
+        let paths: BTreeSet<&str> = truth.spans.keys().flat_map(|kind| &kind.path).map(String::as_str).collect();
+        for expected in *names {
+            ensure!(paths.contains(expected), "{name} tells nothing of {expected}");
+        }
+    }
+    Ok(())
+}
+
+/// One tree of the file for each shape that a record can have.
+const RECORDED: &[[&str; 3]] = &[
+    ["pipeline", "predict", "public"],
+    ["nested_pipeline", "fit", "private"],
+    ["column_transformer", "fit", "public"],
+    ["random_forest_children", "predict", "public"],
+    ["user_defined", "predict", "public"],
+];
+
+fn recorded_trees() -> Result<()> {
+    let recorded = fs::read_to_string(workspace::tests("python_oracle/trees.txt"))?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("spans.json");
+    for [model, action, methods] in RECORDED {
+        let mut command = ORACLE.command("python_oracle/oracle.py")?;
+        command.args([model, action]).arg("--instrument").arg(&file);
+        if *methods == "private" {
+            command.arg("--private-methods");
+        }
+        let Finished { code, errors, .. } = run(command)?;
+        ensure!(code == Some(0), "{model} {action}: {errors}");
+        let heading = format!("# {model} {action} {methods}\n");
+        let Some((_, rest)) = recorded.split_once(&heading) else { bail!("trees.txt has no `{heading}`") };
+        let expected = rest.split("\n\n").next().unwrap_or_default();
+        let found = rendered(&fs::read_to_string(&file)?)?;
+        ensure!(found == expected.trim_end(), "{heading}recorded:\n{expected}\nnow:\n{found}");
+    }
+    Ok(())
+}
+
+/// The spans that the original wrote, as the record has them: two spaces deeper for each parent.
+fn rendered(text: &str) -> Result<String> {
+    let spans: Vec<serde_json::Value> = serde_json::from_str(text)?;
+    let mut depths: Vec<usize> = Vec::new();
+    let mut lines = Vec::new();
+    for span in &spans {
+        let parent = span["parent"].as_u64().and_then(|parent| depths.get(usize::try_from(parent).ok()?));
+        let depth = parent.map_or(0, |depth| depth + 1);
+        depths.push(depth);
+        lines.push(format!("{}{}", "  ".repeat(depth), span["name"].as_str().context("a span has a name")?));
+    }
+    Ok(lines.join("\n"))
+}

@@ -1,0 +1,254 @@
+//! The Python targets: the interpreters that run them, and the truth that they tell at their end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::process::Finished;
+use crate::spans::{SpanRow, Spans};
+use crate::workspace;
+
+/// An interpreter with the packages that the Python targets need, which `cargo xtask prepare` sets up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interpreter {
+    /// An environment of this name.
+    Environment(&'static str),
+    /// The one of Debian sid, in a root directory of its own.
+    Sid,
+}
+
+/// CPython 3.9 with scikit-learn 0.24 and the original instrumentation.
+pub const ORACLE: Interpreter = Interpreter::Environment("oracle-3.9");
+
+/// Interpreters with scikit-learn 1.9: pyenv's from 3.11 to 3.13, the system's, and 3.14.
+pub const SCIKIT_LEARN: [Interpreter; 5] = [
+    Interpreter::Environment("sklearn-3.11"),
+    Interpreter::Environment("sklearn-3.12"),
+    Interpreter::Environment("sklearn-3.13"),
+    Interpreter::Environment("sklearn-system"),
+    Interpreter::Sid,
+];
+
+/// Where the folder `tests` is inside the root directory of Debian sid.
+const INSIDE: &str = "opt/tests";
+
+/// One copy at a time.
+static COPYING: Mutex<()> = Mutex::new(());
+
+impl Interpreter {
+    /// Why it cannot be used here, if so.
+    #[must_use]
+    pub fn missing(self) -> Option<String> {
+        let (file, what) = match self {
+            Self::Environment(name) => {
+                (workspace::python_environment(name, "bin/python"), "its interpreter, if there is one")
+            }
+            // Written when everything is in place.
+            Self::Sid => (sid().join("opt/requirements.sha256"), "Debian sid, if this runs as root with debootstrap"),
+        };
+        (!file.exists()).then(|| format!("{} is missing: `cargo xtask prepare` makes it with {what}", file.display()))
+    }
+
+    /// A command that runs a script of the folder `tests`, e.g. `targets/python_asyncio/target.py`.
+    ///
+    /// # Errors
+    /// When the script cannot be brought to where the interpreter sees it.
+    pub fn command(self, script: &str) -> Result<Command> {
+        match self {
+            Self::Environment(name) => {
+                let mut command = Command::new(workspace::python_environment(name, "bin/python"));
+                command.arg(workspace::tests(script));
+                Ok(command)
+            }
+            Self::Sid => {
+                let folder = script.split_once('/').map_or("", |(folder, _)| folder);
+                let _copying = COPYING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                copy_scripts(&workspace::tests(folder), &sid().join(INSIDE).join(folder))?;
+                let mut command = Command::new("chroot");
+                command.arg(sid()).arg("/usr/bin/python3").arg(Path::new("/").join(INSIDE).join(script));
+                command.env("PYTHONPATH", "/opt/packages");
+                Ok(command)
+            }
+        }
+    }
+}
+
+fn sid() -> PathBuf {
+    workspace::root().join("target/chroot/sid")
+}
+
+/// Copies the Python files below a folder, where they have changed.
+fn copy_scripts(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
+    for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let entry = entry?;
+        let (source, copy) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            copy_scripts(&source, &copy)?;
+        } else if source.extension().is_some_and(|extension| extension == "py") {
+            let text = fs::read(&source)?;
+            if fs::read(&copy).ok().as_ref() != Some(&text) {
+                fs::write(&copy, text).with_context(|| format!("cannot write {}", copy.display()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a Python target knows about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Truth {
+    /// Over everything that its model gave.
+    pub digest: String,
+    /// How often each kind of call happened.
+    pub spans: BTreeMap<Kind, u64>,
+}
+
+/// A kind of call.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kind {
+    /// Names of the spans from the outermost call inwards.
+    pub path: Vec<String>,
+    /// Name of its object in the container that made the call.
+    pub step: Option<String>,
+    /// Class of the exception that left it.
+    pub error: Option<String>,
+}
+
+impl Truth {
+    /// Reads the last line of a target's output.
+    ///
+    /// # Errors
+    /// When it did not end well, or the line is not what a target tells.
+    pub fn of(finished: &Finished) -> Result<Self> {
+        let told = || -> Option<Self> {
+            let value: Value = serde_json::from_str(finished.output.lines().last()?).ok()?;
+            let spans = value.get("spans")?.as_array()?.iter().map(Self::kind).collect::<Option<_>>()?;
+            Some(Self { digest: value.get("digest")?.as_str()?.to_owned(), spans })
+        };
+        let told = (finished.code == Some(0)).then(told).flatten();
+        told.with_context(|| format!("the target has told no truth: {finished:?}"))
+    }
+
+    /// Holds the spans of a run against the truth: the same paths with the same errors, each as often, and the steps that
+    /// the truth names. Where it names none, a span may have one.
+    ///
+    /// # Errors
+    /// When they differ; the message lists every difference.
+    pub fn check(&self, spans: &Spans) -> Result<()> {
+        let mut seen = observed(spans);
+        let mut differences = Vec::new();
+        let (named, unnamed): (Vec<_>, Vec<_>) = self.spans.iter().partition(|(kind, _)| kind.step.is_some());
+        for (kind, count) in named {
+            let found = seen.remove(kind).unwrap_or(0);
+            if found != *count {
+                differences.push(format!("{kind:?}: {count} calls, {found} spans"));
+            }
+        }
+        for (kind, count) in unnamed {
+            let (these, others): (BTreeMap<_, _>, _) = std::mem::take(&mut seen)
+                .into_iter()
+                .partition(|(other, _)| other.path == kind.path && other.error == kind.error);
+            seen = others;
+            let found: u64 = these.values().sum();
+            if found != *count {
+                differences.push(format!("{kind:?}: {count} calls, {found} spans"));
+            }
+        }
+        differences.extend(seen.iter().map(|(kind, count)| format!("{kind:?}: no calls, {count} spans")));
+        ensure!(differences.is_empty(), "spans and truth differ:\n{}", differences.join("\n"));
+        Ok(())
+    }
+
+    fn kind(entry: &Value) -> Option<(Kind, u64)> {
+        let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
+        let path = entry.get("path")?.as_array()?.iter().map(|name| name.as_str().map(str::to_owned));
+        let kind = Kind { path: path.collect::<Option<_>>()?, step: text("step"), error: text("error") };
+        Some((kind, entry.get("count")?.as_u64()?))
+    }
+}
+
+/// How often each kind of call was seen.
+#[must_use]
+pub fn observed(spans: &Spans) -> BTreeMap<Kind, u64> {
+    let by_id: HashMap<&[u8], &SpanRow> = spans.0.iter().map(|row| (row.span.span_id.as_slice(), row)).collect();
+    let mut kinds = BTreeMap::new();
+    for row in &spans.0 {
+        let mut path = vec![row.span.name.clone()];
+        let mut parent = by_id.get(row.span.parent_span_id.as_slice());
+        // Parents that go round in a circle must not keep a test busy for ever.
+        while let (Some(row), true) = (parent, path.len() <= spans.0.len()) {
+            path.push(row.span.name.clone());
+            parent = by_id.get(row.span.parent_span_id.as_slice());
+        }
+        path.reverse();
+        let text = |key: &str| row.text(key).map(str::to_owned);
+        *kinds.entry(Kind { path, step: text("ml.step"), error: text("error.type") }).or_insert(0) += 1;
+    }
+    kinds
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::common::v1::any_value::Value as AnyValue;
+    use opentelemetry_proto::tonic::common::v1::{AnyValue as Holder, KeyValue};
+    use opentelemetry_proto::tonic::trace::v1::Span;
+
+    use super::*;
+
+    fn row(id: u8, parent: Option<u8>, name: &str, step: Option<&str>) -> SpanRow {
+        let attribute = |text: &str| KeyValue {
+            key: "ml.step".to_owned(),
+            value: Some(Holder { value: Some(AnyValue::StringValue(text.to_owned())) }),
+            ..KeyValue::default()
+        };
+        let span = Span {
+            span_id: vec![id],
+            parent_span_id: parent.map(|parent| vec![parent]).unwrap_or_default(),
+            name: name.to_owned(),
+            attributes: step.map(attribute).into_iter().collect(),
+            ..Span::default()
+        };
+        SpanRow { span, resource: Vec::new() }
+    }
+
+    fn truth(last_line: &str) -> Result<Truth> {
+        let output = format!("ready\n{last_line}\n");
+        Truth::of(&Finished { code: Some(0), signal: None, output, errors: String::new() })
+    }
+
+    const TOLD: &str = r#"{"digest": "d", "spans": [
+        {"path": ["P.predict"], "step": null, "error": null, "count": 1},
+        {"path": ["P.predict", "S.transform"], "step": "scaler", "error": null, "count": 1},
+        {"path": ["P.predict", "C.predict"], "step": null, "error": null, "count": 1}]}"#;
+
+    #[test]
+    fn spans_are_held_against_the_truth() {
+        let truth = truth(&TOLD.replace('\n', "")).expect("a truth");
+        let spans = |step, name| {
+            Spans(vec![
+                row(1, None, "P.predict", None),
+                row(2, Some(1), "S.transform", Some(step)),
+                row(3, Some(1), name, Some("a step that the truth does not name")),
+            ])
+        };
+        truth.check(&spans("scaler", "C.predict")).expect("all as told");
+        let error = truth.check(&spans("other", "C.predict")).expect_err("another step").to_string();
+        assert!(error.contains("1 calls, 0 spans") && error.contains("no calls, 1 spans"), "{error}");
+        assert!(truth.check(&spans("scaler", "D.predict")).is_err());
+        let mut twice = spans("scaler", "C.predict");
+        twice.0.push(row(4, None, "P.predict", None));
+        assert!(truth.check(&twice).is_err());
+    }
+
+    #[test]
+    fn what_is_no_truth_is_refused() {
+        assert!(truth("sum 3").is_err());
+        assert!(truth("{\"digest\": \"d\"}").is_err());
+    }
+}

@@ -1,0 +1,1 @@
+"""Stands where a package of PyTorch stands."""

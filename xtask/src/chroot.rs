@@ -1,0 +1,118 @@
+//! A Debian sid to run programs in: the newest CPython as a distribution builds it, seen from outside as in a container.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::provision::{is_root, output_of, run, system_packages};
+use crate::{source_hash, workspace};
+
+/// Where the packages of the requirements file are inside.
+const PACKAGES: &str = "opt/packages";
+
+/// Sets up `target/chroot/sid` with `python3` and the packages of a requirements file in `/opt/packages`; made again only
+/// when the file has changed. `pip` is the interpreter of an environment, which need not be of the same version.
+///
+/// # Errors
+/// When this needs root, or when something cannot be fetched: Debian's archive changes every day.
+pub fn debian_sid(requirements: &Path, pip: &Path) -> Result<PathBuf> {
+    let wanted = fs::read(requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
+    let folder = workspace::root().join("target/chroot/sid");
+    let mark = folder.join("opt/requirements.sha256");
+    let fingerprint = source_hash::hash(&wanted);
+    if fs::read_to_string(&mark).is_ok_and(|found| found == fingerprint) {
+        return Ok(folder);
+    }
+    ensure!(is_root(), "debootstrap needs root");
+    if !folder.join("usr/bin/python3").exists() {
+        bootstrap(&folder)?;
+    }
+    let version = "import sys; print('%d.%d' % sys.version_info[:2])";
+    let version = output_of(Command::new("chroot").arg(&folder).args(["/usr/bin/python3", "-c", version]))?;
+    let packages = folder.join(PACKAGES);
+    remove(&packages)?;
+    run(
+        &format!("packages for CPython {version} of sid"),
+        Command::new(pip)
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"])
+            .args(["--only-binary=:all:", "--implementation=cp", "--python-version", &version, "--target"])
+            .arg(&packages)
+            .arg("--requirement")
+            .arg(requirements),
+    )?;
+    fs::write(&mark, fingerprint).with_context(|| format!("cannot write {}", mark.display()))?;
+    Ok(folder)
+}
+
+/// Debian's own way to make a system in a folder. Works beside the place that it takes in the end, so that what is there is
+/// whole.
+fn bootstrap(folder: &Path) -> Result<()> {
+    system_packages("a Debian sid for CPython 3.14", &["debootstrap", "ca-certificates"])?;
+    let fresh = folder.with_extension("fresh");
+    remove(&fresh)?;
+    fs::create_dir_all(&fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
+    let done = run(
+        "debootstrap sid",
+        Command::new("debootstrap")
+            .args(["--variant=minbase", "--include=python3", "sid"])
+            .arg(&fresh)
+            .arg("http://deb.debian.org/debian")
+            .stdout(std::process::Stdio::null()),
+    );
+    // It leaves the kernel's file systems mounted.
+    unmount_below(&fresh)?;
+    done?;
+    remove(folder)?;
+    fs::rename(&fresh, folder).with_context(|| format!("cannot put {} in place", folder.display()))
+}
+
+fn unmount_below(folder: &Path) -> Result<()> {
+    // The last mounted first.
+    for place in mounted_below(folder)?.iter().rev() {
+        run(&format!("umount {}", place.display()), Command::new("umount").arg(place))?;
+    }
+    Ok(())
+}
+
+/// Removes a folder, if it is there, unless something is mounted in it.
+fn remove(folder: &Path) -> Result<()> {
+    if let Some(place) = mounted_below(folder)?.first() {
+        bail!("{} is mounted: unmount it, and run this again", place.display());
+    }
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot remove the old {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+fn mounted_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read what is mounted")?;
+    // The kernel names real paths, and a folder that is not there has nothing in it.
+    let Ok(folder) = folder.canonicalize() else { return Ok(Vec::new()) };
+    Ok(places(&mounts).filter(|place| place.starts_with(&folder)).collect())
+}
+
+/// The fifth field of each line (proc_pid_mountinfo(5)), where `\040` is a space.
+fn places(mounts: &str) -> impl Iterator<Item = PathBuf> {
+    mounts.lines().filter_map(|line| Some(line.split(' ').nth(4)?.replace("\\040", " ").into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_read() {
+        let mounts = "22 1 0:21 / / rw - ext4 /dev/a rw\n40 22 0:5 / /a\\040b/proc rw,nosuid shared:1 - proc proc rw\n";
+        assert_eq!(places(mounts).collect::<Vec<_>>(), [Path::new("/"), Path::new("/a b/proc")]);
+    }
+
+    #[test]
+    fn nothing_is_removed_under_a_mount() {
+        assert!(!mounted_below(Path::new("/")).expect("mounts").is_empty());
+        assert!(remove(Path::new("/proc")).is_err());
+        assert!(remove(Path::new("/nonexistent/folder")).is_ok());
+    }
+}

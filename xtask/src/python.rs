@@ -1,0 +1,173 @@
+//! Python for the suites: finds interpreters of a version, and makes environments that hold pinned packages.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::provision::{output_of, run, system_packages};
+use crate::{source_hash, workspace};
+
+/// Which interpreter an environment is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interpreter {
+    /// Any `python3`; installed if there is none.
+    Any,
+    /// The system's own, which distributions build statically and strip.
+    System,
+    /// This version, e.g. `3.9`, wherever it is.
+    Version(&'static str),
+}
+
+/// An environment under `target/venv/<name>` that holds the packages of a requirements file; made again only when the file
+/// has changed. Gives the folder; its interpreter is `bin/python`. `None` if this machine has no such interpreter, which is
+/// said on the terminal.
+///
+/// # Errors
+/// When the environment cannot be made or `pip` fails.
+pub fn environment(name: &str, requirements: &Path, interpreter: Interpreter) -> Result<Option<PathBuf>> {
+    let wanted = fs::read(requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
+    let folder = workspace::root().join("target/venv").join(name);
+    let mark = folder.join("requirements.sha256");
+    let fingerprint = source_hash::hash(&wanted);
+    if fs::read_to_string(&mark).is_ok_and(|found| found == fingerprint) && folder.join("bin/python").exists() {
+        return Ok(Some(folder));
+    }
+    let Some(python) = interpreter.find()? else {
+        eprintln!("==> no python environment {name}: {}", interpreter.absence());
+        return Ok(None);
+    };
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove the old {}", folder.display()))?;
+    }
+    run(&format!("python environment {name}"), Command::new(python).args(["-m", "venv"]).arg(&folder))?;
+    run(
+        &format!("pip install -r {}", requirements.display()),
+        Command::new(folder.join("bin/python"))
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
+            .arg(requirements),
+    )?;
+    fs::write(&mark, fingerprint).with_context(|| format!("cannot write {}", mark.display()))?;
+    Ok(Some(folder))
+}
+
+/// The environment of the model programs, as [`environment`] makes it with any interpreter.
+///
+/// # Errors
+/// When the environment cannot be made or `pip` fails.
+pub fn models() -> Result<PathBuf> {
+    let requirements = workspace::root().join("tests/requirements/models.txt");
+    environment("models", &requirements, Interpreter::Any)?.context("an interpreter was found or installed")
+}
+
+impl Interpreter {
+    /// The first one here that can make an environment.
+    fn find(self) -> Result<Option<PathBuf>> {
+        match self {
+            Self::Any => {
+                let find =
+                    || ["python3", "/usr/bin/python3"].map(PathBuf::from).into_iter().find(|it| can_make(it, ""));
+                if find().is_none() {
+                    system_packages("making Python environments", &["python3", "python3-venv"])?;
+                }
+                find().map(Some).context("no python3 here can make an environment (`python3 -m venv`)")
+            }
+            Self::System => {
+                let find = || Some(PathBuf::from("/usr/bin/python3")).filter(|it| can_make(it, "3.11"));
+                if let (None, Err(error)) =
+                    (find(), system_packages("the system's own Python", &["python3", "python3-venv"]))
+                {
+                    eprintln!("    {error:#}");
+                }
+                Ok(find())
+            }
+            Self::Version(version) => {
+                let name = format!("python{version}");
+                let on_path = std::env::var_os("PATH");
+                let on_path = on_path.iter().flat_map(std::env::split_paths).map(|folder| folder.join(&name));
+                let found = on_path.chain(of_pyenv(version)).find(|it| it.is_file() && is_version(it, version));
+                Ok(found)
+            }
+        }
+    }
+
+    fn absence(self) -> String {
+        match self {
+            Self::Any => "there is no python3".to_owned(),
+            Self::System => {
+                "there is no /usr/bin/python3 from 3.11 on with venv (Debian: python3 and python3-venv)".to_owned()
+            }
+            Self::Version(version) => {
+                format!("there is no python{version} with venv on the path or in ~/.pyenv (`pyenv install {version}`)")
+            }
+        }
+    }
+}
+
+/// Whether an interpreter is at least of this version and can make environments.
+fn can_make(python: &Path, at_least: &str) -> bool {
+    version_of(python).is_some_and(|found| found >= number(at_least).unwrap_or_default())
+}
+
+fn is_version(python: &Path, version: &str) -> bool {
+    version_of(python) == number(version)
+}
+
+/// The version of an interpreter that can make environments. One that does not start has none: pyenv puts programs on the
+/// path that only say that their version is not chosen.
+fn version_of(python: &Path) -> Option<(u32, u32)> {
+    let program = "import venv, ensurepip, sys; print('%d.%d' % sys.version_info[:2])";
+    number(&output_of(Command::new(python).args(["-c", program])).ok()?)
+}
+
+/// `3.9` as numbers, which compare as versions do.
+fn number(version: &str) -> Option<(u32, u32)> {
+    let (major, minor) = version.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// Interpreters of a version that pyenv has built, the newest release first.
+fn of_pyenv(version: &str) -> Vec<PathBuf> {
+    let root = std::env::var_os("PYENV_ROOT").map(PathBuf::from);
+    let root = root.or_else(|| std::env::home_dir().map(|home| home.join(".pyenv")));
+    let entries = root.and_then(|root| fs::read_dir(root.join("versions")).ok());
+    let mut found: Vec<(u32, PathBuf)> = entries
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let folder = entry.ok()?.path();
+            let release = release_of(folder.file_name()?, version)?;
+            Some((release, folder.join("bin").join(format!("python{version}"))))
+        })
+        .collect();
+    found.sort_by(|left, right| right.cmp(left));
+    found.into_iter().map(|(_, python)| python).collect()
+}
+
+/// 18 for the folder `3.9.18` and version `3.9`.
+fn release_of(folder: &OsStr, version: &str) -> Option<u32> {
+    folder.to_str()?.strip_prefix(version)?.strip_prefix('.')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        assert!(number("3.11") > number("3.9"));
+        assert_eq!(number("3"), None);
+        assert_eq!(number("3.x"), None);
+    }
+
+    #[test]
+    fn folders_of_pyenv_are_told_apart() {
+        let release = |folder: &str, version| release_of(OsStr::new(folder), version);
+        assert_eq!(release("3.9.18", "3.9"), Some(18));
+        assert_eq!(release("3.19.1", "3.1"), None);
+        assert_eq!(release("3.9-dev", "3.9"), None);
+        assert_eq!(release("pypy3.9.1", "3.9"), None);
+    }
+}
