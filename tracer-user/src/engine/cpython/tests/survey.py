@@ -99,6 +99,21 @@ class Forest(BaseEstimator):
         return (lambda: self)()
 
 
+class Bunch(dict):
+    pass
+
+
+class Search(BaseEstimator):
+    __module__ = "sklearn.model_selection._search"
+
+    def __init__(self, best, named):
+        self.best_estimator_ = best
+        self.named_ = Bunch(named)
+
+    def predict(self, X):
+        return X
+
+
 class Scaler(BaseEstimator):
     __module__ = "sklearn.preprocessing._data"
 
@@ -187,6 +202,7 @@ app.state = App()
 app.state.models = {"booster": Booster()}
 model = make_model()
 sub = SubPipeline((("only", Scaler(4.0)),))
+search = Search(Booster(4), {"first": sub, "none": None})
 excluded = Excluded()
 temporary = iter([Scaler(5.0)])
 for _ in range(1000):
@@ -224,6 +240,7 @@ CHAINS = {
         "predict": chain(Forest.predict),
     },
     Scaler: {"transform": chain(Scaler.transform)},
+    Search: {"predict": chain(Search.predict)},
     Booster: {"fit": chain(Booster.fit), "predict": chain(vars(Booster)["predict"].func)},
     Duck: {"transform": chain(Duck.transform)},
     local: {"transform": chain(local.transform)},
@@ -241,6 +258,8 @@ def members():
     yield from ((union, step, name) for name, step in union.transformer_list if step)
     yield from ((forest, tree, None) for tree in forest.estimators_)
     yield from ((sub, step, name) for name, step in sub.steps)
+    yield (search, search.best_estimator_, "best_estimator_")
+    yield (search, sub, "first")
 
 
 print(
@@ -263,3 +282,4 @@ print(
 )
 for _ in sys.stdin:
     model = Pipeline([("other", Booster(5))])
+    search = None
