@@ -134,7 +134,7 @@ impl Surveyor {
         for (address, _, rule) in self.classes.traced() {
             let Some(fields) = &rule.children else { continue };
             for container in finds.objects.get(&address).into_iter().flatten() {
-                let Ok(found) = children::of(interpreter, &self.classes, *container, fields) else {
+                let Ok(found) = children::of(interpreter, &self.classes, (*container, address), fields) else {
                     *torn_reads += 1;
                     continue;
                 };
