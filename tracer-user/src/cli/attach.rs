@@ -9,7 +9,7 @@ use super::exit::{MissingPrivilege, UsageError, tell};
 use super::list;
 use super::summary_file::SummaryFile;
 use super::supervise::{Signals, Stop, supervise};
-use crate::model::{SymbolMap, Target};
+use crate::model::{PythonMode, SymbolMap, Target};
 use crate::session::{
     self, Capability, Destination, LoadOptions, MAP_DIRECTORY, Report, SessionError, Settings, Tracer,
     missing_capabilities, plan_only,
@@ -84,6 +84,7 @@ pub fn settings(
             ring_bytes: trace.ring_bytes.unwrap_or(defaults.ring_bytes),
             debug_log: std::env::var_os("ML_TRACER_BPF_LOG").is_some_and(|value| value == "1"),
             single_probes: trace.single_probes,
+            python_frames: trace.python().mode == PythonMode::Frames,
         },
         began,
         may_begin_empty,
