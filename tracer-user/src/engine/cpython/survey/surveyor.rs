@@ -44,6 +44,12 @@ impl Surveyor {
         Self { rules, classes: Classes::default(), extent: Extent::default() }
     }
 
+    /// Whether the last look could read any memory.
+    #[must_use]
+    pub fn has_read(&self) -> bool {
+        self.extent.read > 0
+    }
+
     /// Bytes of memory that the last look did not go through: they could not be read, or were beyond 2 GiB.
     #[must_use]
     pub fn left_out(&self) -> u64 {

@@ -176,6 +176,8 @@ fn every_python_here_is_surveyed_as_it_says() {
             assert!(started.elapsed() < PATIENCE, "{name}: the new model is not seen: {:?}", now.members);
             sleep(Duration::from_millis(20));
         }
+        drop(running);
+        assert!(engine.survey().is_err(), "{name}: it is gone");
     }
 }
 
