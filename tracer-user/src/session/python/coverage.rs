@@ -16,11 +16,9 @@ impl Interpreter {
     /// What was seen, with the calls counted.
     pub fn counted_coverage(&mut self, programs: &mut Programs) -> Result<PythonCoverage, SessionError> {
         let mut coverage = self.coverage();
-        if self.mode == PythonMode::Frames {
-            return Ok(coverage);
-        }
         coverage.watched.clear();
-        for (code, watched) in self.plan.watched.iter().filter(|(code, _)| self.watched.contains(code)) {
+        let is_seen = |code| self.mode == PythonMode::Frames || self.watched.contains(code);
+        for (code, watched) in self.plan.watched.iter().filter(|(code, _)| is_seen(code)) {
             let before = self.past.remove(code).map_or(0, |past| past.calls_seen);
             let calls_seen = programs.python_calls(self.process.1, *code)?.max(before);
             coverage.watched.push(WatchedCode { calls_seen, ..watched.clone() });
