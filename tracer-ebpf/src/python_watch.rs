@@ -17,7 +17,7 @@ use tracer_common::{
 
 use crate::{
     maps::{PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PUSH_SITES, count},
-    python_calls::{self, Entered},
+    python_calls::{self, Entered, PROVISIONAL},
     python_frame::{current_frame, exception_of, field, half_word, reference, word},
     python_resolve, stack,
 };
@@ -30,6 +30,15 @@ struct Hit<'maps> {
     python_thread: u64,
     stack_pointer: u64,
     instruction: u64,
+}
+
+/// What is known of the call of a heap frame when it begins.
+#[derive(Default)]
+struct HeapCall {
+    receiver: u64,
+    /// The instruction of the caller.
+    instruction: u32,
+    by_caller: u32,
 }
 
 /// The reference count of a watched code object was written.
@@ -112,7 +121,7 @@ fn data_stack_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
         // The frame is left while a traceback holds it: it is copied, and the copy takes a reference.
         return;
     }
-    enter(hit, thread, function, frame, 0, 0);
+    enter(hit, thread, function, frame, &HeapCall::default());
 }
 
 #[inline(always)]
@@ -124,7 +133,8 @@ fn data_stack_exit(hit: &Hit<'_>, thread: *mut ThreadStack) {
         python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
         return;
     }
-    python_resolve::resolve(thread, hit.code.process, frame);
+    // The frame may have let go of its code already (3.14), but it is the one that is popped.
+    python_resolve::resolve(thread, hit.code.process, frame, 1);
     // It may have been of an excluded class.
     if is_innermost(thread, frame, hit.code.address) {
         let exception = exception_of(hit.layout, hit.python_thread);
@@ -139,17 +149,17 @@ fn heap_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
     let layout = hit.layout;
     let caller = current_frame(layout, hit.python_thread);
     let (function, receiver) = called_from(hit, caller);
-    let Some(push_site) = PYTHON_PUSH_SITES.get_ptr_mut(hit.rule.process_slot) else { return };
-    // SAFETY: a checked map value.
-    unsafe {
-        if function != 0 {
-            *push_site = hit.instruction;
-        } else if *push_site != hit.instruction {
-            python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
-            return;
-        }
+    let is_push = is_push_site(hit.rule.process_slot, hit.instruction);
+    if function == 0 && !is_push {
+        python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
+        return;
     }
-    enter(hit, thread, function, caller, receiver, half_word(caller + u64::from(layout.frame_last_instruction)));
+    let call = HeapCall {
+        receiver,
+        instruction: half_word(caller + u64::from(layout.frame_last_instruction)),
+        by_caller: if is_push { 1 } else { PROVISIONAL },
+    };
+    enter(hit, thread, function, caller, &call);
 }
 
 #[inline(always)]
@@ -161,10 +171,44 @@ fn heap_exit(hit: &Hit<'_>, thread: *mut ThreadStack) {
         return;
     }
     // Its own frame is cleared by now: what was not seen while it ran is not seen any more.
-    python_resolve::resolve(thread, hit.code.process, 0);
+    python_resolve::resolve(thread, hit.code.process, 0, 0);
     if is_innermost(thread, caller, hit.code.address) {
+        learn_push_site(thread, hit.rule.process_slot);
         let exception = exception_of(hit.layout, hit.python_thread);
         end(thread, exception);
+    }
+}
+
+/// Whether an instruction is known to take the reference of a frame that is pushed.
+#[inline(always)]
+fn is_push_site(process_slot: u32, instruction: u64) -> bool {
+    let Some(known) = PYTHON_PUSH_SITES.get(process_slot) else { return false };
+    known.instructions[0] == instruction
+        || known.instructions[1] == instruction
+        || known.instructions[2] == instruction
+        || known.instructions[3] == instruction
+}
+
+/// The innermost call ends where it began, at the same instruction of its caller: its beginning was one.
+#[inline(always)]
+fn learn_push_site(thread: *mut ThreadStack, process_slot: u32) {
+    // SAFETY: checked map values; the call is used by this thread alone.
+    unsafe {
+        let top = stack::frame(thread, (*thread).depth.wrapping_sub(1));
+        if (*top).by_caller != PROVISIONAL {
+            return;
+        }
+        let Some(known) = PYTHON_PUSH_SITES.get_ptr_mut(process_slot) else { return };
+        let instructions = &mut (*known).instructions;
+        for index in 0..4 {
+            if instructions[index] == (*top).push_site {
+                return;
+            }
+            if instructions[index] == 0 {
+                instructions[index] = (*top).push_site;
+                return;
+            }
+        }
     }
 }
 
@@ -204,7 +248,7 @@ fn called_from(hit: &Hit<'_>, caller: u64) -> (u64, u64) {
 }
 
 #[inline(always)]
-fn enter(hit: &Hit<'_>, thread: *mut ThreadStack, function: u64, frame: u64, object: u64, instruction: u32) {
+fn enter(hit: &Hit<'_>, thread: *mut ThreadStack, function: u64, frame: u64, call: &HeapCall) {
     let mut function_rule = PythonFunctionRule {
         function: hit.rule.only_function,
         of_container: hit.rule.of_container,
@@ -242,9 +286,10 @@ fn enter(hit: &Hit<'_>, thread: *mut ThreadStack, function: u64, frame: u64, obj
         function: function_rule.function,
         of_container: function_rule.of_container,
         frame,
-        object,
-        call_instruction: instruction,
-        by_caller: u32::from(hit.layout.style == FrameStyle::Heap as u32),
+        object: call.receiver,
+        call_instruction: call.instruction,
+        by_caller: call.by_caller,
+        instruction: hit.instruction,
         stack_pointer: hit.stack_pointer,
     };
     python_calls::enter(thread, &hit.code, hit.rule, &entered);
