@@ -102,8 +102,10 @@ impl CpythonEngine {
             let class = interpreter.class(address)?;
             // `object` comes last, and before it what all exceptions have in common.
             let ancestor = interpreter.mro(address)?.iter().rev().nth(1).copied();
-            let is_exception =
-                ancestor.map_or(Ok(false), |base| Ok(interpreter.class(base)?.name == "BaseException"))?;
+            let is_exception = match ancestor {
+                Some(base) => interpreter.class(base)?.name == "BaseException",
+                None => false,
+            };
             Ok((class, is_exception))
         };
         let (class, is_exception) = self.interpreter.retrying(read).ok()?;
