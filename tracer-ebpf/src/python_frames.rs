@@ -12,12 +12,12 @@ use aya_ebpf::{
 use tracer_common::{
     cookie::{Cookie, jump_is_taken},
     counters::Counter,
-    python::{FrameStyle, NO_FUNCTION, PythonKey, PythonLayout},
+    python::{FrameStyle, NO_FUNCTION, PythonCount, PythonKey, PythonLayout},
     records::{FrameKind, RecordEnding, ThreadStack},
 };
 
 use crate::{
-    maps::{PROCESSES, PYTHON_CODES, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PASSED, THREADS, count},
+    maps::{PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PASSED, THREADS, count},
     python_calls::{self, Entered},
     python_frame::{code_of, current_frame, reference, word},
     python_resolve, stack,
@@ -70,7 +70,7 @@ pub fn python_frame_entry(context: ProbeContext) -> u32 {
     let identity = bpf_get_current_pid_tgid();
     let process = (identity >> 32) as u32;
     let Some(slot) = PROCESSES.get(cookie.process_slot()) else { return 0 };
-    if slot.process != process || slot.accepts_entries == 0 {
+    if slot.process != process {
         return 0;
     }
     let Some(layout) = PYTHON_LAYOUTS.get(cookie.process_slot()) else { return 0 };
@@ -80,6 +80,9 @@ pub fn python_frame_entry(context: ProbeContext) -> u32 {
     if let Some(passed) = PYTHON_PASSED.get_ptr_mut(0) {
         // SAFETY: a checked map value of this processor; no exact figure is promised.
         unsafe { *passed += 1 };
+    }
+    if slot.accepts_entries == 0 {
+        return 0;
     }
     let python_thread = word(layout.current_thread);
     let stack_pointer = register!(context.regs, rsp);
@@ -99,6 +102,7 @@ pub fn python_frame_entry(context: ProbeContext) -> u32 {
             _ => (rule.only_function, rule.of_container),
         }
     };
+    count_call(&code);
     let Some(thread) = stack::of_current_thread(identity) else {
         count(Counter::Entries, 1);
         count(Counter::LostThreadTableFull, 1);
@@ -119,6 +123,19 @@ pub fn python_frame_entry(context: ProbeContext) -> u32 {
     python_calls::enter(thread, &code, rule, &entered);
     python_resolve::resolve(thread, process, frame);
     0
+}
+
+/// Counts a call of traced code.
+#[inline(always)]
+fn count_call(code: &PythonKey) {
+    match PYTHON_COUNTS.get_ptr_mut(code) {
+        // SAFETY: a checked map value; whoever calls holds the interpreter's lock.
+        Some(counted) => unsafe { (*counted).calls += 1 },
+        None => {
+            // A full map costs the count, and nothing else.
+            let _ = PYTHON_COUNTS.insert(code, &PythonCount { references: 0, calls: 1 }, 0);
+        }
+    }
 }
 
 /// A call whose frame has the address of one that begins is over: an exception has left it.

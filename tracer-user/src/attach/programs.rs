@@ -12,6 +12,7 @@ use super::features::{in_initial_pid_namespace, probe_features};
 use super::multi::MultiPrograms;
 use super::placement::{Placed, Placer, Refused};
 use super::python::PythonPrograms;
+use super::python_frames::FramesPrograms;
 use super::totals;
 use crate::model::{Call, KernelFeatures, LossCounts, ModuleFile, PlannedFunction, ProbePlan, ProcessId};
 
@@ -27,11 +28,13 @@ pub struct LoadOptions {
     pub debug_log: bool,
     /// Place probes one by one even where the kernel takes many in one link.
     pub single_probes: bool,
+    /// Load the programs that every Python call passes.
+    pub python_frames: bool,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { ring_bytes: RING_BYTES, debug_log: false, single_probes: false }
+        Self { ring_bytes: RING_BYTES, debug_log: false, single_probes: false, python_frames: false }
     }
 }
 
@@ -69,6 +72,8 @@ impl Programs {
                 program::<UProbe>(&mut ebpf, name)?.load().map_err(|error| program_error(&error))?;
             }
         }
+        // The ring buffer is taken away later: what runs on it must be loaded before.
+        let frames = if options.python_frames { Some(FramesPrograms::load(&mut ebpf, multi.is_some())?) } else { None };
         let mut thread_ends = Vec::new();
         for (name, tracepoint) in [("thread_exit", "sched_process_exit"), ("program_exec", "sched_process_exec")] {
             let watcher = program::<RawTracePoint>(&mut ebpf, name)?;
@@ -85,7 +90,7 @@ impl Programs {
             multi,
             features,
             processes: Vec::new(),
-            python: PythonPrograms::default(),
+            python: PythonPrograms::new(frames),
             ebpf,
             forward_log,
         })

@@ -37,6 +37,11 @@ pub enum WatchOutcome {
 }
 
 impl PythonPrograms {
+    /// With the programs of frames mode, if they are loaded.
+    pub fn new(frames: Option<FramesPrograms>) -> Self {
+        Self { frames, ..Self::default() }
+    }
+
     /// Takes all watchpoints away.
     pub fn remove(&mut self) {
         self.watchpoints.clear();

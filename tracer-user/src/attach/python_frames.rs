@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use aya::Ebpf;
 use aya::maps::PerCpuArray;
 use aya::programs::UProbe;
 use tracer_common::cookie::{Cookie, ExitSite};
@@ -22,6 +23,22 @@ pub struct FramesPrograms {
 /// "The current frame of the thread state": no register has this number.
 const CURRENT_FRAME: u32 = 16;
 
+impl FramesPrograms {
+    /// Loads the programs.
+    ///
+    /// # Errors
+    /// Not permitted, or the kernel cannot run them.
+    pub fn load(ebpf: &mut Ebpf, many_at_once: bool) -> Result<Self, AttachError> {
+        let multi = if many_at_once { MultiPrograms::load_python(OBJECT, ebpf)? } else { None };
+        if multi.is_none() {
+            for name in ["python_frame_entry", "python_frame_return"] {
+                program::<UProbe>(ebpf, name)?.load().map_err(|error| program_error(&error))?;
+            }
+        }
+        Ok(Self { multi, entries: Vec::new(), returns: Vec::new() })
+    }
+}
+
 impl Programs {
     /// Places probes at these sites of an interpreter's file, as one process runs it: returns before entries.
     ///
@@ -34,10 +51,8 @@ impl Programs {
         sites: &InterpreterSites,
     ) -> Result<(), AttachError> {
         let slot = self.slot_of(process, kernel_pid)?;
-        let mut frames = match self.python.frames.take() {
-            Some(frames) => frames,
-            None => self.load_frames()?,
-        };
+        let missing = AttachError::Incomplete { name: "python_frame_entry" };
+        let mut frames = self.python.frames.take().ok_or(missing)?;
         let returns = self.place_role(&frames, Role::Exit, process, path, slot, &sites.returns)?;
         frames.returns.extend(returns);
         let entries = self.place_role(&frames, Role::Entry, process, path, slot, &sites.entries)?;
@@ -66,16 +81,6 @@ impl Programs {
         let passed: PerCpuArray<_, u64> = map.try_into().map_err(|error| map_error("PYTHON_PASSED", &error))?;
         let values = passed.get(&0, 0).map_err(|error| map_error("PYTHON_PASSED", &error))?;
         Ok(values.iter().sum())
-    }
-
-    fn load_frames(&mut self) -> Result<FramesPrograms, AttachError> {
-        let multi = if self.features().uprobe_multi { MultiPrograms::load_python(OBJECT, &self.ebpf)? } else { None };
-        if multi.is_none() {
-            for name in ["python_frame_entry", "python_frame_return"] {
-                program::<UProbe>(&mut self.ebpf, name)?.load().map_err(|error| program_error(&error))?;
-            }
-        }
-        Ok(FramesPrograms { multi, entries: Vec::new(), returns: Vec::new() })
     }
 
     fn place_role(

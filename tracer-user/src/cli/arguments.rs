@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::exit;
-use crate::session::Destination;
+use crate::model;
+use crate::session::{Destination, PythonSettings};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 internal error, 2 usage or bad map, 3 not permitted or the kernel cannot,
@@ -91,6 +92,13 @@ pub struct TraceOptions {
     /// Write the totals as JSON
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
+    /// How Python calls are seen: `watch` (a few methods, no cost to anything else), `frames` (every method; every
+    /// Python call pays), `auto` (watch; frames mode is never turned on unasked)
+    #[arg(long, value_name = "MODE", default_value = "watch", hide_default_value = true)]
+    pub python: PythonMode,
+    /// With --python frames: share of the time in which probes are live, e.g. 5%
+    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    pub duty: Option<f64>,
     /// Print what would be probed, and probe nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -103,6 +111,28 @@ pub struct TraceOptions {
     /// Bytes of the ring buffer: a power of two, at least 4096
     #[arg(long, value_name = "BYTES", hide = true, value_parser = parse_ring_bytes)]
     pub ring_bytes: Option<u32>,
+}
+
+/// How Python calls are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PythonMode {
+    /// Hardware watchpoints on the code of a few methods.
+    Watch,
+    /// Probes that every Python call passes.
+    Frames,
+    /// The cheaper of the two: watch.
+    Auto,
+}
+
+impl TraceOptions {
+    /// How Python calls are to be seen.
+    pub fn python(&self) -> PythonSettings {
+        let mode = match self.python {
+            PythonMode::Watch | PythonMode::Auto => model::PythonMode::Watch,
+            PythonMode::Frames => model::PythonMode::Frames,
+        };
+        PythonSettings { mode, duty: self.duty }
+    }
 }
 
 /// Arguments of `attach`.
@@ -242,6 +272,13 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| hint.to_owned())
 }
 
+fn parse_share(text: &str) -> Result<f64, String> {
+    let hint = "write a share of the time: 5%, 0.05, at most 100%";
+    let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
+    let share: f64 = number.trim().parse::<f64>().map_err(|_| hint.to_owned())? / unit;
+    if share > 0.0 && share <= 1.0 { Ok(share) } else { Err(hint.to_owned()) }
+}
+
 fn parse_ring_bytes(text: &str) -> Result<u32, String> {
     let bytes: u32 = text.parse().map_err(|_| "not a number".to_owned())?;
     if bytes.is_power_of_two() && bytes >= 4096 {
@@ -260,6 +297,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn shares_are_above_nothing_and_at_most_all() {
+        assert_eq!(parse_share("5%"), Ok(0.05));
+        assert_eq!(parse_share("0.25"), Ok(0.25));
+        assert_eq!(parse_share("100%"), Ok(1.0));
+        for wrong in ["", "0", "0%", "101%", "-5%", "x", "2"] {
+            assert!(parse_share(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::exit::{MissingPrivilege, UsageError, tell};
 use super::list;
 use super::summary_file::SummaryFile;
 use super::supervise::{Signals, Stop, supervise};
-use crate::model::{SymbolMap, Target};
+use crate::model::{PythonMode, SymbolMap, Target};
 use crate::session::{
     self, Capability, Destination, LoadOptions, MAP_DIRECTORY, Report, SessionError, Settings, Tracer,
     missing_capabilities, plan_only,
@@ -32,8 +32,7 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
         }
     }
     if trace.dry_run {
-        let (plan, unreadable) = plan_only(&targets, maps);
-        return list::print_plan(&plan, &unreadable, false);
+        return list::print_plan(&plan_only(&targets, maps, trace.python()), false);
     }
     demand_privilege()?;
     let summary = SummaryFile::create(&trace.exports, trace.summary.as_deref())?;
@@ -78,12 +77,14 @@ pub fn settings(
     Settings {
         targets,
         maps,
+        python: trace.python(),
         exports: if trace.exports.is_empty() { vec![Destination::Console] } else { trace.exports.clone() },
         tape: trace.record_tape.clone(),
         load: LoadOptions {
             ring_bytes: trace.ring_bytes.unwrap_or(defaults.ring_bytes),
             debug_log: std::env::var_os("ML_TRACER_BPF_LOG").is_some_and(|value| value == "1"),
             single_probes: trace.single_probes,
+            python_frames: trace.python().mode == PythonMode::Frames,
         },
         began,
         may_begin_empty,

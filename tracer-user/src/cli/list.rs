@@ -6,11 +6,13 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::exit::tell;
-use crate::model::{EntrySite, PlannedFunction, ProbePlan, ReturnMethod, Skipped};
+use crate::model::{EntrySite, PlannedFunction, ProbePlan, PythonCoverage, PythonMode, ReturnMethod, Skipped};
+use crate::session::PlanOnly;
 
 #[derive(Serialize)]
 struct Listing<'plan> {
     functions: Vec<Function<'plan>>,
+    python: &'plan [PythonCoverage],
     skipped: Vec<SkippedFunction<'plan>>,
     unreadable: &'plan [String],
 }
@@ -40,28 +42,30 @@ struct SkippedFunction<'plan> {
 }
 
 /// Prints what would be probed and what not and why. Nothing at all is a failure of its own.
-pub fn print_plan(plan: &ProbePlan, unreadable: &[String], json: bool) -> anyhow::Result<ExitCode> {
+pub fn print_plan(plan: &PlanOnly, json: bool) -> anyhow::Result<ExitCode> {
+    let PlanOnly { native, python, unreadable } = plan;
     let mut output = std::io::stdout().lock();
-    let written = if json { write_json(plan, unreadable, &mut output) } else { write_text(plan, &mut output) };
+    let written = if json { write_json(plan, &mut output) } else { write_text(native, python, &mut output) };
     written?;
     if !json {
         unreadable.iter().for_each(|sentence| tell(sentence));
     }
-    if plan.functions.is_empty() {
+    if native.functions.is_empty() && python.iter().all(|coverage| coverage.watched.is_empty()) {
         let detail = format!(
             "no function matches a symbol map and can be probed ({} candidates cannot); `--map FILE` adds rules of your own",
-            plan.skipped.len()
+            native.skipped.len()
         );
         return Err(crate::session::SessionError::NothingToTrace { detail }.into());
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn write_json(plan: &ProbePlan, unreadable: &[String], output: &mut impl Write) -> std::io::Result<()> {
+fn write_json(plan: &PlanOnly, output: &mut impl Write) -> std::io::Result<()> {
     let listing = Listing {
-        functions: plan.functions.iter().map(function).collect(),
-        skipped: plan.skipped.iter().map(skipped).collect(),
-        unreadable,
+        functions: plan.native.functions.iter().map(function).collect(),
+        python: &plan.python,
+        skipped: plan.native.skipped.iter().map(skipped).collect(),
+        unreadable: &plan.unreadable,
     };
     serde_json::to_writer_pretty(&mut *output, &listing)?;
     writeln!(output)
@@ -95,7 +99,7 @@ fn skipped(skipped: &Skipped) -> SkippedFunction<'_> {
     }
 }
 
-fn write_text(plan: &ProbePlan, output: &mut impl Write) -> std::io::Result<()> {
+fn write_text(plan: &ProbePlan, python: &[PythonCoverage], output: &mut impl Write) -> std::io::Result<()> {
     let mut module = None;
     let widest = plan.functions.iter().map(|function| function.request.span_name.len()).max().unwrap_or(0).min(44);
     for function in &plan.functions {
@@ -116,13 +120,34 @@ fn write_text(plan: &ProbePlan, output: &mut impl Write) -> std::io::Result<()> 
             writeln!(output, "  {:widest$}    {}", "", request.function.name.path)?;
         }
     }
-    if !plan.skipped.is_empty() {
+    for coverage in python {
+        write_python(coverage, output)?;
+    }
+    if !plan.skipped.is_empty() || python.iter().any(|coverage| !coverage.not_watched.is_empty()) {
         writeln!(output, "not traced:")?;
+    }
+    for (coverage, method) in python.iter().flat_map(|it| it.not_watched.iter().map(move |method| (it, method))) {
+        writeln!(output, "  {}  ({}): {}", method.name, coverage.interpreter, method.reason)?;
     }
     for skipped in &plan.skipped {
         writeln!(output, "  {}  ({}): {}", skipped.name.path, skipped.module, skipped.reason)?;
     }
-    writeln!(output, "{} functions, {} not traced", plan.functions.len(), plan.skipped.len())
+    let codes: usize = python.iter().map(|coverage| coverage.watched.len()).sum();
+    let not_watched: usize = python.iter().map(|coverage| coverage.not_watched.len()).sum();
+    writeln!(output, "{} functions, {} not traced", plan.functions.len() + codes, plan.skipped.len() + not_watched)
+}
+
+/// The Python code that is seen, and the methods of live models that it stands for.
+fn write_python(coverage: &PythonCoverage, output: &mut impl Write) -> std::io::Result<()> {
+    let how = match coverage.mode {
+        PythonMode::Watch => format!("{} watchpoints", coverage.slots),
+        PythonMode::Frames => "frames mode: every call is looked at".to_owned(),
+    };
+    writeln!(output, "{} of process {} ({how})", coverage.interpreter, coverage.process)?;
+    for code in &coverage.watched {
+        writeln!(output, "  {:<44}  {}", code.code, code.methods.join(", "))?;
+    }
+    Ok(())
 }
 
 fn describe_entry(entry: &EntrySite) -> String {

@@ -43,8 +43,8 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
         let pid = Pid::from_child(&child);
         if trace.dry_run {
             kill_process(pid, Signal::KILL)?;
-            let (plan, unreadable) = plan_only(&[target], maps);
-            return list::print_plan(&plan, &unreadable, false).map(|_| ExitStatus::default());
+            let plan = plan_only(&[target], maps, trace.python());
+            return list::print_plan(&plan, false).map(|_| ExitStatus::default());
         }
         let started = Tracer::start(settings(trace, vec![target], maps, began, true));
         if started.is_err() {

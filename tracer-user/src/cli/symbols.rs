@@ -9,7 +9,7 @@ use super::exit::UsageError;
 use super::list;
 use crate::model::{Module, ProcessId, Target};
 use crate::session;
-use crate::session::plan_only;
+use crate::session::{PythonSettings, plan_only};
 
 /// Lists what would be traced in a process or in files.
 pub fn symbols(arguments: &SymbolsArguments) -> anyhow::Result<ExitCode> {
@@ -18,8 +18,7 @@ pub fn symbols(arguments: &SymbolsArguments) -> anyhow::Result<ExitCode> {
         Some(pid) => session::look_at(pid)?,
         None => files_as_target(&arguments.files)?,
     };
-    let (plan, unreadable) = plan_only(&[target], maps);
-    list::print_plan(&plan, &unreadable, arguments.json)
+    list::print_plan(&plan_only(&[target], maps, PythonSettings::default()), arguments.json)
 }
 
 /// Files that no process has mapped, listed as if one had.

@@ -20,7 +20,7 @@ pub use function::{
 pub use interpreter::{FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites};
 pub use plan::{FunctionDescription, ModuleFile, PlanChange, PlannedFunction, ProbePlan, ProbeRequest};
 pub use python::{
-    ContainerMember, NotWatched, PythonClass, PythonClassRule, PythonCode, PythonCodeRule, PythonCoverage,
+    ContainerMember, FrameStyle, NotWatched, PythonClass, PythonClassRule, PythonCode, PythonCodeRule, PythonCoverage,
     PythonFunction, PythonFunctionRule, PythonLayout, PythonMode, PythonNames, PythonPlan, PythonRuntime,
     PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables, Reached, Receiver, WatchedCode,
 };

@@ -5,7 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-pub use tracer_common::python::{PythonClassRule, PythonCodeRule, PythonFunctionRule, PythonLayout, Receiver};
+pub use tracer_common::python::{
+    FrameStyle, PythonClassRule, PythonCodeRule, PythonFunctionRule, PythonLayout, Receiver,
+};
 
 use super::plan::FunctionDescription;
 use super::units::{ProcessId, RemoteAddress};

@@ -24,8 +24,10 @@ pub struct PythonBudget {
     pub slots: Option<usize>,
     /// Whether a call's function object is seen. If not, code that several functions share is of no use.
     pub function_is_seen: bool,
-    /// Calls counted during a calibration, by code.
+    /// Calls that were counted while the code was watched.
     pub calls: HashMap<RemoteAddress, u64>,
+    /// Code that was watched without being called, while other code was.
+    pub idle: HashSet<RemoteAddress>,
 }
 
 /// A method of a class, by bare names.
@@ -181,14 +183,41 @@ fn choose<'survey>(
 
 /// What a code object is worth while these methods are open: calls that were counted, then live models, then live
 /// objects, and code whose receiver stays readable before other code.
-fn value(code: &PythonCode, open: &HashSet<Pair>, budget: &PythonBudget) -> (u64, u64, u64, bool, usize) {
+fn value(code: &PythonCode, open: &HashSet<Pair>, budget: &PythonBudget) -> Value {
     let reached = || code.reached_by.iter().filter(|reached| open.contains(&pair(reached)));
-    let in_models = reached().map(|reached| u64::from(reached.in_models)).sum();
-    let instances = reached().map(|reached| u64::from(reached.instances)).sum();
-    let calls = if in_models + instances > 0 { budget.calls.get(&code.address).copied().unwrap_or(0) } else { 0 };
-    let readable = !matches!(code.receiver, Receiver::None | Receiver::FirstOfTuple);
-    // Of a function and what is wrapped around it, what is around sees the whole call.
-    (calls, in_models, instances, readable, code.wraps.len())
+    let sum = |count: fn(&Reached) -> u32| reached().map(|it| u64::from(count(it)) * weight(&it.method)).sum();
+    let is_alive = reached().any(|reached| reached.instances > 0);
+    Value {
+        calls: if is_alive { budget.calls.get(&code.address).copied().unwrap_or(0) } else { 0 },
+        may_be_called: !budget.idle.contains(&code.address),
+        in_models: sum(|reached| reached.in_models),
+        instances: sum(|reached| reached.instances),
+        is_readable: !matches!(code.receiver, Receiver::None | Receiver::FirstOfTuple),
+        wraps: code.wraps.len(),
+    }
+}
+
+/// What a code object is worth; compared field by field.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Value {
+    calls: u64,
+    may_be_called: bool,
+    in_models: u64,
+    instances: u64,
+    /// Whether the receiver can still be read when the call ends.
+    is_readable: bool,
+    /// Of a function and what is wrapped around it, what is around sees the whole call.
+    wraps: usize,
+}
+
+/// Where no traffic has been seen: a server predicts more often than it trains.
+fn weight(method: &str) -> u64 {
+    match method {
+        "predict" | "transform" => 40,
+        "predict_proba" => 30,
+        _ if method.contains("fit") => 1,
+        _ => 20,
+    }
 }
 
 fn not_watched(survey: &PythonSurvey, open: &HashSet<Pair>, budget: &PythonBudget) -> Vec<NotWatched> {

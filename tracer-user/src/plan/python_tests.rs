@@ -62,7 +62,7 @@ fn plan(survey: &PythonSurvey, budget: &PythonBudget) -> PythonPlan {
 }
 
 fn budget(slots: usize) -> PythonBudget {
-    PythonBudget { slots: Some(slots), function_is_seen: true, calls: HashMap::new() }
+    PythonBudget { slots: Some(slots), function_is_seen: true, ..PythonBudget::default() }
 }
 
 fn watched(plan: &PythonPlan) -> Vec<u64> {
@@ -84,6 +84,21 @@ fn counted_calls_decide_before_live_objects() {
     let mut budget = budget(1);
     budget.calls.insert(RemoteAddress(3), 40);
     assert_eq!(watched(&plan(&survey(), &budget)), [3]);
+}
+
+#[test]
+fn code_that_nobody_calls_makes_room() {
+    let mut budget = budget(2);
+    budget.calls.insert(RemoteAddress(2), 5);
+    budget.idle.insert(RemoteAddress(1));
+    assert_eq!(watched(&plan(&survey(), &budget)), [2, 3]);
+}
+
+#[test]
+fn what_serves_comes_before_what_trains() {
+    let mut survey = survey();
+    survey.codes.push(code(5, "wrapper", &[("Pipeline", "fit", 1), ("StandardScaler", "fit", 1)]));
+    assert_eq!(watched(&plan(&survey, &budget(3))), [2, 1, 3]);
 }
 
 #[test]
@@ -110,7 +125,7 @@ fn a_second_plan_keeps_the_numbers() {
 
 #[test]
 fn without_the_function_object_shared_code_is_of_no_use() {
-    let everything = PythonBudget { slots: None, function_is_seen: false, calls: HashMap::new() };
+    let everything = PythonBudget::default();
     let mut survey = survey();
     survey.codes.push(code(4, "StandardScaler.transform", &[("StandardScaler", "transform", 1)]));
     let plan = plan(&survey, &everything);

@@ -18,8 +18,8 @@ pub use error::SessionError;
 pub use measure::{Throughput, measure};
 pub use replay::replay;
 pub use report::Report;
-pub use settings::Settings;
-pub use survey::plan_only;
+pub use settings::{PythonSettings, Settings};
+pub use survey::{PlanOnly, plan_only};
 pub use tracer::Tracer;
 
 // What a command line needs of the rooms below, so that it knows only this one.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::attach::LoadOptions;
 use crate::export::Destination;
-use crate::model::{SymbolMap, Target};
+use crate::model::{PythonMode, SymbolMap, Target};
 
 /// What a session is asked to do.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub struct Settings {
     pub targets: Vec<Target>,
     /// The symbol maps, in the order of precedence.
     pub maps: Vec<SymbolMap>,
+    /// How Python calls are seen.
+    pub python: PythonSettings,
     /// Where spans go.
     pub exports: Vec<Destination>,
     /// Record a tape here.
@@ -24,4 +26,19 @@ pub struct Settings {
     pub began: Instant,
     /// Go on although nothing is to be traced yet, because modules are still to come.
     pub may_begin_empty: bool,
+}
+
+/// How Python calls are seen.
+#[derive(Clone, Copy, Debug)]
+pub struct PythonSettings {
+    /// By watchpoints, or by probes that every call passes.
+    pub mode: PythonMode,
+    /// Share of the time in which the probes of frames mode are live, above 0 and at most 1; `None`: all the time.
+    pub duty: Option<f64>,
+}
+
+impl Default for PythonSettings {
+    fn default() -> Self {
+        Self { mode: PythonMode::Watch, duty: None }
+    }
 }

@@ -1,8 +1,10 @@
 //! Asks the engines about every module of a process: what could be traced, and what not and why.
 
+use super::python::PythonTargets;
+use super::settings::PythonSettings;
 use crate::attach::probe_features;
 use crate::engine::NativeEngine;
-use crate::model::{Module, ModuleFile, ProbePlan, ProbeRequest, Skipped, SymbolMap, Target};
+use crate::model::{Module, ModuleFile, ProbePlan, ProbeRequest, PythonCoverage, Skipped, SymbolMap, Target};
 use crate::plan::Planner;
 
 /// What the engines found in some modules.
@@ -36,13 +38,28 @@ impl Survey {
     }
 }
 
+/// What would be traced.
+#[derive(Debug)]
+pub struct PlanOnly {
+    /// Native functions.
+    pub native: ProbePlan,
+    /// Python code, by interpreter.
+    pub python: Vec<PythonCoverage>,
+    /// Files and interpreters that could not be read, one sentence each.
+    pub unreadable: Vec<String>,
+}
+
 /// What would be probed, without loading or placing anything; and the files that could not be read.
 #[must_use]
-pub fn plan_only(targets: &[Target], maps: Vec<SymbolMap>) -> (ProbePlan, Vec<String>) {
+pub fn plan_only(targets: &[Target], maps: Vec<SymbolMap>, python: PythonSettings) -> PlanOnly {
+    let (mut interpreters, problems) = PythonTargets::find(targets, &maps, python);
     let mut engine = NativeEngine::new(maps);
     let mut found = Survey::default();
     for target in targets {
         found.look_into(&mut engine, target, &target.modules);
     }
-    (Planner::new(probe_features(true)).plan(found.requests, found.skipped), found.unreadable)
+    let mut planner = Planner::new(probe_features(true));
+    let native = planner.plan(found.requests, found.skipped);
+    let unreadable = found.unreadable.into_iter().chain(problems).collect();
+    PlanOnly { native, python: interpreters.plan_only(&mut planner), unreadable }
 }

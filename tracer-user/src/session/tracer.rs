@@ -11,12 +11,12 @@ use std::time::Duration;
 use super::drain::Drain;
 use super::error::SessionError;
 use super::left_calls::LeftCalls;
-use super::python::PythonTargets;
+use super::python::{Means, PythonTargets, python_class_names};
 use super::recording::{Learned, RecordedPipeline, Recording};
 use super::report::Report;
 use super::settings::Settings;
 use super::survey::Survey;
-use super::wiring::{Names, Pipeline, PythonClassNames, ThreadNames};
+use super::wiring::{Names, Pipeline, ThreadNames};
 use crate::attach::{AttachError, Programs, Refused};
 use crate::engine::NativeEngine;
 use crate::model::{
@@ -49,21 +49,21 @@ impl Tracer {
     /// # Errors
     /// Nothing to trace, all targets ended meanwhile, not permitted, or a destination that cannot be opened. No probe is left behind then.
     pub fn start(settings: Settings) -> Result<Self, SessionError> {
-        let Settings { targets, maps, exports, tape, load, began, may_begin_empty } = settings;
+        let Settings { targets, maps, python, exports, tape, load, began, may_begin_empty } = settings;
         let mut engine = NativeEngine::new(maps.clone());
         // Loading takes the kernel about as long as the survey takes us: do both at once.
         let (found, python, programs) = std::thread::scope(|scope| {
             let loading = scope.spawn(|| Programs::load(load));
-            let python = scope.spawn(|| PythonTargets::find(&targets, &maps));
+            let python = scope.spawn(|| PythonTargets::find(&targets, &maps, python));
             let mut found = Survey::default();
             for target in &targets {
                 found.look_into(&mut engine, target, &target.modules);
             }
             (found, python.join(), loading.join())
         });
-        let python = python.map_err(|_| SessionError::DrainEnded)?;
+        let (python, problems) = python.map_err(|_| SessionError::DrainEnded)?;
         all_ended(&targets)?;
-        for sentence in found.unreadable.iter().chain(&python.problems) {
+        for sentence in found.unreadable.iter().chain(&problems) {
             tracing::warn!("{sentence}");
         }
         if found.requests.is_empty() && python.is_empty() && !may_begin_empty {
@@ -77,7 +77,7 @@ impl Tracer {
         let header = tape_header(&targets);
         // The tape wants to know each name too; nobody listens when none is recorded.
         let (tell, learned) = channel();
-        let names = Names { threads: thread_names(tell.clone()), python_classes: python_class_names(tell) };
+        let names = Names { threads: thread_names(tell.clone()), python_classes: python_class_names(&targets, tell) };
         let pipeline = Pipeline::open(&header, names, &exports)?;
         let recording = tape.map(|path| begin_tape(path, &header, learned)).transpose()?;
         let ring = programs.take_ring()?.ok_or(SessionError::DrainEnded)?;
@@ -104,8 +104,10 @@ impl Tracer {
             return Err(AttachError::Place { path, source }.into());
         }
         let Self { programs, drain, planner, python, .. } = &mut tracer;
-        python.attach(programs, planner, drain)?;
-        programs.accept_entries(true)?;
+        if !python.is_empty() {
+            python.attach(&mut Means { programs, planner, drain })?;
+            programs.accept_entries(true)?;
+        }
         tracer.attach_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(tracer)
     }
@@ -113,7 +115,7 @@ impl Tracer {
     /// Functions probed so far.
     #[must_use]
     pub fn functions(&self) -> usize {
-        self.functions + self.python.watched()
+        self.functions + self.python.seen()
     }
 
     /// Milliseconds from the start of the tracer until all probes were live.
@@ -131,6 +133,7 @@ impl Tracer {
         for change in self.watcher.poll() {
             match change {
                 TargetChange::Mapped { target, modules } => {
+                    self.python.mapped(&target);
                     let mut found = Survey::default();
                     found.look_into(&mut self.engine, &target, &modules);
                     if found.requests.is_empty() {
@@ -143,7 +146,7 @@ impl Tracer {
             }
         }
         let Self { programs, drain, planner, python, .. } = self;
-        python.look_again(programs, planner, drain)?;
+        python.look_again(&mut Means { programs, planner, drain })?;
         Ok(!self.watcher.is_empty())
     }
 
@@ -243,14 +246,6 @@ fn thread_names(tell: Sender<Learned>) -> ThreadNames {
         let name: Arc<str> = thread_name(process.pid, thread.0)?.into();
         let _ = tell.send(Learned::Thread(thread.0, Arc::clone(&name)));
         Some(name)
-    })
-}
-
-/// Classes are named by what the engine tells beforehand; of others nothing is known.
-fn python_class_names(tell: Sender<Learned>) -> PythonClassNames {
-    Box::new(move |process, class| {
-        let _ = tell.send(Learned::PythonClass(process, class, None));
-        None
     })
 }
 

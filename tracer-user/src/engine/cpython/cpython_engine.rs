@@ -81,8 +81,10 @@ impl CpythonEngine {
     /// # Errors
     /// The process is gone or may not be read.
     pub fn survey(&mut self) -> Result<PythonSurvey, CpythonError> {
-        let ranges = heap_ranges(self.runtime.process.pid)?;
-        Ok(self.surveyor.look(&self.interpreter, &self.process, &ranges))
+        let pid = self.runtime.process.pid;
+        let survey = self.surveyor.look(&self.interpreter, &self.process, &heap_ranges(pid)?);
+        // It may have ended since: nothing found would look like a process without models.
+        if self.surveyor.has_read() { Ok(survey) } else { Err(MemoryError::Gone { pid }.into()) }
     }
 
     /// Bytes of memory that the last survey did not go through: they could not be read, or were beyond 2 GiB.

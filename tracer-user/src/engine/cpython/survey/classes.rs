@@ -117,10 +117,13 @@ impl Classes {
                 library: verdict.library.into(),
                 methods: verdict.methods.iter().map(|method| method.as_str().into()).collect(),
                 nests: verdict.nests,
-                children: verdict.children.cloned(),
+                children: verdict.children.filter(|children| lists_any(children)).cloned(),
                 excluded: verdict.excluded.map(str::to_owned),
             })
         });
+        if rule.is_some() && interpreter.confirmed(|interpreter| interpreter.class(address))? != view {
+            return Err(ReadProblem::Torn { address, what: "class" });
+        }
         let class = HeapClass {
             name: view.name.as_str().into(),
             path: paths.first().map(String::as_str).unwrap_or_default().into(),
@@ -149,4 +152,10 @@ impl Classes {
             });
         }
     }
+}
+
+/// Whether children are kept in any field: a class may be one that is looked into and keeps none.
+fn lists_any(children: &Children) -> bool {
+    let (Children::Named(fields) | Children::Plain(fields)) = children;
+    !fields.is_empty()
 }

@@ -177,7 +177,8 @@ impl<'look, M: Memory> Methods<'look, M> {
         if kind == types.function {
             return Ok(Some(value));
         }
-        if depth == 0 || self.classes.get(kind).is_none() || self.classes.is_metaclass(kind) {
+        let is_made_in_python = |interpreter: &Interpreter<M>| interpreter.class(kind).map(|class| class.is_heap_type);
+        if depth == 0 || self.interpreter.is_class(value)? || !self.interpreter.retrying(is_made_in_python)? {
             return Ok(None);
         }
         let mut inner = None;

@@ -44,6 +44,12 @@ impl Surveyor {
         Self { rules, classes: Classes::default(), extent: Extent::default() }
     }
 
+    /// Whether the last look could read any memory.
+    #[must_use]
+    pub fn has_read(&self) -> bool {
+        self.extent.read > 0
+    }
+
     /// Bytes of memory that the last look did not go through: they could not be read, or were beyond 2 GiB.
     #[must_use]
     pub fn left_out(&self) -> u64 {
@@ -134,7 +140,7 @@ impl Surveyor {
         for (address, _, rule) in self.classes.traced() {
             let Some(fields) = &rule.children else { continue };
             for container in finds.objects.get(&address).into_iter().flatten() {
-                let Ok(found) = children::of(interpreter, &self.classes, *container, fields) else {
+                let Ok(found) = children::of(interpreter, &self.classes, (*container, address), fields) else {
                     *torn_reads += 1;
                     continue;
                 };

@@ -23,7 +23,7 @@ impl Memory for Decaying {
 }
 
 /// xorshift64*: the same numbers in every run.
-struct Numbers(u64);
+pub(super) struct Numbers(pub u64);
 
 impl Numbers {
     fn next(&mut self) -> u64 {
@@ -39,7 +39,7 @@ impl Numbers {
 }
 
 /// Changes bytes that were recorded (most of a page is zeros that nothing reads).
-fn damage(snapshot: &mut Snapshot, numbers: &mut Numbers) {
+pub(super) fn damage(snapshot: &mut Snapshot, numbers: &mut Numbers) {
     let count = 1 << numbers.below(12);
     let mut ranges: Vec<&mut [u8]> = snapshot.ranges_mut().collect();
     for _ in 0..count {
@@ -122,7 +122,7 @@ fn find(bytes: &[u8], form: &[Option<u8>]) -> bool {
 }
 
 #[test]
-fn damaged_memory_gives_errors_and_no_other_names() {
+pub(super) fn damaged_memory_gives_errors_and_no_other_names() {
     for (seed, version) in VERSIONS.into_iter().enumerate() {
         let (intact, addresses, document) = load(version);
         let expected = Interpreter::open(&intact, &addresses).expect("it is intact");

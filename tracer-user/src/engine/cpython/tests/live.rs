@@ -81,7 +81,7 @@ pub(super) fn start(command: &[String], script: &str, arguments: &[&str]) -> (Ru
 }
 
 /// The files that a process runs code from, as the room `target` finds them.
-fn modules(pid: u32) -> Vec<Module> {
+pub(super) fn modules(pid: u32) -> Vec<Module> {
     let mut modules: Vec<Module> = Vec::new();
     for region in regions(pid).expect("it can be looked at").into_iter().filter(|region| region.executable) {
         let Some((path, offset)) = region.file else { continue };

@@ -1,0 +1,51 @@
+//! What of an interpreter was covered and what not.
+
+use super::super::error::SessionError;
+use super::interpreter::Interpreter;
+use crate::attach::Programs;
+use crate::model::{NotWatched, PythonCoverage, PythonMode, WatchedCode};
+use crate::plan::Planner;
+
+impl Interpreter {
+    /// What would be seen, without seeing anything.
+    pub fn plan_only(&mut self, planner: &mut Planner) -> PythonCoverage {
+        self.choose(planner, &std::collections::HashMap::new());
+        self.coverage()
+    }
+
+    /// What was seen, with the calls counted.
+    pub fn counted_coverage(&mut self, programs: &mut Programs) -> Result<PythonCoverage, SessionError> {
+        let mut coverage = self.coverage();
+        coverage.watched.clear();
+        let is_seen = |code| self.mode == PythonMode::Frames || self.watched.contains(code);
+        for (code, watched) in self.plan.watched.iter().filter(|(code, _)| is_seen(code)) {
+            let before = self.past.remove(code).map_or(0, |past| past.calls_seen);
+            let calls_seen = programs.python_calls(self.process.1, *code)?.max(before);
+            coverage.watched.push(WatchedCode { calls_seen, ..watched.clone() });
+        }
+        coverage.watched.extend(self.past.drain().map(|(_, past)| past));
+        Ok(coverage)
+    }
+
+    fn coverage(&self) -> PythonCoverage {
+        let (major, minor, micro) = self.engine.runtime().version;
+        let mut not_watched = self.plan.not_watched.clone();
+        let left_out = self.engine.left_out() >> 20;
+        if left_out > 0 {
+            not_watched.push(NotWatched {
+                name: format!("models in {left_out} MiB of memory"),
+                reason: "that memory was not searched".into(),
+            });
+        }
+        let is_watching = self.mode == PythonMode::Watch;
+        PythonCoverage {
+            process: self.process.0.pid,
+            interpreter: format!("CPython {major}.{minor}.{micro}"),
+            mode: self.mode,
+            slots: if is_watching { u32::try_from(self.slots).unwrap_or(u32::MAX) } else { 0 },
+            slots_held_by: self.held_by.clone(),
+            watched: self.plan.watched.iter().map(|(_, watched)| watched.clone()).collect(),
+            not_watched,
+        }
+    }
+}

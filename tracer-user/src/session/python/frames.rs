@@ -1,0 +1,110 @@
+//! Frames mode: probes that every Python call passes, all the time or in windows.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::super::error::SessionError;
+use super::interpreter::Interpreter;
+use super::targets::Means;
+use crate::attach::{Programs, measure_probe_costs};
+use crate::model::{InterpreterSites, ProcessId, PythonRuntime, Target};
+use crate::symbol::{ElfFile, Functions};
+
+/// How long calls are counted before the mode starts, to tell its cost.
+const COUNTING: Duration = Duration::from_millis(200);
+
+/// Shortest window in which probes are live: the tracer looks at the clock that often.
+const WINDOW: Duration = Duration::from_millis(100);
+
+/// Where an interpreter is probed, and when.
+pub struct Frames {
+    path: PathBuf,
+    sites: InterpreterSites,
+    /// Share of the time in which probes are live, above 0 and at most 1.
+    duty: f64,
+    is_live: bool,
+    turned: Instant,
+}
+
+impl Frames {
+    /// Finds the sites in the file of an interpreter.
+    pub fn find(target: &Target, runtime: &PythonRuntime) -> Result<Self, String> {
+        let (major, minor, _) = runtime.version;
+        let of = format!("frames mode, {} of process {}", runtime.module, target.process);
+        let module = target.modules.iter().find(|module| module.path.to_string_lossy() == runtime.module);
+        let path =
+            module.map(|module| module.access_path.clone()).ok_or_else(|| format!("{of}: its file is not mapped"))?;
+        let bytes = std::fs::read(&path).map_err(|error| format!("{of}: {error}"))?;
+        let functions = ElfFile::parse(bytes.as_slice(), &path)
+            .and_then(Functions::read)
+            .map_err(|error| format!("{of}: {error}"))?;
+        let sites = functions.interpreter_sites((major, minor));
+        let sites = sites.map_err(|error| format!("{of}: {error}; `--python watch` does without"))?;
+        Ok(Self { path, sites, duty: 1.0, is_live: false, turned: Instant::now() })
+    }
+
+    /// Turns the probes on or off when it is time.
+    pub fn keep_time(&mut self, programs: &mut Programs, process: (ProcessId, u32)) -> Result<(), SessionError> {
+        if self.duty >= 1.0 && self.is_live {
+            return Ok(());
+        }
+        let on = WINDOW.max(WINDOW.mul_f64(self.duty));
+        let off = on.mul_f64((1.0 - self.duty) / self.duty);
+        // The clock is looked at every window or so: half of it early is as near as it gets.
+        let due = if self.is_live { on } else { off }.saturating_sub(WINDOW / 10);
+        if self.turned.elapsed() >= due {
+            self.turn(programs, process, !self.is_live)?;
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, programs: &mut Programs, process: (ProcessId, u32), on: bool) -> Result<(), SessionError> {
+        if on {
+            programs.place_frames(process, &self.path, &self.sites)?;
+        } else {
+            programs.remove_frames()?;
+        }
+        self.is_live = on;
+        self.turned = Instant::now();
+        Ok(())
+    }
+}
+
+impl Interpreter {
+    /// Counts calls for a moment and tells what the mode costs, then begins.
+    pub(super) fn begin_frames(&mut self, means: &mut Means<'_>, duty: Option<f64>) -> Result<(), SessionError> {
+        let Some(mut frames) = self.frames.take() else { return Ok(()) };
+        frames.duty = duty.unwrap_or(1.0);
+        means.programs.set_python(self.process, &self.layout, &crate::model::PythonTables::default())?;
+        means.programs.accept_entries(false)?;
+        let before = means.programs.python_calls_passed()?;
+        frames.turn(means.programs, self.process, true)?;
+        let began = Instant::now();
+        std::thread::sleep(COUNTING);
+        let calls = means.programs.python_calls_passed()?.saturating_sub(before) as f64 / began.elapsed().as_secs_f64();
+        frames.turn(means.programs, self.process, false)?;
+        self.tell_cost(&frames, calls);
+        self.choose(means.planner, &HashMap::new());
+        self.tell(means)?;
+        frames.turn(means.programs, self.process, true)?;
+        self.frames = Some(frames);
+        Ok(())
+    }
+
+    fn tell_cost(&self, frames: &Frames, calls: f64) {
+        let process = self.process.0;
+        let windows =
+            if frames.duty < 1.0 { format!(", in {:.0} % of the time", frames.duty * 100.0) } else { String::new() };
+        match measure_probe_costs().ok().and_then(|cost| cost.emulated_ns) {
+            Some(ns) => {
+                let share = calls * 2.0 * ns / 1e9 * 100.0 * frames.duty;
+                tracing::warn!(
+                    "frames mode costs process {process} about {share:.1} % of one processor: {calls:.0} Python calls a \
+                     second, two probes each, {ns:.0} ns a probe{windows}"
+                );
+            }
+            None => tracing::warn!("frames mode: process {process} makes {calls:.0} Python calls a second{windows}"),
+        }
+    }
+}

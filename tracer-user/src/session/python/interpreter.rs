@@ -1,0 +1,186 @@
+//! One interpreter: looked at, planned for, seen in one of the two modes, and looked at again.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use super::super::error::SessionError;
+use super::frames::Frames;
+use super::targets::Means;
+use super::watching::DEBUG_REGISTERS;
+use crate::engine::cpython::CpythonEngine;
+use crate::model::{
+    ProcessId, PythonCode, PythonLayout, PythonMode, PythonNames, PythonPlan, PythonSurvey, RemoteAddress, SymbolMap,
+    Target, WatchedCode,
+};
+use crate::plan::{Planner, PythonBudget};
+use crate::symbol_map::PythonRules;
+use crate::target::has_ended;
+
+/// How often a process is looked at again for new classes, functions and models.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The same while nothing to trace has been found: it is importing its libraries, perhaps.
+const LOOK_EARLY: Duration = Duration::from_millis(200);
+
+/// A look may take this share of the time: where it takes longer, the next one comes later.
+const PART_OF_TIME: u32 = 10;
+
+/// One interpreter and what is seen of it.
+pub struct Interpreter {
+    pub(super) process: (ProcessId, u32),
+    pub(super) engine: CpythonEngine,
+    pub(super) layout: PythonLayout,
+    pub(super) survey: PythonSurvey,
+    pub(super) plan: PythonPlan,
+    pub(super) mode: PythonMode,
+    /// In frames mode: the probes and when they are live.
+    pub(super) frames: Option<Frames>,
+    /// Watchpoints that can be had.
+    pub(super) slots: usize,
+    /// Who has the others.
+    pub(super) held_by: Vec<String>,
+    /// Code that is watched now.
+    pub(super) watched: Vec<RemoteAddress>,
+    /// Code that was watched without being called, while other code was.
+    pub(super) idle: HashSet<RemoteAddress>,
+    /// Code that was watched before, and its calls then.
+    pub(super) past: HashMap<RemoteAddress, WatchedCode>,
+    looked: Instant,
+    look_took: Duration,
+}
+
+impl Interpreter {
+    /// Finds the interpreter of a process and looks at it. `Ok(None)` if it has none.
+    pub fn find(target: &Target, maps: &[SymbolMap], mode: PythonMode) -> Result<Option<Self>, String> {
+        let began = Instant::now();
+        let rules = PythonRules::new(maps);
+        let Some(mut engine) = CpythonEngine::open(target, rules).map_err(|error| error.to_string())? else {
+            return Ok(None);
+        };
+        let layout = engine.kernel_layout().map_err(|error| error.to_string())?;
+        let survey = engine.survey().map_err(|error| error.to_string())?;
+        let frames = match mode {
+            PythonMode::Watch => None,
+            PythonMode::Frames => Some(Frames::find(target, engine.runtime())?),
+        };
+        Ok(Some(Self {
+            process: (target.process, target.kernel_pid),
+            engine,
+            layout,
+            survey,
+            plan: PythonPlan::default(),
+            mode,
+            frames,
+            slots: DEBUG_REGISTERS,
+            held_by: Vec::new(),
+            watched: Vec::new(),
+            idle: HashSet::new(),
+            past: HashMap::new(),
+            looked: Instant::now(),
+            look_took: began.elapsed(),
+        }))
+    }
+
+    /// Whether it is the interpreter of this process.
+    pub fn is_of(&self, process: ProcessId) -> bool {
+        self.process.0 == process
+    }
+
+    /// Code objects that are seen now.
+    pub fn seen(&self) -> usize {
+        match self.mode {
+            PythonMode::Watch => self.watched.len(),
+            PythonMode::Frames => self.plan.watched.len(),
+        }
+    }
+
+    /// Chooses what to see and makes it so.
+    pub fn attach(&mut self, means: &mut Means<'_>, duty: Option<f64>) -> Result<(), SessionError> {
+        match self.mode {
+            PythonMode::Watch => self.begin_watching(means),
+            PythonMode::Frames => self.begin_frames(means, duty),
+        }
+    }
+
+    /// Looks again if it is time: new classes and functions become known, and a model that was loaded or replaced changes
+    /// what is seen.
+    pub fn look_again(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
+        if let Some(frames) = &mut self.frames {
+            frames.keep_time(means.programs, self.process)?;
+        }
+        let every = if self.plan.watched.is_empty() { LOOK_EARLY } else { LOOK_EVERY };
+        if self.looked.elapsed() < every.max(self.look_took * PART_OF_TIME) || has_ended(self.process.0) {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let survey = self.engine.survey();
+        self.looked = Instant::now();
+        self.look_took = began.elapsed();
+        // A process that is ending; the next look tells.
+        let Ok(survey) = survey else { return Ok(()) };
+        let is_new = !is_same(&self.survey, &survey);
+        if is_new {
+            self.idle.clear();
+            self.survey = survey;
+        }
+        match self.mode {
+            PythonMode::Watch => self.watch_again(means, is_new),
+            PythonMode::Frames if is_new => {
+                self.choose(means.planner, &HashMap::new());
+                self.tell(means)
+            }
+            PythonMode::Frames => Ok(()),
+        }
+    }
+
+    /// Chooses, given the calls that were counted.
+    pub(super) fn choose(&mut self, planner: &mut Planner, calls: &HashMap<RemoteAddress, u64>) {
+        let budget = PythonBudget { calls: calls.clone(), idle: self.idle.clone(), ..self.budget() };
+        self.plan = self.planned(planner, &budget);
+    }
+
+    /// What a budget would give.
+    pub(super) fn planned(&self, planner: &mut Planner, budget: &PythonBudget) -> PythonPlan {
+        planner.plan_python(self.process.0, &self.engine.runtime().module, &self.survey, budget)
+    }
+
+    /// Everything: no limit on what is watched.
+    pub(super) fn unlimited(&self) -> PythonBudget {
+        // A heap frame does not hold its function; in watch mode the caller's stack tells.
+        let heap_frames = self.layout.style == crate::model::FrameStyle::Heap as u32;
+        let function_is_seen = self.mode == PythonMode::Watch || !heap_frames;
+        PythonBudget { slots: None, function_is_seen, ..PythonBudget::default() }
+    }
+
+    fn budget(&self) -> PythonBudget {
+        let slots = (self.mode == PythonMode::Watch).then_some(self.slots);
+        PythonBudget { slots, ..self.unlimited() }
+    }
+
+    /// Tells the programs and the assembler what the plan says.
+    pub(super) fn tell(&self, means: &mut Means<'_>) -> Result<(), SessionError> {
+        means.drain.add_functions(self.plan.functions.clone())?;
+        let classes = self.survey.classes.iter().map(|class| (class.address, class.name.clone())).collect();
+        let members = self.survey.members.clone();
+        means.drain.add_python_names(PythonNames { process: self.process.1, classes, members })?;
+        means.programs.set_python(self.process, &self.layout, &self.plan.tables)?;
+        Ok(())
+    }
+}
+
+/// Whether two looks found the same. Numbers of objects come and go with every request: what counts is whether there are
+/// any.
+fn is_same(before: &PythonSurvey, now: &PythonSurvey) -> bool {
+    let classes =
+        |survey: &PythonSurvey| -> Vec<RemoteAddress> { survey.classes.iter().map(|class| class.address).collect() };
+    let live = |survey: &PythonSurvey| -> Vec<(RemoteAddress, Vec<(bool, bool)>)> {
+        let reached = |code: &PythonCode| {
+            code.reached_by.iter().map(|reached| (reached.instances > 0, reached.in_models > 0)).collect()
+        };
+        survey.codes.iter().map(|code| (code.address, reached(code))).collect()
+    };
+    classes(before) == classes(now)
+        && before.functions == now.functions
+        && before.members == now.members
+        && live(before) == live(now)
+}

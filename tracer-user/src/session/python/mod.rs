@@ -1,0 +1,12 @@
+//! The targets that run CPython go in; watchpoints and probes on their Python code, kept up to date, and what is covered by
+//! them come out.
+
+mod coverage;
+mod frames;
+mod interpreter;
+mod names;
+mod targets;
+mod watching;
+
+pub use names::python_class_names;
+pub use targets::{Means, PythonTargets};
