@@ -6,6 +6,7 @@ pub mod golden;
 pub mod probes;
 pub mod process;
 pub mod python;
+pub mod python_run;
 pub mod receiver;
 pub mod spans;
 pub mod suite;

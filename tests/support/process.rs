@@ -98,8 +98,12 @@ impl Running {
     fn describe(&mut self, text: &str, reason: &str) -> anyhow::Error {
         self.output.collect();
         self.errors.collect();
+        let status = match self.child.try_wait() {
+            Ok(Some(status)) => status.to_string(),
+            _ => "still running".to_owned(),
+        };
         anyhow!(
-            "no line with `{text}` from {} ({reason}); its output: {} its errors: {}",
+            "no line with `{text}` from {} ({reason}, {status}); its output: {} its errors: {}",
             self.name,
             self.output.seen,
             self.errors.seen

@@ -1,6 +1,6 @@
 //! The Python targets: the interpreters that run them, and the truth that they tell at their end.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,6 +22,17 @@ pub enum Interpreter {
     Sid,
 }
 
+/// Interpreters for targets that need no packages, every version from 3.8 on.
+pub const ALL: [Interpreter; 7] = [
+    Interpreter::Environment("plain-3.8"),
+    ORACLE,
+    Interpreter::Environment("plain-3.10"),
+    Interpreter::Environment("sklearn-3.11"),
+    Interpreter::Environment("sklearn-3.12"),
+    Interpreter::Environment("sklearn-3.13"),
+    Interpreter::Sid,
+];
+
 /// CPython 3.9 with scikit-learn 0.24 and the original instrumentation.
 pub const ORACLE: Interpreter = Interpreter::Environment("oracle-3.9");
 
@@ -41,6 +52,15 @@ const INSIDE: &str = "opt/tests";
 static COPYING: Mutex<()> = Mutex::new(());
 
 impl Interpreter {
+    /// For the names of tests: `3.11`, `system`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Environment(name) => name.rsplit('-').next().unwrap_or(name),
+            Self::Sid => "sid",
+        }
+    }
+
     /// Why it cannot be used here, if so.
     #[must_use]
     pub fn missing(self) -> Option<String> {
@@ -165,6 +185,27 @@ impl Truth {
         Ok(())
     }
 
+    /// What is left of it where only these methods are watched: other calls are as if they were not there. Where the call
+    /// around one is missing, its step is not told.
+    #[must_use]
+    pub fn only(&self, methods: &BTreeSet<String>) -> Self {
+        let mut spans = BTreeMap::new();
+        for (kind, count) in &self.spans {
+            let Some((own, around)) = kind.path.split_last() else { continue };
+            if !methods.contains(own) {
+                continue;
+            }
+            let direct = around.last().is_none_or(|name| methods.contains(name));
+            let kind = Kind {
+                path: kind.path.iter().filter(|name| methods.contains(*name)).cloned().collect(),
+                step: kind.step.clone().filter(|_| direct),
+                error: kind.error.clone(),
+            };
+            *spans.entry(kind).or_insert(0) += count;
+        }
+        Self { digest: self.digest.clone(), spans }
+    }
+
     fn kind(entry: &Value) -> Option<(Kind, u64)> {
         let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
         let path = entry.get("path")?.as_array()?.iter().map(|name| name.as_str().map(str::to_owned));
@@ -187,8 +228,10 @@ pub fn observed(spans: &Spans) -> BTreeMap<Kind, u64> {
             parent = by_id.get(row.span.parent_span_id.as_slice());
         }
         path.reverse();
-        let text = |key: &str| row.text(key).map(str::to_owned);
-        *kinds.entry(Kind { path, step: text("ml.step"), error: text("error.type") }).or_insert(0) += 1;
+        let step = row.text("ml.step").map(str::to_owned);
+        // A class is told with its module, unless it is built in; targets tell bare names.
+        let error = row.text("error.type").map(|name| name.rsplit('.').next().unwrap_or(name).to_owned());
+        *kinds.entry(Kind { path, step, error }).or_insert(0) += 1;
     }
     kinds
 }
@@ -244,6 +287,18 @@ mod tests {
         let mut twice = spans("scaler", "C.predict");
         twice.0.push(row(4, None, "P.predict", None));
         assert!(truth.check(&twice).is_err());
+    }
+
+    #[test]
+    fn calls_that_are_not_watched_leave_the_truth() {
+        let truth = truth(&TOLD.replace('\n', "")).expect("a truth");
+        let methods = ["S.transform", "C.predict"].map(str::to_owned).into();
+        let kinds: Vec<Kind> = truth.only(&methods).spans.into_keys().collect();
+        let kind = |name: &str| Kind { path: vec![name.to_owned()], step: None, error: None };
+        assert_eq!(kinds, [kind("C.predict"), kind("S.transform")]);
+        let methods = ["P.predict", "S.transform"].map(str::to_owned).into();
+        let steps: Vec<_> = truth.only(&methods).spans.into_keys().map(|kind| kind.step).collect();
+        assert_eq!(steps, [None, Some("scaler".to_owned())]);
     }
 
     #[test]

@@ -27,15 +27,21 @@ pub enum Need {
 
 /// One test.
 pub struct Case {
-    name: &'static str,
-    needs: &'static [Need],
-    body: fn() -> Result<()>,
+    name: String,
+    needs: Vec<Need>,
+    body: Box<dyn FnOnce() -> Result<()> + Send>,
 }
 
 /// A test by its name, needs and body.
 #[must_use]
-pub const fn case(name: &'static str, needs: &'static [Need], body: fn() -> Result<()>) -> Case {
-    Case { name, needs, body }
+pub fn case(name: &'static str, needs: &'static [Need], body: fn() -> Result<()>) -> Case {
+    case_of(name.to_owned(), needs.to_vec(), body)
+}
+
+/// The same for one of a series.
+#[must_use]
+pub fn case_of(name: String, needs: Vec<Need>, body: impl FnOnce() -> Result<()> + Send + 'static) -> Case {
+    Case { name, needs, body: Box::new(body) }
 }
 
 /// A test of any number of threads at once: two load a small machine well enough.

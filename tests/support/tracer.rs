@@ -1,5 +1,6 @@
 //! The tracer at work: attach, stop, and what it has to say afterwards.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -274,6 +275,20 @@ impl Summary {
     #[must_use]
     pub fn functions(&self) -> u64 {
         self.number("functions")
+    }
+
+    /// What of each Python interpreter was traced, and what was not.
+    #[must_use]
+    pub fn python(&self) -> &[Value] {
+        self.0.get("python").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    }
+
+    /// Python methods that were watched, `Class.method`.
+    #[must_use]
+    pub fn watched(&self) -> BTreeSet<String> {
+        let codes = self.python().iter().filter_map(|interpreter| interpreter.get("watched")?.as_array()).flatten();
+        let methods = codes.filter_map(|code| code.get("methods")?.as_array()).flatten();
+        methods.filter_map(|method| method.as_str().map(str::to_owned)).collect()
     }
 
     /// Milliseconds from the start of the program until all probes were live.

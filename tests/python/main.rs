@@ -1,0 +1,14 @@
+//! Python suite: the tracer attached to interpreters that nobody prepared; spans compared with what the programs say of
+//! themselves.
+
+mod plain;
+mod scikit_learn;
+
+use std::process::ExitCode;
+
+use tracer_tests::suite;
+
+fn main() -> ExitCode {
+    let cases = [plain::cases(), scikit_learn::cases()];
+    suite::main(cases.into_iter().flatten().collect(), false)
+}

@@ -1,0 +1,167 @@
+//! A Python target under the tracer: the spans that it made beside the truth that it told, and the same run without.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::Finished;
+use crate::python::{Interpreter, Truth};
+use crate::targets::Target;
+use crate::tracer::{Attached, Trace, Tracer};
+use crate::workspace;
+
+/// How to run it.
+#[derive(Clone, Debug)]
+pub struct PythonRun {
+    interpreter: Interpreter,
+    script: String,
+    arguments: Vec<String>,
+    map: Option<PathBuf>,
+    tracer_arguments: Vec<String>,
+    batches: u32,
+}
+
+/// What came of it.
+pub struct PythonTrace {
+    /// What the tracer left.
+    pub trace: Trace,
+    /// What the target told.
+    pub truth: Truth,
+    /// How the target ended.
+    pub finished: Finished,
+}
+
+impl PythonRun {
+    /// `tests/targets/NAME/target.py` with these arguments; two batches.
+    #[must_use]
+    pub fn of(interpreter: Interpreter, name: &str, arguments: &[&str]) -> Self {
+        Self {
+            interpreter,
+            script: format!("targets/{name}/target.py"),
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            map: None,
+            tracer_arguments: Vec::new(),
+            batches: 2,
+        }
+    }
+
+    /// With a symbol map of the folder `tests`.
+    #[must_use]
+    pub fn map(mut self, file: &str) -> Self {
+        self.map = Some(workspace::tests(file));
+        self
+    }
+
+    /// With further arguments of the tracer.
+    #[must_use]
+    pub fn tracer_arguments(mut self, arguments: &[&str]) -> Self {
+        self.tracer_arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// With so many batches.
+    #[must_use]
+    pub fn batches(mut self, batches: u32) -> Self {
+        self.batches = batches;
+        self
+    }
+
+    /// Starts the target, which waits for its first batch.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&self) -> Result<Target> {
+        let mut command = self.interpreter.command(&self.script)?;
+        command.args(&self.arguments);
+        Target::start_command(command)
+    }
+
+    /// Starts the tracer on it.
+    ///
+    /// # Errors
+    /// When it does not attach.
+    pub fn attach(&self, target: &Target) -> Result<Attached> {
+        let mut tracer = Tracer::attach(target.pid())?.arguments(&self.tracer_arguments);
+        if let Some(map) = &self.map {
+            tracer = tracer.map_file(map)?;
+        }
+        tracer.start()
+    }
+
+    /// Runs it without a tracer.
+    ///
+    /// # Errors
+    /// When it does not run to its end.
+    pub fn alone(&self) -> Result<Finished> {
+        let mut target = self.start()?;
+        for _ in 0..self.batches {
+            target.batch()?;
+        }
+        target.finish()
+    }
+
+    /// Runs it under the tracer. It must say the same as without one and end in the same way.
+    ///
+    /// # Errors
+    /// What differs, or what kept one of the two from running to its end.
+    pub fn traced(&self) -> Result<PythonTrace> {
+        self.run().with_context(|| format!("{:?} {} {}", self.interpreter, self.script, self.arguments.join(" ")))
+    }
+
+    fn run(&self) -> Result<PythonTrace> {
+        let mut target = self.start()?;
+        let attached = self.attach(&target)?;
+        for _ in 0..self.batches {
+            target.batch()?;
+        }
+        let trace = attached.stop()?;
+        let finished = target.finish()?;
+        let alone = self.alone()?;
+        ensure!(
+            (finished.code, finished.signal, &finished.output) == (alone.code, alone.signal, &alone.output),
+            "traced: {finished:?}\nalone: {alone:?}"
+        );
+        let truth = Truth::of(&finished)?;
+        Ok(PythonTrace { trace, truth, finished })
+    }
+
+    /// Runs it under the tracer, and holds its spans against the truth: nothing lost, everything adds up, and every call
+    /// that the truth tells has its span.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn exact(&self) -> Result<PythonTrace> {
+        let traced = self.traced()?;
+        traced.check(&traced.truth).with_context(|| {
+            format!("{:?} {} {}", self.interpreter, self.script, self.arguments.join(" "))
+        })?;
+        Ok(traced)
+    }
+
+    /// The same for the methods that were watched, where there is more than can be watched.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn exact_where_watched(&self) -> Result<PythonTrace> {
+        let traced = self.traced()?;
+        let watched = traced.trace.summary.watched();
+        traced.check(&traced.truth.only(&watched)).with_context(|| {
+            format!("{:?} {} {}", self.interpreter, self.script, self.arguments.join(" "))
+        })?;
+        Ok(traced)
+    }
+}
+
+impl PythonTrace {
+    fn check(&self, truth: &Truth) -> Result<()> {
+        self.trace.check_whole()?;
+        truth.check(&self.trace.spans).with_context(|| format!("{}", self.trace.summary.0))
+    }
+
+    /// The methods that the truth tells of, `Class.method`.
+    #[must_use]
+    pub fn methods(&self) -> BTreeSet<String> {
+        self.truth.spans.keys().filter_map(|kind| kind.path.last().cloned()).collect()
+    }
+}

@@ -1,0 +1,361 @@
+"""Estimators in nothing but Python, for interpreters that have no packages, and whatever may happen to their calls.
+
+Usage: target.py WHAT COUNT. WHAT:
+  chain       predictions from the main thread
+  threads     from four threads, which begin with the batch
+  forms       in every form that a call can have
+  raise       every third fails in a step; caught outside
+  keep        the same, and the exceptions are kept with their tracebacks
+  midway      fails in a chain inside a chain; caught in between, and raised again as another one by every second
+  forest      models of many small models, which are of no interest, and models that are excluded
+  recursion   a method that calls itself COUNT deep on one object, and through objects of one class
+  generators  a chain that is asked from within generators, some of them never finished
+  references  while others take and drop references to the code of the methods
+"""
+
+import functools
+import gc
+import operator
+import pathlib
+import sys
+import threading
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "shared_python"))
+from gate import Truth, serve
+
+
+class BadRow(ValueError):
+    """A row that the model cannot take."""
+
+
+class Estimator:
+    """What the map asks for."""
+
+
+class Scale(Estimator):
+    def __init__(self, factor):
+        self.factor = factor
+
+    def transform(self, rows):
+        if rows[0] is None:
+            raise BadRow("nothing")
+        return [row * self.factor for row in rows]
+
+
+class Sign(Estimator):
+    """Goes through its `predict_proba`."""
+
+    def predict_proba(self, rows):
+        return [(0.0, 1.0) if row > 0 else (1.0, 0.0) for row in rows]
+
+    def predict(self, rows):
+        return [int(positive > 0.5) for _, positive in self.predict_proba(rows)]
+
+
+class Chain(Estimator):
+    def __init__(self, *steps):
+        self.steps = list(steps)
+
+    def predict(self, rows):
+        for _, step in self.steps[:-1]:
+            rows = step.transform(rows)
+        return self.steps[-1][1].predict(rows)
+
+
+class Patient(Estimator):
+    """Asks a chain, and does without it where that fails."""
+
+    def __init__(self, model):
+        self.model = model
+        self.failures = 0
+
+    def predict(self, rows):
+        try:
+            return self.model.predict(rows)
+        except BadRow as refusal:
+            self.failures += 1
+            if self.failures % 2:
+                return [0]
+            raise KeyError("failed again") from refusal
+
+
+class Tree(Estimator):
+    def __init__(self, limit):
+        self.limit = limit
+
+    def predict(self, rows):
+        return [int(row > self.limit) for row in rows]
+
+
+class Stump(Tree):
+    """The map excludes it."""
+
+
+class Forest(Estimator):
+    def __init__(self, *trees):
+        self.trees = trees
+
+    def predict(self, rows):
+        return [sum(votes) for votes in zip(*(tree.predict(rows) for tree in self.trees))]
+
+
+class Nested(Estimator):
+    """Asks itself, or another of its kind."""
+
+    def __init__(self, other=None):
+        self.other = other or self
+
+    def predict(self, depth):
+        return 1 + self.other.predict(depth - 1) if depth else 0
+
+
+TRUTH = Truth()
+
+
+def simple():
+    return Chain(("scale", Scale(3)), ("sign", Sign()))
+
+
+def expect(fails=False):
+    """The spans of a prediction of that chain."""
+    error = "BadRow" if fails else None
+    TRUTH.add("Chain.predict", error=error)
+    TRUTH.add("Chain.predict", "Scale.transform", step="scale", error=error)
+    if not fails:
+        TRUTH.add("Chain.predict", "Sign.predict", step="sign")
+        TRUTH.add("Chain.predict", "Sign.predict", "Sign.predict_proba")
+
+
+def rows_of(number):
+    return [number % 7 - 3, number % 5 - 2]
+
+
+def fails(number):
+    return number % 3 == 2
+
+
+def chain(count):
+    model = simple()
+
+    def batch():
+        output = []
+        for number in range(count):
+            expect()
+            output += model.predict(rows_of(number))
+        return output
+
+    return batch
+
+
+def threads(count):
+    share = chain(count)
+
+    def batch():
+        outputs = [[] for _ in range(4)]
+        workers = [threading.Thread(target=lambda output=output: output.extend(share())) for output in outputs]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        return outputs
+
+    return batch
+
+
+def forms(count):
+    model = simple()
+    bound = model.predict
+    ask_later = operator.methodcaller("predict", [1, -1])
+    asks = [
+        model.predict,
+        lambda rows: model.predict(rows),
+        lambda rows: model.predict(rows=rows),
+        lambda rows: Chain.predict(model, rows),
+        lambda rows: Chain.predict(self=model, rows=rows),
+        lambda rows: model.predict(*[rows]),
+        lambda rows: model.predict(**{"rows": rows}),
+        lambda rows: Chain.predict(*(model, rows)),
+        lambda rows: getattr(model, "predict")(rows),
+        lambda rows: bound(rows),
+        lambda rows: next(map(model.predict, [rows])),
+        lambda rows: max([rows], key=model.predict),
+        lambda rows: ask_later(model),
+        functools.partial(Chain.predict, model),
+        functools.partial(model.predict),
+    ]
+
+    def batch():
+        output = []
+        for number in range(count):
+            for ask in asks:
+                expect()
+                output += ask(rows_of(number))
+        return output
+
+    return batch
+
+
+def refused(count, keeps):
+    model = simple()
+    kept = []
+
+    def batch():
+        output = []
+        for number in range(count):
+            expect(fails=fails(number))
+            try:
+                output += model.predict([None] if fails(number) else rows_of(number))
+            except BadRow as refusal:
+                output.append("refused")
+                if keeps:
+                    kept.append(refusal)
+        return output
+
+    return batch
+
+
+def midway(count):
+    patient = Patient(Chain(("scale", Scale(3)), ("tree", Tree(1))))
+    model = Chain(("patient", patient))
+
+    def batch():
+        output = []
+        for number in range(count):
+            inner = "BadRow" if fails(number) else None
+            outer = "KeyError" if inner and patient.failures % 2 else None
+            TRUTH.add("Chain.predict", error=outer)
+            TRUTH.add("Chain.predict", "Patient.predict", step="patient", error=outer)
+            around = ("Chain.predict", "Patient.predict", "Chain.predict")
+            TRUTH.add(*around, error=inner)
+            TRUTH.add(*around, "Scale.transform", step="scale", error=inner)
+            if not inner:
+                TRUTH.add(*around, "Tree.predict", step="tree")
+            try:
+                output += model.predict([None] if inner else rows_of(number))
+            except KeyError:
+                output.append("failed")
+        return output
+
+    return batch
+
+
+def forest(count):
+    forest = Chain(("scale", Scale(2)), ("forest", Forest(Tree(1), Tree(2), Tree(3))))
+    stump = Chain(("scale", Scale(2)), ("stump", Stump(1)))
+
+    def batch():
+        output = []
+        for number in range(count):
+            TRUTH.add("Chain.predict", count=2)
+            TRUTH.add("Chain.predict", "Scale.transform", step="scale", count=2)
+            TRUTH.add("Chain.predict", "Forest.predict", step="forest")
+            output += forest.predict(rows_of(number))
+            output += stump.predict(rows_of(number))
+        return output
+
+    return batch
+
+
+def recursion(depth):
+    alone, first = Nested(), Nested()
+    first.other = Nested(first)
+
+    def batch():
+        # A call on the object of the one around it is a span; one on another object of the class is not.
+        for levels in range(1, depth + 2):
+            TRUTH.add(*["Nested.predict"] * levels)
+        TRUTH.add("Nested.predict")
+        return [alone.predict(depth), first.predict(depth)]
+
+    return batch
+
+
+def generators(count):
+    model = simple()
+
+    def asked():
+        for number in range(count):
+            expect()
+            yield model.predict(rows_of(number))
+
+    def batch():
+        output = []
+        for first, second in zip(asked(), asked()):
+            output += first + second
+        abandoned = asked()
+        output += next(abandoned)
+        del abandoned
+        return output + functools.reduce(operator.add, asked())
+
+    return batch
+
+
+class Keeper(Scale):
+    """Keeps what holds its own code, for a while."""
+
+    kept = []
+
+    def transform(self, rows):
+        frame = sys._getframe()
+        self.kept += [frame.f_code, frame.f_back.f_code, frame, lambda: self]
+        del self.kept[:-40]
+        return super().transform(rows)
+
+
+def references(count):
+    methods = [Chain.predict, Scale.transform, Keeper.transform, Tree.predict]
+    model = Chain(("scale", Scale(2)), ("keeper", Keeper(2)), ("tree", Tree(1)))
+
+    def bystander(stopped):
+        held = []
+        while not stopped.wait(0.001):
+            held += [method.__code__ for method in methods] * 20
+            held += [frame.f_code for frame in sys._current_frames().values()]
+            if len(held) > 2000:
+                held.clear()
+                gc.collect()
+
+    def profile(frame, event, argument):
+        profile.seen = (frame, frame.f_code)
+
+    def batch():
+        output = []
+        stopped = threading.Event()
+        other = threading.Thread(target=bystander, args=[stopped])
+        other.start()
+        try:
+            for number in range(count):
+                sys.setprofile(profile if number % 2 else None)
+                held = [method.__code__ for method in methods]
+                TRUTH.add("Chain.predict")
+                TRUTH.add("Chain.predict", "Scale.transform", step="scale")
+                TRUTH.add("Chain.predict", "Keeper.transform", step="keeper")
+                # The one of the base class, on the same object.
+                TRUTH.add("Chain.predict", "Keeper.transform", "Keeper.transform")
+                TRUTH.add("Chain.predict", "Tree.predict", step="tree")
+                output += model.predict(rows_of(number))
+                del held
+        finally:
+            sys.setprofile(None)
+            stopped.set()
+            other.join()
+        return output
+
+    return batch
+
+
+WHAT = {
+    "chain": chain,
+    "threads": threads,
+    "forms": forms,
+    "raise": lambda count: refused(count, False),
+    "keep": lambda count: refused(count, True),
+    "midway": midway,
+    "forest": forest,
+    "recursion": recursion,
+    "generators": generators,
+    "references": references,
+}
+
+BATCH = WHAT[sys.argv[1]](int(sys.argv[2]))
+serve(lambda: repr(BATCH()).encode(), TRUTH)
