@@ -46,6 +46,8 @@ pub struct Interpreter {
     pub(super) watched: Vec<RemoteAddress>,
     /// Code that was watched without being called, while other code was.
     pub(super) idle: HashSet<RemoteAddress>,
+    /// Calls of the watched code at the last look.
+    pub(super) counted: HashMap<RemoteAddress, u64>,
     /// Code that was watched before, and its calls then.
     pub(super) past: HashMap<RemoteAddress, WatchedCode>,
     looked: Instant,
@@ -82,6 +84,7 @@ impl Interpreter {
             held_by: Vec::new(),
             watched: Vec::new(),
             idle: HashSet::new(),
+            counted: HashMap::new(),
             past: HashMap::new(),
             looked: Instant::now(),
             look_took: began.elapsed(),
