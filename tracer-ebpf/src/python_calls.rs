@@ -153,9 +153,14 @@ pub fn end_inside_native(thread: *mut ThreadStack, stack_pointer: u64) {
     }
 }
 
-/// Ends the calls above the one that is `found` places below the top, counted from 1. `false` if the stack is empty.
+/// Ends the calls above the one that is `found` places below the top, counted from 1. 0 if the stack is empty. A global
+/// function, see `stack::end_wide`.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn end_above(thread: *mut ThreadStack, found: u32) -> bool {
+pub extern "C" fn end_above(thread: *mut ThreadStack, found: u32) -> u64 {
+    if thread.is_null() {
+        return 0;
+    }
     // SAFETY: as above.
     let (before, now) = unsafe { ((*thread).depth, bpf_ktime_get_ns()) };
     resolve_left(thread);
@@ -163,15 +168,15 @@ fn end_above(thread: *mut ThreadStack, found: u32) -> bool {
     let removed = before.wrapping_sub(unsafe { (*thread).depth });
     for above in 1..MAX_DEPTH as u32 {
         if above + removed >= found {
-            return true;
+            return 1;
         }
         // SAFETY: as above.
         if unsafe { (*thread).depth } == 0 {
-            return false;
+            return 0;
         }
         end_left_call(thread, now);
     }
-    true
+    1
 }
 
 /// Resolves the innermost open call, if it is Python and pending.
@@ -216,17 +221,32 @@ pub extern "C" fn in_chain(process_slot: u32, python_thread: u64, sought: u64, c
         if frame == 0 {
             return 0;
         }
-        let previous = field(frame, layout.frame_previous);
-        if by_caller == 0 {
-            if frame == sought {
-                return frame;
-            }
-        } else if previous == sought && code_of(layout, frame) == code {
+        let previous = step(process_slot, frame, sought, code, by_caller);
+        if previous == IS_SOUGHT {
             return frame;
         }
         frame = previous;
     }
     TOO_FAR
+}
+
+/// What [`step`] says of the frame that is sought.
+const IS_SOUGHT: u64 = 1;
+
+/// The frame that has called a frame, or [`IS_SOUGHT`] if this frame is the one that [`in_chain`] looks for. A global
+/// function, see `stack::end_wide`: the loop around it would otherwise take the verifier longest of all.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn step(process_slot: u32, frame: u64, sought: u64, code: u64, by_caller: u32) -> u64 {
+    if by_caller == 0 && frame == sought {
+        return IS_SOUGHT;
+    }
+    let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return 0 };
+    let previous = field(frame, layout.frame_previous);
+    if by_caller != 0 && previous == sought && code_of(layout, frame) == code {
+        return IS_SOUGHT;
+    }
+    previous
 }
 
 /// The frame of an open call, as [`in_chain`] finds it.
@@ -382,6 +402,6 @@ pub extern "C" fn end_inside(thread: *mut ThreadStack, frame: u64, code: u64, ca
                 break;
             }
         }
-        u64::from(found == 1 || (found != 0 && end_above(thread, found)))
+        u64::from(found == 1 || (found != 0 && end_above(thread, found) != 0))
     }
 }

@@ -26,6 +26,7 @@ use crate::{
 struct Hit<'maps> {
     code: PythonKey,
     rule: &'maps PythonCodeRule,
+    counted: *mut PythonCount,
     layout: &'maps PythonLayout,
     python_thread: u64,
     stack_pointer: u64,
@@ -58,7 +59,7 @@ pub fn python_watch(context: PerfEventContext) -> u32 {
     let Some(rule) = PYTHON_CODES.get_ptr(&code) else { return 0 };
     // SAFETY: a checked map value.
     let rule = unsafe { &*rule };
-    let Some(delta) = counted(&code) else { return 0 };
+    let Some((counted, delta)) = counted(&code) else { return 0 };
     let Some(layout) = PYTHON_LAYOUTS.get(rule.process_slot) else { return 0 };
     let python_thread = word(layout.current_thread);
     if python_thread == 0 {
@@ -73,7 +74,7 @@ pub fn python_watch(context: PerfEventContext) -> u32 {
     };
     // SAFETY: a checked map value used by this thread alone.
     unsafe { (*thread).python_thread = python_thread };
-    let hit = Hit { code, rule, layout, python_thread, stack_pointer, instruction };
+    let hit = Hit { code, rule, counted, layout, python_thread, stack_pointer, instruction };
     match (layout.style == FrameStyle::Heap as u32, delta > 0) {
         (false, true) => data_stack_entry(&hit, thread),
         (false, false) => data_stack_exit(&hit, thread),
@@ -85,7 +86,7 @@ pub fn python_watch(context: PerfEventContext) -> u32 {
 
 /// How the count has changed since it was last seen; `None` at the first sight of it, or if it has not.
 #[inline(always)]
-fn counted(code: &PythonKey) -> Option<i32> {
+fn counted(code: &PythonKey) -> Option<(*mut PythonCount, i32)> {
     let now = half_word(code.address);
     let Some(last) = PYTHON_COUNTS.get_ptr_mut(code) else {
         let _ = PYTHON_COUNTS.insert(code, &PythonCount { references: u64::from(now), calls: 0 }, 0);
@@ -97,7 +98,7 @@ fn counted(code: &PythonKey) -> Option<i32> {
         (*last).references = u64::from(now);
         delta
     };
-    if delta == 0 { None } else { Some(delta) }
+    if delta == 0 { None } else { Some((last, delta)) }
 }
 
 /// The frame that is being pushed or popped: the topmost one on the data stack.
@@ -219,25 +220,18 @@ const SEARCHED_SLOTS: usize = 16;
 /// the function followed by a tuple of all arguments, or a bound method. 0 where nothing or more than one thing fits.
 #[inline(never)]
 fn called_from(hit: &Hit<'_>, caller: u64) -> (u64, u64) {
-    let layout = hit.layout;
-    let bottom = field(caller, layout.frame_value_stack);
+    let bottom = field(caller, hit.layout.frame_value_stack);
     if bottom == 0 {
         return (0, 0);
     }
     let (mut function, mut receiver) = (0, 0);
-    for slot in 0..SEARCHED_SLOTS {
-        let value = word(bottom + 8 * slot as u64);
-        let (found, object) = if field(value, layout.function_code) == hit.code.address {
-            let next = word(bottom + 8 * slot as u64 + 8);
-            let is_tuple = field(next, layout.object_type) == layout.tuple_type;
-            (value, if is_tuple { field(next, layout.tuple_items) } else { next })
-        } else {
-            let bound = field(value, layout.method_function);
-            if field(bound, layout.function_code) != hit.code.address {
-                continue;
-            }
-            (bound, field(value, layout.method_function + 8))
-        };
+    for index in 0..SEARCHED_SLOTS {
+        let slot = bottom + 8 * index as u64;
+        let found = called_in(hit.rule.process_slot, slot, hit.code.address, FUNCTION);
+        if found == 0 {
+            continue;
+        }
+        let object = called_in(hit.rule.process_slot, slot, hit.code.address, RECEIVER);
         if function != 0 && (found != function || object != receiver) {
             return (found, 0);
         }
@@ -245,6 +239,32 @@ fn called_from(hit: &Hit<'_>, caller: u64) -> (u64, u64) {
         receiver = object;
     }
     (function, receiver)
+}
+
+/// What is asked of a slot of the value stack.
+const FUNCTION: u32 = 0;
+const RECEIVER: u32 = 1;
+
+/// The function object that runs this code, or its receiver, if the slot of a value stack holds it. A global function,
+/// see `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn called_in(process_slot: u32, slot: u64, code: u64, asked: u32) -> u64 {
+    let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return 0 };
+    let value = word(slot);
+    if field(value, layout.function_code) == code {
+        if asked == FUNCTION {
+            return value;
+        }
+        let next = word(slot + 8);
+        let is_tuple = field(next, layout.object_type) == layout.tuple_type;
+        return if is_tuple { field(next, layout.tuple_items) } else { next };
+    }
+    let bound = field(value, layout.method_function);
+    if field(bound, layout.function_code) != code {
+        return 0;
+    }
+    if asked == FUNCTION { bound } else { field(value, layout.method_function + 8) }
 }
 
 #[inline(always)]
@@ -266,10 +286,8 @@ fn enter(hit: &Hit<'_>, thread: *mut ThreadStack, function: u64, frame: u64, cal
             }
         }
     }
-    if let Some(counted) = PYTHON_COUNTS.get_ptr_mut(&hit.code) {
-        // SAFETY: a checked map value; whoever calls holds the interpreter's lock.
-        unsafe { (*counted).calls += 1 };
-    }
+    // SAFETY: a checked map value; whoever calls holds the interpreter's lock.
+    unsafe { (*hit.counted).calls += 1 };
     let Some(slot) = PROCESSES.get(hit.rule.process_slot) else { return };
     if slot.process != hit.code.process || slot.accepts_entries == 0 {
         return;
