@@ -25,7 +25,9 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, test) in TESTS {
         for interpreter in ALL {
-            cases.push(case_of(format!("{name}_{}", interpreter.label()), needs(interpreter), move || test(interpreter)));
+            cases.push(case_of(format!("{name}_{}", interpreter.label()), needs(interpreter), move || {
+                test(interpreter)
+            }));
         }
     }
     cases

@@ -5,9 +5,7 @@ use tracer_tests::python::{Interpreter, SCIKIT_LEARN};
 use tracer_tests::python_run::PythonRun;
 use tracer_tests::suite::{Case, Need, case_of};
 
-const TESTS: &[(&str, fn(Interpreter) -> Result<()>)] = &[
-    ("pipeline_from_four_threads", pipeline),
-];
+const TESTS: &[(&str, fn(Interpreter) -> Result<()>)] = &[("pipeline_from_four_threads", pipeline)];
 
 /// The tests.
 pub fn cases() -> Vec<Case> {
@@ -15,7 +13,9 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, test) in TESTS {
         for interpreter in SCIKIT_LEARN {
-            cases.push(case_of(format!("{name}_{}", interpreter.label()), needs(interpreter), move || test(interpreter)));
+            cases.push(case_of(format!("{name}_{}", interpreter.label()), needs(interpreter), move || {
+                test(interpreter)
+            }));
         }
     }
     cases
