@@ -49,6 +49,10 @@ pub struct PythonLayout {
     pub frame_previous: u32,
     /// In a frame: its first local variable.
     pub frame_locals: u32,
+    /// In a frame object: the frame (not for heap frames, which are their own objects).
+    pub frame_object_frame: u32,
+    /// 1 if exceptions are seen passing through frames: a call that was left without one was left by none.
+    pub exceptions_are_seen: u32,
     /// In a heap frame: where its value stack begins (a pointer).
     pub frame_value_stack: u32,
     /// In a heap frame: the last instruction, 32 bits.
@@ -79,6 +83,15 @@ pub enum Receiver {
     Cell = 2,
     /// First item of the tuple that the local variable holds (`*args`).
     FirstOfTuple = 3,
+}
+
+/// Instructions of an interpreter that take a reference to the code of a heap frame that they push, as learned: value of
+/// the map of push sites, by process slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct PythonPushSites {
+    /// Their addresses; 0: free.
+    pub instructions: [u64; 4],
 }
 
 /// Key of the Python maps: an address in one process.
@@ -184,7 +197,7 @@ pub struct WaitingContainer {
 pub const WAITING_CONTAINERS: u32 = 64;
 
 const _: () = {
-    assert!(size_of::<PythonLayout>() == 2 * 8 + 18 * 4 + 8);
+    assert!(size_of::<PythonLayout>() == 2 * 8 + 20 * 4 + 8);
     assert!(size_of::<PythonKey>() == 16);
     assert!(size_of::<PythonCodeRule>() == 24);
     assert!(size_of::<PythonCount>() == 16);

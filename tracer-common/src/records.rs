@@ -163,13 +163,18 @@ pub struct Frame {
     pub class: u64,
     /// Python: address of the code.
     pub code: u64,
+    /// Python: address of the type of the exception that passed through the call last, 0 if none was seen.
+    pub exception: u64,
+    /// Python, heap frames: the instruction of the interpreter that took the reference.
+    pub push_site: u64,
     /// Python: a [`crate::python::Receiver`].
     pub receiver: u32,
     /// Python: offset of the receiver's variable from the first one.
     pub receiver_offset: u32,
     /// Python, heap frames: the instruction of the caller that calls.
     pub call_instruction: u32,
-    /// Python: 1 if `stack_pointer` is the frame of the caller.
+    /// Python: 0 if `stack_pointer` is the frame itself, 1 if it is the frame of the caller, 2 if it is that and the entry
+    /// is not proven yet.
     pub by_caller: u32,
     /// Python: where calls of other threads can find this call: [`FOUND_WAITING`], [`FOUND_OPEN`].
     pub found: u32,
@@ -260,8 +265,8 @@ const _: () = {
     assert!(size_of::<CallRecord>() == 152);
     assert!(size_of::<Join>() == 40);
     assert!(size_of::<WideCallRecord>() == 208);
-    assert!(size_of::<Frame>() == 152);
-    assert!(size_of::<ThreadStack>() == 136 + 152 * MAX_DEPTH);
+    assert!(size_of::<Frame>() == 168);
+    assert!(size_of::<ThreadStack>() == 136 + 168 * MAX_DEPTH);
     assert!(size_of::<ProcessSlot>() == 16);
     assert!(size_of::<CaptureSpec>() == 20);
     assert!(MAX_DEPTH.is_power_of_two());

@@ -10,7 +10,7 @@ use tracer_common::{
     limits::{MAX_FUNCTIONS, MAX_PROCESSES, MAX_PYTHON_FUNCTIONS, MAX_PYTHON_MEMBERS, MAX_THREADS, RING_BYTES},
     python::{
         OpenContainer, PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout,
-        WAITING_CONTAINERS, WaitingContainer,
+        PythonPushSites, WAITING_CONTAINERS, WaitingContainer,
     },
     records::{CaptureSpec, ProcessSlot, ThreadStack},
 };
@@ -45,7 +45,7 @@ pub static PYTHON_LAYOUTS: Array<PythonLayout> = Array::with_max_entries(MAX_PRO
 
 /// Where the interpreter of each process counts a reference when it pushes a heap frame, by slot; learned.
 #[map]
-pub static PYTHON_PUSH_SITES: Array<u64> = Array::with_max_entries(MAX_PROCESSES, 0);
+pub static PYTHON_PUSH_SITES: Array<PythonPushSites> = Array::with_max_entries(MAX_PROCESSES, 0);
 
 /// Python calls that passed a probe of the frames mode, traced or not.
 #[map]

@@ -13,6 +13,9 @@ use crate::{
     python_join, python_resolve, stack,
 };
 
+/// [`Frame::by_caller`] of a call whose entry is not proven to be one until it is seen to end.
+pub const PROVISIONAL: u32 = 2;
+
 /// What is known of a call when it begins.
 pub struct Entered {
     /// Number of the function.
@@ -25,8 +28,10 @@ pub struct Entered {
     pub object: u64,
     /// Heap frames: the instruction of the caller.
     pub call_instruction: u32,
-    /// 1 if `frame` is the caller's.
+    /// 1 if `frame` is the caller's, or [`PROVISIONAL`].
     pub by_caller: u32,
+    /// The instruction of the interpreter that took the reference.
+    pub instruction: u64,
     /// The native stack pointer.
     pub stack_pointer: u64,
 }
@@ -64,11 +69,13 @@ pub fn enter(thread: *mut ThreadStack, code: &PythonKey, rule: &PythonCodeRule, 
         (*frame).folded_below = 0;
         (*frame).object = entered.object;
         (*frame).arguments_read = 0;
+        (*frame).push_site = entered.instruction;
         (*frame).kind = FrameKind::PythonPending as u32;
         (*frame).folded_into = 0;
         (*frame).process_slot = rule.process_slot;
         (*frame).class = 0;
         (*frame).code = code.address;
+        (*frame).exception = 0;
         (*frame).receiver = rule.receiver;
         (*frame).receiver_offset = rule.receiver_offset;
         (*frame).call_instruction = entered.call_instruction;
@@ -146,9 +153,14 @@ pub fn end_inside_native(thread: *mut ThreadStack, stack_pointer: u64) {
     }
 }
 
-/// Ends the calls above the one that is `found` places below the top, counted from 1. `false` if the stack is empty.
+/// Ends the calls above the one that is `found` places below the top, counted from 1. 0 if the stack is empty. A global
+/// function, see `stack::end_wide`.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn end_above(thread: *mut ThreadStack, found: u32) -> bool {
+pub extern "C" fn end_above(thread: *mut ThreadStack, found: u32) -> u64 {
+    if thread.is_null() {
+        return 0;
+    }
     // SAFETY: as above.
     let (before, now) = unsafe { ((*thread).depth, bpf_ktime_get_ns()) };
     resolve_left(thread);
@@ -156,15 +168,15 @@ fn end_above(thread: *mut ThreadStack, found: u32) -> bool {
     let removed = before.wrapping_sub(unsafe { (*thread).depth });
     for above in 1..MAX_DEPTH as u32 {
         if above + removed >= found {
-            return true;
+            return 1;
         }
         // SAFETY: as above.
         if unsafe { (*thread).depth } == 0 {
-            return false;
+            return 0;
         }
         end_left_call(thread, now);
     }
-    true
+    1
 }
 
 /// Resolves the innermost open call, if it is Python and pending.
@@ -184,7 +196,7 @@ fn resolve_innermost(thread: *mut ThreadStack, process: u32) {
         if (*top).by_caller != 0 {
             own_frame = is_in_chain(thread, top, (*top).process_slot);
         }
-        python_resolve::resolve(thread, process, own_frame);
+        python_resolve::resolve(thread, process, own_frame, 0);
     }
 }
 
@@ -209,17 +221,32 @@ pub extern "C" fn in_chain(process_slot: u32, python_thread: u64, sought: u64, c
         if frame == 0 {
             return 0;
         }
-        let previous = field(frame, layout.frame_previous);
-        if by_caller == 0 {
-            if frame == sought {
-                return frame;
-            }
-        } else if previous == sought && code_of(layout, frame) == code {
+        let previous = step(process_slot, frame, sought, code, by_caller);
+        if previous == IS_SOUGHT {
             return frame;
         }
         frame = previous;
     }
     TOO_FAR
+}
+
+/// What [`step`] says of the frame that is sought.
+const IS_SOUGHT: u64 = 1;
+
+/// The frame that has called a frame, or [`IS_SOUGHT`] if this frame is the one that [`in_chain`] looks for. A global
+/// function, see `stack::end_wide`: the loop around it would otherwise take the verifier longest of all.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn step(process_slot: u32, frame: u64, sought: u64, code: u64, by_caller: u32) -> u64 {
+    if by_caller == 0 && frame == sought {
+        return IS_SOUGHT;
+    }
+    let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return 0 };
+    let previous = field(frame, layout.frame_previous);
+    if by_caller != 0 && previous == sought && code_of(layout, frame) == code {
+        return IS_SOUGHT;
+    }
+    previous
 }
 
 /// The frame of an open call, as [`in_chain`] finds it.
@@ -274,16 +301,29 @@ fn epoch_of(process_slot: u32) -> u32 {
     PROCESSES.get(process_slot).map_or(0, |slot| slot.python_epoch)
 }
 
-/// Ends the innermost call, which control has left without our seeing it: by an exception, unless probes were taken away
-/// since it began.
+/// Ends the innermost call, which control has left without our seeing it: by an exception, if one was seen or, where they
+/// are not seen, if no probes were taken away since it began. Otherwise somebody keeps its frame, or its probe is gone.
 #[inline(always)]
 pub fn end_left_call(thread: *mut ThreadStack, now: u64) {
     // SAFETY: a checked map value used by this thread alone; `frame` masks the index.
     unsafe {
         let top = stack::frame(thread, (*thread).depth.wrapping_sub(1));
-        let let_go = (*top).kind != FrameKind::Native as u32 && (*top).python_epoch != epoch_of((*top).process_slot);
-        let ending = if let_go { RecordEnding::LetGo } else { RecordEnding::Unwound };
-        stack::end_wide(thread, ending as u32, now, 0, 0);
+        if (*top).kind == FrameKind::Native as u32 {
+            stack::end_wide(thread, RecordEnding::Unwound as u32, now, 0, 0);
+            return;
+        }
+        if (*top).by_caller == PROVISIONAL {
+            // It was never more than a guess.
+            (*thread).depth -= 1;
+            (*thread).excluded += 1;
+            return;
+        }
+        let exceptions_are_seen =
+            PYTHON_LAYOUTS.get((*top).process_slot).is_some_and(|layout| layout.exceptions_are_seen != 0);
+        let probes_stayed = (*top).python_epoch == epoch_of((*top).process_slot);
+        let was_left = if exceptions_are_seen { (*top).exception != 0 } else { probes_stayed };
+        let ending = if was_left { RecordEnding::Unwound } else { RecordEnding::LetGo };
+        stack::end_wide(thread, ending as u32, now, 0, (*top).exception);
     }
 }
 
@@ -300,9 +340,39 @@ fn resolve_left(thread: *mut ThreadStack) {
         let top = stack::frame(thread, depth - 1);
         if (*top).kind == FrameKind::PythonPending as u32 {
             let own_frame = if (*top).by_caller == 0 { (*top).stack_pointer } else { 0 };
-            python_resolve::resolve(thread, (bpf_get_current_pid_tgid() >> 32) as u32, own_frame);
+            python_resolve::resolve(thread, (bpf_get_current_pid_tgid() >> 32) as u32, own_frame, 0);
         }
     }
+}
+
+/// In place of a code: whatever code the frame runs.
+pub const ANY_CODE: u64 = 0;
+
+/// An exception passes through a frame: the open call of that frame remembers it. If the call is found left later, this is
+/// what has left it. Its frame is given by its address and by that of its caller. A global function, see
+/// `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn note_exception(thread: *mut ThreadStack, frame: u64, caller: u64, code: u64, exception: u64) -> u64 {
+    if thread.is_null() {
+        return 0;
+    }
+    // SAFETY: `thread` is a checked map value used by this thread alone.
+    unsafe {
+        let depth = (*thread).depth;
+        for below in 1..=MAX_DEPTH as u32 {
+            if below > depth {
+                return 0;
+            }
+            let open = stack::frame(thread, depth - below);
+            let sought = if (*open).by_caller == 0 { frame } else { caller };
+            if (*open).kind != FrameKind::Native as u32 && (*open).stack_pointer == sought && (*open).code == code {
+                (*open).exception = exception;
+                return 1;
+            }
+        }
+    }
+    0
 }
 
 /// If the call of this frame is open, ends every call inside it, so that it is the innermost one. The frame is given by
@@ -325,13 +395,13 @@ pub extern "C" fn end_inside(thread: *mut ThreadStack, frame: u64, code: u64, ca
             let open = stack::frame(thread, depth - below);
             if (*open).kind != FrameKind::Native as u32
                 && (*open).stack_pointer == frame
-                && (*open).code == code
+                && (code == ANY_CODE || (*open).code == code)
                 && (*open).call_instruction == call_instruction
             {
                 found = below;
                 break;
             }
         }
-        u64::from(found == 1 || (found != 0 && end_above(thread, found)))
+        u64::from(found == 1 || (found != 0 && end_above(thread, found) != 0))
     }
 }

@@ -13,13 +13,13 @@ use tracer_common::{
     cookie::{Cookie, jump_is_taken},
     counters::Counter,
     python::{FrameStyle, NO_FUNCTION, PythonCount, PythonKey, PythonLayout},
-    records::{FrameKind, RecordEnding, ThreadStack},
+    records::{RecordEnding, ThreadStack},
 };
 
 use crate::{
     maps::{PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PASSED, THREADS, count},
-    python_calls::{self, Entered},
-    python_frame::{code_of, current_frame, reference, word},
+    python_calls::{self, ANY_CODE, Entered},
+    python_frame::{code_of, current_frame, exception_of, field, reference, word},
     python_resolve, stack,
 };
 
@@ -118,10 +118,18 @@ pub fn python_frame_entry(context: ProbeContext) -> u32 {
         }
     }
     end_same_frame(thread, frame);
-    let entered =
-        Entered { function, of_container, frame, object: 0, call_instruction: 0, by_caller: 0, stack_pointer };
+    let entered = Entered {
+        function,
+        of_container,
+        frame,
+        object: 0,
+        call_instruction: 0,
+        by_caller: 0,
+        instruction: 0,
+        stack_pointer,
+    };
     python_calls::enter(thread, &code, rule, &entered);
-    python_resolve::resolve(thread, process, frame);
+    python_resolve::resolve(thread, process, frame, 1);
     0
 }
 
@@ -141,17 +149,36 @@ fn count_call(code: &PythonKey) {
 /// A call whose frame has the address of one that begins is over: an exception has left it.
 #[inline(always)]
 fn end_same_frame(thread: *mut ThreadStack, frame: u64) {
-    // SAFETY: a checked map value used by this thread alone.
-    unsafe {
-        let depth = (*thread).depth;
-        if depth == 0 {
-            return;
-        }
-        let top = stack::frame(thread, depth - 1);
-        if (*top).kind != FrameKind::Native as u32 && (*top).stack_pointer == frame {
-            python_calls::end_left_call(thread, bpf_ktime_get_ns());
-        }
+    if python_calls::end_inside(thread, frame, ANY_CODE, 0) != 0 {
+        // SAFETY: a helper without arguments.
+        python_calls::end_left_call(thread, unsafe { bpf_ktime_get_ns() });
     }
+}
+
+/// An exception passes through a Python frame: the function that adds the frame to the traceback begins. Its argument is
+/// the frame object (`PyTraceBack_Here`, Python/traceback.c, the same from 3.8 to 3.14).
+#[uprobe]
+pub fn python_exception(context: ProbeContext) -> u32 {
+    // SAFETY: the helper takes the context pointer that the kernel handed to the program.
+    let cookie = Cookie(unsafe { bpf_get_attach_cookie(context.as_ptr()) });
+    let identity = bpf_get_current_pid_tgid();
+    let Some(slot) = PROCESSES.get(cookie.process_slot()) else { return 0 };
+    if slot.process != (identity >> 32) as u32 {
+        return 0;
+    }
+    let Some(layout) = PYTHON_LAYOUTS.get(cookie.process_slot()) else { return 0 };
+    let Some(thread) = THREADS.get_ptr_mut(identity) else { return 0 };
+    // SAFETY: a checked map value used by this thread alone.
+    if unsafe { (*thread).depth } == 0 {
+        return 0;
+    }
+    let object = register!(context.regs, rdi);
+    let is_heap = layout.style == FrameStyle::Heap as u32;
+    let frame = if is_heap { object } else { field(object, layout.frame_object_frame) };
+    let caller = if is_heap { field(frame, layout.frame_previous) } else { 0 };
+    let exception = exception_of(layout, word(layout.current_thread));
+    python_calls::note_exception(thread, frame, caller, code_of(layout, frame), exception);
+    0
 }
 
 /// A frame returns.

@@ -132,29 +132,32 @@ pub unsafe fn to_open_container(thread: *mut ThreadStack, process: u32, object: 
     }
 }
 
+/// The same for a container whose call has just begun. A global function, see `stack::end_wide`.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn to_waiting_container(thread: *mut ThreadStack, process: u32, container: u64) {
-    let own_slot = bpf_get_current_pid_tgid() as u32 & (WAITING_CONTAINERS - 1);
+pub extern "C" fn to_waiting_container(thread: *mut ThreadStack, process: u32, container: u64) -> u64 {
+    if thread.is_null() {
+        return 0;
+    }
     for index in 0..WAITING_CONTAINERS {
-        if index == own_slot {
-            continue;
-        }
         if waits_for(index, process, container) != 0 {
-            let Some(waiting) = WAITING.get(index) else { return };
+            let Some(waiting) = WAITING.get(index) else { return 0 };
             // SAFETY: `thread` is a checked map value used by this thread alone.
             unsafe { (*thread).join = waiting.join };
-            return;
+            return 1;
         }
     }
+    0
 }
 
-/// 1 if a call of this process waits in a slot, is still in its frame, and has this container as its receiver. A global
-/// function, see `stack::end_wide`.
+/// 1 if a call of another thread of this process waits in a slot, is still in its frame, and has this container as its
+/// receiver. A global function, see `stack::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn waits_for(index: u32, process: u32, container: u64) -> u64 {
     let Some(waiting) = WAITING.get(index) else { return 0 };
-    if waiting.process != process {
+    let own_slot = bpf_get_current_pid_tgid() as u32 & (WAITING_CONTAINERS - 1);
+    if waiting.process != process || index == own_slot {
         return 0;
     }
     let Some(layout) = PYTHON_LAYOUTS.get(waiting.process_slot) else { return 0 };

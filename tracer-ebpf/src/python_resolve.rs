@@ -12,20 +12,21 @@ use crate::{
     python_join, stack,
 };
 
-/// Resolves the innermost open call if it is pending. Its frame is at `own_frame`, 0 if that is not known. A global
-/// function, see `stack::end_wide`.
+/// Resolves the innermost open call if it is pending. Its frame is at `own_frame`, 0 if that is not known. A frame that
+/// may have been given up is looked at only if its code still tells that it is the call's; `is_certain` says that it is. A
+/// global function, see `stack::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn resolve(thread: *mut ThreadStack, process: u32, own_frame: u64) -> u64 {
+pub extern "C" fn resolve(thread: *mut ThreadStack, process: u32, own_frame: u64, is_certain: u32) -> u64 {
     if thread.is_null() {
         return 0;
     }
-    innermost(thread, process, own_frame);
+    innermost(thread, process, own_frame, is_certain);
     0
 }
 
 #[inline(always)]
-fn innermost(thread: *mut ThreadStack, process: u32, own_frame: u64) {
+fn innermost(thread: *mut ThreadStack, process: u32, own_frame: u64, is_certain: u32) {
     // SAFETY: `thread` is a checked map value used by this thread alone.
     unsafe {
         let depth = (*thread).depth;
@@ -39,7 +40,7 @@ fn innermost(thread: *mut ThreadStack, process: u32, own_frame: u64) {
         let Some(layout) = PYTHON_LAYOUTS.get((*frame).process_slot) else { return };
         (*frame).kind = FrameKind::Python as u32;
         if (*frame).object == 0 {
-            (*frame).object = object_of(layout, frame, own_frame);
+            (*frame).object = object_of(layout, frame, own_frame, is_certain);
         }
         (*frame).class = field((*frame).object, layout.object_type);
         let class = PythonKey { address: (*frame).class, process, reserved: 0 };
@@ -78,11 +79,11 @@ fn innermost(thread: *mut ThreadStack, process: u32, own_frame: u64) {
 /// # Safety
 /// `frame` must be checked.
 #[inline(always)]
-unsafe fn object_of(layout: &PythonLayout, frame: *mut Frame, own_frame: u64) -> u64 {
+unsafe fn object_of(layout: &PythonLayout, frame: *mut Frame, own_frame: u64, is_certain: u32) -> u64 {
     // SAFETY: promised by the caller.
     unsafe {
         // A frame that has been given up may hold another call already: its code tells.
-        if own_frame == 0 || code_of(layout, own_frame) != (*frame).code {
+        if own_frame == 0 || (is_certain == 0 && code_of(layout, own_frame) != (*frame).code) {
             return 0;
         }
         receiver_of(layout, own_frame, (*frame).receiver, (*frame).receiver_offset)

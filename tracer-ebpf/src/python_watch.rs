@@ -17,7 +17,7 @@ use tracer_common::{
 
 use crate::{
     maps::{PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PUSH_SITES, count},
-    python_calls::{self, Entered},
+    python_calls::{self, Entered, PROVISIONAL},
     python_frame::{current_frame, exception_of, field, half_word, reference, word},
     python_resolve, stack,
 };
@@ -26,10 +26,20 @@ use crate::{
 struct Hit<'maps> {
     code: PythonKey,
     rule: &'maps PythonCodeRule,
+    counted: *mut PythonCount,
     layout: &'maps PythonLayout,
     python_thread: u64,
     stack_pointer: u64,
     instruction: u64,
+}
+
+/// What is known of the call of a heap frame when it begins.
+#[derive(Default)]
+struct HeapCall {
+    receiver: u64,
+    /// The instruction of the caller.
+    instruction: u32,
+    by_caller: u32,
 }
 
 /// The reference count of a watched code object was written.
@@ -49,7 +59,7 @@ pub fn python_watch(context: PerfEventContext) -> u32 {
     let Some(rule) = PYTHON_CODES.get_ptr(&code) else { return 0 };
     // SAFETY: a checked map value.
     let rule = unsafe { &*rule };
-    let Some(delta) = counted(&code) else { return 0 };
+    let Some((counted, delta)) = counted(&code) else { return 0 };
     let Some(layout) = PYTHON_LAYOUTS.get(rule.process_slot) else { return 0 };
     let python_thread = word(layout.current_thread);
     if python_thread == 0 {
@@ -64,7 +74,7 @@ pub fn python_watch(context: PerfEventContext) -> u32 {
     };
     // SAFETY: a checked map value used by this thread alone.
     unsafe { (*thread).python_thread = python_thread };
-    let hit = Hit { code, rule, layout, python_thread, stack_pointer, instruction };
+    let hit = Hit { code, rule, counted, layout, python_thread, stack_pointer, instruction };
     match (layout.style == FrameStyle::Heap as u32, delta > 0) {
         (false, true) => data_stack_entry(&hit, thread),
         (false, false) => data_stack_exit(&hit, thread),
@@ -76,7 +86,7 @@ pub fn python_watch(context: PerfEventContext) -> u32 {
 
 /// How the count has changed since it was last seen; `None` at the first sight of it, or if it has not.
 #[inline(always)]
-fn counted(code: &PythonKey) -> Option<i32> {
+fn counted(code: &PythonKey) -> Option<(*mut PythonCount, i32)> {
     let now = half_word(code.address);
     let Some(last) = PYTHON_COUNTS.get_ptr_mut(code) else {
         let _ = PYTHON_COUNTS.insert(code, &PythonCount { references: u64::from(now), calls: 0 }, 0);
@@ -88,7 +98,7 @@ fn counted(code: &PythonKey) -> Option<i32> {
         (*last).references = u64::from(now);
         delta
     };
-    if delta == 0 { None } else { Some(delta) }
+    if delta == 0 { None } else { Some((last, delta)) }
 }
 
 /// The frame that is being pushed or popped: the topmost one on the data stack.
@@ -112,7 +122,7 @@ fn data_stack_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
         // The frame is left while a traceback holds it: it is copied, and the copy takes a reference.
         return;
     }
-    enter(hit, thread, function, frame, 0, 0);
+    enter(hit, thread, function, frame, &HeapCall::default());
 }
 
 #[inline(always)]
@@ -124,7 +134,8 @@ fn data_stack_exit(hit: &Hit<'_>, thread: *mut ThreadStack) {
         python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
         return;
     }
-    python_resolve::resolve(thread, hit.code.process, frame);
+    // The frame may have let go of its code already (3.14), but it is the one that is popped.
+    python_resolve::resolve(thread, hit.code.process, frame, 1);
     // It may have been of an excluded class.
     if is_innermost(thread, frame, hit.code.address) {
         let exception = exception_of(hit.layout, hit.python_thread);
@@ -139,17 +150,17 @@ fn heap_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
     let layout = hit.layout;
     let caller = current_frame(layout, hit.python_thread);
     let (function, receiver) = called_from(hit, caller);
-    let Some(push_site) = PYTHON_PUSH_SITES.get_ptr_mut(hit.rule.process_slot) else { return };
-    // SAFETY: a checked map value.
-    unsafe {
-        if function != 0 {
-            *push_site = hit.instruction;
-        } else if *push_site != hit.instruction {
-            python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
-            return;
-        }
+    let is_push = is_push_site(hit.rule.process_slot, hit.instruction);
+    if function == 0 && !is_push {
+        python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
+        return;
     }
-    enter(hit, thread, function, caller, receiver, half_word(caller + u64::from(layout.frame_last_instruction)));
+    let call = HeapCall {
+        receiver,
+        instruction: half_word(caller + u64::from(layout.frame_last_instruction)),
+        by_caller: if is_push { 1 } else { PROVISIONAL },
+    };
+    enter(hit, thread, function, caller, &call);
 }
 
 #[inline(always)]
@@ -161,10 +172,44 @@ fn heap_exit(hit: &Hit<'_>, thread: *mut ThreadStack) {
         return;
     }
     // Its own frame is cleared by now: what was not seen while it ran is not seen any more.
-    python_resolve::resolve(thread, hit.code.process, 0);
+    python_resolve::resolve(thread, hit.code.process, 0, 0);
     if is_innermost(thread, caller, hit.code.address) {
+        learn_push_site(thread, hit.rule.process_slot);
         let exception = exception_of(hit.layout, hit.python_thread);
         end(thread, exception);
+    }
+}
+
+/// Whether an instruction is known to take the reference of a frame that is pushed.
+#[inline(always)]
+fn is_push_site(process_slot: u32, instruction: u64) -> bool {
+    let Some(known) = PYTHON_PUSH_SITES.get(process_slot) else { return false };
+    known.instructions[0] == instruction
+        || known.instructions[1] == instruction
+        || known.instructions[2] == instruction
+        || known.instructions[3] == instruction
+}
+
+/// The innermost call ends where it began, at the same instruction of its caller: its beginning was one.
+#[inline(always)]
+fn learn_push_site(thread: *mut ThreadStack, process_slot: u32) {
+    // SAFETY: checked map values; the call is used by this thread alone.
+    unsafe {
+        let top = stack::frame(thread, (*thread).depth.wrapping_sub(1));
+        if (*top).by_caller != PROVISIONAL {
+            return;
+        }
+        let Some(known) = PYTHON_PUSH_SITES.get_ptr_mut(process_slot) else { return };
+        let instructions = &mut (*known).instructions;
+        for index in 0..4 {
+            if instructions[index] == (*top).push_site {
+                return;
+            }
+            if instructions[index] == 0 {
+                instructions[index] = (*top).push_site;
+                return;
+            }
+        }
     }
 }
 
@@ -175,25 +220,18 @@ const SEARCHED_SLOTS: usize = 16;
 /// the function followed by a tuple of all arguments, or a bound method. 0 where nothing or more than one thing fits.
 #[inline(never)]
 fn called_from(hit: &Hit<'_>, caller: u64) -> (u64, u64) {
-    let layout = hit.layout;
-    let bottom = field(caller, layout.frame_value_stack);
+    let bottom = field(caller, hit.layout.frame_value_stack);
     if bottom == 0 {
         return (0, 0);
     }
     let (mut function, mut receiver) = (0, 0);
-    for slot in 0..SEARCHED_SLOTS {
-        let value = word(bottom + 8 * slot as u64);
-        let (found, object) = if field(value, layout.function_code) == hit.code.address {
-            let next = word(bottom + 8 * slot as u64 + 8);
-            let is_tuple = field(next, layout.object_type) == layout.tuple_type;
-            (value, if is_tuple { field(next, layout.tuple_items) } else { next })
-        } else {
-            let bound = field(value, layout.method_function);
-            if field(bound, layout.function_code) != hit.code.address {
-                continue;
-            }
-            (bound, field(value, layout.method_function + 8))
-        };
+    for index in 0..SEARCHED_SLOTS {
+        let slot = bottom + 8 * index as u64;
+        let found = called_in(hit.rule.process_slot, slot, hit.code.address, FUNCTION);
+        if found == 0 {
+            continue;
+        }
+        let object = called_in(hit.rule.process_slot, slot, hit.code.address, RECEIVER);
         if function != 0 && (found != function || object != receiver) {
             return (found, 0);
         }
@@ -203,8 +241,34 @@ fn called_from(hit: &Hit<'_>, caller: u64) -> (u64, u64) {
     (function, receiver)
 }
 
+/// What is asked of a slot of the value stack.
+const FUNCTION: u32 = 0;
+const RECEIVER: u32 = 1;
+
+/// The function object that runs this code, or its receiver, if the slot of a value stack holds it. A global function,
+/// see `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn called_in(process_slot: u32, slot: u64, code: u64, asked: u32) -> u64 {
+    let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return 0 };
+    let value = word(slot);
+    if field(value, layout.function_code) == code {
+        if asked == FUNCTION {
+            return value;
+        }
+        let next = word(slot + 8);
+        let is_tuple = field(next, layout.object_type) == layout.tuple_type;
+        return if is_tuple { field(next, layout.tuple_items) } else { next };
+    }
+    let bound = field(value, layout.method_function);
+    if field(bound, layout.function_code) != code {
+        return 0;
+    }
+    if asked == FUNCTION { bound } else { field(value, layout.method_function + 8) }
+}
+
 #[inline(always)]
-fn enter(hit: &Hit<'_>, thread: *mut ThreadStack, function: u64, frame: u64, object: u64, instruction: u32) {
+fn enter(hit: &Hit<'_>, thread: *mut ThreadStack, function: u64, frame: u64, call: &HeapCall) {
     let mut function_rule = PythonFunctionRule {
         function: hit.rule.only_function,
         of_container: hit.rule.of_container,
@@ -222,10 +286,8 @@ fn enter(hit: &Hit<'_>, thread: *mut ThreadStack, function: u64, frame: u64, obj
             }
         }
     }
-    if let Some(counted) = PYTHON_COUNTS.get_ptr_mut(&hit.code) {
-        // SAFETY: a checked map value; whoever calls holds the interpreter's lock.
-        unsafe { (*counted).calls += 1 };
-    }
+    // SAFETY: a checked map value; whoever calls holds the interpreter's lock.
+    unsafe { (*hit.counted).calls += 1 };
     let Some(slot) = PROCESSES.get(hit.rule.process_slot) else { return };
     if slot.process != hit.code.process || slot.accepts_entries == 0 {
         return;
@@ -242,9 +304,10 @@ fn enter(hit: &Hit<'_>, thread: *mut ThreadStack, function: u64, frame: u64, obj
         function: function_rule.function,
         of_container: function_rule.of_container,
         frame,
-        object,
-        call_instruction: instruction,
-        by_caller: u32::from(hit.layout.style == FrameStyle::Heap as u32),
+        object: call.receiver,
+        call_instruction: call.instruction,
+        by_caller: call.by_caller,
+        instruction: hit.instruction,
         stack_pointer: hit.stack_pointer,
     };
     python_calls::enter(thread, &hit.code, hit.rule, &entered);

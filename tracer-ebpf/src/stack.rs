@@ -204,8 +204,18 @@ pub fn end_frames_below(stack: *mut ThreadStack, last: u64, ending: u32, now: u6
                 return;
             }
         }
+        end_left_native(stack, ending, now);
+    }
+}
+
+/// Ends the innermost open call, which is native and has been left. A global function, see [`end_wide`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn end_left_native(stack: *mut ThreadStack, ending: u32, now: u64) -> u64 {
+    if !stack.is_null() {
         end_innermost(stack, ending, now, 0);
     }
+    0
 }
 
 /// Ends every open call.

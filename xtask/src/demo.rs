@@ -5,7 +5,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread::{JoinHandle, spawn};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -16,8 +18,20 @@ use crate::{provision, python, workspace};
 /// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What is asked for: a pipeline of scikit-learn, one that ends in a classifier of XGBoost, a booster of LightGBM.
+const MODELS: [&str; 3] = ["pipeline", "pipeline-xgboost", "lightgbm"];
+
 /// Requests to each model.
-const REQUESTS: u32 = 3;
+const REQUESTS: u32 = 2;
+
+/// Methods beside the pipeline's own that these requests call. The tracer chooses what it watches, so they are waited for.
+const METHODS: [&str; 3] = ["StandardScaler.transform", "LogisticRegression.predict", "XGBClassifier.predict"];
+
+/// How long the tracer may try out what to watch, while clients keep the server busy.
+const EXPLORATION: Duration = Duration::from_secs(30);
+
+/// After this pause, the trace of a request is on the terminal.
+const PRINTED: Duration = Duration::from_millis(150);
 
 /// Sets up, traces, prints the tree, and leaves the files in `target/demo`.
 ///
@@ -38,19 +52,35 @@ pub fn run() -> Result<()> {
     let folder = root.join("target/demo");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let (mut server, port) = start_server(&environment, &root.join("tests/targets/model_server/server.py"))?;
+    // A tracer with a few watchpoints for many methods wants to see which ones are called: it finds a busy server.
+    eprintln!("==> clients keep the server busy");
+    let clients = Clients::start(port);
     let (mut tracer, messages) = start_tracer(&root.join("target/release/ml-tracer"), server.0.id(), &folder)?;
-    eprintln!("==> {REQUESTS} requests to each model");
-    for number in 0..REQUESTS {
-        for model in ["pipeline", "pipeline-xgboost", "lightgbm"] {
-            let answer = post(port, &format!("/predict/{model}"), &rows(number))?;
-            eprintln!("    POST /predict/{model}: {answer}");
+    clients.stop()?;
+    sleep(PRINTED);
+    eprintln!("==> the clients have stopped; what they asked for last is above");
+    ask_each(port, 0)?;
+    let spans = folder.join("spans.jsonl");
+    if !are_traced(&spans)? {
+        eprintln!("==> the tracer is still trying out what to watch: clients keep the server busy again");
+        let clients = Clients::start(port);
+        let began = Instant::now();
+        while !are_traced(&spans)? && began.elapsed() < EXPLORATION {
+            sleep(PRINTED);
         }
+        clients.stop()?;
+    }
+    eprintln!("==> {REQUESTS} requests to each model");
+    for number in 1..=REQUESTS {
+        ask_each(port, number)?;
     }
     // The tracer follows its target to the end, flushes everything and says what it saw.
     server.stop()?;
     tracer.wait("the tracer")?;
     messages.join().map_err(|_| anyhow!("the thread that passes on the tracer's messages has panicked"))?;
-    eprintln!("\nThe same trace as files:");
+    eprintln!(
+        "\nWith `--python frames` the tracer sees every method, at a price for every Python call.\nThe same trace as files:"
+    );
     for (file, use_of_it) in FILES {
         let file = folder.join(file);
         ensure!(file.exists(), "the tracer has left no {}", file.display());
@@ -112,6 +142,50 @@ fn start_tracer(program: &Path, pid: u32, folder: &Path) -> Result<(Process, Joi
         }
     });
     Ok((tracer, messages))
+}
+
+/// One request to each model, with a pause in which its trace is printed.
+fn ask_each(port: u16, number: u32) -> Result<()> {
+    for model in MODELS {
+        let answer = post(port, &format!("/predict/{model}"), &rows(number))?;
+        eprintln!("    POST /predict/{model}: {answer}");
+        sleep(PRINTED);
+    }
+    Ok(())
+}
+
+/// Whether every method that matters has had a span.
+fn are_traced(spans: &Path) -> Result<bool> {
+    let written = fs::read_to_string(spans).with_context(|| format!("cannot read {}", spans.display()))?;
+    Ok(METHODS.iter().all(|method| written.contains(&format!("\"{method}\""))))
+}
+
+/// Clients that send requests, one for each model, until they are stopped.
+struct Clients {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Result<()>>>,
+}
+
+impl Clients {
+    fn start(port: u16) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let client = |model: &'static str| {
+            let stop = Arc::clone(&stop);
+            spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    post(port, &format!("/predict/{model}"), &rows(0))?;
+                }
+                Ok(())
+            })
+        };
+        let threads = MODELS.into_iter().map(client).collect();
+        Self { stop, threads }
+    }
+
+    fn stop(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().try_for_each(|client| client.join().map_err(|_| anyhow!("a client has panicked"))?)
+    }
 }
 
 /// A request body: four rows of eight numbers.

@@ -10,10 +10,13 @@ use anyhow::{Context, Result};
 use crate::provision::{output_of, run, system_packages};
 use crate::{source_hash, workspace};
 
+/// Oldest version that the pinned packages of the models are made for.
+const OLDEST: &str = "3.11";
+
 /// Which interpreter an environment is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interpreter {
-    /// Any `python3`; installed if there is none.
+    /// Any from [`OLDEST`] on; installed if there is none.
     Any,
     /// The system's own, which distributions build statically and strip.
     System,
@@ -67,15 +70,20 @@ impl Interpreter {
     fn find(self) -> Result<Option<PathBuf>> {
         match self {
             Self::Any => {
-                let find =
-                    || ["python3", "/usr/bin/python3"].map(PathBuf::from).into_iter().find(|it| can_make(it, ""));
+                let names = ["python3", "/usr/bin/python3", "python3.13", "python3.12", "python3.11"];
+                let find = || names.map(PathBuf::from).into_iter().find(|it| can_make(it, OLDEST));
                 if find().is_none() {
                     system_packages("making Python environments", &["python3", "python3-venv"])?;
                 }
-                find().map(Some).context("no python3 here can make an environment (`python3 -m venv`)")
+                if find().is_none() {
+                    // Ubuntu 22.04 has it beside its own 3.10.
+                    system_packages("an environment for the models", &["python3.11", "python3.11-venv"])?;
+                }
+                let absence = || format!("no python3 here is from {OLDEST} on and can make an environment (`-m venv`)");
+                find().map(Some).with_context(absence)
             }
             Self::System => {
-                let find = || Some(PathBuf::from("/usr/bin/python3")).filter(|it| can_make(it, "3.11"));
+                let find = || Some(PathBuf::from("/usr/bin/python3")).filter(|it| can_make(it, OLDEST));
                 if let (None, Err(error)) =
                     (find(), system_packages("the system's own Python", &["python3", "python3-venv"]))
                 {
@@ -95,7 +103,7 @@ impl Interpreter {
 
     fn absence(self) -> String {
         match self {
-            Self::Any => "there is no python3".to_owned(),
+            Self::Any => format!("there is no python3 from {OLDEST} on"),
             Self::System => {
                 "there is no /usr/bin/python3 from 3.11 on with venv (Debian: python3 and python3-venv)".to_owned()
             }

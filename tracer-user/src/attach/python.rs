@@ -9,6 +9,7 @@ use aya::{Ebpf, Pod};
 use tracer_common::python::{PythonCodeRule, PythonCount, PythonKey, PythonLayout};
 
 use super::error::AttachError;
+use super::placement::Link;
 use super::programs::{Programs, map_error, program, program_error};
 use super::python_frames::FramesPrograms;
 use super::watchpoints::{Obstacle, Watchpoint};
@@ -21,6 +22,7 @@ pub struct PythonPrograms {
     /// Times that probes of Python code were taken away while others stayed.
     pub(super) epoch: u32,
     pub(super) frames: Option<FramesPrograms>,
+    pub(super) exceptions: Vec<Link>,
     watchpoints: Vec<Watchpoint>,
     written: Vec<(&'static str, HashSet<PythonKey>)>,
 }
@@ -46,6 +48,7 @@ impl PythonPrograms {
     pub fn remove(&mut self) {
         self.watchpoints.clear();
         self.frames = None;
+        self.exceptions.clear();
     }
 }
 

@@ -61,6 +61,29 @@ impl Programs {
         Ok(())
     }
 
+    /// Places the probe that exceptions pass on their way through Python frames.
+    ///
+    /// # Errors
+    /// Not permitted, or the kernel does not take it.
+    pub fn place_exceptions(
+        &mut self,
+        (process, kernel_pid): (ProcessId, u32),
+        path: &Path,
+        site: &InterpreterSite,
+    ) -> Result<(), AttachError> {
+        let slot = self.slot_of(process, kernel_pid)?;
+        let watcher = program::<UProbe>(&mut self.ebpf, "python_exception")?;
+        if watcher.fd().is_err() {
+            watcher.load().map_err(|error| program_error(&error))?;
+        }
+        let file = PlacedFile { path, process: process.pid, role: Role::Entry };
+        let wanted = Site { offset: site.offset.0, cookie: cookie(site, slot).0 };
+        let failed = |source| AttachError::Place { path: path.to_owned(), source };
+        let link = place_one(watcher, &file, wanted).map_err(failed)?;
+        self.python.exceptions.push(Link::Single(link));
+        Ok(())
+    }
+
     /// Takes the probes away and keeps the programs: entries first. Calls that are open then are let go.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! A plan as a list for people or as JSON.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -7,7 +8,10 @@ use serde::Serialize;
 
 use super::exit::tell;
 use crate::model::{EntrySite, PlannedFunction, ProbePlan, PythonCoverage, PythonMode, ReturnMethod, Skipped};
-use crate::session::PlanOnly;
+use crate::session::{PlanOnly, first_names};
+
+/// Methods that are named of those that share one code object.
+const MAX_METHODS: usize = 8;
 
 #[derive(Serialize)]
 struct Listing<'plan> {
@@ -123,31 +127,73 @@ fn write_text(plan: &ProbePlan, python: &[PythonCoverage], output: &mut impl Wri
     for coverage in python {
         write_python(coverage, output)?;
     }
-    if !plan.skipped.is_empty() || python.iter().any(|coverage| !coverage.not_watched.is_empty()) {
+    let not_watched: usize = python.iter().map(|coverage| coverage.not_watched.len()).sum();
+    if plan.skipped.len() + not_watched > 0 {
         writeln!(output, "not traced:")?;
     }
-    for (coverage, method) in python.iter().flat_map(|it| it.not_watched.iter().map(move |method| (it, method))) {
-        writeln!(output, "  {}  ({}): {}", method.name, coverage.interpreter, method.reason)?;
+    for coverage in python {
+        write_not_watched(coverage, output)?;
     }
     for skipped in &plan.skipped {
         writeln!(output, "  {}  ({}): {}", skipped.name.path, skipped.module, skipped.reason)?;
     }
     let codes: usize = python.iter().map(|coverage| coverage.watched.len()).sum();
-    let not_watched: usize = python.iter().map(|coverage| coverage.not_watched.len()).sum();
     writeln!(output, "{} functions, {} not traced", plan.functions.len() + codes, plan.skipped.len() + not_watched)
 }
 
 /// The Python code that is seen, and the methods of live models that it stands for.
 fn write_python(coverage: &PythonCoverage, output: &mut impl Write) -> std::io::Result<()> {
-    let how = match coverage.mode {
-        PythonMode::Watch => format!("{} watchpoints", coverage.slots),
-        PythonMode::Frames => "frames mode: every call is looked at".to_owned(),
-    };
-    writeln!(output, "{} of process {} ({how})", coverage.interpreter, coverage.process)?;
-    for code in &coverage.watched {
-        writeln!(output, "  {:<44}  {}", code.code, code.methods.join(", "))?;
+    let PythonCoverage { process, interpreter, mode, slots, slots_held_by, watched, not_watched, .. } = coverage;
+    match mode {
+        PythonMode::Watch => writeln!(
+            output,
+            "{interpreter} of process {process}: a watchpoint on each of these, {slots} at one time{}",
+            slots_held_by.iter().map(|holder| format!("; {holder} has others")).collect::<String>()
+        ),
+        PythonMode::Frames => {
+            writeln!(output, "{interpreter} of process {process}: every Python call is looked at, these become spans")
+        }
+    }?;
+    if watched.is_empty() {
+        writeln!(
+            output,
+            "  nothing yet: there is no live object of a class that a map is about; `attach` waits for one"
+        )?;
+    }
+    let widest = watched.iter().map(|code| code.code.len()).max().unwrap_or(0).min(44);
+    for code in watched {
+        let methods: Vec<&str> = code.methods.iter().map(String::as_str).collect();
+        writeln!(output, "  {:widest$}  {}", code.code, first_names(&methods, MAX_METHODS))?;
+    }
+    if *mode == PythonMode::Watch && !watched.is_empty() && !not_watched.is_empty() {
+        writeln!(
+            output,
+            "  This choice knows the live models and no traffic. `attach` first counts calls of each candidate for a moment,\n  \
+             watches what is called, and tries others while something that it watches is not called."
+        )?;
     }
     Ok(())
+}
+
+/// Methods of live models that are not seen, in a few lines for each reason.
+fn write_not_watched(coverage: &PythonCoverage, output: &mut impl Write) -> std::io::Result<()> {
+    for (reason, names) in coverage.not_watched_by_reason() {
+        writeln!(output, "  {} of process {}: {reason}", coverage.interpreter, coverage.process)?;
+        for (class, methods) in by_class(&names) {
+            writeln!(output, "    {class:<28}  {}", methods.join(", "))?;
+        }
+    }
+    Ok(())
+}
+
+/// `Class.method` by class, in the order of the names.
+fn by_class<'name>(names: &[&'name str]) -> BTreeMap<&'name str, Vec<&'name str>> {
+    let mut classes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for name in names {
+        let (class, method) = name.rsplit_once('.').unwrap_or((name, ""));
+        classes.entry(class).or_default().push(method);
+    }
+    classes
 }
 
 fn describe_entry(entry: &EntrySite) -> String {

@@ -207,6 +207,8 @@ pub struct PythonCoverage {
     pub process: u32,
     /// The interpreter, for people: `CPython 3.11.7`.
     pub interpreter: String,
+    /// Where the layout of its objects was taken from, for people: a data file or the interpreter's own table.
+    pub layout: String,
     /// How its calls were seen.
     pub mode: PythonMode,
     /// Watchpoints that could be had at one time; 0 unless in watch mode.
@@ -237,6 +239,25 @@ pub struct NotWatched {
     pub name: String,
     /// Why not, for people.
     pub reason: String,
+}
+
+impl PythonCoverage {
+    /// The methods that were not watched, by reason: reasons in the order in which they first occur; methods by name, those
+    /// that train a model last.
+    #[must_use]
+    pub fn not_watched_by_reason(&self) -> Vec<(&str, Vec<&str>)> {
+        let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+        for NotWatched { name, reason } in &self.not_watched {
+            match groups.iter_mut().find(|(known, _)| known == reason) {
+                Some((_, names)) => names.push(name),
+                None => groups.push((reason, vec![name])),
+            }
+        }
+        for (_, names) in &mut groups {
+            names.sort_by_key(|name| (name.rsplit('.').next().is_some_and(|method| method.contains("fit")), *name));
+        }
+        groups
+    }
 }
 
 impl fmt::Display for PythonSkipReason {

@@ -222,7 +222,7 @@ fn weight(method: &str) -> u64 {
 
 fn not_watched(survey: &PythonSurvey, open: &HashSet<Pair>, budget: &PythonBudget) -> Vec<NotWatched> {
     let reason = match budget.slots {
-        Some(slots) => format!("no debug register left ({slots} are in use)"),
+        Some(slots) => format!("no debug register left ({slots} are in use; `--python frames` needs none)"),
         None => "its code is shared by several functions that cannot be told apart".to_owned(),
     };
     let mut left: Vec<NotWatched> =

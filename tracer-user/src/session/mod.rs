@@ -16,6 +16,7 @@ mod wiring;
 
 pub use error::SessionError;
 pub use measure::{Throughput, measure};
+pub use python_remarks::first_names;
 pub use replay::replay;
 pub use report::Report;
 pub use settings::{PythonSettings, Settings};

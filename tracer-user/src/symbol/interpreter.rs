@@ -14,6 +14,10 @@ use crate::model::{FramePlace, InterpreterSite, InterpreterSites, InterpreterSty
 /// The function that runs bytecode (`Python/ceval.c`), exported by every version.
 const EVALUATION_FUNCTION: &str = "_PyEval_EvalFrameDefault";
 
+/// The function that adds a frame to the traceback of the exception that passes through it (`Python/traceback.c`),
+/// exported by every version.
+const TRACEBACK_FUNCTION: &str = "PyTraceBack_Here";
+
 /// Registers of the first arguments of a C function, as x86-64 instructions number them (System V ABI): `rdi`, `rsi`.
 const ARGUMENTS: [u8; 2] = [7, 6];
 
@@ -39,26 +43,36 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
         };
         let find = |wanted| sites(&self.image, &code, &handlers(wanted), opcodes.frame_instruction);
         let entries = match opcodes.style() {
-            InterpreterStyle::WholeFrames => vec![self.evaluation_entry(opcodes.frame_argument)?],
+            InterpreterStyle::WholeFrames => {
+                let register = opcodes.frame_argument.and_then(|argument| ARGUMENTS.get(argument));
+                vec![self.entry_of(EVALUATION_FUNCTION, register.copied())?]
+            }
             InterpreterStyle::Opcodes => find(&opcodes.entries)?,
         };
         Ok(InterpreterSites { style: opcodes.style(), entries, returns: find(&opcodes.returns)? })
     }
 
-    /// The entry of the function that runs one frame.
-    fn evaluation_entry(&self, frame_argument: Option<usize>) -> Result<InterpreterSite, NoInterpreterSites> {
-        let candidates =
-            self.image.functions.candidates(|symbol| symbol == EVALUATION_FUNCTION, |_| true).unwrap_or_default();
+    /// Where an exception passes through a Python frame: the entry of the function that adds the frame to the traceback.
+    /// Its first argument is the frame object.
+    ///
+    /// # Errors
+    /// The reason why it cannot be probed.
+    pub fn exception_site(&self) -> Result<InterpreterSite, NoInterpreterSites> {
+        self.entry_of(TRACEBACK_FUNCTION, Some(ARGUMENTS[0]))
+    }
+
+    /// The entry of an exported function, with the register of the frame.
+    fn entry_of(&self, name: &str, register: Option<u8>) -> Result<InterpreterSite, NoInterpreterSites> {
+        let candidates = self.image.functions.candidates(|symbol| symbol == name, |_| true).unwrap_or_default();
         let candidate = candidates.first().ok_or(NoInterpreterSites::NoEvaluationFunction)?;
         let function = self.resolve(candidate).map_err(|problem| NoInterpreterSites::Code { problem })?;
-        let register = frame_argument.and_then(|argument| ARGUMENTS.get(argument));
         Ok(InterpreterSite {
-            opcode: EVALUATION_FUNCTION.to_owned(),
+            opcode: name.to_owned(),
             offset: function.entry.offset,
             emulated: function.entry.emulated,
             instruction: function.entry.instruction,
             condition: None,
-            frame: register.map_or(FramePlace::Current, |register| FramePlace::Register(*register)),
+            frame: register.map_or(FramePlace::Current, FramePlace::Register),
         })
     }
 }

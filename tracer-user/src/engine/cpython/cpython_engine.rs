@@ -93,18 +93,26 @@ impl CpythonEngine {
         self.surveyor.left_out()
     }
 
-    /// Bare name of a class, `None` if there is none at this address, or no longer.
+    /// The name under which a class is shown, `None` if there is none at this address, or no longer: the bare name, for an
+    /// exception that of `error.type`: with its module, unless it is built in.
     #[must_use]
-    pub fn class_name(&self, address: RemoteAddress) -> Option<Arc<str>> {
+    pub fn shown_name(&self, address: RemoteAddress) -> Option<Arc<str>> {
         self.interpreter.refresh();
-        Some(self.interpreter.retrying(|interpreter| interpreter.class(address)).ok()?.name.into())
-    }
-
-    /// Name of an exception class as `error.type` has it: with its module, unless it is built in.
-    #[must_use]
-    pub fn exception_name(&self, address: RemoteAddress) -> Option<Arc<str>> {
-        self.interpreter.refresh();
-        let class = self.interpreter.retrying(|interpreter| interpreter.class(address)).ok()?;
-        Some(if class.module == "builtins" { class.qualified_name.into() } else { class.path().into() })
+        let read = |interpreter: &Interpreter<PageCache<LiveProcess>>| {
+            let class = interpreter.class(address)?;
+            // `object` comes last, and before it what all exceptions have in common.
+            let ancestor = interpreter.mro(address)?.iter().rev().nth(1).copied();
+            let is_exception = match ancestor {
+                Some(base) => interpreter.class(base)?.name == "BaseException",
+                None => false,
+            };
+            Ok((class, is_exception))
+        };
+        let (class, is_exception) = self.interpreter.retrying(read).ok()?;
+        Some(match is_exception {
+            false => class.name.into(),
+            true if class.module == "builtins" => class.qualified_name.into(),
+            true => class.path().into(),
+        })
     }
 }

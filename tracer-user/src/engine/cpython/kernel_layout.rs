@@ -27,6 +27,8 @@ impl<M: Memory> Interpreter<M> {
             frame_function: frame.function.unwrap_or_default(),
             frame_previous: frame.previous,
             frame_locals: frame.locals,
+            frame_object_frame: frame.object_frame.unwrap_or_default(),
+            exceptions_are_seen: 0,
             frame_value_stack: frame.value_stack.unwrap_or_default(),
             frame_last_instruction: frame.last_instruction.unwrap_or_default(),
             object_type: layout.object.class,

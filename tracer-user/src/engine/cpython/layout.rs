@@ -122,6 +122,9 @@ pub(super) struct Frame {
     #[serde(default)]
     pub last_instruction: Option<Offset>,
     pub exits_are_prompt: bool,
+    /// In the frame object (`PyFrameObject`): the frame. Heap frames are their own objects.
+    #[serde(default)]
+    pub object_frame: Option<Offset>,
     /// Bits of a reference that are the pointer; all where references are pointers.
     #[serde(default = "all_bits")]
     pub pointer_mask: u64,
@@ -380,6 +383,7 @@ mod tests {
             assert_eq!(layout.debug_offsets.is_some(), minor >= 13);
             let heap = layout.frame.style == Style::Heap;
             assert_eq!(heap, layout.frame.value_stack.is_some() && layout.frame.last_instruction.is_some());
+            assert_eq!(heap, layout.frame.object_frame.is_none());
             assert_eq!(heap, layout.frame.function.is_none() && layout.thread.data_stack_top.is_none());
             assert_eq!(heap, layout.code.frame_size.is_none() && matches!(layout.code.slots, Slots::Separate { .. }));
             assert_eq!(layout.keys.size.is_some(), layout.keys.kind.is_none());

@@ -41,6 +41,7 @@ impl Interpreter {
         PythonCoverage {
             process: self.process.0.pid,
             interpreter: format!("CPython {major}.{minor}.{micro}"),
+            layout: self.engine.runtime().layout_source.clone(),
             mode: self.mode,
             slots: if is_watching { u32::try_from(self.slots).unwrap_or(u32::MAX) } else { 0 },
             slots_held_by: self.held_by.clone(),

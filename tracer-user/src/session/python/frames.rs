@@ -8,7 +8,7 @@ use super::super::error::SessionError;
 use super::interpreter::Interpreter;
 use super::targets::Means;
 use crate::attach::{Programs, measure_probe_costs};
-use crate::model::{InterpreterSites, ProcessId, PythonRuntime, Target};
+use crate::model::{InterpreterSite, InterpreterSites, ProcessId, PythonRuntime, Target};
 use crate::symbol::{ElfFile, Functions};
 
 /// How long calls are counted before the mode starts, to tell its cost.
@@ -32,9 +32,7 @@ impl Frames {
     pub fn find(target: &Target, runtime: &PythonRuntime) -> Result<Self, String> {
         let (major, minor, _) = runtime.version;
         let of = format!("frames mode, {} of process {}", runtime.module, target.process);
-        let module = target.modules.iter().find(|module| module.path.to_string_lossy() == runtime.module);
-        let path =
-            module.map(|module| module.access_path.clone()).ok_or_else(|| format!("{of}: its file is not mapped"))?;
+        let path = interpreter_file(target, runtime).ok_or_else(|| format!("{of}: its file is not mapped"))?;
         let bytes = std::fs::read(&path).map_err(|error| format!("{of}: {error}"))?;
         let functions = ElfFile::parse(bytes.as_slice(), &path)
             .and_then(Functions::read)
@@ -69,6 +67,22 @@ impl Frames {
         self.turned = Instant::now();
         Ok(())
     }
+}
+
+/// The file that holds an interpreter, as the tracer opens it.
+fn interpreter_file(target: &Target, runtime: &PythonRuntime) -> Option<PathBuf> {
+    let module = target.modules.iter().find(|module| module.path.to_string_lossy() == runtime.module);
+    module.map(|module| module.access_path.clone())
+}
+
+/// Where exceptions pass in the file of an interpreter. Without it they are seen, but not what they are.
+pub fn exception_site(target: &Target, runtime: &PythonRuntime) -> Option<(PathBuf, InterpreterSite)> {
+    let path = interpreter_file(target, runtime)?;
+    let bytes = std::fs::read(&path).ok()?;
+    let functions = ElfFile::parse(bytes.as_slice(), &path).and_then(Functions::read).ok()?;
+    let site =
+        functions.exception_site().inspect_err(|error| tracing::debug!(%error, "exceptions have no type")).ok()?;
+    Some((path, site))
 }
 
 impl Interpreter {

@@ -1,16 +1,17 @@
 //! One interpreter: looked at, planned for, seen in one of the two modes, and looked at again.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::super::error::SessionError;
-use super::frames::Frames;
+use super::frames::{Frames, exception_site};
 use super::targets::Means;
 use super::watching::DEBUG_REGISTERS;
 use crate::engine::cpython::CpythonEngine;
 use crate::model::{
-    ProcessId, PythonCode, PythonLayout, PythonMode, PythonNames, PythonPlan, PythonSurvey, RemoteAddress, SymbolMap,
-    Target, WatchedCode,
+    InterpreterSite, ProcessId, PythonCode, PythonLayout, PythonMode, PythonNames, PythonPlan, PythonSurvey,
+    RemoteAddress, SymbolMap, Target, WatchedCode,
 };
 use crate::plan::{Planner, PythonBudget};
 use crate::symbol_map::PythonRules;
@@ -35,6 +36,8 @@ pub struct Interpreter {
     pub(super) mode: PythonMode,
     /// In frames mode: the probes and when they are live.
     pub(super) frames: Option<Frames>,
+    /// Where exceptions pass, if a call's end does not tell them.
+    exceptions: Option<(PathBuf, InterpreterSite)>,
     /// Watchpoints that can be had.
     pub(super) slots: usize,
     /// Who has the others.
@@ -43,6 +46,8 @@ pub struct Interpreter {
     pub(super) watched: Vec<RemoteAddress>,
     /// Code that was watched without being called, while other code was.
     pub(super) idle: HashSet<RemoteAddress>,
+    /// Calls of the watched code at the last look.
+    pub(super) counted: HashMap<RemoteAddress, u64>,
     /// Code that was watched before, and its calls then.
     pub(super) past: HashMap<RemoteAddress, WatchedCode>,
     looked: Instant,
@@ -63,6 +68,9 @@ impl Interpreter {
             PythonMode::Watch => None,
             PythonMode::Frames => Some(Frames::find(target, engine.runtime())?),
         };
+        // In watch mode the end of a call tells its exception, where it is seen at once.
+        let needs_site = mode == PythonMode::Frames || layout.exits_are_prompt == 0;
+        let exceptions = if needs_site { exception_site(target, engine.runtime()) } else { None };
         Ok(Some(Self {
             process: (target.process, target.kernel_pid),
             engine,
@@ -71,10 +79,12 @@ impl Interpreter {
             plan: PythonPlan::default(),
             mode,
             frames,
+            exceptions,
             slots: DEBUG_REGISTERS,
             held_by: Vec::new(),
             watched: Vec::new(),
             idle: HashSet::new(),
+            counted: HashMap::new(),
             past: HashMap::new(),
             looked: Instant::now(),
             look_took: began.elapsed(),
@@ -96,6 +106,10 @@ impl Interpreter {
 
     /// Chooses what to see and makes it so.
     pub fn attach(&mut self, means: &mut Means<'_>, duty: Option<f64>) -> Result<(), SessionError> {
+        if let Some((path, site)) = &self.exceptions {
+            means.programs.place_exceptions(self.process, path, site)?;
+            self.layout.exceptions_are_seen = 1;
+        }
         match self.mode {
             PythonMode::Watch => self.begin_watching(means),
             PythonMode::Frames => self.begin_frames(means, duty),

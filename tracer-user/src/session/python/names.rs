@@ -22,7 +22,7 @@ pub fn python_class_names(targets: &[Target], tell: Sender<Learned>) -> PythonCl
         {
             engines.insert(process, engine);
         }
-        let name: Option<Arc<str>> = engines.get(&process).and_then(|engine| engine.class_name(class));
+        let name: Option<Arc<str>> = engines.get(&process).and_then(|engine| engine.shown_name(class));
         let _ = tell.send(Learned::PythonClass(process, class, name.clone()));
         name
     })

@@ -41,7 +41,10 @@ impl Interpreter {
             calls.insert(*code, means.programs.python_calls(self.process.1, *code)?);
         }
         let idle: Vec<_> = calls.iter().filter(|(_, calls)| **calls == 0).map(|(code, _)| *code).collect();
-        let is_traffic = idle.len() < calls.len();
+        // Calls of an earlier time say nothing about code that is watched only since then.
+        let counted = |code| self.counted.get(code).copied().unwrap_or(0);
+        let is_traffic = calls.iter().any(|(code, calls)| *calls > counted(code));
+        self.counted.clone_from(&calls);
         let wants_more =
             !self.plan.not_watched.is_empty() && is_traffic && idle.iter().any(|code| !self.idle.contains(code));
         if !is_new && !wants_more {
@@ -65,7 +68,7 @@ impl Interpreter {
     }
 
     /// Where there is more than can be watched: watches a few candidates after the other for a moment each, and counts
-    /// their calls. Nothing is recorded meanwhile.
+    /// their calls. Nothing is recorded meanwhile, nor until the caller has entries accepted again.
     fn calibrate(&mut self, means: &mut Means<'_>) -> Result<HashMap<RemoteAddress, u64>, SessionError> {
         let mut calls = HashMap::new();
         let all = self.planned(means.planner, &self.unlimited());
@@ -73,6 +76,7 @@ impl Interpreter {
             return Ok(calls);
         }
         means.programs.set_python(self.process, &self.layout, &all.tables)?;
+        means.programs.accept_entries(false)?;
         for group in all.watched.chunks(self.slots).take(CALIBRATION_STEPS) {
             for (code, _) in group {
                 if self.watch(means.programs, *code)? != WatchOutcome::Live {
