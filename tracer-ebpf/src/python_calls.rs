@@ -345,6 +345,23 @@ fn resolve_left(thread: *mut ThreadStack) {
     }
 }
 
+/// Whether the innermost call has this frame and code, and no exception was seen in it.
+#[inline(always)]
+pub fn is_running(thread: *mut ThreadStack, frame: u64, code: u64) -> bool {
+    // SAFETY: a checked map value used by this thread alone.
+    unsafe {
+        let depth = (*thread).depth;
+        if depth == 0 {
+            return false;
+        }
+        let top = stack::frame(thread, depth - 1);
+        (*top).kind != FrameKind::Native as u32
+            && (*top).stack_pointer == frame
+            && (*top).code == code
+            && (*top).exception == 0
+    }
+}
+
 /// In place of a code: whatever code the frame runs.
 pub const ANY_CODE: u64 = 0;
 

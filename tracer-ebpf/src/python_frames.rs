@@ -117,6 +117,10 @@ pub fn python_frame_entry(context: ProbeContext) -> u32 {
             return 0;
         }
     }
+    if layout.exceptions_are_seen != 0 && python_calls::is_running(thread, frame, code.address) {
+        // Tracing or monitoring was just switched on: the interpreter turns to the same call once more.
+        return 0;
+    }
     end_same_frame(thread, frame);
     let entered = Entered {
         function,

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use tracer_common::{
-    python::{OpenContainer, PythonKey, WAITING_CONTAINERS},
+    python::{OpenContainer, PythonKey, WAITING_CONTAINERS, WaitingContainer},
     records::{FOUND_OPEN, FOUND_WAITING, Frame, Join, ThreadStack},
 };
 
@@ -68,7 +68,7 @@ pub extern "C" fn forget_container(frame: *mut Frame, process: u32) -> u64 {
     // SAFETY: `frame` lies in a checked map value; the slot is masked into the array.
     unsafe {
         if (*frame).found & FOUND_WAITING != 0
-            && let Some(slot) = WAITING.get_ptr_mut(number & (WAITING_CONTAINERS - 1))
+            && let Some(slot) = own_slot(number)
             && (*slot).join.parent_thread == number
             && (*slot).join.parent_call == (*frame).call
         {
@@ -86,6 +86,31 @@ pub extern "C" fn forget_container(frame: *mut Frame, process: u32) -> u64 {
     }
 }
 
+/// Slots that the number of a thread leads to.
+const SLOTS_OF_A_THREAD: u32 = 4;
+
+/// The slot of a thread: the one that it has, or else a free one, both among the few that its number leads to. Where all
+/// are taken, the first one changes hands.
+#[inline(always)]
+fn own_slot(number: u32) -> Option<*mut WaitingContainer> {
+    let (mut first, mut free) = (None, None);
+    for step in 0..SLOTS_OF_A_THREAD {
+        let slot = WAITING.get_ptr_mut((number + step) & (WAITING_CONTAINERS - 1))?;
+        // SAFETY: a checked map value.
+        let (process, owner) = unsafe { ((*slot).process, (*slot).join.parent_thread) };
+        if process != 0 && owner == number {
+            return Some(slot);
+        }
+        if process == 0 && free.is_none() {
+            free = Some(slot);
+        }
+        if first.is_none() {
+            first = Some(slot);
+        }
+    }
+    free.or(first)
+}
+
 /// A method of a container begins on this thread; its receiver cannot be read yet, and perhaps this thread makes no
 /// further event before its children run elsewhere.
 ///
@@ -95,9 +120,7 @@ pub extern "C" fn forget_container(frame: *mut Frame, process: u32) -> u64 {
 pub unsafe fn container_waits(thread: *mut ThreadStack, frame: *mut Frame, process: u32) {
     // SAFETY: promised by the caller; the slot is masked into the array.
     unsafe {
-        let Some(slot) = WAITING.get_ptr_mut(bpf_get_current_pid_tgid() as u32 & (WAITING_CONTAINERS - 1)) else {
-            return;
-        };
+        let Some(slot) = own_slot(bpf_get_current_pid_tgid() as u32) else { return };
         (*slot).process_slot = (*frame).process_slot;
         (*slot).frame = (*frame).stack_pointer;
         (*slot).code = (*frame).code;
@@ -156,8 +179,7 @@ pub extern "C" fn to_waiting_container(thread: *mut ThreadStack, process: u32, c
 #[inline(never)]
 pub extern "C" fn waits_for(index: u32, process: u32, container: u64) -> u64 {
     let Some(waiting) = WAITING.get(index) else { return 0 };
-    let own_slot = bpf_get_current_pid_tgid() as u32 & (WAITING_CONTAINERS - 1);
-    if waiting.process != process || index == own_slot {
+    if waiting.process != process || waiting.join.parent_thread == bpf_get_current_pid_tgid() as u32 {
         return 0;
     }
     let Some(layout) = PYTHON_LAYOUTS.get(waiting.process_slot) else { return 0 };

@@ -226,7 +226,6 @@ def pipeline_chains(cls):
     return {
         "fit": chain(Pipeline.fit),
         "predict": chain(vars(cls)["predict"].fn if cls is Pipeline else SubPipeline.predict),
-        "transform": chain(Pipeline._transform),
     }
 
 
