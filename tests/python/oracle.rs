@@ -73,9 +73,10 @@ fn trace(heading: &str, mode: &str) -> Result<Trace> {
 /// Names, parents, order and number of calls are those of the record, each time that the work was done.
 fn agree(trace: &Trace, expected: &[Tree]) -> Result<()> {
     let expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
+    let times: Vec<String> = (0..REPEAT).flat_map(|_| expected.iter().cloned()).collect();
     let seen = trace.spans.tree_lines();
     ensure!(
-        seen == expected.repeat(REPEAT),
+        seen == times,
         "the original:\n{}\nseen, of {REPEAT} times:\n{}\n{}",
         expected.join("\n"),
         seen.join("\n"),
