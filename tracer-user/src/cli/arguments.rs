@@ -8,13 +8,27 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::exit;
+use super::exit::{self, UsageError};
 use crate::model;
 use crate::session::{Destination, PythonSettings};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 internal error, 2 usage or bad map, 3 not permitted or the kernel cannot,
 4 no such process, 5 nothing to trace.";
+
+const MAIN_HELP: &str = "\
+A first look:
+  sudo ml-tracer doctor              can this machine do it
+  sudo ml-tracer symbols --pid PID   what would be traced in a process, and what not and why
+  sudo ml-tracer attach --pid PID    trace it; the spans appear on the terminal, Ctrl-C ends";
+
+const SYMBOLS_HELP: &str = "\
+Native functions are listed by file, with the place of their probes; Python code with the methods of
+live models that run it. Looking into Python needs the right to read the process (sudo).
+
+Examples:
+  sudo ml-tracer symbols --pid 4242
+  ml-tracer symbols --json ./inference libmodels.so";
 
 const ATTACH_HELP: &str = "\
 Destinations for --export (may be given several times):
@@ -23,15 +37,16 @@ Destinations for --export (may be given several times):
   jsonl=FILE      one OTLP/JSON TracesData a line
   perfetto=FILE   for ui.perfetto.dev
 
+Python: the processor can watch four code objects at one time. Which ones it watches follows from
+what is called, so attach while the server has requests; what is left out is named at the end.
+
 Examples:
   sudo ml-tracer attach --pid $(pgrep -f model-server)
+  sudo ml-tracer attach --pid 4242 --python frames --duty 5%
   sudo ml-tracer attach --pid 4242 --duration 10s --export jsonl=trace.jsonl --summary summary.json
   sudo ml-tracer attach --pid 4242 --export otlp=http://collector:4318
 
-Ctrl-C, SIGTERM, --duration and the end of the target all deliver everything first.
-
-Exit codes: 0 done, 1 internal error, 2 usage or bad map, 3 not permitted or the kernel cannot,
-4 no such process, 5 nothing to trace.";
+Ctrl-C, SIGTERM, --duration and the end of the target all deliver everything first.";
 
 const RUN_HELP: &str = "\
 Probes are live before the first instruction of CMD. Exits with CMD's exit code (128 + N if signal N ended it).
@@ -41,7 +56,7 @@ Example:
 
 /// Nested OpenTelemetry spans of a running model server, without changing, restarting or wrapping it.
 #[derive(Debug, Parser)]
-#[command(name = "ml-tracer", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "ml-tracer", version, after_help = with_exit_codes(MAIN_HELP), max_term_width = 100)]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -52,13 +67,13 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Trace running processes
-    #[command(after_help = ATTACH_HELP)]
+    #[command(after_help = with_exit_codes(ATTACH_HELP))]
     Attach(AttachArguments),
     /// Start a command and trace it from its first instruction
     #[command(after_help = RUN_HELP)]
     Run(RunArguments),
     /// List what would be traced, how, and what not and why
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = with_exit_codes(SYMBOLS_HELP))]
     Symbols(SymbolsArguments),
     /// Check symbol maps (YAML), with file:line:column for each error
     #[command(after_help = EXIT_CODES)]
@@ -89,14 +104,14 @@ pub struct TraceOptions {
     /// Where spans go: console, otlp[=URL], jsonl=FILE, perfetto=FILE
     #[arg(long = "export", value_name = "DEST")]
     pub exports: Vec<Destination>,
-    /// Write the totals as JSON
+    /// Write the totals as JSON, and what of Python was traced and what not
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
-    /// How Python calls are seen: `watch` (a few methods, no cost to anything else), `frames` (every method; every
-    /// Python call pays), `auto` (watch; frames mode is never turned on unasked)
-    #[arg(long, value_name = "MODE", default_value = "watch", hide_default_value = true)]
+    /// How Python calls are seen: `watch` (default): a few methods at one time, nothing else is slowed down; `frames`:
+    /// every method, every Python call of the process pays; `auto`: watch, frames mode is never turned on unasked
+    #[arg(long, value_name = "MODE", default_value = "watch", hide_default_value = true, hide_possible_values = true)]
     pub python: PythonMode,
-    /// With --python frames: share of the time in which probes are live, e.g. 5%
+    /// With --python frames: share of the time in which its probes are live, e.g. 5%
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     pub duty: Option<f64>,
     /// Print what would be probed, and probe nothing
@@ -125,6 +140,14 @@ pub enum PythonMode {
 }
 
 impl TraceOptions {
+    /// Refuses options that say nothing without another one.
+    pub fn check(&self) -> Result<(), UsageError> {
+        if self.duty.is_some() && self.python != PythonMode::Frames {
+            return Err(UsageError("--duty is about --python frames; watch mode has no windows".to_owned()));
+        }
+        Ok(())
+    }
+
     /// How Python calls are to be seen.
     pub fn python(&self) -> PythonSettings {
         let mode = match self.python {
@@ -159,16 +182,16 @@ pub struct RunArguments {
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["pid", "files"])))]
 pub struct SymbolsArguments {
-    /// Look into every file that this process has mapped
+    /// Look into a running process: the files that it has mapped and, if it runs Python, its models
     #[arg(long, value_name = "PID")]
     pub pid: Option<u32>,
-    /// Look into these programs and libraries
+    /// Look into programs and libraries that need not be running
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Symbol map with rules of your own (may be given several times; later ones win)
     #[arg(long = "map", value_name = "FILE")]
     pub maps: Vec<PathBuf>,
-    /// For machines
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -184,7 +207,7 @@ pub struct CheckMapArguments {
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArguments {
-    /// For machines
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -232,6 +255,10 @@ pub struct GateArguments {
     /// The command
     #[arg(required = true, last = true)]
     pub command: Vec<OsString>,
+}
+
+fn with_exit_codes(help: &str) -> String {
+    format!("{help}\n\n{EXIT_CODES}")
 }
 
 /// Reads the command line; help, version and mistakes are answered here.
@@ -307,6 +334,19 @@ mod tests {
         for wrong in ["", "0", "0%", "101%", "-5%", "x", "2"] {
             assert!(parse_share(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_share_of_the_time_is_for_frames_mode() {
+        let check = |more: &[&str]| {
+            let words = ["ml-tracer", "attach", "--pid=1", "--duty=5%"].iter().chain(more);
+            match Arguments::try_parse_from(words).expect("a right command line").command {
+                Command::Attach(attach) => attach.trace.check().is_ok(),
+                _ => panic!("another command"),
+            }
+        };
+        assert!(check(&["--python=frames"]));
+        assert!(!check(&["--python=watch"]) && !check(&["--python=auto"]) && !check(&[]));
     }
 
     #[test]

@@ -21,6 +21,7 @@ const LOOK_AGAIN_EVERY: Duration = Duration::from_millis(100);
 /// Traces running processes until told to stop or until they are gone.
 pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<ExitCode> {
     let trace = &arguments.trace;
+    trace.check()?;
     let maps = load_maps(&trace.maps)?;
     let mut targets: Vec<Target> = Vec::new();
     for pid in &arguments.pids {
