@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use tracer_common::{
     python::{OpenContainer, PythonKey, WAITING_CONTAINERS},
-    records::{FOUND_OPEN, FOUND_WAITING, Frame, Join, ThreadStack},
+    records::{FOUND_OPEN, FOUND_SLOT_SHIFT, FOUND_WAITING, Frame, Join, ThreadStack},
 };
 
 use crate::{
@@ -68,7 +68,7 @@ pub extern "C" fn forget_container(frame: *mut Frame, process: u32) -> u64 {
     // SAFETY: `frame` lies in a checked map value; the slot is masked into the array.
     unsafe {
         if (*frame).found & FOUND_WAITING != 0
-            && let Some(slot) = WAITING.get_ptr_mut(number & (WAITING_CONTAINERS - 1))
+            && let Some(slot) = WAITING.get_ptr_mut((*frame).found >> FOUND_SLOT_SHIFT)
             && (*slot).join.parent_thread == number
             && (*slot).join.parent_call == (*frame).call
         {
@@ -95,9 +95,8 @@ pub extern "C" fn forget_container(frame: *mut Frame, process: u32) -> u64 {
 pub unsafe fn container_waits(thread: *mut ThreadStack, frame: *mut Frame, process: u32) {
     // SAFETY: promised by the caller; the slot is masked into the array.
     unsafe {
-        let Some(slot) = WAITING.get_ptr_mut(bpf_get_current_pid_tgid() as u32 & (WAITING_CONTAINERS - 1)) else {
-            return;
-        };
+        let index = free_slot(bpf_get_current_pid_tgid() as u32) as u32;
+        let Some(slot) = WAITING.get_ptr_mut(index) else { return };
         (*slot).process_slot = (*frame).process_slot;
         (*slot).frame = (*frame).stack_pointer;
         (*slot).code = (*frame).code;
@@ -105,8 +104,26 @@ pub unsafe fn container_waits(thread: *mut ThreadStack, frame: *mut Frame, proce
         (*slot).receiver_offset = (*frame).receiver_offset;
         (*slot).join = join_below(thread, frame);
         (*slot).process = process;
-        (*frame).found |= FOUND_WAITING;
+        (*frame).found |= FOUND_WAITING | index << FOUND_SLOT_SHIFT;
     }
+}
+
+/// Slots that are tried: threads whose numbers choose the same one may wait at the same time.
+const TRIED_SLOTS: u32 = 8;
+
+/// The slot in which a call of this thread can wait: one that is free, or that an earlier call of the thread has had. If
+/// there is none, the first one's call is forgotten. A global function, see `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn free_slot(number: u32) -> u64 {
+    for tried in 0..TRIED_SLOTS {
+        let index = (number + tried) & (WAITING_CONTAINERS - 1);
+        let Some(slot) = WAITING.get(index) else { return 0 };
+        if slot.process == 0 || slot.join.parent_thread == number {
+            return u64::from(index);
+        }
+    }
+    u64::from(number & (WAITING_CONTAINERS - 1))
 }
 
 /// The outermost call of this thread has been resolved: if its receiver is a child of a container with an open call, the
@@ -156,8 +173,7 @@ pub extern "C" fn to_waiting_container(thread: *mut ThreadStack, process: u32, c
 #[inline(never)]
 pub extern "C" fn waits_for(index: u32, process: u32, container: u64) -> u64 {
     let Some(waiting) = WAITING.get(index) else { return 0 };
-    let own_slot = bpf_get_current_pid_tgid() as u32 & (WAITING_CONTAINERS - 1);
-    if waiting.process != process || index == own_slot {
+    if waiting.process != process || waiting.join.parent_thread == bpf_get_current_pid_tgid() as u32 {
         return 0;
     }
     let Some(layout) = PYTHON_LAYOUTS.get(waiting.process_slot) else { return 0 };
