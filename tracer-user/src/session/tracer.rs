@@ -106,8 +106,9 @@ impl Tracer {
         let Self { programs, drain, planner, python, .. } = &mut tracer;
         if !python.is_empty() {
             python.attach(&mut Means { programs, planner, drain })?;
-            programs.accept_entries(true)?;
         }
+        // Everything at once, so that the first traces are as whole as the later ones.
+        programs.accept_entries(true)?;
         tracer.attach_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(tracer)
     }
@@ -141,6 +142,7 @@ impl Tracer {
                     }
                     let added = self.planner.plan(found.requests, found.skipped);
                     self.apply(PlanChange { added })?;
+                    self.programs.accept_entries(true)?;
                 }
                 TargetChange::Gone(process) => tracing::debug!(%process, "a target is gone"),
             }
@@ -191,7 +193,6 @@ impl Tracer {
                 );
             }
         }
-        self.programs.accept_entries(true)?;
         self.functions += added.functions.len() - refused.len();
         self.skipped.extend(added.skipped);
         Ok(refused)

@@ -36,7 +36,7 @@ impl Catalog {
     ) -> bool {
         let mut has_any = false;
         for method in &rule.methods {
-            let reason = match methods.find(class, method, &rule.methods) {
+            let reason = match methods.find(class, method) {
                 Found::Absent => continue,
                 Found::Skipped(reason) => Some(reason),
                 Found::Chain(chain) => {

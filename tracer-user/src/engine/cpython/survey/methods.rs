@@ -53,10 +53,10 @@ impl<'look, M: Memory> Methods<'look, M> {
     }
 
     /// The functions behind a method of a class.
-    pub(super) fn find(&mut self, class: &HeapClass, method: &Arc<str>, asked: &[Arc<str>]) -> Found {
+    pub(super) fn find(&mut self, class: &HeapClass, method: &Arc<str>) -> Found {
         let found = self.look_up(class, method).and_then(|value| match value {
             None => Ok(Found::Absent),
-            Some(value) => self.behind(class, value, method, asked),
+            Some(value) => self.behind(value, method),
         });
         found.unwrap_or_else(|_| {
             self.torn += 1;
@@ -112,26 +112,17 @@ impl<'look, M: Memory> Methods<'look, M> {
         Ok(view)
     }
 
-    fn behind(
-        &mut self,
-        class: &HeapClass,
-        value: RemoteAddress,
-        method: &Arc<str>,
-        asked: &[Arc<str>],
-    ) -> Result<Found, ReadProblem> {
+    fn behind(&mut self, value: RemoteAddress, method: &Arc<str>) -> Result<Found, ReadProblem> {
         let key = (value, method.clone());
         if let Some(found) = self.chains.get(&key) {
             return Ok(found.clone());
         }
         let types = self.interpreter.types();
         let kind = self.interpreter.retrying(|interpreter| interpreter.type_of(value))?;
-        if kind == types.property {
-            // What the property gives is called, not what computes it: in scikit-learn before 1.0 `transform` gives
-            // `_transform` (sklearn/pipeline.py, 0.24.2). Not kept: the answer depends on the class.
-            return self.behind_property(class, method, asked);
-        }
         let found = if kind == types.static_method || kind == types.class_method {
             Found::Skipped(PythonSkipReason::NoReceiver)
+        } else if kind == types.property {
+            Found::Skipped(PythonSkipReason::Property)
         } else {
             match self.function_of(value, method, DESCRIPTOR_LIMIT)? {
                 Some(function) => Found::Chain(self.chain(function, method)?),
@@ -142,23 +133,6 @@ impl<'look, M: Memory> Methods<'look, M> {
         };
         self.chains.insert(key, found.clone());
         Ok(found)
-    }
-
-    fn behind_property(
-        &mut self,
-        class: &HeapClass,
-        method: &Arc<str>,
-        asked: &[Arc<str>],
-    ) -> Result<Found, ReadProblem> {
-        let private: Arc<str> = format!("_{method}").into();
-        let function = match self.look_up(class, &private)? {
-            Some(value) if !asked.contains(&private) => self.function_of(value, &private, 0)?,
-            _ => None,
-        };
-        Ok(match function {
-            Some(function) => Found::Chain(self.chain(function, &private)?),
-            None => Found::Skipped(PythonSkipReason::Unreadable),
-        })
     }
 
     /// The function that a value of a class's dict calls: the value itself, or what a descriptor written in Python keeps.
