@@ -123,6 +123,12 @@ impl Interpreter {
         }
     }
 
+    /// Forgets what is watched: the programs that did it are gone.
+    pub fn let_go(&mut self) {
+        self.watched.clear();
+        self.counted.clear();
+    }
+
     /// Looks again if it is time: new classes and functions become known, and a model that was loaded or replaced changes
     /// what is seen.
     pub fn look_again(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {

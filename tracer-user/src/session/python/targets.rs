@@ -79,6 +79,11 @@ impl PythonTargets {
         self.interpreters.iter_mut().try_for_each(|interpreter| interpreter.attach(means))
     }
 
+    /// Forgets what is watched: the programs that did it are gone.
+    pub fn let_go(&mut self) {
+        self.interpreters.iter_mut().for_each(Interpreter::let_go);
+    }
+
     /// A process has mapped files: perhaps an interpreter is among them.
     pub fn mapped(&mut self, target: &Target) {
         let runs_python = target.modules.iter().any(|module| {
