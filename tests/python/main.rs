@@ -1,14 +1,16 @@
 //! Python suite: the tracer attached to interpreters that nobody prepared; spans compared with what the programs say of
 //! themselves.
 
+mod oracle;
 mod plain;
 mod scikit_learn;
+mod unharmed;
 
 use std::process::ExitCode;
 
 use tracer_tests::suite;
 
 fn main() -> ExitCode {
-    let cases = [plain::cases(), scikit_learn::cases()];
+    let cases = [plain::cases(), scikit_learn::cases(), unharmed::cases(), oracle::cases()];
     suite::main(cases.into_iter().flatten().collect(), false)
 }

@@ -98,6 +98,8 @@ impl Running {
     fn describe(&mut self, text: &str, reason: &str) -> anyhow::Error {
         self.output.collect();
         self.errors.collect();
+        // Its output may have ended a moment before itself.
+        sleep(Duration::from_millis(200));
         let status = match self.child.try_wait() {
             Ok(Some(status)) => status.to_string(),
             _ => "still running".to_owned(),

@@ -193,7 +193,7 @@ pub struct WaitingContainer {
     pub join: Join,
 }
 
-/// Slots of the array of waiting containers. A power of two: a thread's slot is its number masked.
+/// Slots of the array of waiting containers. A power of two: a thread begins to look for a free one at its number masked.
 pub const WAITING_CONTAINERS: u32 = 64;
 
 const _: () = {

@@ -182,8 +182,10 @@ pub struct Frame {
     pub python_epoch: u32,
 }
 
-/// The call is in its thread's slot of the waiting containers.
+/// The call is in a slot of the waiting containers; which one is told by the bits from [`FOUND_SLOT_SHIFT`] on.
 pub const FOUND_WAITING: u32 = 1;
+/// See [`FOUND_WAITING`].
+pub const FOUND_SLOT_SHIFT: u32 = 8;
 /// The call is in the map of open containers.
 pub const FOUND_OPEN: u32 = 2;
 

@@ -80,7 +80,7 @@ pub static PYTHON_MEMBERS: HashMap<PythonKey, u64> = HashMap::with_max_entries(M
 pub static OPEN_CONTAINERS: HashMap<PythonKey, OpenContainer> =
     HashMap::with_max_entries(MAX_PYTHON_MEMBERS, BPF_F_NO_PREALLOC);
 
-/// Calls on containers that have just begun, by the number of the thread, masked.
+/// Calls on containers that have just begun, near the number of their thread, masked.
 #[map]
 pub static WAITING: Array<WaitingContainer> = Array::with_max_entries(WAITING_CONTAINERS, 0);
 

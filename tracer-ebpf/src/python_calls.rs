@@ -303,27 +303,31 @@ fn epoch_of(process_slot: u32) -> u32 {
 
 /// Ends the innermost call, which control has left without our seeing it: by an exception, if one was seen or, where they
 /// are not seen, if no probes were taken away since it began. Otherwise somebody keeps its frame, or its probe is gone.
-#[inline(always)]
-pub fn end_left_call(thread: *mut ThreadStack, now: u64) {
+/// A global function, see `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn end_left_call(thread: *mut ThreadStack, now: u64) -> u64 {
+    if thread.is_null() {
+        return 0;
+    }
     // SAFETY: a checked map value used by this thread alone; `frame` masks the index.
     unsafe {
         let top = stack::frame(thread, (*thread).depth.wrapping_sub(1));
         if (*top).kind == FrameKind::Native as u32 {
-            stack::end_wide(thread, RecordEnding::Unwound as u32, now, 0, 0);
-            return;
+            return stack::end_wide(thread, RecordEnding::Unwound as u32, now, 0, 0);
         }
         if (*top).by_caller == PROVISIONAL {
             // It was never more than a guess.
             (*thread).depth -= 1;
             (*thread).excluded += 1;
-            return;
+            return 0;
         }
         let exceptions_are_seen =
             PYTHON_LAYOUTS.get((*top).process_slot).is_some_and(|layout| layout.exceptions_are_seen != 0);
         let probes_stayed = (*top).python_epoch == epoch_of((*top).process_slot);
         let was_left = if exceptions_are_seen { (*top).exception != 0 } else { probes_stayed };
         let ending = if was_left { RecordEnding::Unwound } else { RecordEnding::LetGo };
-        stack::end_wide(thread, ending as u32, now, 0, (*top).exception);
+        stack::end_wide(thread, ending as u32, now, 0, (*top).exception)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use tracer_common::{
-    python::{OpenContainer, PythonKey, WAITING_CONTAINERS, WaitingContainer},
-    records::{FOUND_OPEN, FOUND_WAITING, Frame, Join, ThreadStack},
+    python::{OpenContainer, PythonKey, WAITING_CONTAINERS},
+    records::{FOUND_OPEN, FOUND_SLOT_SHIFT, FOUND_WAITING, Frame, Join, ThreadStack},
 };
 
 use crate::{
@@ -68,7 +68,7 @@ pub extern "C" fn forget_container(frame: *mut Frame, process: u32) -> u64 {
     // SAFETY: `frame` lies in a checked map value; the slot is masked into the array.
     unsafe {
         if (*frame).found & FOUND_WAITING != 0
-            && let Some(slot) = own_slot(number)
+            && let Some(slot) = WAITING.get_ptr_mut((*frame).found >> FOUND_SLOT_SHIFT)
             && (*slot).join.parent_thread == number
             && (*slot).join.parent_call == (*frame).call
         {
@@ -86,31 +86,6 @@ pub extern "C" fn forget_container(frame: *mut Frame, process: u32) -> u64 {
     }
 }
 
-/// Slots that the number of a thread leads to.
-const SLOTS_OF_A_THREAD: u32 = 4;
-
-/// The slot of a thread: the one that it has, or else a free one, both among the few that its number leads to. Where all
-/// are taken, the first one changes hands.
-#[inline(always)]
-fn own_slot(number: u32) -> Option<*mut WaitingContainer> {
-    let (mut first, mut free) = (None, None);
-    for step in 0..SLOTS_OF_A_THREAD {
-        let slot = WAITING.get_ptr_mut((number + step) & (WAITING_CONTAINERS - 1))?;
-        // SAFETY: a checked map value.
-        let (process, owner) = unsafe { ((*slot).process, (*slot).join.parent_thread) };
-        if process != 0 && owner == number {
-            return Some(slot);
-        }
-        if process == 0 && free.is_none() {
-            free = Some(slot);
-        }
-        if first.is_none() {
-            first = Some(slot);
-        }
-    }
-    free.or(first)
-}
-
 /// A method of a container begins on this thread; its receiver cannot be read yet, and perhaps this thread makes no
 /// further event before its children run elsewhere.
 ///
@@ -120,7 +95,8 @@ fn own_slot(number: u32) -> Option<*mut WaitingContainer> {
 pub unsafe fn container_waits(thread: *mut ThreadStack, frame: *mut Frame, process: u32) {
     // SAFETY: promised by the caller; the slot is masked into the array.
     unsafe {
-        let Some(slot) = own_slot(bpf_get_current_pid_tgid() as u32) else { return };
+        let index = free_slot(bpf_get_current_pid_tgid() as u32) as u32;
+        let Some(slot) = WAITING.get_ptr_mut(index) else { return };
         (*slot).process_slot = (*frame).process_slot;
         (*slot).frame = (*frame).stack_pointer;
         (*slot).code = (*frame).code;
@@ -128,8 +104,26 @@ pub unsafe fn container_waits(thread: *mut ThreadStack, frame: *mut Frame, proce
         (*slot).receiver_offset = (*frame).receiver_offset;
         (*slot).join = join_below(thread, frame);
         (*slot).process = process;
-        (*frame).found |= FOUND_WAITING;
+        (*frame).found |= FOUND_WAITING | index << FOUND_SLOT_SHIFT;
     }
+}
+
+/// Slots that are tried: threads whose numbers choose the same one may wait at the same time.
+const TRIED_SLOTS: u32 = 8;
+
+/// The slot in which a call of this thread can wait: one that is free, or that an earlier call of the thread has had. If
+/// there is none, the first one's call is forgotten. A global function, see `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn free_slot(number: u32) -> u64 {
+    for tried in 0..TRIED_SLOTS {
+        let index = (number + tried) & (WAITING_CONTAINERS - 1);
+        let Some(slot) = WAITING.get(index) else { return 0 };
+        if slot.process == 0 || slot.join.parent_thread == number {
+            return u64::from(index);
+        }
+    }
+    u64::from(number & (WAITING_CONTAINERS - 1))
 }
 
 /// The outermost call of this thread has been resolved: if its receiver is a child of a container with an open call, the

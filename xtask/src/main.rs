@@ -13,6 +13,7 @@ mod demo;
 mod process;
 mod provision;
 mod python;
+mod soak;
 mod source_hash;
 mod tape;
 mod test;
@@ -50,6 +51,15 @@ enum Command {
     Demo,
     /// Set up what the tests need: compilers, Python environments, a Debian sid. `cargo xtask test` does it by itself.
     Prepare,
+    /// Attach to a busy Python process and let go of it, thousands of times
+    Soak {
+        /// Times within one tracer.
+        #[arg(long, default_value_t = 10_000)]
+        cycles: u32,
+        /// Times with a tracer of its own.
+        #[arg(long, default_value_t = 300)]
+        starts: u32,
+    },
     /// Record the raw records of a running process, or replay them.
     Tape {
         #[command(subcommand)]
@@ -67,6 +77,7 @@ fn main() -> ExitCode {
         Command::Check => check::run(),
         Command::Demo => demo::run(),
         Command::Prepare => test::prepare(),
+        Command::Soak { cycles, starts } => soak::run(cycles, starts),
         Command::Tape { action } => tape::run(action),
         Command::Test => test::run(),
     };

@@ -65,6 +65,26 @@ pub fn models() -> Result<PathBuf> {
     environment("models", &requirements, Interpreter::Any)?.context("an interpreter was found or installed")
 }
 
+/// An interpreter with scikit-learn and OpenTelemetry's SDK, in an environment as the tests make them: CPython 3.12 if it is
+/// here, else 3.11.
+///
+/// # Errors
+/// When there is none.
+pub fn scikit_learn() -> Result<PathBuf> {
+    let requirements = workspace::root().join("tests/requirements/sklearn.txt");
+    let environments = [
+        ("sklearn-3.12", Interpreter::Version("3.12")),
+        ("sklearn-3.11", Interpreter::Version("3.11")),
+        ("sklearn-system", Interpreter::System),
+    ];
+    for (name, interpreter) in environments {
+        if let Some(folder) = environment(name, &requirements, interpreter)? {
+            return Ok(folder.join("bin/python"));
+        }
+    }
+    anyhow::bail!("neither CPython 3.12 nor 3.11 with venv is here")
+}
+
 impl Interpreter {
     /// The first one here that can make an environment.
     fn find(self) -> Result<Option<PathBuf>> {

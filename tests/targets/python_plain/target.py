@@ -11,12 +11,21 @@ Usage: target.py WHAT COUNT. WHAT:
   recursion   a method that calls itself COUNT deep on one object, and through objects of one class
   generators  a chain that is asked from within generators, some of them never finished
   references  while others take and drop references to the code of the methods
+  replaced    by a model that is replaced after every prediction
+  overflow    a method that calls itself until Python refuses
+  signals     while a handler of signals predicts, too
+  fork        in processes that are forked within a call, COUNT for each batch
+  exec        until, within a call, another program takes the place of this one
+  exit        until a step ends the process
+  uncaught    until nobody catches what a step raises
 """
 
 import functools
 import gc
 import operator
+import os
 import pathlib
+import signal
 import sys
 import threading
 
@@ -209,7 +218,7 @@ def refused(count, keeps):
                 output.append("refused")
                 if keeps:
                     kept.append(refusal)
-        # Where a kept exception hides the end of its calls (to 3.11), the next call shows it.
+        # What an exception has left last may be known to be over only when the next call begins.
         expect()
         return output + model.predict([1])
 
@@ -220,23 +229,28 @@ def midway(count):
     patient = Patient(Chain(("scale", Scale(3)), ("tree", Tree(1))))
     model = Chain(("patient", patient))
 
+    def expect_all(inner, outer):
+        TRUTH.add("Chain.predict", error=outer)
+        TRUTH.add("Chain.predict", "Patient.predict", step="patient", error=outer)
+        around = ("Chain.predict", "Patient.predict", "Chain.predict")
+        TRUTH.add(*around, error=inner)
+        TRUTH.add(*around, "Scale.transform", step="scale", error=inner)
+        if not inner:
+            TRUTH.add(*around, "Tree.predict", step="tree")
+
     def batch():
         output = []
         for number in range(count):
             inner = "BadRow" if fails(number) else None
             outer = "KeyError" if inner and patient.failures % 2 else None
-            TRUTH.add("Chain.predict", error=outer)
-            TRUTH.add("Chain.predict", "Patient.predict", step="patient", error=outer)
-            around = ("Chain.predict", "Patient.predict", "Chain.predict")
-            TRUTH.add(*around, error=inner)
-            TRUTH.add(*around, "Scale.transform", step="scale", error=inner)
-            if not inner:
-                TRUTH.add(*around, "Tree.predict", step="tree")
+            expect_all(inner, outer)
             try:
                 output += model.predict([None] if inner else rows_of(number))
             except KeyError:
                 output.append("failed")
-        return output
+        # As above.
+        expect_all(None, None)
+        return output + model.predict([1])
 
     return batch
 
@@ -346,6 +360,98 @@ def references(count):
     return batch
 
 
+def replaced(count):
+    def batch():
+        output = []
+        for number in range(count):
+            expect()
+            output += simple().predict(rows_of(number))
+        return output
+
+    return batch
+
+
+def overflow(count):
+    nested = Nested()
+
+    def batch():
+        output = []
+        for _ in range(count):
+            try:
+                nested.predict(1_000_000)
+            except RecursionError:
+                output.append("too deep")
+        return output
+
+    return batch
+
+
+def signals(count):
+    model, other = simple(), simple()
+    signal.signal(signal.SIGALRM, lambda *_: other.predict([1, 2]))
+
+    def batch():
+        output = []
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        for number in range(count):
+            output += model.predict(rows_of(number))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return output
+
+    return batch
+
+
+class Doing(Scale):
+    """Does something else as well."""
+
+    def __init__(self, something):
+        super().__init__(1)
+        self.something = something
+
+    def transform(self, rows):
+        self.something()
+        return super().transform(rows)
+
+
+def doing(something):
+    return Chain(("scale", Scale(3)), ("doing", Doing(something)), ("sign", Sign()))
+
+
+def fork(count):
+    ended = []
+    model = simple()
+
+    def child():
+        process = os.fork()
+        if not process:
+            os._exit(sum(model.predict([1, 2, 3])))
+        ended.append(os.waitpid(process, 0)[1])
+
+    asked = doing(child)
+    return lambda: [asked.predict(rows_of(number)) for number in range(count)] + ended
+
+
+def asked_until(something):
+    def what(count):
+        left = [count]
+
+        def later():
+            left[0] -= 1
+            if not left[0]:
+                something()
+
+        model = doing(later)
+        return lambda: [model.predict(rows_of(number)) for number in range(count)]
+
+    return what
+
+
+def refuse():
+    raise BadRow("nobody catches this")
+
+
+OTHER_PROGRAM = [sys.executable, __file__, "chain", "5"]
+
 WHAT = {
     "chain": chain,
     "threads": threads,
@@ -357,6 +463,13 @@ WHAT = {
     "recursion": recursion,
     "generators": generators,
     "references": references,
+    "replaced": replaced,
+    "overflow": overflow,
+    "signals": signals,
+    "fork": fork,
+    "exec": asked_until(lambda: os.execv(OTHER_PROGRAM[0], OTHER_PROGRAM)),
+    "exit": asked_until(lambda: sys.exit(7)),
+    "uncaught": asked_until(refuse),
 }
 
 BATCH = WHAT[sys.argv[1]](int(sys.argv[2]))

@@ -1,11 +1,13 @@
 """Measures what a call costs, plain or with a span that OpenTelemetry's SDK makes in the process.
 
-Usage: target.py. Reads lines `WORK COUNT` and answers each with `done WORK COUNT NANOSECONDS`, the time of them all. WORK:
+Usage: target.py. Says `ready ADDRESS`, where the code of Meter.predict is. Reads lines `WORK COUNT` and answers each with
+`done WORK COUNT NANOSECONDS`, the time of them all. WORK:
   calls         Meter.predict, which does next to nothing
   calls-sdk     the same in a span of the SDK
   pipeline      predictions of a pipeline of three steps
   pipeline-sdk  the same with a span for it and one for each step
   untraced      functions and methods that no map is about
+  busy          COUNT milliseconds of `calls` and `pipeline` by turns
 
 The SDK's spans go to a batch processor whose exporter throws them away: what is measured is the least that they can cost.
 """
@@ -104,17 +106,25 @@ def untraced(count):
         numpy.dot(ROW, ROW.T)
 
 
+def busy(milliseconds):
+    end = time.perf_counter_ns() + milliseconds * 1_000_000
+    while time.perf_counter_ns() < end:
+        calls(10)
+        predictions(5)
+
+
 WORK = {
     "calls": calls,
     "calls-sdk": calls_sdk,
     "pipeline": predictions,
     "pipeline-sdk": predictions_sdk,
     "untraced": untraced,
+    "busy": busy,
 }
 
 
 def main():
-    print("ready", flush=True)
+    print("ready", id(Meter.predict.__code__), flush=True)
     for line in sys.stdin:
         work, count = line.split()
         started = time.perf_counter_ns()

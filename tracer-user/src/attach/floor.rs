@@ -1,27 +1,31 @@
 //! Places programs that do nothing in another process: what probes cost before ml-tracer adds anything.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use aya::programs::UProbe;
+use aya::programs::{PerfEvent, UProbe};
 use aya::{Ebpf, EbpfLoader};
 
 use super::error::AttachError;
 use super::multi::{MultiPrograms, Role, Site};
 use super::placement::{Link, PlacedFile, place_one};
 use super::programs::{OBJECT, load_error, program, program_error};
+use super::watchpoints::{Obstacle, Watchpoint};
 
 /// Where they are placed.
 #[derive(Clone, Debug)]
 pub struct FloorSites {
     /// The process.
     pub process: u32,
-    /// The program or library, as this process can open it.
+    /// The program or library, as this process can open it; of no consequence where only words are watched.
     pub path: PathBuf,
     /// Offsets in the file of the instructions to be probed.
     pub entries: Vec<u64>,
     /// Those of functions whose return is to be probed by the kernel's trampoline.
     pub returns: Vec<u64>,
+    /// Addresses in the process of words to watch for writes.
+    pub watched: Vec<u64>,
     /// Place them one by one even where the kernel takes many in one link.
     pub single_probes: bool,
 }
@@ -30,6 +34,8 @@ pub struct FloorSites {
 pub struct FloorProbes {
     #[expect(dead_code, reason = "dropping the links takes the probes away")]
     links: Vec<Link>,
+    #[expect(dead_code, reason = "dropping them takes them away")]
+    watchpoints: Vec<Watchpoint>,
     #[expect(dead_code, reason = "the programs go with it")]
     ebpf: Ebpf,
 }
@@ -62,6 +68,22 @@ impl FloorProbes {
                 links.push(Link::Single(place_one(single, &file, site).map_err(failed)?));
             }
         }
-        Ok(Self { links, ebpf })
+        let watchpoints = watch(&mut ebpf, sites)?;
+        Ok(Self { links, watchpoints, ebpf })
     }
+}
+
+fn watch(ebpf: &mut Ebpf, sites: &FloorSites) -> Result<Vec<Watchpoint>, AttachError> {
+    let watcher = program::<PerfEvent>(ebpf, "floor_watchpoint")?;
+    watcher.load().map_err(|error| program_error(&error))?;
+    let descriptor = watcher.fd().map_err(|error| program_error(&error))?.as_fd();
+    let failed = |obstacle| {
+        let source = match obstacle {
+            Obstacle::NoSlot => io::Error::from_raw_os_error(libc::ENOSPC),
+            Obstacle::Gone => io::Error::from_raw_os_error(libc::ESRCH),
+            Obstacle::Other(error) => error,
+        };
+        AttachError::Watchpoint { pid: sites.process, source }
+    };
+    sites.watched.iter().map(|address| Watchpoint::set(descriptor, sites.process, *address).map_err(failed)).collect()
 }

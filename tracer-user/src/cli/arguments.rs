@@ -87,6 +87,9 @@ pub enum Command {
     /// Place probes that do nothing, until standard input ends
     #[command(hide = true)]
     PlaceFloor(PlaceFloorArguments),
+    /// Attach to Python processes and let go of them, again and again
+    #[command(hide = true)]
+    Soak(SoakArguments),
     /// Stop, and when continued execute a command
     #[command(hide = true, name = "wait-and-execute")]
     Gate(GateArguments),
@@ -236,7 +239,7 @@ pub struct PlaceFloorArguments {
     #[arg(long, value_name = "PID")]
     pub pid: u32,
     /// Program or library
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", default_value = "")]
     pub file: PathBuf,
     /// Offset in the file of an instruction to probe (may be given several times)
     #[arg(long = "entry", value_name = "OFFSET")]
@@ -244,9 +247,29 @@ pub struct PlaceFloorArguments {
     /// Offset in the file of the first instruction of a function whose return to probe (may be given several times)
     #[arg(long = "return", value_name = "OFFSET")]
     pub returns: Vec<u64>,
+    /// Address in the process of a word to watch (may be given several times)
+    #[arg(long = "watch", value_name = "ADDRESS")]
+    pub watched: Vec<u64>,
     /// Place probes one by one, as on kernels before 6.6
     #[arg(long)]
     pub single_probes: bool,
+}
+
+/// Arguments of `soak`.
+#[derive(Debug, Args)]
+pub struct SoakArguments {
+    /// Process
+    #[arg(long, value_name = "PID")]
+    pub pid: u32,
+    /// Symbol map; no built-in one counts (may be given several times)
+    #[arg(long = "map", value_name = "FILE", required = true)]
+    pub maps: Vec<PathBuf>,
+    /// How often to attach
+    #[arg(long, value_name = "TIMES", default_value_t = 100)]
+    pub cycles: u32,
+    /// How long to stay attached each time
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "2ms")]
+    pub hold: Duration,
 }
 
 /// Arguments of the gate that `run` puts before the command.

@@ -10,6 +10,7 @@ mod list;
 mod place_floor;
 mod replay;
 mod run;
+mod soak;
 mod summary_file;
 mod supervise;
 mod symbols;
@@ -34,6 +35,7 @@ pub fn run() -> ExitCode {
         arguments::Command::Doctor(arguments) => doctor::doctor(&arguments),
         arguments::Command::Replay(arguments) => replay::replay(&arguments),
         arguments::Command::PlaceFloor(arguments) => place_floor::place_floor(&arguments),
+        arguments::Command::Soak(arguments) => soak::soak(&arguments),
         arguments::Command::Gate(arguments) => gate::gate(&arguments),
     };
     result.unwrap_or_else(|failure| exit::report(&failure))

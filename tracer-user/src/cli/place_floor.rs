@@ -14,6 +14,7 @@ pub fn place_floor(arguments: &PlaceFloorArguments) -> anyhow::Result<ExitCode> 
         path: arguments.file.clone(),
         entries: arguments.entries.clone(),
         returns: arguments.returns.clone(),
+        watched: arguments.watched.clone(),
         single_probes: arguments.single_probes,
     })?;
     tell("placed");

@@ -10,6 +10,7 @@ mod recording;
 mod replay;
 mod report;
 mod settings;
+mod soak;
 mod survey;
 mod tracer;
 mod wiring;
@@ -20,6 +21,7 @@ pub use python_remarks::first_names;
 pub use replay::replay;
 pub use report::Report;
 pub use settings::{PythonSettings, Settings};
+pub use soak::{Soak, SoakFigures};
 pub use survey::{PlanOnly, plan_only};
 pub use tracer::Tracer;
 

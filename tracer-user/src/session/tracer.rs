@@ -159,16 +159,7 @@ impl Tracer {
     pub fn finish(self) -> Result<Report, SessionError> {
         let functions = self.functions();
         let Self { mut programs, drain, mut python, skipped, attach_ms, .. } = self;
-        programs.accept_entries(false)?;
-        std::thread::sleep(SETTLE);
-        let (_, open_calls) = programs.totals()?;
-        let left = LeftCalls::look(&open_calls, |process, thread| stack_pointer(process, thread.0));
-        programs.remove_probes();
-        programs.forward_log();
-        let (mut counts, mut open_calls) = programs.totals()?;
-        left.settle(&mut open_calls, &mut counts);
-        let (seen, deliveries) = drain.finish(counts.clone(), open_calls)?;
-        let report = Report::new(&counts, seen, deliveries);
+        let report = take_away(&mut programs, drain)?;
         let python = python.coverage(&mut programs)?;
         Ok(Report { attach_ms, functions, python, skipped: skipped.len(), ..report })
     }
@@ -199,6 +190,20 @@ impl Tracer {
     }
 }
 
+/// Takes all probes away, reads the books, and delivers everything.
+pub fn take_away(programs: &mut Programs, drain: Drain) -> Result<Report, SessionError> {
+    programs.accept_entries(false)?;
+    std::thread::sleep(SETTLE);
+    let (_, open_calls) = programs.totals()?;
+    let left = LeftCalls::look(&open_calls, |process, thread| stack_pointer(process, thread.0));
+    programs.remove_probes();
+    programs.forward_log();
+    let (mut counts, mut open_calls) = programs.totals()?;
+    left.settle(&mut open_calls, &mut counts);
+    let (seen, deliveries) = drain.finish(counts.clone(), open_calls)?;
+    Ok(Report::new(&counts, seen, deliveries))
+}
+
 /// An error if no target is left.
 fn all_ended(targets: &[Target]) -> Result<(), SessionError> {
     if targets.iter().any(|target| !has_ended(target.process)) {
@@ -208,7 +213,7 @@ fn all_ended(targets: &[Target]) -> Result<(), SessionError> {
     Err(SessionError::TargetsEnded { processes: processes.join(", ") })
 }
 
-fn nothing_found(targets: &[Target], found: &Survey) -> String {
+pub fn nothing_found(targets: &[Target], found: &Survey) -> String {
     let modules: usize = targets.iter().map(|target| target.modules.len()).sum();
     let pids: Vec<String> = targets.iter().map(|target| target.process.to_string()).collect();
     let skipped = match found.skipped.len() {
@@ -223,7 +228,7 @@ fn nothing_found(targets: &[Target], found: &Survey) -> String {
     )
 }
 
-fn tape_header(targets: &[Target]) -> TapeHeader {
+pub fn tape_header(targets: &[Target]) -> TapeHeader {
     TapeHeader {
         // The standard library seeds its hash maps from the operating system's random numbers.
         seed: RandomState::new().hash_one(std::process::id()),

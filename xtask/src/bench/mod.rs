@@ -4,6 +4,8 @@ mod attach_cost;
 mod call_cost;
 mod configuration;
 mod machine;
+mod python_cost;
+mod python_target;
 mod receiver;
 mod report;
 mod statistics;
@@ -32,10 +34,24 @@ struct Effort {
     load_seconds: u32,
     /// Attachments to the large process.
     attachments: usize,
+    /// Python.
+    python: python_cost::Effort,
 }
 
-const FULL: Effort = Effort { call_rounds: 80, replays: 15, load_seconds: 15, attachments: 9 };
-const QUICK: Effort = Effort { call_rounds: 12, replays: 5, load_seconds: 3, attachments: 3 };
+const FULL: Effort = Effort {
+    call_rounds: 80,
+    replays: 15,
+    load_seconds: 15,
+    attachments: 9,
+    python: python_cost::Effort { rounds: 60, sides: 4, attachments: 9, seconds: 10 },
+};
+const QUICK: Effort = Effort {
+    call_rounds: 12,
+    replays: 5,
+    load_seconds: 3,
+    attachments: 3,
+    python: python_cost::Effort { rounds: 12, sides: 1, attachments: 3, seconds: 3 },
+};
 
 /// Measures everything, prints the figures and, unless `quick`, writes them into `docs/benchmarks.md`.
 ///
@@ -47,6 +63,7 @@ pub fn run(quick: bool) -> Result<()> {
     let root = workspace::root();
     provision::programs("measuring", &[("c++", "g++"), ("taskset", "util-linux"), ("bpftrace", "bpftrace")])?;
     let environment = python::models()?;
+    let scikit_learn = python::scikit_learn()?;
     let mut build = provision::cargo();
     build.args(["build", "--release", "--locked", "--package", "tracer-user"]);
     provision::run("cargo build --release", &mut build)?;
@@ -59,6 +76,7 @@ pub fn run(quick: bool) -> Result<()> {
         throughput: throughput::measure(&place, effort.replays)?,
         sustained: sustained::measure(&place, effort.load_seconds)?,
         attach: attach_cost::measure(&place, &environment, effort.attachments)?,
+        python: python_cost::measure(&place, &scikit_learn, effort.python)?,
     };
     let text = report::write(&machine::describe(), &figures);
     println!("{text}");

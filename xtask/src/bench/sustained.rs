@@ -50,9 +50,9 @@ pub fn measure(place: &Place, seconds: u32) -> Result<Sustained> {
     Ok(Sustained { rate, seconds, spans, lost, tracer_load, tracer_memory })
 }
 
-/// Time that the threads of a process have spent on processors. Not from /proc/PID/stat: threads that sleep at each
+/// Time that the threads of a process have spent on processors, seconds. Not from /proc/PID/stat: threads that sleep at each
 /// clock tick are not seen there. Source: Documentation/scheduler/sched-stats.rst of Linux 6.18 (first field, ns).
-fn processor_seconds(pid: u32) -> Result<f64> {
+pub fn processor_seconds(pid: u32) -> Result<f64> {
     let mut nanoseconds = 0.0;
     for thread in fs::read_dir(format!("/proc/{pid}/task")).context("the tracer has ended")? {
         let text = fs::read_to_string(thread?.path().join("schedstat")).context("a thread has ended")?;

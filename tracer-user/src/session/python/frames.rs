@@ -1,8 +1,11 @@
 //! Frames mode: probes that every Python call passes, all the time or in windows.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+use object::ReadCache;
 
 use super::super::error::SessionError;
 use super::interpreter::Interpreter;
@@ -29,17 +32,16 @@ pub struct Frames {
 
 impl Frames {
     /// Finds the sites in the file of an interpreter.
-    pub fn find(target: &Target, runtime: &PythonRuntime) -> Result<Self, String> {
+    pub fn find(target: &Target, runtime: &PythonRuntime, duty: Option<f64>) -> Result<Self, String> {
         let (major, minor, _) = runtime.version;
         let of = format!("frames mode, {} of process {}", runtime.module, target.process);
         let path = interpreter_file(target, runtime).ok_or_else(|| format!("{of}: its file is not mapped"))?;
-        let bytes = std::fs::read(&path).map_err(|error| format!("{of}: {error}"))?;
-        let functions = ElfFile::parse(bytes.as_slice(), &path)
-            .and_then(Functions::read)
-            .map_err(|error| format!("{of}: {error}"))?;
+        let cache = ReadCache::new(File::open(&path).map_err(|error| format!("{of}: {error}"))?);
+        let functions =
+            ElfFile::parse(&cache, &path).and_then(Functions::read).map_err(|error| format!("{of}: {error}"))?;
         let sites = functions.interpreter_sites((major, minor));
         let sites = sites.map_err(|error| format!("{of}: {error}; `--python watch` does without"))?;
-        Ok(Self { path, sites, duty: 1.0, is_live: false, turned: Instant::now() })
+        Ok(Self { path, sites, duty: duty.unwrap_or(1.0), is_live: false, turned: Instant::now() })
     }
 
     /// Turns the probes on or off when it is time.
@@ -78,8 +80,8 @@ fn interpreter_file(target: &Target, runtime: &PythonRuntime) -> Option<PathBuf>
 /// Where exceptions pass in the file of an interpreter. Without it they are seen, but not what they are.
 pub fn exception_site(target: &Target, runtime: &PythonRuntime) -> Option<(PathBuf, InterpreterSite)> {
     let path = interpreter_file(target, runtime)?;
-    let bytes = std::fs::read(&path).ok()?;
-    let functions = ElfFile::parse(bytes.as_slice(), &path).and_then(Functions::read).ok()?;
+    let cache = ReadCache::new(File::open(&path).ok()?);
+    let functions = ElfFile::parse(&cache, &path).and_then(Functions::read).ok()?;
     let site =
         functions.exception_site().inspect_err(|error| tracing::debug!(%error, "exceptions have no type")).ok()?;
     Some((path, site))
@@ -87,11 +89,9 @@ pub fn exception_site(target: &Target, runtime: &PythonRuntime) -> Option<(PathB
 
 impl Interpreter {
     /// Counts calls for a moment and tells what the mode costs, then begins.
-    pub(super) fn begin_frames(&mut self, means: &mut Means<'_>, duty: Option<f64>) -> Result<(), SessionError> {
+    pub(super) fn begin_frames(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
         let Some(mut frames) = self.frames.take() else { return Ok(()) };
-        frames.duty = duty.unwrap_or(1.0);
         means.programs.set_python(self.process, &self.layout, &crate::model::PythonTables::default())?;
-        means.programs.accept_entries(false)?;
         let before = means.programs.python_calls_passed()?;
         frames.turn(means.programs, self.process, true)?;
         let began = Instant::now();

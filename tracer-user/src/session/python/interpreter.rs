@@ -1,17 +1,17 @@
 //! One interpreter: looked at, planned for, seen in one of the two modes, and looked at again.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::super::error::SessionError;
+use super::super::settings::PythonSettings;
 use super::frames::{Frames, exception_site};
 use super::targets::Means;
 use super::watching::DEBUG_REGISTERS;
 use crate::engine::cpython::CpythonEngine;
 use crate::model::{
-    InterpreterSite, ProcessId, PythonCode, PythonLayout, PythonMode, PythonNames, PythonPlan, PythonSurvey,
-    RemoteAddress, SymbolMap, Target, WatchedCode,
+    ProcessId, PythonCode, PythonLayout, PythonMode, PythonNames, PythonPlan, PythonSurvey, RemoteAddress, SymbolMap,
+    Target, WatchedCode,
 };
 use crate::plan::{Planner, PythonBudget};
 use crate::symbol_map::PythonRules;
@@ -36,8 +36,9 @@ pub struct Interpreter {
     pub(super) mode: PythonMode,
     /// In frames mode: the probes and when they are live.
     pub(super) frames: Option<Frames>,
-    /// Where exceptions pass, if a call's end does not tell them.
-    exceptions: Option<(PathBuf, InterpreterSite)>,
+    target: Target,
+    /// Whether there has been anything to see: until then nothing is placed.
+    has_begun: bool,
     /// Watchpoints that can be had.
     pub(super) slots: usize,
     /// Who has the others.
@@ -56,7 +57,7 @@ pub struct Interpreter {
 
 impl Interpreter {
     /// Finds the interpreter of a process and looks at it. `Ok(None)` if it has none.
-    pub fn find(target: &Target, maps: &[SymbolMap], mode: PythonMode) -> Result<Option<Self>, String> {
+    pub fn find(target: &Target, maps: &[SymbolMap], settings: PythonSettings) -> Result<Option<Self>, String> {
         let began = Instant::now();
         let rules = PythonRules::new(maps);
         let Some(mut engine) = CpythonEngine::open(target, rules).map_err(|error| error.to_string())? else {
@@ -64,13 +65,11 @@ impl Interpreter {
         };
         let layout = engine.kernel_layout().map_err(|error| error.to_string())?;
         let survey = engine.survey().map_err(|error| error.to_string())?;
+        let PythonSettings { mode, duty } = settings;
         let frames = match mode {
             PythonMode::Watch => None,
-            PythonMode::Frames => Some(Frames::find(target, engine.runtime())?),
+            PythonMode::Frames => Some(Frames::find(target, engine.runtime(), duty)?),
         };
-        // In watch mode the end of a call tells its exception, where it is seen at once.
-        let needs_site = mode == PythonMode::Frames || layout.exits_are_prompt == 0;
-        let exceptions = if needs_site { exception_site(target, engine.runtime()) } else { None };
         Ok(Some(Self {
             process: (target.process, target.kernel_pid),
             engine,
@@ -79,7 +78,8 @@ impl Interpreter {
             plan: PythonPlan::default(),
             mode,
             frames,
-            exceptions,
+            target: target.clone(),
+            has_begun: false,
             slots: DEBUG_REGISTERS,
             held_by: Vec::new(),
             watched: Vec::new(),
@@ -104,22 +104,37 @@ impl Interpreter {
         }
     }
 
-    /// Chooses what to see and makes it so.
-    pub fn attach(&mut self, means: &mut Means<'_>, duty: Option<f64>) -> Result<(), SessionError> {
-        if let Some((path, site)) = &self.exceptions {
-            means.programs.place_exceptions(self.process, path, site)?;
+    /// Chooses what to see and makes it so, once there is something to see.
+    pub fn attach(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
+        if self.has_begun || self.survey.codes.is_empty() {
+            return Ok(());
+        }
+        self.has_begun = true;
+        // In watch mode the end of a call tells its exception, where it is seen at once.
+        if (self.mode == PythonMode::Frames || self.layout.exits_are_prompt == 0)
+            && let Some((path, site)) = exception_site(&self.target, self.engine.runtime())
+        {
+            means.programs.place_exceptions(self.process, &path, &site)?;
             self.layout.exceptions_are_seen = 1;
         }
         match self.mode {
             PythonMode::Watch => self.begin_watching(means),
-            PythonMode::Frames => self.begin_frames(means, duty),
+            PythonMode::Frames => self.begin_frames(means),
         }
+    }
+
+    /// Forgets what is watched: the programs that did it are gone.
+    pub fn let_go(&mut self) {
+        self.watched.clear();
+        self.counted.clear();
     }
 
     /// Looks again if it is time: new classes and functions become known, and a model that was loaded or replaced changes
     /// what is seen.
     pub fn look_again(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
-        if let Some(frames) = &mut self.frames {
+        if self.has_begun
+            && let Some(frames) = &mut self.frames
+        {
             frames.keep_time(means.programs, self.process)?;
         }
         let every = if self.plan.watched.is_empty() { LOOK_EARLY } else { LOOK_EVERY };
@@ -136,6 +151,11 @@ impl Interpreter {
         if is_new {
             self.idle.clear();
             self.survey = survey;
+        }
+        if !self.has_begun {
+            self.attach(means)?;
+            means.programs.accept_entries(true)?;
+            return Ok(());
         }
         match self.mode {
             PythonMode::Watch => self.watch_again(means, is_new),

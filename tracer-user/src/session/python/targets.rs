@@ -44,7 +44,7 @@ impl PythonTargets {
         let mut found = Self { settings, maps: maps.to_vec(), interpreters: Vec::new(), starting: Vec::new() };
         let mut problems = Vec::new();
         for target in targets {
-            match Interpreter::find(target, maps, settings.mode) {
+            match Interpreter::find(target, maps, settings) {
                 Ok(Some(interpreter)) => found.interpreters.push(interpreter),
                 Ok(None) => {}
                 Err(problem) => {
@@ -76,7 +76,12 @@ impl PythonTargets {
     /// # Errors
     /// Not permitted, or the kernel cannot.
     pub fn attach(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
-        self.interpreters.iter_mut().try_for_each(|interpreter| interpreter.attach(means, self.settings.duty))
+        self.interpreters.iter_mut().try_for_each(|interpreter| interpreter.attach(means))
+    }
+
+    /// Forgets what is watched: the programs that did it are gone.
+    pub fn let_go(&mut self) {
+        self.interpreters.iter_mut().for_each(Interpreter::let_go);
     }
 
     /// A process has mapped files: perhaps an interpreter is among them.
@@ -102,10 +107,10 @@ impl PythonTargets {
             let began = look_at(starting.target.process.pid)
                 .ok()
                 .filter(|target| target.process == starting.target.process)
-                .and_then(|target| Interpreter::find(&target, &self.maps, self.settings.mode).ok().flatten());
+                .and_then(|target| Interpreter::find(&target, &self.maps, self.settings).ok().flatten());
             match began {
                 Some(mut interpreter) => {
-                    interpreter.attach(means, self.settings.duty)?;
+                    interpreter.attach(means)?;
                     means.programs.accept_entries(true)?;
                     self.interpreters.push(interpreter);
                 }

@@ -1,0 +1,205 @@
+//! The traced process does what it does without a tracer, however it ends and however the tracer ends.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use tracer_tests::process::{Running, poll};
+use tracer_tests::python::{ALL, Interpreter};
+use tracer_tests::python_run::PythonRun;
+use tracer_tests::suite::{Case, Need, case_of, report};
+use tracer_tests::targets::Target;
+use tracer_tests::tracer::Attached;
+use tracer_tests::workspace;
+
+/// Debug registers of an x86-64 processor.
+const DEBUG_REGISTERS: u64 = 4;
+
+/// What is tested, on each version.
+const TESTS: &[(&str, fn(Interpreter) -> Result<()>)] = &[
+    ("signals_forks_and_every_end", every_way),
+    ("killed_tracer_leaves_nothing", killed_tracer),
+    ("coming_and_going_while_busy", coming_and_going),
+    ("models_that_are_replaced", replaced_models),
+    ("debug_registers_of_others", held_registers),
+];
+
+/// The tests.
+pub fn cases() -> Vec<Case> {
+    let needs = |interpreter| vec![Need::Program, Need::Kernel, Need::Python(interpreter)];
+    let mut cases = Vec::new();
+    for (name, test) in TESTS {
+        for interpreter in ALL {
+            let name = format!("{name}_{}", interpreter.label());
+            cases.push(case_of(name, needs(interpreter), move || test(interpreter)));
+        }
+    }
+    cases
+}
+
+fn run(interpreter: Interpreter, what: &str, count: u32) -> PythonRun {
+    PythonRun::of(interpreter, "python_plain", &[what, &count.to_string()]).map("targets/python_plain/map.yaml")
+}
+
+fn every_way(interpreter: Interpreter) -> Result<()> {
+    let ways = [("signals", 1000), ("fork", 5), ("exec", 20), ("exit", 20), ("uncaught", 20), ("overflow", 3)];
+    for mode in ["watch", "frames"] {
+        for (what, count) in ways {
+            let run = run(interpreter, what, count).tracer_arguments(&["--python", mode]);
+            let mut target = run.start()?;
+            let attached = run.attach(&target)?;
+            work(&mut target)?;
+            let traced = target.finish()?;
+            // The target's death ends the tracer.
+            let trace = attached.finish()?;
+            let mut alone = run.start()?;
+            work(&mut alone)?;
+            let alone = alone.finish()?;
+            ensure!(traced == alone, "{what}, {mode}: traced: {traced:?}\nalone: {alone:?}");
+            trace.check_books().with_context(|| format!("{what}, {mode}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// A batch; one that ends the process is as good as any other.
+fn work(target: &mut Target) -> Result<()> {
+    let Err(error) = target.batch() else { return Ok(()) };
+    poll("the end of the process", || Ok(target.running.has_ended()?.then_some(()))).map_err(|_| error)
+}
+
+/// Debug registers that the tracer had at its end.
+fn slots(attached: Attached) -> Result<u64> {
+    let trace = attached.stop()?;
+    let slots = trace.summary.python().first().and_then(|python| python.get("slots")?.as_u64());
+    slots.with_context(|| format!("no slots in {}", trace.summary.0))
+}
+
+fn killed_tracer(interpreter: Interpreter) -> Result<()> {
+    for mode in ["watch", "frames"] {
+        let run = run(interpreter, "threads", 2000).batches(1).tracer_arguments(&["--python", mode]);
+        let mut target = run.start()?;
+        let attached = run.attach(&target)?;
+        target.begin_batch()?;
+        let spans = attached.file("spans.jsonl");
+        poll("the first span", || Ok(fs::metadata(&spans).is_ok_and(|file| file.len() > 0).then_some(())))?;
+        attached.running.signal(Signal::KILL)?;
+        ensure!(attached.running.finish()?.signal == Some(9), "the tracer was not killed");
+        target.running.wait_output("ready")?;
+        // Nobody else has a watchpoint on it.
+        let again = self::run(interpreter, "threads", 2000).attach(&target)?;
+        ensure!(slots(again)? == DEBUG_REGISTERS, "{mode}: a debug register is still in use");
+        let (finished, alone) = (target.finish()?, run.alone()?);
+        ensure!(finished == alone, "{mode}: {finished:?}\nalone: {alone:?}");
+    }
+    Ok(())
+}
+
+/// Times that a tracer comes and goes; `ML_TRACER_CYCLES` sets another number.
+const CYCLES: u32 = 10;
+
+fn coming_and_going(interpreter: Interpreter) -> Result<()> {
+    let cycles = match std::env::var("ML_TRACER_CYCLES") {
+        Ok(number) => number.parse().context("ML_TRACER_CYCLES is no number")?,
+        Err(_) => CYCLES,
+    };
+    // Predicts for as long as there is input: a batch is asked for before the last one is done.
+    let run = run(interpreter, "threads", 500);
+    let mut target = run.start()?;
+    target.begin_batch()?;
+    let mut before = None;
+    let mut spans = 0;
+    for cycle in 0..cycles {
+        target.begin_batch()?;
+        let attached = run.attach(&target)?;
+        target.running.wait_output("ready")?;
+        let trace = attached.stop().with_context(|| format!("cycle {cycle}"))?;
+        ensure!(trace.summary.lost() == 0, "cycle {cycle}: {}", trace.finished.errors);
+        trace.check_books().with_context(|| format!("cycle {cycle}"))?;
+        spans += trace.summary.spans();
+        // What the first cycles have brought into memory stays.
+        if cycle == cycles / 2 {
+            before = Some(Resources::of(target.pid())?);
+        }
+    }
+    target.running.wait_output("ready")?;
+    let (before, after) = (before.context("no cycle")?, Resources::of(target.pid())?);
+    report(&format!("{cycles} cycles on {}: {spans} spans, {before:?}, then {after:?}", interpreter.label()));
+    before.is_much_like(after)?;
+    ensure!(target.finish()?.code == Some(0), "the target ended badly");
+    Ok(())
+}
+
+/// What a process holds.
+#[derive(Clone, Copy, Debug)]
+struct Resources {
+    resident_kilobytes: u64,
+    files: usize,
+}
+
+impl Resources {
+    fn of(pid: u32) -> Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        Ok(Self {
+            resident_kilobytes: resident.context("no VmRSS")?.parse()?,
+            files: fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
+        })
+    }
+
+    /// An eighth and two megabytes more are allocators at work, and no leak.
+    fn is_much_like(self, later: Self) -> Result<()> {
+        let allowed = self.resident_kilobytes + self.resident_kilobytes / 8 + 2048;
+        ensure!(later.resident_kilobytes <= allowed, "memory has grown: {self:?}, then {later:?}");
+        ensure!(later.files <= self.files, "open files have grown: {self:?}, then {later:?}");
+        Ok(())
+    }
+}
+
+/// The tracer holds no more after many looks at a process whose objects are replaced all the time.
+fn replaced_models(interpreter: Interpreter) -> Result<()> {
+    let run = run(interpreter, "replaced", 300);
+    let mut target = run.start()?;
+    target.batch()?;
+    let attached = run.attach(&target)?;
+    let (mut before, rounds) = (None, 60);
+    for round in 0..rounds {
+        target.batch()?;
+        if round == rounds / 2 {
+            before = Some(Resources::of(attached.running.pid())?);
+        }
+    }
+    let after = Resources::of(attached.running.pid())?;
+    before.context("no round")?.is_much_like(after)?;
+    let trace = attached.stop()?;
+    trace.check_whole()?;
+    ensure!(trace.spans.count("Chain.predict") == rounds * 300, "{:?}", trace.summary);
+    ensure!(target.finish()?.code == Some(0), "the target ended badly");
+    Ok(())
+}
+
+fn held_registers(interpreter: Interpreter) -> Result<()> {
+    let run = run(interpreter, "chain", 100);
+    let mut target = run.start()?;
+    for held in [1, 3, 4] {
+        let mut command = Command::new("python3");
+        command
+            .arg(workspace::tests("targets/debug_registers/hold.py"))
+            .args([target.pid().to_string(), held.to_string()]);
+        let mut holder = Running::start(command)?;
+        holder.wait_output("ready")?;
+        let attached = run.attach(&target)?;
+        target.batch()?;
+        let trace = attached.stop()?;
+        holder.finish()?;
+        trace.check_books()?;
+        let python = trace.summary.python().first().context("no interpreter")?.clone();
+        ensure!(python["slots"] == DEBUG_REGISTERS - held, "{held} held: {python}");
+        ensure!(python["slots_held_by"].as_array().is_some_and(|holders| !holders.is_empty()), "{held} held: {python}");
+        let left_out = python["not_watched"].as_array().context("no list")?.len() as u64;
+        ensure!(left_out == held, "{held} held: {python}");
+        ensure!(trace.finished.errors.contains("debug register"), "{held} held: {}", trace.finished.errors);
+    }
+    target.finish().map(drop)
+}

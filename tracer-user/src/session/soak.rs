@@ -1,0 +1,108 @@
+//! One process that runs Python, attached to and let go of many times: everything that a session does to a target, and
+//! nothing else. The process is looked at once.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::drain::Drain;
+use super::error::SessionError;
+use super::python::{Means, PythonTargets};
+use super::recording::RecordedPipeline;
+use super::settings::PythonSettings;
+use super::survey::Survey;
+use super::tracer::{nothing_found, take_away, tape_header};
+use super::wiring::{Names, Pipeline};
+use crate::attach::{LoadOptions, Programs};
+use crate::model::{SymbolMap, Target};
+use crate::plan::Planner;
+use crate::ring::KernelRing;
+
+/// The process and how it went so far.
+pub struct Soak {
+    targets: [Target; 1],
+    python: PythonTargets,
+    figures: SoakFigures,
+}
+
+/// How it went so far, all cycles together.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct SoakFigures {
+    /// Milliseconds that the look at the process took.
+    pub look_ms: f64,
+    /// Times that it was attached to.
+    pub cycles: u32,
+    /// Fewest code objects that were watched.
+    pub fewest_watched: usize,
+    /// Spans.
+    pub spans: u64,
+    /// Calls lost.
+    pub lost: u64,
+    /// Cycles whose books did not balance.
+    pub unbalanced: u32,
+    /// Milliseconds to load the programs and make all watchpoints live, on average.
+    pub attach_ms: f64,
+    /// Milliseconds to take everything away and read the books, on average.
+    pub detach_ms: f64,
+}
+
+impl Soak {
+    /// Looks at the process.
+    ///
+    /// # Errors
+    /// It runs no Python that can be read.
+    pub fn find(target: Target, maps: &[SymbolMap]) -> Result<Self, SessionError> {
+        let began = Instant::now();
+        let targets = [target];
+        let (python, problems) = PythonTargets::find(&targets, maps, PythonSettings::default());
+        if python.is_empty() {
+            let detail = problems.into_iter().next().unwrap_or_else(|| nothing_found(&targets, &Survey::default()));
+            return Err(SessionError::NothingToTrace { detail });
+        }
+        let figures = SoakFigures { look_ms: milliseconds(began), fewest_watched: usize::MAX, ..Default::default() };
+        Ok(Self { targets, python, figures })
+    }
+
+    /// Attaches, stays for a moment, and lets go.
+    ///
+    /// # Errors
+    /// As for a session.
+    pub fn cycle(&mut self, hold: Duration) -> Result<(), SessionError> {
+        let began = Instant::now();
+        let mut programs = Programs::load(LoadOptions::default())?;
+        let mut planner = Planner::new(programs.features());
+        let names = Names { threads: Box::new(|_, _| None), python_classes: Box::new(|_, _| None) };
+        let pipeline = Pipeline::open(&tape_header(&self.targets), names, &[])?;
+        let ring = programs.take_ring()?.ok_or(SessionError::DrainEnded)?;
+        let drain = Drain::start(KernelRing::new(ring), RecordedPipeline::new(pipeline, None))
+            .map_err(|_| SessionError::DrainEnded)?;
+        self.python.attach(&mut Means { programs: &mut programs, planner: &mut planner, drain: &drain })?;
+        programs.accept_entries(true)?;
+        let attach_ms = milliseconds(began);
+        std::thread::sleep(hold);
+        let began = Instant::now();
+        let report = take_away(&mut programs, drain)?;
+        drop(programs);
+        let figures = &mut self.figures;
+        figures.fewest_watched = figures.fewest_watched.min(self.python.seen());
+        self.python.let_go();
+        figures.cycles += 1;
+        figures.spans += report.spans;
+        figures.lost += report.lost;
+        figures.unbalanced += u32::from(!report.identity_holds);
+        let count = f64::from(figures.cycles);
+        figures.attach_ms += (attach_ms - figures.attach_ms) / count;
+        figures.detach_ms += (milliseconds(began) - figures.detach_ms) / count;
+        Ok(())
+    }
+
+    /// How it went so far.
+    #[must_use]
+    pub fn figures(&self) -> SoakFigures {
+        self.figures
+    }
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1000.0
+}
