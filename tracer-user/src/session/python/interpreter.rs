@@ -20,7 +20,13 @@ use crate::target::has_ended;
 /// How often a process is looked at again for new classes, functions and models.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The same while nothing to trace has been found: it is importing its libraries, perhaps.
+/// The same after looks that have found nothing new, at most: each such look doubles the time to the next.
+const LOOK_SELDOM: Duration = Duration::from_secs(4);
+
+/// How often the calls of watched code are looked at: code that is not called makes room for other code.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+
+/// How often it is looked at while nothing to trace has been found: it is importing its libraries, perhaps.
 const LOOK_EARLY: Duration = Duration::from_millis(200);
 
 /// A look may take this share of the time: where it takes longer, the next one comes later.
@@ -53,6 +59,10 @@ pub struct Interpreter {
     pub(super) past: HashMap<RemoteAddress, WatchedCode>,
     looked: Instant,
     look_took: Duration,
+    /// Time from the last look to the next.
+    look_every: Duration,
+    /// When the calls of watched code were looked at last.
+    calls_looked_at: Instant,
 }
 
 impl Interpreter {
@@ -88,6 +98,8 @@ impl Interpreter {
             past: HashMap::new(),
             looked: Instant::now(),
             look_took: began.elapsed(),
+            look_every: LOOK_EVERY,
+            calls_looked_at: Instant::now(),
         }))
     }
 
@@ -137,8 +149,11 @@ impl Interpreter {
         {
             frames.keep_time(means.programs, self.process)?;
         }
-        let every = if self.plan.watched.is_empty() { LOOK_EARLY } else { LOOK_EVERY };
-        if self.looked.elapsed() < every.max(self.look_took * PART_OF_TIME) || has_ended(self.process.0) {
+        let every = if self.plan.watched.is_empty() { LOOK_EARLY } else { self.look_every };
+        if self.looked.elapsed() < every.max(self.look_took * PART_OF_TIME) {
+            return self.look_at_calls(means);
+        }
+        if has_ended(self.process.0) {
             return Ok(());
         }
         let began = Instant::now();
@@ -148,6 +163,7 @@ impl Interpreter {
         // A process that is ending; the next look tells.
         let Ok(survey) = survey else { return Ok(()) };
         let is_new = !is_same(&self.survey, &survey);
+        self.look_every = if is_new { LOOK_EVERY } else { LOOK_SELDOM.min(self.look_every * 2) };
         if is_new {
             self.idle.clear();
             self.survey = survey;
@@ -157,6 +173,7 @@ impl Interpreter {
             means.programs.accept_entries(true)?;
             return Ok(());
         }
+        self.calls_looked_at = Instant::now();
         match self.mode {
             PythonMode::Watch => self.watch_again(means, is_new),
             PythonMode::Frames if is_new => {
@@ -165,6 +182,16 @@ impl Interpreter {
             }
             PythonMode::Frames => Ok(()),
         }
+    }
+
+    /// Between two looks at the process, in watch mode: looks whether watched code is called.
+    fn look_at_calls(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
+        let is_watching = self.has_begun && self.mode == PythonMode::Watch;
+        if !is_watching || self.calls_looked_at.elapsed() < COUNT_EVERY || has_ended(self.process.0) {
+            return Ok(());
+        }
+        self.calls_looked_at = Instant::now();
+        self.watch_again(means, false)
     }
 
     /// Chooses, given the calls that were counted.
