@@ -369,6 +369,9 @@ pub fn is_running(thread: *mut ThreadStack, frame: u64, code: u64) -> bool {
 /// In place of a code: whatever code the frame runs.
 pub const ANY_CODE: u64 = 0;
 
+/// What [`note_exception`] gives for a call that is not resolved yet: now is the time, its frame is complete.
+pub const NOTED_PENDING: u64 = 1;
+
 /// An exception passes through a frame: the open call of that frame remembers it. If the call is found left later, this is
 /// what has left it. Its frame is given by its address and by that of its caller. A global function, see
 /// `stack::end_wide`.
@@ -389,7 +392,8 @@ pub extern "C" fn note_exception(thread: *mut ThreadStack, frame: u64, caller: u
             let sought = if (*open).by_caller == 0 { frame } else { caller };
             if (*open).kind != FrameKind::Native as u32 && (*open).stack_pointer == sought && (*open).code == code {
                 (*open).exception = exception;
-                return 1;
+                let is_pending = below == 1 && (*open).kind == FrameKind::PythonPending as u32;
+                return if is_pending { NOTED_PENDING } else { 0 };
             }
         }
     }

@@ -18,7 +18,7 @@ use tracer_common::{
 
 use crate::{
     maps::{PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PASSED, THREADS, count},
-    python_calls::{self, ANY_CODE, Entered},
+    python_calls::{self, ANY_CODE, Entered, NOTED_PENDING},
     python_frame::{code_of, current_frame, exception_of, field, reference, word},
     python_resolve, stack,
 };
@@ -181,7 +181,10 @@ pub fn python_exception(context: ProbeContext) -> u32 {
     let frame = if is_heap { object } else { field(object, layout.frame_object_frame) };
     let caller = if is_heap { field(frame, layout.frame_previous) } else { 0 };
     let exception = exception_of(layout, word(layout.current_thread));
-    python_calls::note_exception(thread, frame, caller, code_of(layout, frame), exception);
+    let noted = python_calls::note_exception(thread, frame, caller, code_of(layout, frame), exception);
+    if noted == NOTED_PENDING {
+        python_resolve::resolve(thread, (identity >> 32) as u32, frame, 1);
+    }
     0
 }
 

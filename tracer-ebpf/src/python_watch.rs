@@ -151,7 +151,8 @@ fn heap_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
     let caller = current_frame(layout, hit.python_thread);
     let (function, receiver) = called_from(hit, caller);
     let is_push = is_push_site(hit.rule.process_slot, hit.instruction);
-    if function == 0 && !is_push {
+    // Where no site is known yet, a call that is made in a way that does not show the function is better taken than missed.
+    if function == 0 && !is_push && knows_push_site(hit.rule.process_slot) {
         python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
         return;
     }
@@ -180,6 +181,12 @@ fn heap_exit(hit: &Hit<'_>, thread: *mut ThreadStack) {
     }
 }
 
+/// Whether any instruction is known to take the reference of a frame that is pushed.
+#[inline(always)]
+fn knows_push_site(process_slot: u32) -> bool {
+    PYTHON_PUSH_SITES.get(process_slot).is_some_and(|known| known.instructions[0] != 0)
+}
+
 /// Whether an instruction is known to take the reference of a frame that is pushed.
 #[inline(always)]
 fn is_push_site(process_slot: u32, instruction: u64) -> bool {
@@ -196,7 +203,7 @@ fn learn_push_site(thread: *mut ThreadStack, process_slot: u32) {
     // SAFETY: checked map values; the call is used by this thread alone.
     unsafe {
         let top = stack::frame(thread, (*thread).depth.wrapping_sub(1));
-        if (*top).by_caller != PROVISIONAL {
+        if (*top).by_caller != PROVISIONAL || (*top).push_site == 0 {
             return;
         }
         let Some(known) = PYTHON_PUSH_SITES.get_ptr_mut(process_slot) else { return };
@@ -307,7 +314,8 @@ fn enter(hit: &Hit<'_>, thread: *mut ThreadStack, function: u64, frame: u64, cal
         object: call.receiver,
         call_instruction: call.instruction,
         by_caller: call.by_caller,
-        instruction: hit.instruction,
+        // What does not show its function teaches nothing.
+        instruction: if function == 0 { 0 } else { hit.instruction },
         stack_pointer: hit.stack_pointer,
     };
     python_calls::enter(thread, &hit.code, hit.rule, &entered);

@@ -138,9 +138,9 @@ impl Assembler {
         thread.waiting = waiting;
 
         match call.ending {
-            Ending::StillOpen => totals.open += 1,
+            Ending::StillOpen if !call.let_go => totals.open += 1,
             Ending::Lost => totals.stand_ins += 1,
-            Ending::Returned | Ending::Unwound => totals.spans += 1,
+            Ending::Returned | Ending::Unwound | Ending::StillOpen => totals.spans += 1,
         }
         let function = functions.get(&call.function);
         let (description, class_observed) = function.map(|function| function.named_for(call, python)).unzip();

@@ -55,6 +55,7 @@ pub fn record(call: u64, parent: Option<u64>, depth: u32, sequence: u64) -> Call
         start: MonotonicNs(2_000 + call * 10),
         end: MonotonicNs(3_000 + sequence * 10),
         end_observed: true,
+        let_go: false,
         is_python: false,
         stack_pointer: RemoteAddress(0x7000),
         object: None,

@@ -82,6 +82,7 @@ fn open_calls_of(key: u64, stack: &ThreadStack) -> Vec<Call> {
             start: MonotonicNs(frame.start_ns),
             end: now,
             end_observed: false,
+            let_go: false,
             is_python: frame.kind != FrameKind::Native as u32,
             stack_pointer: RemoteAddress(frame.stack_pointer),
             object: (frame.object != 0).then_some(RemoteAddress(frame.object)),

@@ -80,6 +80,7 @@ fn call(bytes: &[u8]) -> Result<Call, DecodeError> {
         start: MonotonicNs(u64_at(bytes, offset_of!(CallRecord, start_ns))?),
         end: MonotonicNs(u64_at(bytes, offset_of!(CallRecord, end_ns))?),
         end_observed: ending == Ending::Returned || ending_number == RecordEnding::Raised as u32,
+        let_go: ending_number == RecordEnding::LetGo as u32,
         is_python: false,
         stack_pointer: RemoteAddress(u64_at(bytes, offset_of!(CallRecord, stack_pointer))?),
         object: address_at(bytes, offset_of!(CallRecord, object))?,

@@ -52,6 +52,9 @@ pub struct Call {
     /// being left by an exception.
     #[serde(default)]
     pub end_observed: bool,
+    /// Whether its probe was taken away while it was open, so that its end was not seen: `StillOpen`, and yet a record.
+    #[serde(default)]
+    pub let_go: bool,
     /// Whether it is a Python call that was open at detach: the identity of its frame is no address on the stack.
     #[serde(default)]
     pub is_python: bool,

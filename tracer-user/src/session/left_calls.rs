@@ -62,6 +62,7 @@ mod tests {
             start: MonotonicNs(2),
             end: MonotonicNs(3),
             end_observed: false,
+            let_go: false,
             is_python: false,
             stack_pointer: RemoteAddress(stack_pointer),
             object: None,

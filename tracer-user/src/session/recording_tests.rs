@@ -162,6 +162,7 @@ fn live(tape: &Path, spans: &Path) {
         start: MonotonicNs(5_000),
         end: MonotonicNs(6_000),
         end_observed: false,
+        let_go: false,
         is_python: false,
         stack_pointer: RemoteAddress(0x7f00),
         object: None,
