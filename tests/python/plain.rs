@@ -12,8 +12,14 @@ struct Setting {
     mode: &'static str,
 }
 
+type Test = fn(Setting) -> Result<()>;
+
+/// What is not seen in watch mode and said to be so (docs/cpython-engine.md): while somebody keeps the frame of a call on
+/// CPython 3.11 and before, its end is not seen, and then neither is its receiver.
+const LIMITS: &[(&str, &[&str])] = &[("references_by_others_are_no_calls", &["3.8", "3.9", "3.10", "3.11"])];
+
 /// What is tested, on each version and in both modes.
-const TESTS: &[(&str, fn(Setting) -> Result<()>)] = &[
+const TESTS: &[(&str, Test)] = &[
     ("predictions_are_spans", predictions),
     ("every_form_of_a_call", forms),
     ("threads_that_begin_after_attach", threads),
@@ -33,6 +39,12 @@ pub fn cases() -> Vec<Case> {
     for (name, test) in TESTS {
         for interpreter in ALL {
             for mode in ["watch", "frames"] {
+                let is_limit = |(limited, versions): &(&str, &[&str])| {
+                    limited == name && mode == "watch" && versions.contains(&interpreter.label())
+                };
+                if LIMITS.iter().any(is_limit) {
+                    continue;
+                }
                 let name = format!("{name}_{mode}_{}", interpreter.label());
                 cases.push(case_of(name, needs(interpreter), move || test(Setting { interpreter, mode })));
             }

@@ -5,8 +5,10 @@ use tracer_tests::python::{Interpreter, SCIKIT_LEARN};
 use tracer_tests::python_run::{PythonRun, PythonTrace};
 use tracer_tests::suite::{Case, Need, case_of};
 
+type Test = fn(Interpreter) -> Result<()>;
+
 /// What is tested, on each version.
-const TESTS: &[(&str, fn(Interpreter) -> Result<()>)] = &[
+const TESTS: &[(&str, Test)] = &[
     ("pipeline_from_four_threads", pipeline),
     ("pipeline_from_late_threads", late_threads),
     ("steps_on_other_threads", n_jobs),

@@ -16,8 +16,10 @@ use tracer_tests::workspace;
 /// Debug registers of an x86-64 processor.
 const DEBUG_REGISTERS: u64 = 4;
 
+type Test = fn(Interpreter) -> Result<()>;
+
 /// What is tested, on each version.
-const TESTS: &[(&str, fn(Interpreter) -> Result<()>)] = &[
+const TESTS: &[(&str, Test)] = &[
     ("signals_forks_and_every_end", every_way),
     ("killed_tracer_leaves_nothing", killed_tracer),
     ("coming_and_going_while_busy", coming_and_going),

@@ -195,6 +195,10 @@ fn resolve_innermost(thread: *mut ThreadStack, process: u32) {
         let mut own_frame = (*top).stack_pointer;
         if (*top).by_caller != 0 {
             own_frame = is_in_chain(thread, top, (*top).process_slot);
+            if own_frame > TOO_FAR {
+                // It runs: its beginning was one.
+                (*top).by_caller = 1;
+            }
         }
         python_resolve::resolve(thread, process, own_frame, 0);
     }

@@ -259,19 +259,20 @@ const RECEIVER: u32 = 1;
 pub extern "C" fn called_in(process_slot: u32, slot: u64, code: u64, asked: u32) -> u64 {
     let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return 0 };
     let value = word(slot);
-    if field(value, layout.function_code) == code {
-        if asked == FUNCTION {
-            return value;
-        }
-        let next = word(slot + 8);
-        let is_tuple = field(next, layout.object_type) == layout.tuple_type;
-        return if is_tuple { field(next, layout.tuple_items) } else { next };
-    }
     let bound = field(value, layout.method_function);
-    if field(bound, layout.function_code) != code {
+    let (function, next) = if field(value, layout.function_code) == code {
+        (value, word(slot + 8))
+    } else if field(bound, layout.function_code) == code {
+        // A bound method, or a `functools.partial`, which keeps its arguments where the other keeps its receiver.
+        (bound, field(value, layout.method_function + 8))
+    } else {
         return 0;
+    };
+    if asked == FUNCTION {
+        return function;
     }
-    if asked == FUNCTION { bound } else { field(value, layout.method_function + 8) }
+    let is_tuple = field(next, layout.object_type) == layout.tuple_type;
+    if is_tuple { field(next, layout.tuple_items) } else { next }
 }
 
 #[inline(always)]
