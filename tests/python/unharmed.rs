@@ -23,7 +23,6 @@ const TESTS: &[(&str, Test)] = &[
     ("signals_forks_and_every_end", every_way),
     ("killed_tracer_leaves_nothing", killed_tracer),
     ("coming_and_going_while_busy", coming_and_going),
-    ("models_that_are_replaced", replaced_models),
     ("debug_registers_of_others", held_registers),
 ];
 
@@ -157,28 +156,6 @@ impl Resources {
         ensure!(later.files <= self.files, "open files have grown: {self:?}, then {later:?}");
         Ok(())
     }
-}
-
-/// The tracer holds no more after many looks at a process whose objects are replaced all the time.
-fn replaced_models(interpreter: Interpreter) -> Result<()> {
-    let run = run(interpreter, "replaced", 300);
-    let mut target = run.start()?;
-    target.batch()?;
-    let attached = run.attach(&target)?;
-    let (mut before, rounds) = (None, 60);
-    for round in 0..rounds {
-        target.batch()?;
-        if round == rounds / 2 {
-            before = Some(Resources::of(attached.running.pid())?);
-        }
-    }
-    let after = Resources::of(attached.running.pid())?;
-    before.context("no round")?.is_much_like(after)?;
-    let trace = attached.stop()?;
-    trace.check_whole()?;
-    ensure!(trace.spans.count("Chain.predict") == rounds * 300, "{:?}", trace.summary);
-    ensure!(target.finish()?.code == Some(0), "the target ended badly");
-    Ok(())
 }
 
 fn held_registers(interpreter: Interpreter) -> Result<()> {
