@@ -28,6 +28,8 @@ pub struct PythonBudget {
     pub calls: HashMap<RemoteAddress, u64>,
     /// Code that was watched without being called, while other code was.
     pub idle: HashSet<RemoteAddress>,
+    /// Whether what is left of the budget goes to classes that have no objects now: a request may make some.
+    pub without_objects: bool,
 }
 
 /// A method of a class, by bare names.
@@ -160,11 +162,34 @@ fn choose<'survey>(
         }
     }
     let mut chosen: Vec<&PythonCode> = Vec::new();
+    take(&candidates, &mut open, budget, &mut chosen, plan);
+    plan.not_watched = not_watched(survey, &open, budget);
+    if budget.without_objects {
+        let methods = candidates.iter().flat_map(|code| &code.reached_by).filter(|reached| reached.instances == 0);
+        let mut unborn = methods.filter(|reached| !excluded.contains(&*reached.class)).map(pair).collect();
+        let live = plan.watched.len();
+        take(&candidates, &mut unborn, budget, &mut chosen, plan);
+        // What is told is what is there: classes without objects are many, and most never get one.
+        for (_, code) in plan.watched.iter_mut().skip(live) {
+            code.methods.clear();
+        }
+    }
+    chosen
+}
+
+/// Takes the best code for these methods again and again, until all are covered or the budget is used up.
+fn take<'survey>(
+    candidates: &[&'survey PythonCode],
+    open: &mut HashSet<Pair>,
+    budget: &PythonBudget,
+    chosen: &mut Vec<&'survey PythonCode>,
+    plan: &mut PythonPlan,
+) {
     while budget.slots.is_none_or(|slots| chosen.len() < slots) {
         let best = candidates
             .iter()
             .filter(|code| !chosen.iter().any(|taken| taken.address == code.address))
-            .max_by_key(|code| (value(code, &open, budget), Reverse(code.address)));
+            .max_by_key(|code| (value(code, open, budget), Reverse(code.address)));
         let Some(best) = best.filter(|code| code.reached_by.iter().any(|reached| open.contains(&pair(reached)))) else {
             break;
         };
@@ -177,8 +202,6 @@ fn choose<'survey>(
         plan.watched.push((best.address, WatchedCode { code, methods, calls_seen: 0 }));
         chosen.push(best);
     }
-    plan.not_watched = not_watched(survey, &open, budget);
-    chosen
 }
 
 /// What a code object is worth while these methods are open: calls that were counted, then live models, then live
@@ -192,6 +215,7 @@ fn value(code: &PythonCode, open: &HashSet<Pair>, budget: &PythonBudget) -> Valu
         may_be_called: !budget.idle.contains(&code.address),
         in_models: sum(|reached| reached.in_models),
         instances: sum(|reached| reached.instances),
+        reach: reached().map(|reached| weight(&reached.method)).sum(),
         is_readable: !matches!(code.receiver, Receiver::None | Receiver::FirstOfTuple),
         wraps: code.wraps.len(),
     }
@@ -204,6 +228,8 @@ struct Value {
     may_be_called: bool,
     in_models: u64,
     instances: u64,
+    /// Methods that run it, whether there are objects or not: shared code before other code.
+    reach: u64,
     /// Whether the receiver can still be read when the call ends.
     is_readable: bool,
     /// Of a function and what is wrapped around it, what is around sees the whole call.

@@ -102,6 +102,18 @@ fn what_serves_comes_before_what_trains() {
 }
 
 #[test]
+fn what_is_left_goes_to_classes_without_objects() {
+    let mut survey = survey();
+    survey.codes.push(code(5, "Late.predict", &[("Late", "predict", 0)]));
+    survey.codes.push(code(6, "wrapper", &[("Late", "transform", 0), ("Later", "transform", 0)]));
+    assert_eq!(watched(&plan(&survey, &budget(4))), [2, 1, 3]);
+    let budget = PythonBudget { without_objects: true, ..budget(4) };
+    let plan = plan(&survey, &budget);
+    assert_eq!(watched(&plan), [2, 1, 3, 6]);
+    assert!(plan.watched[3].1.methods.is_empty() && plan.not_watched.is_empty());
+}
+
+#[test]
 fn functions_of_the_chosen_code_get_numbers_and_strangers_get_none() {
     let plan = plan(&survey(), &budget(4));
     assert_eq!(plan.functions.len(), 4);

@@ -19,9 +19,11 @@ impl Interpreter {
         coverage.watched.clear();
         let is_seen = |code| self.mode == PythonMode::Frames || self.watched.contains(code);
         for (code, watched) in self.plan.watched.iter().filter(|(code, _)| is_seen(code)) {
-            let before = self.past.remove(code).map_or(0, |past| past.calls_seen);
-            let calls_seen = programs.python_calls(self.process.1, *code)?.max(before);
-            coverage.watched.push(WatchedCode { calls_seen, ..watched.clone() });
+            let before = self.past.remove(code);
+            let calls_before = before.as_ref().map_or(0, |past| past.calls_seen);
+            let calls_seen = programs.python_calls(self.process.1, *code)?.max(calls_before);
+            let named = before.filter(|_| watched.methods.is_empty()).unwrap_or_else(|| watched.clone());
+            coverage.watched.push(WatchedCode { calls_seen, ..named });
         }
         coverage.watched.extend(self.past.drain().map(|(_, past)| past));
         Ok(coverage)

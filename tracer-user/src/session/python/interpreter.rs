@@ -118,7 +118,12 @@ impl Interpreter {
 
     /// Chooses what to see and makes it so, once there is something to see.
     pub fn attach(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
-        if self.has_begun || self.survey.codes.is_empty() {
+        let is_alive = |code: &PythonCode| code.reached_by.iter().any(|reached| reached.instances > 0);
+        let is_worth_it = match self.mode {
+            PythonMode::Watch => self.survey.codes.iter().any(is_alive),
+            PythonMode::Frames => !self.survey.codes.is_empty(),
+        };
+        if self.has_begun || !is_worth_it {
             return Ok(());
         }
         self.has_begun = true;
@@ -177,6 +182,9 @@ impl Interpreter {
         match self.mode {
             PythonMode::Watch => self.watch_again(means, is_new),
             PythonMode::Frames if is_new => {
+                // An interpreter that ends has no objects any more: what was covered is remembered.
+                let named = self.plan.watched.iter().filter(|(_, watched)| !watched.methods.is_empty());
+                self.past.extend(named.cloned());
                 self.choose(means.planner, &HashMap::new());
                 self.tell(means)
             }
@@ -215,7 +223,7 @@ impl Interpreter {
 
     fn budget(&self) -> PythonBudget {
         let slots = (self.mode == PythonMode::Watch).then_some(self.slots);
-        PythonBudget { slots, ..self.unlimited() }
+        PythonBudget { slots, without_objects: true, ..self.unlimited() }
     }
 
     /// Tells the programs and the assembler what the plan says.
