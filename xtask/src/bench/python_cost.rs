@@ -108,6 +108,8 @@ impl Side {
         let target = PythonTarget::start(place, python)?;
         let mut command = pinned(&[place.tracer_processor], &place.tracer);
         command.args(["place-floor", &format!("--pid={}", target.pid()), &format!("--watch={}", target.code)]);
+        // Nothing is probed in it.
+        command.arg("--file").arg(python);
         let (process, mut errors) = start(command.stdin(Stdio::piped()))?;
         wait_for_line(&mut errors, "ml-tracer: placed")?;
         Ok(Self { target, tracer: None, _floor: Some(process) })
