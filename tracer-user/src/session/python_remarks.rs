@@ -19,7 +19,7 @@ pub fn python_remarks(coverage: &PythonCoverage) -> Vec<String> {
     } else {
         first_names(&called, MAX_NAMES)
     };
-    let mut remarks = vec![format!("{interpreter} of process {process}: traced {called}{others}")];
+    let mut remarks = vec![format!("{interpreter} of process {process}: covered {called}{others}")];
     let silent = methods(watched.iter().filter(|code| code.calls_seen == 0));
     if is_watching && !silent.is_empty() {
         remarks.push(format!("  watched and not called: {}", first_names(&silent, MAX_NAMES)));
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(
             python_remarks(&coverage()),
             [
-                "CPython 3.11.7 of process 4242: traced Pipeline.predict, StandardScaler.transform, PCA.transform (3 debug \
+                "CPython 3.11.7 of process 4242: covered Pipeline.predict, StandardScaler.transform, PCA.transform (3 debug \
                  registers could be had: gdb (process 77) has the others)",
                 "  watched and not called: SVC.fit",
                 "  not traced, no debug register left: Model0.predict, Model2.predict, Model4.predict, Model6.predict, \
@@ -106,14 +106,14 @@ mod tests {
         assert_eq!(
             python_remarks(&few),
             [
-                "CPython 3.11.7 of process 4242: traced Pipeline.predict, StandardScaler.transform, PCA.transform",
+                "CPython 3.11.7 of process 4242: covered Pipeline.predict, StandardScaler.transform, PCA.transform",
                 "  not traced, no debug register left: Model0.predict",
             ]
         );
         let nothing = PythonCoverage { watched: Vec::new(), not_watched: Vec::new(), ..few };
         assert_eq!(
             python_remarks(&nothing),
-            ["CPython 3.11.7 of process 4242: traced nothing: no watched method was called"]
+            ["CPython 3.11.7 of process 4242: covered nothing: no watched method was called"]
         );
     }
 
