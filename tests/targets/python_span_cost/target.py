@@ -7,12 +7,14 @@ Usage: target.py. Says `ready ADDRESS`, where the code of Meter.predict is. Read
   pipeline      predictions of a pipeline of three steps
   pipeline-sdk  the same with a span for it and one for each step
   untraced      functions and methods that no map is about
+  switches      changes between two threads, back and forth
   busy          COUNT milliseconds of `calls` and `pipeline` by turns
 
 The SDK's spans go to a batch processor whose exporter throws them away: what is measured is the least that they can cost.
 """
 
 import sys
+import threading
 import time
 
 import numpy
@@ -106,6 +108,23 @@ def untraced(count):
         numpy.dot(ROW, ROW.T)
 
 
+THERE, BACK = threading.Lock(), threading.Lock()
+THERE.acquire()
+BACK.acquire()
+
+
+def answer():
+    while True:
+        THERE.acquire()
+        BACK.release()
+
+
+def switches(count):
+    for _ in range(count // 2):
+        THERE.release()
+        BACK.acquire()
+
+
 def busy(milliseconds):
     end = time.perf_counter_ns() + milliseconds * 1_000_000
     while time.perf_counter_ns() < end:
@@ -119,11 +138,13 @@ WORK = {
     "pipeline": predictions,
     "pipeline-sdk": predictions_sdk,
     "untraced": untraced,
+    "switches": switches,
     "busy": busy,
 }
 
 
 def main():
+    threading.Thread(target=answer, daemon=True).start()
     print("ready", id(Meter.predict.__code__), flush=True)
     for line in sys.stdin:
         work, count = line.split()

@@ -239,7 +239,7 @@ pub struct PlaceFloorArguments {
     #[arg(long, value_name = "PID")]
     pub pid: u32,
     /// Program or library
-    #[arg(long, value_name = "FILE", default_value = "")]
+    #[arg(long, value_name = "FILE")]
     pub file: PathBuf,
     /// Offset in the file of an instruction to probe (may be given several times)
     #[arg(long = "entry", value_name = "OFFSET")]

@@ -1,10 +1,17 @@
 //! Notices new modules and the end of watched processes.
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use super::error::TargetError;
 use super::process::look_at;
 use crate::model::{ProcessId, Target, TargetChange};
+
+/// A look may take this share of the time: a process with hundreds of mapped files is looked at less often.
+const PART_OF_TIME: u32 = 50;
+
+/// Longest time from one look to the next, for that reason.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Remembers what each process had mapped, and tells what is new.
 pub struct Watcher {
@@ -14,6 +21,8 @@ pub struct Watcher {
 struct Watched {
     process: ProcessId,
     known_files: HashSet<(i32, i32, u64)>,
+    /// No look before.
+    due: Instant,
 }
 
 impl Watcher {
@@ -29,6 +38,7 @@ impl Watcher {
                     .iter()
                     .map(|module| (module.device.0, module.device.1, module.inode))
                     .collect(),
+                due: Instant::now(),
             })
             .collect();
         Self { processes }
@@ -40,10 +50,11 @@ impl Watcher {
         self.processes.is_empty()
     }
 
-    /// Looks again and tells what has changed since the last look. A process that ended is told once and forgotten.
+    /// Looks again, where it is time, and tells what has changed since the last look. A process that ended is told once and
+    /// forgotten.
     pub fn poll(&mut self) -> Vec<TargetChange> {
         let mut changes = Vec::new();
-        self.processes.retain_mut(|watched| match watched.look() {
+        self.processes.retain_mut(|watched| match watched.look_if_due() {
             Ok(change) => {
                 changes.extend(change);
                 true
@@ -60,6 +71,16 @@ impl Watcher {
 struct Ended;
 
 impl Watched {
+    fn look_if_due(&mut self) -> Result<Option<TargetChange>, Ended> {
+        let began = Instant::now();
+        if began < self.due {
+            return Ok(None);
+        }
+        let change = self.look();
+        self.due = Instant::now() + LONGEST_PAUSE.min(began.elapsed() * PART_OF_TIME);
+        change
+    }
+
     fn look(&mut self) -> Result<Option<TargetChange>, Ended> {
         let target = match look_at(self.process.pid) {
             Ok(target) => target,

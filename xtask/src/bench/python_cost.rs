@@ -19,6 +19,7 @@ const UNTRACED: u32 = 4_000;
 const CALLS: u32 = 300;
 const PLAIN_CALLS: u32 = 20_000;
 const PREDICTIONS: u32 = 20;
+const SWITCHES: u32 = 1_000;
 /// Rounds before those that count.
 const WARM_UP: usize = 2;
 /// The tracer finds out by watching which methods are called: the target is busy meanwhile.
@@ -53,6 +54,10 @@ pub struct PythonCosts {
     pub untraced: Spread,
     /// Nanoseconds of a call of an almost empty method.
     pub call: Call,
+    /// Nanoseconds of a change between two threads of a process that is not traced, and what four watchpoints add.
+    pub switch: (Spread, Spread),
+    /// What ml-tracer's four spans add to a prediction, as a ratio of what four spans of the SDK add.
+    pub prediction_above_sdk: Spread,
     /// Nanoseconds of a prediction, and ratios to an untraced one.
     pub prediction: Vec<(&'static str, Spread, Spread)>,
     /// Calls that ml-tracer lost, in all configurations.
@@ -108,6 +113,8 @@ impl Side {
         let target = PythonTarget::start(place, python)?;
         let mut command = pinned(&[place.tracer_processor], &place.tracer);
         command.args(["place-floor", &format!("--pid={}", target.pid()), &format!("--watch={}", target.code)]);
+        // Nothing is probed in it.
+        command.arg("--file").arg(python);
         let (process, mut errors) = start(command.stdin(Stdio::piped()))?;
         wait_for_line(&mut errors, "ml-tracer: placed")?;
         Ok(Self { target, tracer: None, _floor: Some(process) })
@@ -171,6 +178,8 @@ pub fn measure(place: &Place, python: &Path, effort: Effort) -> Result<PythonCos
             prediction_watched: watched.target.work("pipeline", PREDICTIONS)?,
             prediction_frames: frames.target.work("pipeline", PREDICTIONS)?,
             prediction_sdk: plain.target.work("pipeline-sdk", PREDICTIONS)?,
+            switch: plain.target.work("switches", SWITCHES)?,
+            switch_watched: watched.target.work("switches", SWITCHES)?,
         };
         if round >= WARM_UP {
             rounds.0.push(one);
@@ -213,6 +222,10 @@ pub fn measure(place: &Place, python: &Path, effort: Effort) -> Result<PythonCos
             above_floor: rounds.spread(|round| (round.watched - round.plain) / (round.floor - round.plain))?,
             above_sdk: rounds.spread(|round| (round.watched - round.plain) / (round.sdk - round.plain))?,
         },
+        switch: (rounds.spread(|round| round.switch)?, rounds.spread(|round| round.switch_watched - round.switch)?),
+        prediction_above_sdk: rounds.spread(|round| {
+            (round.prediction_watched - round.prediction) / (round.prediction_sdk - round.prediction)
+        })?,
         prediction,
         lost: lost + lost_in_windows,
         tracer,
@@ -229,6 +242,8 @@ struct Round {
     prediction_watched: f64,
     prediction_frames: f64,
     prediction_sdk: f64,
+    switch: f64,
+    switch_watched: f64,
 }
 
 #[derive(Default)]

@@ -138,7 +138,8 @@ fn python(costs: &PythonCosts) -> String {
     let call = &costs.call;
     let mut text = format!(
         "### Python\n\n{}, scikit-learn 1.9, medians of {} rounds (and quartiles).\n\n\
-         Code that is not traced, in a process with four watchpoints live, takes {:.3} times what it takes without.\n\n\
+         Code that is not traced, in a process with four watchpoints live, takes {:.3} times what it takes without. A change \
+         between two of its threads, {} microseconds, takes {} more: the kernel sets the debug registers.\n\n\
          A call of a method that does nothing, microseconds:\n\n\
          | not traced | empty program on the watchpoint | ml-tracer, watch mode | SDK in the process |\n|---|---|---|---|\n\
          | {:.2} | {} | {} | {} |\n\n\
@@ -148,6 +149,8 @@ fn python(costs: &PythonCosts) -> String {
         costs.interpreter,
         costs.rounds,
         costs.untraced,
+        microseconds(costs.switch.0),
+        microseconds(costs.switch.1),
         microseconds(call.plain),
         microseconds(call.floor),
         microseconds(call.watched),
@@ -161,9 +164,11 @@ fn python(costs: &PythonCosts) -> String {
     let tracer = &costs.tracer;
     let _ = writeln!(
         text,
-        "\nCalls that ml-tracer lost meanwhile: {}.\n\n\
+        "\nWhat its four spans add to it in watch mode is {:.2} times what four spans of the SDK add. Calls that ml-tracer \
+         lost meanwhile: {}.\n\n\
          Attaching takes {} ms, of which {} ms are the look at the process. Afterwards the tracer uses {:.1} % of one \
          processor and {:.1} MiB while the process rests, {:.1} % and {:.1} MiB at {:.0} spans a second.",
+        costs.prediction_above_sdk,
         costs.lost,
         tracer.attach_ms,
         tracer.look_ms,
@@ -225,13 +230,20 @@ fn targets(figures: &Figures) -> String {
             "untraced Python code, four watchpoints live",
             "1.00",
             format!("{:.3}", python.untraced.median),
-            (python.untraced.median - 1.0).abs() < 0.01,
+            (python.untraced.lower..=python.untraced.upper).contains(&1.0)
+                && (python.untraced.median - 1.0).abs() < 0.02,
         ),
         (
-            "span of a Python call, of one of the SDK",
+            "span of an empty Python method, of one of the SDK",
             "at most 1.00",
             format!("{:.2}", python.call.above_sdk.median),
             python.call.above_sdk.median <= 1.0,
+        ),
+        (
+            "spans of a prediction, of those of the SDK",
+            "at most 1.00",
+            format!("{:.2}", python.prediction_above_sdk.median),
+            python.prediction_above_sdk.median <= 1.0,
         ),
     ]);
     let mut text = "### First targets\n\n| what | target | here | reached |\n|---|---|---|---|\n".to_owned();
