@@ -11,6 +11,11 @@ use super::programs::{LoadOptions, Programs};
 /// Oldest kernel with everything that is needed: the attach cookie came last, in 5.15.
 const OLDEST_KERNEL: (u32, u32) = (5, 15);
 
+/// What watchpoints risk in a virtual machine. The host's KVM before Linux 6.14 can lose the register that tells the
+/// kernel what a debug exception was about; the kernel then takes it for one of the program's own.
+pub const VIRTUAL_WATCHPOINTS: &str = "this is a virtual machine: some hosts (KVM before Linux 6.14) lose the cause of a watchpoint once in very many \
+     hits when processors are overloaded, and the traced process then ends with SIGTRAP; `--python frames` uses none";
+
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
@@ -46,6 +51,7 @@ pub fn check_machine() -> Vec<Check> {
         perf_event_paranoid(),
         trace_file_system(),
         pid_namespace(),
+        watchpoints(),
     ]);
     checks
 }
@@ -158,6 +164,22 @@ fn trace_file_system() -> Check {
     match mounted {
         Some(path) => check("tracefs", CheckState::Good, path),
         None => check("tracefs", CheckState::Good, "not mounted; native tracing does without"),
+    }
+}
+
+/// Whether the processor is a virtual one, by the flag that hypervisors set (CPUID leaf 1, ECX bit 31).
+#[must_use]
+pub fn is_virtual_machine() -> bool {
+    let processors = read("/proc/cpuinfo").unwrap_or_default();
+    let flags = processors.lines().find(|line| line.starts_with("flags"));
+    flags.is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "hypervisor"))
+}
+
+fn watchpoints() -> Check {
+    if is_virtual_machine() {
+        check("hardware watchpoints", CheckState::Limited, VIRTUAL_WATCHPOINTS)
+    } else {
+        check("hardware watchpoints", CheckState::Good, "the processor is not a virtual one")
     }
 }
 

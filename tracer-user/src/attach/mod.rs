@@ -13,7 +13,7 @@ mod python_frames;
 mod totals;
 mod watchpoints;
 
-pub use checkup::{Check, CheckState, check_machine};
+pub use checkup::{Check, CheckState, VIRTUAL_WATCHPOINTS, check_machine, is_virtual_machine};
 pub use cost::{ProbeCost, measure_probe_costs};
 pub use error::AttachError;
 pub use features::{Capability, missing_capabilities, probe_features};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::error::SessionError;
 use super::interpreter::Interpreter;
 use super::targets::Means;
-use crate::attach::{Programs, WatchOutcome};
+use crate::attach::{Programs, VIRTUAL_WATCHPOINTS, WatchOutcome, is_virtual_machine};
 use crate::memory::{LiveProcess, Memory as _};
 use crate::model::{ProcessId, RemoteAddress};
 use crate::target::tracer_of;
@@ -23,6 +23,9 @@ const CALIBRATION_STEPS: usize = 8;
 impl Interpreter {
     /// Chooses what to watch, after a calibration where there is more than can be watched, and watches it.
     pub(super) fn begin_watching(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
+        if is_virtual_machine() {
+            tracing::warn!("{VIRTUAL_WATCHPOINTS}");
+        }
         let calls = self.calibrate(means)?;
         self.choose(means.planner, &calls);
         self.put_into_force(means)?;
