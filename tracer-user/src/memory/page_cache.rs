@@ -8,8 +8,8 @@ use crate::model::RemoteAddress;
 
 /// Bytes of a page (x86-64).
 pub(super) const PAGE: u64 = 4096;
-/// Pages that are kept, 8 MiB; when there are more all are forgotten.
-const PAGE_LIMIT: usize = 2_048;
+/// Pages that are kept, 4 MiB; when there are more all are forgotten.
+const PAGE_LIMIT: usize = 1_024;
 /// Reads longer than this go around the cache.
 const CACHED_READ: usize = 16 * PAGE as usize;
 
