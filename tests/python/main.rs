@@ -1,6 +1,7 @@
 //! Python suite: the tracer attached to interpreters that nobody prepared; spans compared with what the programs say of
 //! themselves.
 
+mod machine;
 mod oracle;
 mod plain;
 mod scikit_learn;
@@ -12,5 +13,6 @@ use tracer_tests::suite;
 
 fn main() -> ExitCode {
     let cases = [plain::cases(), scikit_learn::cases(), unharmed::cases(), oracle::cases()];
-    suite::main(cases.into_iter().flatten().collect(), false)
+    // One at a time: an overloaded virtual machine is bad for watched processes.
+    suite::main(cases.into_iter().flatten().collect(), true)
 }
