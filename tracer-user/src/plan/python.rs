@@ -189,10 +189,9 @@ fn take<'survey>(
         let best = candidates
             .iter()
             .filter(|code| !chosen.iter().any(|taken| taken.address == code.address))
+            .filter(|code| code.reached_by.iter().any(|reached| open.contains(&pair(reached))))
             .max_by_key(|code| (value(code, open, budget), Reverse(code.address)));
-        let Some(best) = best.filter(|code| code.reached_by.iter().any(|reached| open.contains(&pair(reached)))) else {
-            break;
-        };
+        let Some(best) = best else { break };
         let methods: BTreeSet<Pair> = best.reached_by.iter().map(pair).filter(|pair| open.contains(pair)).collect();
         for method in &methods {
             open.remove(method);
@@ -209,9 +208,8 @@ fn take<'survey>(
 fn value(code: &PythonCode, open: &HashSet<Pair>, budget: &PythonBudget) -> Value {
     let reached = || code.reached_by.iter().filter(|reached| open.contains(&pair(reached)));
     let sum = |count: fn(&Reached) -> u32| reached().map(|it| u64::from(count(it)) * weight(&it.method)).sum();
-    let is_alive = reached().any(|reached| reached.instances > 0);
     Value {
-        calls: if is_alive { budget.calls.get(&code.address).copied().unwrap_or(0) } else { 0 },
+        calls: budget.calls.get(&code.address).copied().unwrap_or(0),
         may_be_called: !budget.idle.contains(&code.address),
         in_models: sum(|reached| reached.in_models),
         instances: sum(|reached| reached.instances),

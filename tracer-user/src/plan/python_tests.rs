@@ -110,6 +110,9 @@ fn what_is_left_goes_to_classes_without_objects() {
     let budget = PythonBudget { without_objects: true, ..budget(4) };
     let plan = plan(&survey, &budget);
     assert_eq!(watched(&plan), [2, 1, 3, 6]);
+    // What was called stays, although its objects come and go with each request.
+    let called = PythonBudget { calls: HashMap::from([(RemoteAddress(5), 9)]), ..budget };
+    assert_eq!(watched(&self::plan(&survey, &called)), [2, 1, 3, 5]);
     assert!(plan.watched[3].1.methods.is_empty() && plan.not_watched.is_empty());
 }
 
