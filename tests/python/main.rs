@@ -1,7 +1,7 @@
 //! Python suite: the tracer attached to interpreters that nobody prepared; spans compared with what the programs say of
 //! themselves.
 
-mod machine;
+mod guard;
 mod oracle;
 mod plain;
 mod scikit_learn;
@@ -12,7 +12,6 @@ use std::process::ExitCode;
 use tracer_tests::suite;
 
 fn main() -> ExitCode {
-    let cases = [plain::cases(), scikit_learn::cases(), unharmed::cases(), oracle::cases()];
-    // One at a time: an overloaded virtual machine is bad for watched processes.
+    let cases = [plain::cases(), scikit_learn::cases(), unharmed::cases(), guard::cases(), oracle::cases()];
     suite::main(cases.into_iter().flatten().collect(), true)
 }

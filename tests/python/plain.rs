@@ -1,6 +1,5 @@
 //! Estimators in nothing but Python, on every version of CPython: whatever may happen to their calls.
 
-use crate::machine::tested;
 use anyhow::{Result, ensure};
 use tracer_tests::python::{ALL, Interpreter};
 use tracer_tests::python_run::{PythonRun, PythonTrace};
@@ -47,7 +46,7 @@ pub fn cases() -> Vec<Case> {
                     continue;
                 }
                 let name = format!("{name}_{mode}_{}", interpreter.label());
-                cases.push(case_of(name, needs(interpreter), move || tested(|| test(Setting { interpreter, mode }))));
+                cases.push(case_of(name, needs(interpreter), move || test(Setting { interpreter, mode })));
             }
         }
     }

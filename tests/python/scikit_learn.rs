@@ -1,6 +1,5 @@
 //! scikit-learn: pipelines and what can be in them, watched, and with probes that every call passes.
 
-use crate::machine::tested;
 use anyhow::{Context, Result, ensure};
 use tracer_tests::python::{Interpreter, SCIKIT_LEARN};
 use tracer_tests::python_run::{PythonRun, PythonTrace};
@@ -27,7 +26,7 @@ pub fn cases() -> Vec<Case> {
     for (name, test) in TESTS {
         for interpreter in SCIKIT_LEARN {
             let name = format!("{name}_{}", interpreter.label());
-            cases.push(case_of(name, needs(interpreter), move || tested(|| test(interpreter))));
+            cases.push(case_of(name, needs(interpreter), move || test(interpreter)));
         }
     }
     cases

@@ -3,7 +3,6 @@
 use std::fs;
 use std::process::Command;
 
-use crate::machine::tested;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tracer_tests::process::{Running, poll};
@@ -34,7 +33,7 @@ pub fn cases() -> Vec<Case> {
     for (name, test) in TESTS {
         for interpreter in ALL {
             let name = format!("{name}_{}", interpreter.label());
-            cases.push(case_of(name, needs(interpreter), move || tested(|| test(interpreter))));
+            cases.push(case_of(name, needs(interpreter), move || test(interpreter)));
         }
     }
     cases

@@ -36,12 +36,15 @@ pub const ALL: [Interpreter; 7] = [
 /// CPython 3.9 with scikit-learn 0.24 and the original instrumentation.
 pub const ORACLE: Interpreter = Interpreter::Environment("oracle-3.9");
 
+/// The system's own, built statically and stripped.
+pub const SYSTEM: Interpreter = Interpreter::Environment("sklearn-system");
+
 /// Interpreters with scikit-learn 1.9: pyenv's from 3.11 to 3.13, the system's, and 3.14.
 pub const SCIKIT_LEARN: [Interpreter; 5] = [
     Interpreter::Environment("sklearn-3.11"),
     Interpreter::Environment("sklearn-3.12"),
     Interpreter::Environment("sklearn-3.13"),
-    Interpreter::Environment("sklearn-system"),
+    SYSTEM,
     Interpreter::Sid,
 ];
 

@@ -23,6 +23,8 @@ pub enum Need {
     Collector,
     /// An interpreter with what the Python targets need.
     Python(Interpreter),
+    /// A virtual processor: on others the cause of a debug exception does not get lost.
+    VirtualMachine,
 }
 
 /// One test.
@@ -82,6 +84,10 @@ impl Need {
             Self::Models => environment_missing("models", "bin/python"),
             Self::Collector => environment_missing("collector", "bin/python"),
             Self::Python(interpreter) => interpreter.missing(),
+            Self::VirtualMachine => {
+                let is_virtual = fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" hypervisor"));
+                (!is_virtual).then(|| "the processor is no virtual one".to_owned())
+            }
         }
     }
 }

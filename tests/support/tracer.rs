@@ -271,6 +271,18 @@ impl Summary {
         self.number("open")
     }
 
+    /// Watchpoint hits whose cause was lost, and that were recognised.
+    #[must_use]
+    pub fn hits_without_cause(&self) -> u64 {
+        self.number("hits_without_cause")
+    }
+
+    /// Signals that were kept from the process.
+    #[must_use]
+    pub fn kept_signals(&self) -> u64 {
+        self.number("kept_signals")
+    }
+
     /// Probed functions.
     #[must_use]
     pub fn functions(&self) -> u64 {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, getppid, pidfd_open};
@@ -20,6 +21,10 @@ const INT1: u8 = 0xf1;
 
 /// Looks at the list of threads that may be needed: a thread that begins between two looks is seen by the next one.
 const MOST_LOOKS: usize = 16;
+
+/// How often it is tried to have the threads report, and how long between two times.
+const TRIES: u32 = 8;
+const BETWEEN_TRIES: Duration = Duration::from_millis(25);
 
 /// After the watchpoints are gone, how often is looked whether a signal from one is still on its way, and how many quiet
 /// looks in a row mean that none is.
@@ -106,8 +111,20 @@ enum Stage {
 }
 
 impl Sentry {
-    /// Has all threads of the process report, none of which notices.
+    /// Has all threads of the process report, none of which notices. The guard of another tracer that has just gone may
+    /// still be there for a moment.
     fn begin(&mut self) -> io::Result<()> {
+        let refused = |error: &io::Error| error.raw_os_error() == Some(libc::EPERM);
+        for _ in 0..TRIES {
+            match self.seize_all() {
+                Err(error) if refused(&error) => std::thread::sleep(BETWEEN_TRIES),
+                result => return result,
+            }
+        }
+        self.seize_all()
+    }
+
+    fn seize_all(&mut self) -> io::Result<()> {
         for _ in 0..MOST_LOOKS {
             let new: Vec<i32> = self.listed()?.into_iter().filter(|thread| !self.threads.contains(thread)).collect();
             if new.is_empty() {
@@ -229,14 +246,15 @@ impl Sentry {
 }
 
 /// Whether the SIGTRAP before which a thread stands still is from a debug exception that nothing in the program has made:
-/// it is about the very next instruction, and the one before it is not `int1`.
+/// it is about the very next instruction, and no `int1` has been executed. Some hypervisors leave a program before that
+/// instruction instead of after it.
 fn is_without_cause(thread: i32) -> bool {
     let (Ok(signal), Ok(next)) = (ptrace::signal_information(thread), ptrace::instruction_pointer(thread)) else {
         return false;
     };
     signal.code == TRAP_BRKPT
         && signal.address == next
-        && ptrace::byte_at(thread, next.wrapping_sub(1)).is_ok_and(|byte| byte != INT1)
+        && [next.wrapping_sub(1), next].iter().all(|at| ptrace::byte_at(thread, *at).is_ok_and(|byte| byte != INT1))
 }
 
 /// The only word of the tracer is that the watchpoints are gone; the end of its input without it means that it is going.
