@@ -1,9 +1,11 @@
 //! Python suite: the tracer attached to interpreters that nobody prepared; spans compared with what the programs say of
 //! themselves.
 
+mod comings;
 mod machine;
 mod oracle;
 mod plain;
+mod resources;
 mod scikit_learn;
 mod unharmed;
 
@@ -12,7 +14,7 @@ use std::process::ExitCode;
 use tracer_tests::suite;
 
 fn main() -> ExitCode {
-    let cases = [plain::cases(), scikit_learn::cases(), unharmed::cases(), oracle::cases()];
+    let cases = [plain::cases(), comings::cases(), scikit_learn::cases(), unharmed::cases(), oracle::cases()];
     // One at a time: an overloaded virtual machine is bad for watched processes.
     suite::main(cases.into_iter().flatten().collect(), true)
 }

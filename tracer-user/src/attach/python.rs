@@ -139,7 +139,7 @@ impl Programs {
         self.next_python_epoch()
     }
 
-    fn load_python(&mut self) -> Result<(), AttachError> {
+    pub(super) fn load_python(&mut self) -> Result<(), AttachError> {
         if self.python.loaded {
             return Ok(());
         }
