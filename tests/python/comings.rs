@@ -1,6 +1,7 @@
 //! Models that come and go: loaded after attach, replaced all the time, or alive for one call only.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::time::Duration;
 
 use crate::machine::tested;
@@ -10,7 +11,7 @@ use tracer_tests::python::{ALL, Interpreter, SCIKIT_LEARN};
 use tracer_tests::python_run::PythonRun;
 use tracer_tests::spans::{SpanRow, Spans};
 use tracer_tests::suite::{Case, Need, case_of};
-use tracer_tests::tracer::Trace;
+use tracer_tests::tracer::{Trace, Tracer};
 
 type Test = fn(Interpreter) -> Result<()>;
 
@@ -19,7 +20,8 @@ pub fn cases() -> Vec<Case> {
     let needs = |interpreter| vec![Need::Program, Need::Kernel, Need::Python(interpreter)];
     let plain: [(&str, Test); 2] =
         [("models_that_are_replaced", replaced), ("models_that_live_for_one_call", for_one_call)];
-    let scikit_learn: [(&str, Test); 1] = [("models_loaded_after_attach", loaded_late)];
+    let scikit_learn: [(&str, Test); 2] =
+        [("models_loaded_after_attach", loaded_late), ("programs_begun_under_the_tracer", begun_here)];
     let all = plain.iter().flat_map(|test| ALL.iter().map(move |interpreter| (test, *interpreter)));
     let late = scikit_learn.iter().flat_map(|test| SCIKIT_LEARN.iter().map(move |interpreter| (test, *interpreter)));
     let case = |((name, test), interpreter): (&(&'static str, Test), Interpreter)| {
@@ -117,7 +119,32 @@ fn loaded_late(interpreter: Interpreter) -> Result<()> {
     let finished = target.finish()?;
     ensure!(finished.code == Some(0), "{finished:?}");
     trace.check_whole()?;
-    for (root, children) in last_trees(&trace.spans, 2 * PREDICTIONS)? {
+    whole_pipelines(&trace, 2 * PREDICTIONS)
+}
+
+/// A program that the tracer has begun is watched soon after its import, and what was before is told.
+fn begun_here(interpreter: Interpreter) -> Result<()> {
+    let command = interpreter.command("targets/python_late/target.py")?;
+    let arguments = [OsStr::new("0"), OsStr::new("6")];
+    let words: Vec<&OsStr> = [command.get_program()].into_iter().chain(command.get_args()).chain(arguments).collect();
+    let mut tracer = Tracer::run()?;
+    for (name, value) in command.get_envs() {
+        let value = value.and_then(OsStr::to_str).unwrap_or_default();
+        tracer = tracer.variable(&name.to_string_lossy(), value);
+    }
+    let trace = tracer.finish_with(&words)?;
+    ensure!(trace.finished.code == Some(0), "{:?}", trace.finished);
+    trace.check_books()?;
+    whole_pipelines(&trace, 100)?;
+    let python = trace.summary.python().first().context("no interpreter")?;
+    let after = python["seen_after_ms"].as_u64().with_context(|| format!("no time in {python}"))?;
+    let told = format!("not watched before {after} ms after its start");
+    ensure!(trace.finished.errors.contains(&told), "`{told}` is not told: {}", trace.finished.errors);
+    Ok(())
+}
+
+fn whole_pipelines(trace: &Trace, count: usize) -> Result<()> {
+    for (root, children) in last_trees(&trace.spans, count)? {
         let children: Vec<_> = children.iter().map(|row| (row.span.name.as_str(), row.text("ml.step"))).collect();
         let expected = [
             ("StandardScaler.transform", Some("scaler")),

@@ -1,10 +1,12 @@
 """A process that knows nothing of models until its first batch: that one imports scikit-learn and trains a pipeline.
 
-Usage: target.py PREDICTS. PREDICTS in each later batch.
+Usage: target.py PREDICTS [SECONDS]. PREDICTS in each later batch. With SECONDS: no batches, but predictions for so long, the
+first right after the import.
 """
 
 import pathlib
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "shared_python"))
 from gate import Truth, serve
@@ -37,4 +39,11 @@ def later(predicts):
     return b"".join(output)
 
 
+if len(sys.argv) > 2:
+    first()
+    end = time.monotonic() + float(sys.argv[2])
+    while time.monotonic() < end:
+        later(1)
+        time.sleep(0.005)
+    sys.exit()
 serve(lambda: later(int(sys.argv[1])) if STATE else first(), TRUTH)

@@ -30,7 +30,12 @@ fn python_assembler() -> Assembler {
 }
 
 fn names(classes: &[(RemoteAddress, &str)]) -> PythonNames {
-    let member = |child, step: &str| ContainerMember { container: PIPELINE, child, class: (child == SCALER).then_some(SCALER_CLASS), step: Some(step.into()) };
+    let member = |child, step: &str| ContainerMember {
+        container: PIPELINE,
+        child,
+        class: (child == SCALER).then_some(SCALER_CLASS),
+        step: Some(step.into()),
+    };
     PythonNames {
         process: 4200,
         classes: classes.iter().map(|(class, name)| (*class, (*name).into())).collect(),

@@ -36,7 +36,13 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { ring_bytes: RING_BYTES, debug_log: false, single_probes: false, python_watch: false, python_frames: false }
+        Self {
+            ring_bytes: RING_BYTES,
+            debug_log: false,
+            single_probes: false,
+            python_watch: false,
+            python_frames: false,
+        }
     }
 }
 

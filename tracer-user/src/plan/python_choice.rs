@@ -76,7 +76,8 @@ impl<'survey> Choice<'survey> {
             possible: HashSet::new(),
             tried: HashSet::new(),
         };
-        let all = choice.candidates.iter().flat_map(|code| code.reached_by.iter().map(|reached| (code.address, reached)));
+        let all =
+            choice.candidates.iter().flat_map(|code| code.reached_by.iter().map(|reached| (code.address, reached)));
         let (mut wanted, mut possible, mut tried) = (HashSet::new(), HashSet::new(), HashSet::new());
         for (code, reached) in all.filter(|(_, reached)| !choice.excluded.contains(&*reached.class)) {
             if reached.instances > 0 || budget.lived.contains(&reached.class) {
@@ -97,7 +98,8 @@ impl<'survey> Choice<'survey> {
     /// The best code that is not chosen yet.
     fn best(&self, chosen: &[&PythonCode]) -> Option<&'survey PythonCode> {
         let is_chosen = |code: &PythonCode| chosen.iter().any(|taken| taken.address == code.address);
-        let is_open = |reached: &Reached| self.wanted.contains(&pair(reached)) || self.possible.contains(&pair(reached));
+        let is_open =
+            |reached: &Reached| self.wanted.contains(&pair(reached)) || self.possible.contains(&pair(reached));
         self.candidates
             .iter()
             .filter(|code| !is_chosen(code) && code.reached_by.iter().any(is_open))

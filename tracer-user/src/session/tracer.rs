@@ -20,7 +20,8 @@ use super::wiring::{Names, Pipeline, ThreadNames};
 use crate::attach::{AttachError, LoadOptions, Programs, Refused};
 use crate::engine::NativeEngine;
 use crate::model::{
-    ClockAnchor, MonotonicNs, PlanChange, PlannedFunction, ProcessId, PythonMode, Skipped, Target, TargetChange, WallClockNs,
+    ClockAnchor, MonotonicNs, PlanChange, PlannedFunction, ProcessId, PythonMode, Skipped, Target, TargetChange,
+    WallClockNs,
 };
 use crate::plan::Planner;
 use crate::ring::{KernelRing, TapeHeader, TapeWriter};
@@ -52,7 +53,8 @@ impl Tracer {
         let Settings { targets, maps, python, exports, tape, load, began, may_begin_empty } = settings;
         let mut engine = NativeEngine::new(maps.clone());
         // What has begun empty may come to run Python, and then every moment counts.
-        let watches_python = python.mode == PythonMode::Watch && (may_begin_empty || targets.iter().any(may_run_python));
+        let watches_python =
+            python.mode == PythonMode::Watch && (may_begin_empty || targets.iter().any(may_run_python));
         let load = LoadOptions { python_watch: watches_python, ..load };
         // Loading takes the kernel about as long as the survey takes us: do both at once.
         let (found, python, programs) = std::thread::scope(|scope| {

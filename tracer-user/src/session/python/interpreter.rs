@@ -11,8 +11,8 @@ use super::targets::Means;
 use super::watching::DEBUG_REGISTERS;
 use crate::engine::cpython::CpythonEngine;
 use crate::model::{
-    ProcessId, PythonLayout, PythonMode, PythonNames, PythonPlan, PythonSurvey, RemoteAddress, SymbolMap,
-    Target, WatchedCode,
+    ProcessId, PythonLayout, PythonMode, PythonNames, PythonPlan, PythonSurvey, RemoteAddress, SymbolMap, Target,
+    WatchedCode,
 };
 use crate::plan::{Planner, PythonBudget};
 use crate::symbol_map::PythonRules;
@@ -36,11 +36,10 @@ const LOOK_EARLY: Duration = Duration::from_millis(200);
 /// A look may take this share of the time: where it takes longer, the next one comes later.
 const PART_OF_TIME: u32 = 10;
 
-/// A program that has just begun is importing its libraries, and may use them the moment they are there: for so long, and
-/// until a call is seen, it is looked at as often as this, and the looks may take this share of the time.
+/// A program that has just begun is importing its libraries, and may use them the moment they are there. For so long, and
+/// until a call is seen, it is looked at as often as this while its memory grows, and half of the time at most.
 const YOUNG: Duration = Duration::from_secs(20);
 const LOOK_YOUNG: Duration = Duration::from_millis(20);
-const PART_OF_YOUTH: u32 = 2;
 
 /// One interpreter and what is seen of it.
 pub struct Interpreter {
@@ -75,6 +74,10 @@ pub struct Interpreter {
     look_took: Duration,
     /// Time from the last look to the next.
     look_every: Duration,
+    /// The same while it is young.
+    look_young: Duration,
+    /// Bytes of memory that the last look went through.
+    memory: u64,
     /// When it began, if that was while the tracer was there.
     began: Option<Instant>,
     /// Time from there until any of its code was seen.
@@ -90,7 +93,7 @@ pub struct Interpreter {
 impl Interpreter {
     /// Finds the interpreter of a process and looks at it. `Ok(None)` if it has none.
     pub fn find(target: &Target, maps: &[SymbolMap], settings: PythonSettings) -> Result<Option<Self>, String> {
-        let began = Instant::now();
+        let began = time_worked();
         let rules = PythonRules::new(maps);
         let Some(mut engine) = CpythonEngine::open(target, rules).map_err(|error| error.to_string())? else {
             return Ok(None);
@@ -123,8 +126,10 @@ impl Interpreter {
             worth: HashMap::new(),
             past: HashMap::new(),
             looked: Instant::now(),
-            look_took: began.elapsed(),
+            look_took: time_worked().saturating_sub(began),
             look_every: LOOK_EVERY,
+            look_young: LOOK_YOUNG,
+            memory: 0,
             began: None,
             seen_after: None,
             calls_looked_at: Instant::now(),
@@ -195,15 +200,19 @@ impl Interpreter {
         if has_ended(self.process.0) {
             return Ok(());
         }
-        let began = Instant::now();
+        let began = time_worked();
         let survey = self.engine.survey();
         self.looked = Instant::now();
-        self.look_took = began.elapsed();
+        self.look_took = time_worked().saturating_sub(began);
         // A process that is ending; the next look tells.
         let Ok(mut survey) = survey else { return Ok(()) };
         let news = self.lives.take_up(&self.survey, &mut survey);
         let is_new = news.is_any;
         self.look_every = if is_new { LOOK_EVERY } else { LOOK_SELDOM.min(self.look_every * 2) };
+        let memory = self.engine.memory_read();
+        let is_busy = is_new || memory != self.memory;
+        self.look_young = if is_busy { LOOK_YOUNG } else { LOOK_EVERY.min(self.look_young * 2) };
+        self.memory = memory;
         if is_new {
             self.idle.retain(|code| !news.may_be_called(*code));
             self.survey = survey;
@@ -231,7 +240,7 @@ impl Interpreter {
     fn pause(&self) -> Duration {
         let is_young = self.called_at.is_none() && self.began.is_some_and(|began| began.elapsed() < YOUNG);
         let (every, part) = if is_young {
-            (LOOK_YOUNG, PART_OF_YOUTH)
+            (self.look_young, 1)
         } else if self.plan.watched.is_empty() {
             (LOOK_EARLY, PART_OF_TIME)
         } else {
@@ -243,8 +252,10 @@ impl Interpreter {
     /// Between two looks at the process, in watch mode: looks whether watched code is called.
     fn look_at_calls(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
         let is_watching = self.has_begun && self.mode == PythonMode::Watch;
-        let takes_turns =
-            self.called_at.is_none() && !self.all_had_a_turn && !self.plan.without_objects.is_empty() && self.plan.has_more;
+        let takes_turns = self.called_at.is_none()
+            && !self.all_had_a_turn
+            && !self.plan.without_objects.is_empty()
+            && self.plan.has_more;
         let every = if takes_turns { TURN } else { COUNT_EVERY };
         if !is_watching || self.calls_looked_at.elapsed() < every || has_ended(self.process.0) {
             return Ok(());
@@ -289,4 +300,11 @@ impl Interpreter {
         means.programs.set_python(self.process, &self.layout, &self.plan.tables)?;
         Ok(())
     }
+}
+
+/// Processor time that this thread has taken: a look costs no more where the machine is busy with other things.
+fn time_worked() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -44,10 +44,10 @@ impl Surveyor {
         Self { rules, classes: Classes::default(), extent: Extent::default() }
     }
 
-    /// Whether the last look could read any memory.
+    /// Bytes of memory that the last look went through; 0 if it could not read any.
     #[must_use]
-    pub fn has_read(&self) -> bool {
-        self.extent.read > 0
+    pub fn memory_read(&self) -> u64 {
+        self.extent.read
     }
 
     /// Bytes of memory that the last look did not go through: they could not be read, or were beyond 2 GiB.
