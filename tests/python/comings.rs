@@ -118,7 +118,10 @@ fn loaded_late(interpreter: Interpreter) -> Result<()> {
     let trace = attached.stop()?;
     let finished = target.finish()?;
     ensure!(finished.code == Some(0), "{finished:?}");
-    trace.check_whole()?;
+    // A shared wrapper is watched as soon as it is there: calls of classes that are imported after that look are counted as
+    // lost, because it is not known whose they are.
+    trace.check_books()?;
+    trace.spans.check()?;
     whole_pipelines(&trace, 2 * PREDICTIONS)
 }
 
