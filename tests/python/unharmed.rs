@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use crate::resources::Resources;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tracer_tests::process::{Running, poll};
@@ -130,32 +131,6 @@ fn coming_and_going(interpreter: Interpreter) -> Result<()> {
     before.is_much_like(after)?;
     ensure!(target.finish()?.code == Some(0), "the target ended badly");
     Ok(())
-}
-
-/// What a process holds.
-#[derive(Clone, Copy, Debug)]
-struct Resources {
-    resident_kilobytes: u64,
-    files: usize,
-}
-
-impl Resources {
-    fn of(pid: u32) -> Result<Self> {
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-        Ok(Self {
-            resident_kilobytes: resident.context("no VmRSS")?.parse()?,
-            files: fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
-        })
-    }
-
-    /// An eighth and two megabytes more are allocators at work, and no leak.
-    fn is_much_like(self, later: Self) -> Result<()> {
-        let allowed = self.resident_kilobytes + self.resident_kilobytes / 8 + 2048;
-        ensure!(later.resident_kilobytes <= allowed, "memory has grown: {self:?}, then {later:?}");
-        ensure!(later.files <= self.files, "open files have grown: {self:?}, then {later:?}");
-        Ok(())
-    }
 }
 
 fn held_registers(interpreter: Interpreter) -> Result<()> {

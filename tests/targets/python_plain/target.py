@@ -12,6 +12,9 @@ Usage: target.py WHAT COUNT. WHAT:
   generators  a chain that is asked from within generators, some of them never finished
   references  while others take and drop references to the code of the methods
   replaced    by a model that is replaced after every prediction
+  unpickled   by one of two models that take each other's place after every hundred predictions; 3 ms between them
+  request     by a model that is loaded for each prediction and dropped; 3 ms between them
+  clinging    while the frame of every third call of a step is kept
   overflow    a method that calls itself until Python refuses
   signals     while a handler of signals predicts, too
   fork        in processes that are forked within a call, COUNT for each batch
@@ -25,9 +28,11 @@ import gc
 import operator
 import os
 import pathlib
+import pickle
 import signal
 import sys
 import threading
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "shared_python"))
 from gate import Truth, serve
@@ -94,6 +99,10 @@ class Tree(Estimator):
 
     def predict(self, rows):
         return [int(row > self.limit) for row in rows]
+
+
+class Above(Tree):
+    """The same under another name."""
 
 
 class Stump(Tree):
@@ -371,6 +380,63 @@ def replaced(count):
     return batch
 
 
+def loaded(count, every):
+    """By models that never live long. They have the same names for other steps, so that a name that outlives its object is
+    seen to be wrong."""
+    last = {"first": Tree(1), "second": Above(1)}
+    texts = [
+        pickle.dumps(Chain((name, Scale(2)), (other, Scale(3)), ("last", last[name])))
+        for name, other in (("first", "second"), ("second", "first"))
+    ]
+    state = {"asked": 0, "model": None}
+
+    def batch():
+        output = []
+        for number in range(count):
+            turn, rest = divmod(state["asked"], every)
+            state["asked"] += 1
+            if not rest:
+                # The old one goes first, so that the new one takes its memory.
+                state["model"] = None
+                state["model"] = pickle.loads(texts[turn % 2])
+            output += state["model"].predict(rows_of(number))
+            if every == 1:
+                state["model"] = None
+            time.sleep(0.003)
+        return output
+
+    return batch
+
+
+class Clinging(Scale):
+    """Keeps the frames of some of its calls."""
+
+    kept = []
+    calls = 0
+
+    def transform(self, rows):
+        Clinging.calls += 1
+        if Clinging.calls % 3 == 0:
+            self.kept.append(sys._getframe())
+        return [row * self.factor for row in rows]
+
+
+def clinging(count):
+    model = Chain(("scale", Scale(3)), ("clinging", Clinging(2)), ("tree", Tree(1)))
+
+    def batch():
+        output = []
+        for number in range(count):
+            TRUTH.add("Chain.predict")
+            TRUTH.add("Chain.predict", "Scale.transform", step="scale")
+            TRUTH.add("Chain.predict", "Clinging.transform", step="clinging")
+            TRUTH.add("Chain.predict", "Tree.predict", step="tree")
+            output += model.predict(rows_of(number))
+        return output
+
+    return batch
+
+
 def overflow(count):
     nested = Nested()
 
@@ -464,6 +530,9 @@ WHAT = {
     "generators": generators,
     "references": references,
     "replaced": replaced,
+    "unpickled": lambda count: loaded(count, 100),
+    "request": lambda count: loaded(count, 1),
+    "clinging": clinging,
     "overflow": overflow,
     "signals": signals,
     "fork": fork,

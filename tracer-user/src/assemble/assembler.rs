@@ -218,7 +218,7 @@ impl Assembler {
 /// Name of the call's object in its container. A call that nothing traced is around was not made by a container.
 fn step_of(call: &Call, python: &PythonObjects) -> Option<Arc<str>> {
     let is_inside = call.parent_call.is_some() || call.join.is_some();
-    call.object.filter(|_| is_inside).and_then(|object| python.step(call.process, object))
+    call.object.filter(|_| is_inside).and_then(|object| python.step(call.process, object, call.class))
 }
 
 fn error_of(call: &Call, function: Option<&KnownFunction>, python: &mut PythonObjects) -> Option<CallError> {

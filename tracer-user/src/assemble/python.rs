@@ -32,9 +32,15 @@ struct Interpreter {
     classes: HashMap<RemoteAddress, Class>,
     /// Classes that were asked for; `None`: nobody knows.
     asked: HashMap<RemoteAddress, Option<Class>>,
-    /// Names of the steps; `None` where containers disagree.
-    steps: HashMap<RemoteAddress, Option<Arc<str>>>,
+    steps: HashMap<RemoteAddress, Step>,
     last_update: u64,
+}
+
+/// What containers say of an object that they list.
+struct Step {
+    /// Its name; `None` where they disagree.
+    name: Option<Arc<str>>,
+    class: Option<RemoteAddress>,
 }
 
 struct Class {
@@ -92,9 +98,12 @@ impl PythonObjects {
         Some(Arc::clone(named))
     }
 
-    /// Name of the object in the list of its container, if all containers that list it agree.
-    pub fn step(&self, process: u32, object: RemoteAddress) -> Option<Arc<str>> {
-        self.processes.get(&process)?.steps.get(&object)?.clone()
+    /// Name of the object in the list of its container, if all containers that list it agree. An object of another class
+    /// than the listed one is not that one: it has been freed, and its memory used again.
+    pub fn step(&self, process: u32, object: RemoteAddress, class: Option<RemoteAddress>) -> Option<Arc<str>> {
+        let step = self.processes.get(&process)?.steps.get(&object)?;
+        let is_other = step.class.zip(class).is_some_and(|(listed, called)| listed != called);
+        step.name.clone().filter(|_| !is_other)
     }
 
     fn class(&mut self, process: u32, address: RemoteAddress) -> Option<&mut Class> {
@@ -136,14 +145,14 @@ impl Class {
 }
 
 /// The name of each listed object. An object can be in several lists; of those of one container the ones with names count.
-fn steps_of(members: &[ContainerMember]) -> HashMap<RemoteAddress, Option<Arc<str>>> {
+fn steps_of(members: &[ContainerMember]) -> HashMap<RemoteAddress, Step> {
     let place = |member: &ContainerMember| (member.container, member.child);
     let named: HashSet<_> = members.iter().filter(|member| member.step.is_some()).map(place).collect();
-    let mut steps: HashMap<RemoteAddress, Option<Arc<str>>> = HashMap::new();
+    let mut steps: HashMap<RemoteAddress, Step> = HashMap::new();
     for member in members.iter().filter(|member| member.step.is_some() || !named.contains(&place(member))) {
-        let step = steps.entry(member.child).or_insert_with(|| member.step.clone());
-        if *step != member.step {
-            *step = None;
+        let step = steps.entry(member.child).or_insert_with(|| Step { name: member.step.clone(), class: member.class });
+        if step.name != member.step {
+            step.name = None;
         }
     }
     steps
@@ -154,7 +163,12 @@ mod tests {
     use super::*;
 
     fn member(container: u64, child: u64, step: Option<&str>) -> ContainerMember {
-        ContainerMember { container: RemoteAddress(container), child: RemoteAddress(child), step: step.map(Into::into) }
+        ContainerMember {
+            container: RemoteAddress(container),
+            child: RemoteAddress(child),
+            class: None,
+            step: step.map(Into::into),
+        }
     }
 
     #[test]
@@ -172,7 +186,7 @@ mod tests {
             member(4, 15, Some("twice")),
             member(4, 15, Some("again")),
         ]);
-        let step = |child| steps.get(&RemoteAddress(child)).and_then(|step| step.as_deref());
+        let step = |child| steps.get(&RemoteAddress(child)).and_then(|step| step.name.as_deref());
         assert_eq!((step(10), step(11), step(12)), (Some("scaler"), Some("clf"), None));
         assert_eq!((step(13), step(14), step(15), step(99)), (None, Some("tree"), None, None));
     }

@@ -30,7 +30,12 @@ fn python_assembler() -> Assembler {
 }
 
 fn names(classes: &[(RemoteAddress, &str)]) -> PythonNames {
-    let member = |child, step: &str| ContainerMember { container: PIPELINE, child, step: Some(step.into()) };
+    let member = |child, step: &str| ContainerMember {
+        container: PIPELINE,
+        child,
+        class: (child == SCALER).then_some(SCALER_CLASS),
+        step: Some(step.into()),
+    };
     PythonNames {
         process: 4200,
         classes: classes.iter().map(|(class, name)| (*class, (*name).into())).collect(),
@@ -61,7 +66,9 @@ fn spans_are_named_after_the_class_of_the_object() {
         python_call(3, Some(1), 2, SCALER_CLASS, RemoteAddress(0x999)),
         python_call(4, Some(1), 3, RemoteAddress(0x777), FOREST),
         Call { class: None, ..python_call(5, Some(1), 4, SCALER_CLASS, FOREST) },
-        python_call(1, None, 5, PIPELINE_CLASS, PIPELINE),
+        // At the place of the scaler there is another object now.
+        python_call(6, Some(1), 5, PIPELINE_CLASS, SCALER),
+        python_call(1, None, 6, PIPELINE_CLASS, PIPELINE),
     ];
     let (spans, ..) = run(python_assembler(), &calls);
     let seen: Vec<_> = spans.iter().map(|span| (span.name(), span.class_observed, span.step.as_deref())).collect();
@@ -72,6 +79,7 @@ fn spans_are_named_after_the_class_of_the_object() {
             ("StandardScaler.transform", true, None),
             ("_SetOutputMixin.transform", false, Some("clf")),
             ("_SetOutputMixin.transform", false, Some("clf")),
+            ("Pipeline.transform", true, None),
             ("Pipeline.transform", true, None),
         ]
     );

@@ -28,13 +28,21 @@ pub struct LoadOptions {
     pub debug_log: bool,
     /// Place probes one by one even where the kernel takes many in one link.
     pub single_probes: bool,
+    /// Load the program of watchpoints on Python code. Where it is not loaded now, it is when the first one is set.
+    pub python_watch: bool,
     /// Load the programs that every Python call passes.
     pub python_frames: bool,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { ring_bytes: RING_BYTES, debug_log: false, single_probes: false, python_frames: false }
+        Self {
+            ring_bytes: RING_BYTES,
+            debug_log: false,
+            single_probes: false,
+            python_watch: false,
+            python_frames: false,
+        }
     }
 }
 
@@ -83,7 +91,7 @@ impl Programs {
         }
         let forward_log = if options.debug_log { log_forwarder(&mut ebpf) } else { None };
         let features = probe_features(multi.is_some());
-        Ok(Self {
+        let mut programs = Self {
             placed: Placed::default(),
             accepts: false,
             thread_ends,
@@ -93,7 +101,11 @@ impl Programs {
             python: PythonPrograms::new(frames),
             ebpf,
             forward_log,
-        })
+        };
+        if options.python_watch {
+            programs.load_python()?;
+        }
+        Ok(programs)
     }
 
     /// What this kernel can do.

@@ -218,7 +218,7 @@ impl Programs {
         map.insert(kernel_pid, watched, 0).map_err(|error| map_error(NAME, &error))
     }
 
-    fn load_python(&mut self) -> Result<(), AttachError> {
+    pub(super) fn load_python(&mut self) -> Result<(), AttachError> {
         if self.python.loaded {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! What the CPython engine finds in a process: code objects to watch, the functions that run them, classes, and which
 //! object is a step of which.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -61,6 +62,8 @@ pub struct PythonClass {
     pub excluded: Option<String>,
     /// Live instances seen.
     pub instances: u32,
+    /// Whether a variable of the application holds the class: it has imported it by name.
+    pub is_named: bool,
 }
 
 /// A function object found behind a method.
@@ -126,6 +129,9 @@ pub struct ContainerMember {
     pub container: RemoteAddress,
     /// The child.
     pub child: RemoteAddress,
+    /// The class of the child: an object of another one at its place is not the child any more.
+    #[serde(default)]
+    pub class: Option<RemoteAddress>,
     /// Its name in the list, if the list has names.
     pub step: Option<Arc<str>>,
 }
@@ -190,6 +196,21 @@ pub struct PythonPlan {
     pub functions: Vec<FunctionDescription>,
     /// Methods that will not be seen, with the reason.
     pub not_watched: Vec<NotWatched>,
+    /// Of the watched code, that of classes which were never seen to have objects, and what it may have been called as if it
+    /// is called. Such classes are many, and most never get one.
+    pub without_objects: HashMap<RemoteAddress, Vec<String>>,
+    /// Whether other code could be watched instead.
+    pub has_more: bool,
+}
+
+impl PythonPlan {
+    /// Watched code with the calls that were counted, named after what it may have been called as.
+    #[must_use]
+    pub fn called(&self, code: RemoteAddress, watched: &WatchedCode, calls_seen: u64) -> WatchedCode {
+        let in_question = self.without_objects.get(&code).filter(|_| calls_seen > 0);
+        let methods = in_question.unwrap_or(&watched.methods).clone();
+        WatchedCode { methods, calls_seen, ..watched.clone() }
+    }
 }
 
 /// How the calls of an interpreter are seen.
@@ -217,6 +238,8 @@ pub struct PythonCoverage {
     pub slots: u32,
     /// Who has the others, as far as it is known, for people.
     pub slots_held_by: Vec<String>,
+    /// Milliseconds from the start of the interpreter until any of its code was seen; `None` if it was there before the tracer.
+    pub seen_after_ms: Option<u64>,
     /// Code that was watched.
     pub watched: Vec<WatchedCode>,
     /// Methods that the maps ask for and that were not watched.

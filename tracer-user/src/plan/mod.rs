@@ -3,6 +3,7 @@
 
 mod choose;
 mod python;
+mod python_choice;
 
 pub use choose::Planner;
 pub use python::PythonBudget;

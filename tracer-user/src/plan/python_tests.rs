@@ -1,7 +1,7 @@
 //! Which code is chosen.
 
 use super::*;
-use crate::model::{KernelFeatures, PythonClass};
+use crate::model::{KernelFeatures, PythonClass, Reached, Receiver};
 
 const PROCESS: ProcessId = ProcessId { pid: 7, start_time: 1 };
 
@@ -116,6 +116,80 @@ fn what_is_left_goes_to_classes_without_objects() {
     assert!(plan.watched[3].1.methods.is_empty() && plan.not_watched.is_empty());
 }
 
+/// Classes without objects: one that lists children, many that share code, and one of its own.
+fn unborn() -> PythonSurvey {
+    let class = |name: &str, is_container| PythonClass {
+        address: RemoteAddress(0x99),
+        name: name.into(),
+        path: name.into(),
+        library: "scikit-learn".into(),
+        nests: is_container,
+        is_container,
+        excluded: None,
+        instances: 0,
+        is_named: false,
+    };
+    let wrapped = [("Scaler", "transform", 0), ("Encoder", "transform", 0)];
+    PythonSurvey {
+        classes: vec![class("Pipeline", true), class("Scaler", false)],
+        codes: vec![
+            code(1, "wrapper", &[("Pipeline", "fit", 0), ("Scaler", "fit", 0), ("Forest", "fit", 0)]),
+            PythonCode { wraps: vec![RemoteAddress(4)], ..code(2, "wrapped", &wrapped) },
+            code(3, "Forest.predict", &[("Forest", "predict", 0)]),
+            code(4, "Scaler.transform", &wrapped[..1]),
+            code(5, "Pipeline.predict", &[("Pipeline", "predict", 0)]),
+        ],
+        ..PythonSurvey::default()
+    }
+}
+
+#[test]
+fn where_nothing_lives_containers_come_first_and_then_what_many_share() {
+    let survey = unborn();
+    assert!(watched(&plan(&survey, &budget(4))).is_empty());
+    let budget = PythonBudget { without_objects: true, ..budget(3) };
+    let first = plan(&survey, &budget);
+    assert_eq!(watched(&first), [5, 2, 3]);
+    assert!(first.has_more && first.not_watched.is_empty());
+    assert_eq!(first.without_objects.len(), 3);
+    assert_eq!(first.called(RemoteAddress(2), &first.watched[1].1, 0).methods, [""; 0]);
+    let called = first.called(RemoteAddress(2), &first.watched[1].1, 7);
+    assert_eq!((called.methods, called.calls_seen), (vec!["Encoder.transform".into(), "Scaler.transform".into()], 7));
+    // What is inside code that nobody calls is not called either: the next in turn is the other one.
+    let second = plan(&survey, &PythonBudget { idle: [5, 2, 3].map(RemoteAddress).into(), ..budget });
+    assert_eq!(watched(&second), [1, 5, 2]);
+}
+
+#[test]
+fn what_the_application_names_comes_first_and_is_trained_too() {
+    let mut survey = unborn();
+    let named = survey.classes[1].clone();
+    survey.classes.push(PythonClass { name: "Forest".into(), is_named: true, ..named });
+    let budget = PythonBudget { without_objects: true, ..budget(2) };
+    assert_eq!(watched(&plan(&survey, &budget)), [3, 1]);
+}
+
+#[test]
+fn classes_that_had_objects_are_wanted_and_told() {
+    let survey = unborn();
+    let lived = HashSet::from([Arc::from("Forest")]);
+    let budget = PythonBudget { without_objects: true, lived, ..budget(2) };
+    let plan = plan(&survey, &budget);
+    assert_eq!(watched(&plan), [3, 1]);
+    assert_eq!(plan.watched[0].1.methods, ["Forest.predict"]);
+    // The wrapper serves a class that had objects, and others.
+    assert_eq!(plan.watched[1].1.methods, ["Forest.fit"]);
+    assert!(plan.without_objects.is_empty());
+}
+
+#[test]
+fn what_was_called_once_comes_before_what_never_was() {
+    let survey = survey();
+    let idle: HashSet<RemoteAddress> = [1, 2, 3].map(RemoteAddress).into();
+    let budget = PythonBudget { idle, past: [RemoteAddress(3)].into(), ..budget(1) };
+    assert_eq!(watched(&plan(&survey, &budget)), [3]);
+}
+
 #[test]
 fn functions_of_the_chosen_code_get_numbers_and_strangers_get_none() {
     let plan = plan(&survey(), &budget(4));
@@ -160,6 +234,7 @@ fn excluded_classes_ask_for_nothing() {
         is_container: true,
         excluded: Some("sklearn.pipeline.Pipeline".into()),
         instances: 1,
+        is_named: false,
     });
     assert!(!watched(&plan(&survey, &budget(4))).contains(&1));
 }

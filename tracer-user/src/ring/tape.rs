@@ -258,7 +258,7 @@ mod tests {
         PythonNames {
             process: 7,
             classes: vec![(RemoteAddress(0x20), "StandardScaler".into())],
-            members: vec![ContainerMember { container, child, step: Some("scaler".into()) }],
+            members: vec![ContainerMember { container, child, class: None, step: Some("scaler".into()) }],
         }
     }
 

@@ -5,7 +5,7 @@ use crate::model::{PythonCoverage, PythonMode, WatchedCode};
 /// Names in one sentence; the rest is a number. `--summary` has them all.
 const MAX_NAMES: usize = 6;
 
-/// What a person should know of one interpreter: three sentences at most.
+/// What a person should know of one interpreter: four sentences at most.
 pub fn python_remarks(coverage: &PythonCoverage) -> Vec<String> {
     let PythonCoverage { process, interpreter, mode, slots, slots_held_by, watched, .. } = coverage;
     let is_watching = *mode == PythonMode::Watch;
@@ -24,6 +24,8 @@ pub fn python_remarks(coverage: &PythonCoverage) -> Vec<String> {
     if is_watching && !silent.is_empty() {
         remarks.push(format!("  watched and not called: {}", first_names(&silent, MAX_NAMES)));
     }
+    let unseen = |after| format!("  not watched before {after} ms after its start: calls until then were not seen");
+    remarks.extend(coverage.seen_after_ms.map(unseen));
     remarks.extend(not_traced(coverage));
     remarks
 }
@@ -72,6 +74,7 @@ mod tests {
             mode: PythonMode::Watch,
             slots: 3,
             slots_held_by: vec!["gdb (process 77)".into()],
+            seen_after_ms: None,
             watched: vec![
                 watched("Pipeline.predict", &["Pipeline.predict"], 10),
                 watched("wrapped", &["StandardScaler.transform", "PCA.transform"], 20),
@@ -110,10 +113,14 @@ mod tests {
                 "  not traced, no debug register left: Model0.predict",
             ]
         );
-        let nothing = PythonCoverage { watched: Vec::new(), not_watched: Vec::new(), ..few };
+        let seen_after_ms = Some(840);
+        let nothing = PythonCoverage { watched: Vec::new(), not_watched: Vec::new(), seen_after_ms, ..few };
         assert_eq!(
             python_remarks(&nothing),
-            ["CPython 3.11.7 of process 4242: covered nothing: no watched method was called"]
+            [
+                "CPython 3.11.7 of process 4242: covered nothing: no watched method was called",
+                "  not watched before 840 ms after its start: calls until then were not seen",
+            ]
         );
     }
 

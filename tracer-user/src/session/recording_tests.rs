@@ -102,7 +102,7 @@ fn names(classes: &[(u64, &str)], step: &str) -> PythonNames {
     PythonNames {
         process: PROCESS,
         classes: classes.iter().map(|(class, name)| (RemoteAddress(*class), (*name).into())).collect(),
-        members: vec![ContainerMember { container, child, step: Some(step.into()) }],
+        members: vec![ContainerMember { container, child, class: None, step: Some(step.into()) }],
     }
 }
 

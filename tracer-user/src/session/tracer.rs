@@ -11,16 +11,17 @@ use std::time::Duration;
 use super::drain::Drain;
 use super::error::SessionError;
 use super::left_calls::LeftCalls;
-use super::python::{Means, PythonTargets, python_class_names};
+use super::python::{Means, PythonTargets, may_run_python, python_class_names};
 use super::recording::{Learned, RecordedPipeline, Recording};
 use super::report::Report;
 use super::settings::Settings;
 use super::survey::Survey;
 use super::wiring::{Names, Pipeline, ThreadNames};
-use crate::attach::{AttachError, Programs, Refused};
+use crate::attach::{AttachError, LoadOptions, Programs, Refused};
 use crate::engine::NativeEngine;
 use crate::model::{
-    ClockAnchor, MonotonicNs, PlanChange, PlannedFunction, ProcessId, Skipped, Target, TargetChange, WallClockNs,
+    ClockAnchor, MonotonicNs, PlanChange, PlannedFunction, ProcessId, PythonMode, Skipped, Target, TargetChange,
+    WallClockNs,
 };
 use crate::plan::Planner;
 use crate::ring::{KernelRing, TapeHeader, TapeWriter};
@@ -51,6 +52,10 @@ impl Tracer {
     pub fn start(settings: Settings) -> Result<Self, SessionError> {
         let Settings { targets, maps, python, exports, tape, load, began, may_begin_empty } = settings;
         let mut engine = NativeEngine::new(maps.clone());
+        // What has begun empty may come to run Python, and then every moment counts.
+        let watches_python =
+            python.mode == PythonMode::Watch && (may_begin_empty || targets.iter().any(may_run_python));
+        let load = LoadOptions { python_watch: watches_python, ..load };
         // Loading takes the kernel about as long as the survey takes us: do both at once.
         let (found, python, programs) = std::thread::scope(|scope| {
             let loading = scope.spawn(|| Programs::load(load));

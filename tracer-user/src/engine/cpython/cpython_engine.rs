@@ -84,7 +84,13 @@ impl CpythonEngine {
         let pid = self.runtime.process.pid;
         let survey = self.surveyor.look(&self.interpreter, &self.process, &heap_ranges(pid)?);
         // It may have ended since: nothing found would look like a process without models.
-        if self.surveyor.has_read() { Ok(survey) } else { Err(MemoryError::Gone { pid }.into()) }
+        if self.surveyor.memory_read() > 0 { Ok(survey) } else { Err(MemoryError::Gone { pid }.into()) }
+    }
+
+    /// Bytes of memory that the last survey went through.
+    #[must_use]
+    pub fn memory_read(&self) -> u64 {
+        self.surveyor.memory_read()
     }
 
     /// Bytes of memory that the last survey did not go through: they could not be read, or were beyond 2 GiB.

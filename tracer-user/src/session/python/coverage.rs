@@ -21,8 +21,9 @@ impl Interpreter {
         for (code, watched) in self.plan.watched.iter().filter(|(code, _)| is_seen(code)) {
             let before = self.past.remove(code);
             let calls_before = before.as_ref().map_or(0, |past| past.calls_seen);
-            let calls_seen = programs.python_calls(self.process.1, *code)?.max(calls_before);
-            let named = before.filter(|_| watched.methods.is_empty()).unwrap_or_else(|| watched.clone());
+            let calls_seen = programs.python_calls(self.process.1, *code)? + calls_before;
+            let named = before.filter(|_| watched.methods.is_empty());
+            let named = named.unwrap_or_else(|| self.plan.called(*code, watched, calls_seen));
             coverage.watched.push(WatchedCode { calls_seen, ..named });
         }
         coverage.watched.extend(self.past.drain().map(|(_, past)| past));
@@ -47,6 +48,7 @@ impl Interpreter {
             mode: self.mode,
             slots: if is_watching { u32::try_from(self.slots).unwrap_or(u32::MAX) } else { 0 },
             slots_held_by: self.held_by.clone(),
+            seen_after_ms: self.seen_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
             watched: self.plan.watched.iter().map(|(_, watched)| watched.clone()).collect(),
             not_watched,
         }

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use super::super::error::SessionError;
 use super::super::settings::PythonSettings;
 use super::frames::{Frames, exception_site};
+use super::lives::Lives;
 use super::targets::Means;
 use super::watching::DEBUG_REGISTERS;
 use crate::engine::cpython::CpythonEngine;
 use crate::model::{
-    ProcessId, PythonCode, PythonLayout, PythonMode, PythonNames, PythonPlan, PythonSurvey, RemoteAddress, SymbolMap,
-    Target, WatchedCode,
+    ProcessId, PythonLayout, PythonMode, PythonNames, PythonPlan, PythonSurvey, RemoteAddress, SymbolMap, Target,
+    WatchedCode,
 };
 use crate::plan::{Planner, PythonBudget};
 use crate::symbol_map::PythonRules;
@@ -26,11 +27,19 @@ const LOOK_SELDOM: Duration = Duration::from_secs(4);
 /// How often the calls of watched code are looked at: code that is not called makes room for other code.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
+/// The same where nothing was ever called and classes without objects have their turns, until all have had one.
+const TURN: Duration = Duration::from_millis(250);
+
 /// How often it is looked at while nothing to trace has been found: it is importing its libraries, perhaps.
 const LOOK_EARLY: Duration = Duration::from_millis(200);
 
 /// A look may take this share of the time: where it takes longer, the next one comes later.
 const PART_OF_TIME: u32 = 10;
+
+/// A program that has just begun is importing its libraries, and may use them the moment they are there. For so long, and
+/// until a call is seen, it is looked at as often as this while its memory grows, and half of the time at most.
+const YOUNG: Duration = Duration::from_secs(20);
+const LOOK_YOUNG: Duration = Duration::from_millis(20);
 
 /// One interpreter and what is seen of it.
 pub struct Interpreter {
@@ -38,6 +47,8 @@ pub struct Interpreter {
     pub(super) engine: CpythonEngine,
     pub(super) layout: PythonLayout,
     pub(super) survey: PythonSurvey,
+    /// Which classes have had objects, and which objects stay what they are.
+    pub(super) lives: Lives,
     pub(super) plan: PythonPlan,
     pub(super) mode: PythonMode,
     /// In frames mode: the probes and when they are live.
@@ -57,26 +68,42 @@ pub struct Interpreter {
     pub(super) idle: HashSet<RemoteAddress>,
     /// Calls of the watched code at the last look.
     pub(super) counted: HashMap<RemoteAddress, u64>,
+    /// What these calls are worth: old ones count for less.
+    pub(super) worth: HashMap<RemoteAddress, u64>,
     /// Code that was watched before, and its calls then.
     pub(super) past: HashMap<RemoteAddress, WatchedCode>,
     looked: Instant,
     look_took: Duration,
     /// Time from the last look to the next.
     look_every: Duration,
+    /// The same while it is young.
+    look_young: Duration,
+    /// Bytes of memory that the last look went through.
+    memory: u64,
+    /// When it began, if that was while the tracer was there.
+    began: Option<Instant>,
+    /// Time from there until any of its code was seen.
+    pub(super) seen_after: Option<Duration>,
     /// When the calls of watched code were looked at last.
     calls_looked_at: Instant,
+    /// When watched code was last found to have been called.
+    pub(super) called_at: Option<Instant>,
+    /// Whether each class without objects has had its turn to be watched.
+    pub(super) all_had_a_turn: bool,
 }
 
 impl Interpreter {
     /// Finds the interpreter of a process and looks at it. `Ok(None)` if it has none.
     pub fn find(target: &Target, maps: &[SymbolMap], settings: PythonSettings) -> Result<Option<Self>, String> {
-        let began = Instant::now();
+        let began = time_worked();
         let rules = PythonRules::new(maps);
         let Some(mut engine) = CpythonEngine::open(target, rules).map_err(|error| error.to_string())? else {
             return Ok(None);
         };
         let layout = engine.kernel_layout().map_err(|error| error.to_string())?;
-        let survey = engine.survey().map_err(|error| error.to_string())?;
+        let mut survey = engine.survey().map_err(|error| error.to_string())?;
+        let mut lives = Lives::default();
+        lives.take_up(&PythonSurvey::default(), &mut survey);
         let PythonSettings { mode, duty } = settings;
         let frames = match mode {
             PythonMode::Watch => None,
@@ -87,6 +114,7 @@ impl Interpreter {
             engine,
             layout,
             survey,
+            lives,
             plan: PythonPlan::default(),
             mode,
             frames,
@@ -98,11 +126,18 @@ impl Interpreter {
             watched: Vec::new(),
             idle: HashSet::new(),
             counted: HashMap::new(),
+            worth: HashMap::new(),
             past: HashMap::new(),
             looked: Instant::now(),
-            look_took: began.elapsed(),
+            look_took: time_worked().saturating_sub(began),
             look_every: LOOK_EVERY,
+            look_young: LOOK_YOUNG,
+            memory: 0,
+            began: None,
+            seen_after: None,
             calls_looked_at: Instant::now(),
+            called_at: None,
+            all_had_a_turn: false,
         }))
     }
 
@@ -116,6 +151,12 @@ impl Interpreter {
         self.process.0.pid == pid
     }
 
+    /// It has begun at this time, while the tracer was there.
+    #[must_use]
+    pub fn young_since(self, began: Instant) -> Self {
+        Self { began: Some(began), ..self }
+    }
+
     /// Code objects that are seen now.
     pub fn seen(&self) -> usize {
         match self.mode {
@@ -126,12 +167,8 @@ impl Interpreter {
 
     /// Chooses what to see and makes it so, once there is something to see.
     pub fn attach(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
-        let is_alive = |code: &PythonCode| code.reached_by.iter().any(|reached| reached.instances > 0);
-        let is_worth_it = match self.mode {
-            PythonMode::Watch => self.survey.codes.iter().any(is_alive),
-            PythonMode::Frames => !self.survey.codes.is_empty(),
-        };
-        if self.has_begun || !is_worth_it {
+        // Code is there when its class has been imported; whether it has objects yet does not matter.
+        if self.has_begun || self.survey.codes.is_empty() {
             return Ok(());
         }
         self.has_begun = true;
@@ -145,13 +182,16 @@ impl Interpreter {
         match self.mode {
             PythonMode::Watch => self.begin_watching(means),
             PythonMode::Frames => self.begin_frames(means),
-        }
+        }?;
+        self.seen_after = self.began.map(|began| began.elapsed());
+        Ok(())
     }
 
     /// Forgets what is watched: the programs that did it are gone.
     pub fn let_go(&mut self) {
         self.watched.clear();
         self.counted.clear();
+        self.worth.clear();
     }
 
     /// Looks again if it is time: new classes and functions become known, and a model that was loaded or replaced changes
@@ -162,23 +202,27 @@ impl Interpreter {
         {
             frames.keep_time(means.programs, self.process)?;
         }
-        let every = if self.plan.watched.is_empty() { LOOK_EARLY } else { self.look_every };
-        if self.looked.elapsed() < every.max(self.look_took * PART_OF_TIME) {
+        if self.looked.elapsed() < self.pause() {
             return self.look_at_calls(means);
         }
         if has_ended(self.process.0) {
             return Ok(());
         }
-        let began = Instant::now();
+        let began = time_worked();
         let survey = self.engine.survey();
         self.looked = Instant::now();
-        self.look_took = began.elapsed();
+        self.look_took = time_worked().saturating_sub(began);
         // A process that is ending; the next look tells.
-        let Ok(survey) = survey else { return Ok(()) };
-        let is_new = !is_same(&self.survey, &survey);
+        let Ok(mut survey) = survey else { return Ok(()) };
+        let news = self.lives.take_up(&self.survey, &mut survey);
+        let is_new = news.is_any;
         self.look_every = if is_new { LOOK_EVERY } else { LOOK_SELDOM.min(self.look_every * 2) };
+        let memory = self.engine.memory_read();
+        let is_busy = is_new || memory != self.memory;
+        self.look_young = if is_busy { LOOK_YOUNG } else { LOOK_EVERY.min(self.look_young * 2) };
+        self.memory = memory;
         if is_new {
-            self.idle.clear();
+            self.idle.retain(|code| !news.may_be_called(*code));
             self.survey = survey;
         }
         if !self.has_begun {
@@ -200,10 +244,28 @@ impl Interpreter {
         }
     }
 
+    /// Time from the end of one look to the next.
+    fn pause(&self) -> Duration {
+        let is_young = self.called_at.is_none() && self.began.is_some_and(|began| began.elapsed() < YOUNG);
+        let (every, part) = if is_young {
+            (self.look_young, 1)
+        } else if self.plan.watched.is_empty() {
+            (LOOK_EARLY, PART_OF_TIME)
+        } else {
+            (self.look_every, PART_OF_TIME)
+        };
+        every.max(self.look_took * part)
+    }
+
     /// Between two looks at the process, in watch mode: looks whether watched code is called.
     fn look_at_calls(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
         let is_watching = self.has_begun && self.mode == PythonMode::Watch;
-        if !is_watching || self.calls_looked_at.elapsed() < COUNT_EVERY || has_ended(self.process.0) {
+        let takes_turns = self.called_at.is_none()
+            && !self.all_had_a_turn
+            && !self.plan.without_objects.is_empty()
+            && self.plan.has_more;
+        let every = if takes_turns { TURN } else { COUNT_EVERY };
+        if !is_watching || self.calls_looked_at.elapsed() < every || has_ended(self.process.0) {
             return Ok(());
         }
         self.calls_looked_at = Instant::now();
@@ -212,7 +274,10 @@ impl Interpreter {
 
     /// Chooses, given the calls that were counted.
     pub(super) fn choose(&mut self, planner: &mut Planner, calls: &HashMap<RemoteAddress, u64>) {
-        let budget = PythonBudget { calls: calls.clone(), idle: self.idle.clone(), ..self.budget() };
+        let past = self.past.iter().map(|(code, past)| (code, past.calls_seen));
+        let called = past.chain(self.counted.iter().map(|(code, calls)| (code, *calls)));
+        let past = called.filter(|(_, calls)| *calls > 0).map(|(code, _)| *code).collect();
+        let budget = PythonBudget { calls: calls.clone(), idle: self.idle.clone(), past, ..self.budget() };
         self.plan = self.planned(planner, &budget);
     }
 
@@ -226,7 +291,7 @@ impl Interpreter {
         // A heap frame does not hold its function; in watch mode the caller's stack tells.
         let heap_frames = self.layout.style == crate::model::FrameStyle::Heap as u32;
         let function_is_seen = self.mode == PythonMode::Watch || !heap_frames;
-        PythonBudget { slots: None, function_is_seen, ..PythonBudget::default() }
+        PythonBudget { slots: None, function_is_seen, lived: self.lives.classes().clone(), ..PythonBudget::default() }
     }
 
     fn budget(&self) -> PythonBudget {
@@ -245,19 +310,9 @@ impl Interpreter {
     }
 }
 
-/// Whether two looks found the same. Numbers of objects come and go with every request: what counts is whether there are
-/// any.
-fn is_same(before: &PythonSurvey, now: &PythonSurvey) -> bool {
-    let classes =
-        |survey: &PythonSurvey| -> Vec<RemoteAddress> { survey.classes.iter().map(|class| class.address).collect() };
-    let live = |survey: &PythonSurvey| -> Vec<(RemoteAddress, Vec<(bool, bool)>)> {
-        let reached = |code: &PythonCode| {
-            code.reached_by.iter().map(|reached| (reached.instances > 0, reached.in_models > 0)).collect()
-        };
-        survey.codes.iter().map(|code| (code.address, reached(code))).collect()
-    };
-    classes(before) == classes(now)
-        && before.functions == now.functions
-        && before.members == now.members
-        && live(before) == live(now)
+/// Processor time that this thread has taken: a look costs no more where the machine is busy with other things.
+fn time_worked() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

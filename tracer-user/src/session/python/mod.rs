@@ -4,9 +4,10 @@
 mod coverage;
 mod frames;
 mod interpreter;
+mod lives;
 mod names;
 mod targets;
 mod watching;
 
 pub use names::python_class_names;
-pub use targets::{Means, PythonTargets};
+pub use targets::{Means, PythonTargets, may_run_python};

@@ -86,14 +86,11 @@ impl PythonTargets {
 
     /// A process has mapped files: perhaps an interpreter is among them.
     pub fn mapped(&mut self, target: &Target) {
-        let runs_python = target.modules.iter().any(|module| {
-            module.path.file_name().is_some_and(|name| name.to_string_lossy().to_ascii_lowercase().contains("python"))
-        });
         let is_known = |process: ProcessId| {
             self.interpreters.iter().any(|interpreter| interpreter.is_of(process))
                 || self.starting.iter().any(|starting| starting.target.process == process)
         };
-        if runs_python && !is_known(target.process) {
+        if may_run_python(target) && !is_known(target.process) {
             self.starting.push(Starting { target: target.clone(), since: Instant::now() });
         }
     }
@@ -109,7 +106,8 @@ impl PythonTargets {
                 .filter(|target| target.process == starting.target.process)
                 .and_then(|target| Interpreter::find(&target, &self.maps, self.settings).ok().flatten());
             match began {
-                Some(mut interpreter) => {
+                Some(interpreter) => {
+                    let mut interpreter = interpreter.young_since(starting.since);
                     interpreter.attach(means)?;
                     means.programs.accept_entries(true)?;
                     self.interpreters.push(interpreter);
@@ -136,4 +134,11 @@ impl PythonTargets {
     pub fn coverage(&mut self, programs: &mut Programs) -> Result<Vec<PythonCoverage>, SessionError> {
         self.interpreters.iter_mut().map(|interpreter| interpreter.counted_coverage(programs)).collect()
     }
+}
+
+/// Whether a process has mapped a file that may hold an interpreter.
+pub fn may_run_python(target: &Target) -> bool {
+    target.modules.iter().any(|module| {
+        module.path.file_name().is_some_and(|name| name.to_string_lossy().to_ascii_lowercase().contains("python"))
+    })
 }

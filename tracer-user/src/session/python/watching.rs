@@ -1,24 +1,35 @@
 //! Watch mode: a calibration, watchpoints on the chosen code, and their move when other code is wanted more.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use super::super::error::SessionError;
 use super::interpreter::Interpreter;
 use super::targets::Means;
 use crate::attach::{Programs, WatchOutcome};
 use crate::memory::{LiveProcess, Memory as _};
-use crate::model::{ProcessId, RemoteAddress};
+use crate::model::{ProcessId, PythonPlan, RemoteAddress};
 use crate::target::tracer_of;
 
 /// Debug registers of an x86-64 processor.
 pub const DEBUG_REGISTERS: usize = 4;
 
-/// A calibration watches a few candidates for so long before it goes on to the next ones.
-const CALIBRATION_STEP: Duration = Duration::from_millis(60);
+/// A calibration takes so long at most: it watches a few candidates at a time.
+const CALIBRATION: Duration = Duration::from_millis(120);
+
+/// One step of it takes so long at most, and so long at least.
+const LONGEST_STEP: Duration = Duration::from_millis(60);
+const SHORTEST_STEP: Duration = Duration::from_millis(15);
+
+/// Within a step the calls are looked at so often, and so many are enough: what is not called by then is called seldom.
+const STEP_LOOK: Duration = Duration::from_millis(3);
+const ENOUGH_CALLS: u64 = 32;
 
 /// Steps of a calibration at most: what is not tried by then is tried later, when there is traffic.
 const CALIBRATION_STEPS: usize = 8;
+
+/// After so long without a call of watched code, classes without objects have their turns again.
+const QUIET: Duration = Duration::from_secs(3);
 
 impl Interpreter {
     /// Chooses what to watch, after a calibration where there is more than can be watched, and watches it.
@@ -40,31 +51,61 @@ impl Interpreter {
         for code in &self.watched {
             calls.insert(*code, means.programs.python_calls(self.process.1, *code)?);
         }
-        let idle: Vec<_> = calls.iter().filter(|(_, calls)| **calls == 0).map(|(code, _)| *code).collect();
         // Calls of an earlier time say nothing about code that is watched only since then.
-        let counted = |code| self.counted.get(code).copied().unwrap_or(0);
+        let counted = |code: &RemoteAddress| self.counted.get(code).copied().unwrap_or(0);
         let is_traffic = calls.iter().any(|(code, calls)| *calls > counted(code));
+        // What has trained a model may never be called again: old calls count for less with every look that sees new ones.
+        let worth = |(code, calls): (&RemoteAddress, &u64)| {
+            let before = self.worth.get(code).copied().unwrap_or(0);
+            let worth = if is_traffic { before / 2 + calls.saturating_sub(counted(code)) } else { before };
+            (*code, worth)
+        };
+        let worth: HashMap<RemoteAddress, u64> = calls.iter().map(worth).collect();
+        self.worth.clone_from(&worth);
         self.counted.clone_from(&calls);
-        let wants_more =
-            !self.plan.not_watched.is_empty() && is_traffic && idle.iter().any(|code| !self.idle.contains(code));
+        let mut idle: Vec<_> = worth.iter().filter(|(_, worth)| **worth == 0).map(|(code, _)| *code).collect();
+        if is_traffic {
+            self.called_at = Some(Instant::now());
+        } else {
+            self.take_turns(&mut idle);
+        }
+        let wants_more = self.plan.has_more && idle.iter().any(|code| !self.idle.contains(code));
         if !is_new && !wants_more {
             return Ok(());
         }
-        if is_traffic {
-            self.idle.extend(idle);
-        }
-        for (code, watched) in &self.plan.watched {
-            let counted = calls.get(code).copied().unwrap_or(0);
-            if counted > 0 {
-                let mut watched = watched.clone();
-                watched.calls_seen = counted;
-                self.past.insert(*code, watched);
-            }
-        }
-        self.choose(means.planner, &calls);
+        self.idle.extend(idle);
+        let before = std::mem::take(&mut self.plan);
+        self.choose(means.planner, &worth);
+        self.remember(&before, &calls);
         self.put_into_force(means)?;
         means.programs.accept_entries(true)?;
         Ok(())
+    }
+
+    /// Keeps the calls of code that was watched under an earlier plan and is no longer.
+    fn remember(&mut self, before: &PythonPlan, calls: &HashMap<RemoteAddress, u64>) {
+        for (code, watched) in &before.watched {
+            let counted = calls.get(code).copied().unwrap_or(0);
+            if counted == 0 || self.plan.watched.iter().any(|(kept, _)| kept == code) {
+                continue;
+            }
+            let earlier = self.past.get(code).map_or(0, |past| past.calls_seen);
+            self.past.insert(*code, before.called(*code, watched, counted + earlier));
+        }
+    }
+
+    /// Without traffic, what is not called may still be called: it stays. But where no class has objects, the traffic may be
+    /// at what is not watched: then each code has its turn, and again when all have had one.
+    fn take_turns(&mut self, idle: &mut Vec<RemoteAddress>) {
+        let is_quiet = self.called_at.is_none_or(|called| called.elapsed() >= QUIET);
+        idle.retain(|code| is_quiet && self.plan.without_objects.contains_key(code));
+        if !idle.is_empty() && idle.iter().all(|code| self.idle.contains(code)) {
+            self.all_had_a_turn = true;
+            let Self { survey, lives, idle, .. } = self;
+            let wanted = survey.codes.iter().filter(|code| lives.is_wanted(code)).map(|code| code.address);
+            let wanted: HashSet<RemoteAddress> = wanted.collect();
+            idle.retain(|code| wanted.contains(code));
+        }
     }
 
     /// Where there is more than can be watched: watches a few candidates after the other for a moment each, and counts
@@ -77,13 +118,23 @@ impl Interpreter {
         }
         means.programs.set_python(self.process, &self.layout, &all.tables)?;
         means.programs.accept_entries(false)?;
-        for group in all.watched.chunks(self.slots).take(CALIBRATION_STEPS) {
+        let groups = all.watched.len().div_ceil(self.slots.max(1)).min(CALIBRATION_STEPS);
+        let step = (CALIBRATION / u32::try_from(groups).unwrap_or(1).max(1)).clamp(SHORTEST_STEP, LONGEST_STEP);
+        for group in all.watched.chunks(self.slots.max(1)).take(groups) {
             for (code, _) in group {
                 if self.watch(means.programs, *code)? != WatchOutcome::Live {
                     break;
                 }
             }
-            std::thread::sleep(CALIBRATION_STEP);
+            let began = Instant::now();
+            let mut total = 0;
+            while began.elapsed() < step && total < ENOUGH_CALLS {
+                std::thread::sleep(STEP_LOOK);
+                total = 0;
+                for (code, _) in group {
+                    total += means.programs.python_calls(self.process.1, *code)?;
+                }
+            }
             for (code, _) in group {
                 let counted = means.programs.python_calls(self.process.1, *code)?;
                 means.programs.unwatch(self.process, *code)?;

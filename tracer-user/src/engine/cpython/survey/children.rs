@@ -73,7 +73,7 @@ impl<M: Memory> Reading<'_, M> {
         let collection = [types.tuple, types.list, types.dict].into_iter().find(|collection| is_a(*collection));
         if class.is_some() && collection.is_none() {
             if !self.classes.is_metaclass(kind) && self.members.len() < CHILD_LIMIT {
-                self.add(value, step);
+                self.add(value, kind, step);
             }
             return Ok(());
         }
@@ -103,8 +103,8 @@ impl<M: Memory> Reading<'_, M> {
     }
 
     /// Takes up a child, unless it is there: a container may keep its children in two fields.
-    fn add(&mut self, child: RemoteAddress, step: Option<&Arc<str>>) {
-        let member = ContainerMember { container: self.container, child, step: step.cloned() };
+    fn add(&mut self, child: RemoteAddress, class: RemoteAddress, step: Option<&Arc<str>>) {
+        let member = ContainerMember { container: self.container, child, class: Some(class), step: step.cloned() };
         if self.children.insert(child) {
             self.members.push(member);
         }

@@ -1,4 +1,5 @@
-//! The modules of a process go in; the traced objects that their variables lead to come out.
+//! The modules of a process go in; the traced objects that their variables lead to, and the traced classes that the
+//! application names, come out.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -19,13 +20,23 @@ const MODULES_FOR_FILE: usize = 20;
 /// Folders of what is installed and not written for this process alone.
 const LIBRARY_FOLDERS: [&str; 4] = ["/site-packages/", "/dist-packages/", "/lib/python3", "/lib64/python3"];
 
+/// What the variables of modules lead to.
+pub(super) struct Reached {
+    /// Traced objects.
+    pub objects: HashSet<RemoteAddress>,
+    /// Traced classes that a variable of the application itself holds: it has imported them by name.
+    pub classes: HashSet<RemoteAddress>,
+}
+
 /// The objects among `wanted` that a module variable holds, or, for modules of the application itself, that objects in
 /// its variables hold (dictionaries, lists, attributes, closures).
 pub(super) fn from_modules<M: Memory>(
     interpreter: &Interpreter<M>,
     classes: &Classes,
     wanted: &HashSet<RemoteAddress>,
-) -> HashSet<RemoteAddress> {
+) -> Reached {
+    let traced = |class: RemoteAddress| classes.get(class).is_some_and(|class| class.rule.is_some());
+    let mut named = HashSet::new();
     let mut walk = Walk {
         interpreter,
         classes,
@@ -51,11 +62,14 @@ pub(super) fn from_modules<M: Memory>(
             walk.own_modules.insert(name);
         }
         for (_, value) in entries {
+            if is_own && traced(value) {
+                named.insert(value);
+            }
             walk.meet(value, if is_own { 1 } else { DEPTH_LIMIT });
         }
     }
     walk.go();
-    walk.reached
+    Reached { objects: walk.reached, classes: named }
 }
 
 struct Walk<'look, M> {

@@ -44,10 +44,10 @@ impl Surveyor {
         Self { rules, classes: Classes::default(), extent: Extent::default() }
     }
 
-    /// Whether the last look could read any memory.
+    /// Bytes of memory that the last look went through; 0 if it could not read any.
     #[must_use]
-    pub fn has_read(&self) -> bool {
-        self.extent.read > 0
+    pub fn memory_read(&self) -> u64 {
+        self.extent.read
     }
 
     /// Bytes of memory that the last look did not go through: they could not be read, or were beyond 2 GiB.
@@ -68,8 +68,8 @@ impl Surveyor {
         let mut survey = PythonSurvey::default();
         let mut finds = self.search(interpreter, heap, ranges, &mut survey);
         survey.members = self.members(interpreter, &mut finds, &mut survey.torn_reads);
-        let in_models = self.in_models(interpreter, &finds, &survey.members);
-        self.describe(interpreter, &finds, &in_models, &mut survey);
+        let reached = self.reached(interpreter, &finds, &survey.members);
+        self.describe(interpreter, &finds, &reached, &mut survey);
         survey
     }
 
@@ -165,17 +165,18 @@ impl Surveyor {
         members
     }
 
-    /// Objects that are part of a model: containers with children, these children, and what module variables lead to.
-    fn in_models<M: Memory>(
+    /// Objects that are part of a model: containers with children, these children, and what module variables lead to. And
+    /// the classes that the application names.
+    fn reached<M: Memory>(
         &self,
         interpreter: &Interpreter<M>,
         finds: &Finds,
         members: &[ContainerMember],
-    ) -> HashSet<RemoteAddress> {
+    ) -> reach::Reached {
         let objects: HashSet<RemoteAddress> = finds.objects.values().flatten().copied().collect();
-        let mut in_models = reach::from_modules(interpreter, &self.classes, &objects);
-        in_models.extend(members.iter().flat_map(|member| [member.container, member.child]));
-        in_models
+        let mut reached = reach::from_modules(interpreter, &self.classes, &objects);
+        reached.objects.extend(members.iter().flat_map(|member| [member.container, member.child]));
+        reached
     }
 
     /// Fills in classes, functions, code, and what cannot be watched.
@@ -183,7 +184,7 @@ impl Surveyor {
         &self,
         interpreter: &Interpreter<M>,
         finds: &Finds,
-        in_models: &HashSet<RemoteAddress>,
+        reached: &reach::Reached,
         survey: &mut PythonSurvey,
     ) {
         let mut methods = Methods::new(interpreter, &self.classes);
@@ -195,7 +196,7 @@ impl Surveyor {
             let count = |objects: usize| u32::try_from(objects).unwrap_or(u32::MAX);
             let instances = count(objects.len());
             if rule.excluded.is_none() {
-                let in_models = count(objects.iter().filter(|object| in_models.contains(object)).count());
+                let in_models = count(objects.iter().filter(|object| reached.objects.contains(object)).count());
                 let has_any = catalog.add(&mut methods, interpreter, (class, rule), (instances, in_models));
                 if !has_any {
                     continue;
@@ -210,6 +211,7 @@ impl Surveyor {
                 is_container: rule.children.is_some(),
                 excluded: rule.excluded.clone(),
                 instances,
+                is_named: reached.classes.contains(&address),
             });
         }
         for (function, code) in &finds.functions {

@@ -1,0 +1,235 @@
+//! What was found in an interpreter and a budget go in; the code to see comes out, the shared and the busy first.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::python::PythonBudget;
+use crate::model::{NotWatched, PythonCode, PythonPlan, PythonSurvey, Reached, Receiver, RemoteAddress, WatchedCode};
+
+/// A method of a class, by bare names.
+type Pair = (Arc<str>, Arc<str>);
+
+/// Classes of one method that are named where it was called and no object of them was ever seen.
+const MAX_NAMED: usize = 4;
+
+/// What is known while code is chosen.
+struct Choice<'survey> {
+    budget: &'survey PythonBudget,
+    candidates: Vec<&'survey PythonCode>,
+    excluded: HashSet<&'survey str>,
+    /// Classes whose objects list their children.
+    containers: HashSet<&'survey str>,
+    /// Classes that the application names.
+    named: HashSet<&'survey str>,
+    /// Methods of classes that have objects, or had some; not covered yet.
+    wanted: HashSet<Pair>,
+    /// Methods of other classes; not covered yet.
+    possible: HashSet<Pair>,
+    /// Methods that idle code would have seen.
+    tried: HashSet<Pair>,
+}
+
+/// Chooses codes until every method is covered or the budget is used up, and says what is covered.
+pub fn choose<'survey>(
+    survey: &'survey PythonSurvey,
+    budget: &'survey PythonBudget,
+    plan: &mut PythonPlan,
+) -> Vec<&'survey PythonCode> {
+    let mut choice = Choice::new(survey, budget);
+    let mut chosen: Vec<&PythonCode> = Vec::new();
+    while budget.slots.is_none_or(|slots| chosen.len() < slots) {
+        let Some(best) = choice.best(&chosen) else { break };
+        let methods = choice.cover(best);
+        if methods.is_empty() {
+            plan.without_objects.insert(best.address, choice.in_question(best));
+        }
+        plan.watched.push((best.address, WatchedCode { code: best.name.to_string(), methods, calls_seen: 0 }));
+        chosen.push(best);
+    }
+    plan.has_more = choice.best(&chosen).is_some();
+    plan.not_watched = not_watched(survey, &choice.wanted, budget);
+    chosen
+}
+
+impl<'survey> Choice<'survey> {
+    fn new(survey: &'survey PythonSurvey, budget: &'survey PythonBudget) -> Self {
+        let mut shared: HashMap<RemoteAddress, usize> = HashMap::new();
+        for function in survey.functions.iter().filter(|function| function.method.is_some()) {
+            *shared.entry(function.code).or_default() += 1;
+        }
+        let usable =
+            |code: &&PythonCode| budget.function_is_seen || shared.get(&code.address).is_none_or(|count| *count < 2);
+        let mut candidates: Vec<&PythonCode> = survey.codes.iter().filter(usable).collect();
+        // Addresses decide where all else is equal, so that the same process gives the same choice.
+        candidates.sort_by_key(|code| code.address);
+        let names = |which: fn(&crate::model::PythonClass) -> bool| {
+            survey.classes.iter().filter(|class| which(class)).map(|class| &*class.name).collect::<HashSet<&str>>()
+        };
+        let mut choice = Self {
+            budget,
+            candidates,
+            excluded: names(|class| class.excluded.is_some()),
+            containers: names(|class| class.is_container),
+            named: names(|class| class.is_named),
+            wanted: HashSet::new(),
+            possible: HashSet::new(),
+            tried: HashSet::new(),
+        };
+        let all =
+            choice.candidates.iter().flat_map(|code| code.reached_by.iter().map(|reached| (code.address, reached)));
+        let (mut wanted, mut possible, mut tried) = (HashSet::new(), HashSet::new(), HashSet::new());
+        for (code, reached) in all.filter(|(_, reached)| !choice.excluded.contains(&*reached.class)) {
+            if reached.instances > 0 || budget.lived.contains(&reached.class) {
+                wanted.insert(pair(reached));
+            } else if budget.without_objects {
+                possible.insert(pair(reached));
+            }
+            if budget.idle.contains(&code) {
+                tried.insert(pair(reached));
+            }
+        }
+        // Of classes with one name, those with objects count.
+        possible.retain(|pair| !wanted.contains(pair));
+        (choice.wanted, choice.possible, choice.tried) = (wanted, possible, tried);
+        choice
+    }
+
+    /// The best code that is not chosen yet.
+    fn best(&self, chosen: &[&PythonCode]) -> Option<&'survey PythonCode> {
+        let is_chosen = |code: &PythonCode| chosen.iter().any(|taken| taken.address == code.address);
+        let is_open =
+            |reached: &Reached| self.wanted.contains(&pair(reached)) || self.possible.contains(&pair(reached));
+        self.candidates
+            .iter()
+            .filter(|code| !is_chosen(code) && code.reached_by.iter().any(is_open))
+            .max_by_key(|code| (self.value(code), Reverse(code.address)))
+            .copied()
+    }
+
+    /// Takes the methods of a code object for covered; gives those that were wanted.
+    fn cover(&mut self, code: &PythonCode) -> Vec<String> {
+        let covered: BTreeSet<Pair> = code.reached_by.iter().map(pair).collect();
+        self.possible.retain(|pair| !covered.contains(pair));
+        covered.into_iter().filter(|pair| self.wanted.remove(pair)).map(|pair| name_of(&pair)).collect()
+    }
+
+    /// What code may have been called as if it is called and no object was ever seen.
+    fn in_question(&self, code: &PythonCode) -> Vec<String> {
+        let mut by_method: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for reached in code.reached_by.iter().filter(|reached| !self.excluded.contains(&*reached.class)) {
+            by_method.entry(&reached.method).or_default().insert(&reached.class);
+        }
+        let names = by_method.into_iter().map(|(method, classes)| match classes.len() {
+            0..=MAX_NAMED => classes.into_iter().map(|class| format!("{class}.{method}")).collect(),
+            count => vec![format!("{method} of {count} classes")],
+        });
+        names.collect::<Vec<Vec<String>>>().concat()
+    }
+
+    /// What a code object is worth now: calls that were counted, then classes with objects, then what has not been tried,
+    /// live models, live objects, containers, and code whose receiver stays readable before other code.
+    fn value(&self, code: &PythonCode) -> Value {
+        let is_wanted = |reached: &&Reached| self.wanted.contains(&pair(reached));
+        let is_open = |reached: &&Reached| is_wanted(reached) || self.possible.contains(&pair(reached));
+        let wanted = || code.reached_by.iter().filter(is_wanted);
+        let open = || code.reached_by.iter().filter(is_open);
+        let sum = |count: fn(&Reached) -> u32| wanted().map(|it| u64::from(count(it)) * weight(&it.method)).sum();
+        Value {
+            calls: self.budget.calls.get(&code.address).copied().unwrap_or(0),
+            is_wanted: wanted().next().is_some(),
+            may_be_called: !self.budget.idle.contains(&code.address)
+                && open().any(|reached| !self.tried.contains(&pair(reached))),
+            was_called: self.budget.past.contains(&code.address),
+            in_models: sum(|reached| reached.in_models),
+            instances: sum(|reached| reached.instances),
+            named: self.of_named(open()),
+            in_containers: self.of_containers(open()),
+            reach: open().map(|reached| weight(&reached.method)).sum(),
+            is_readable: !matches!(code.receiver, Receiver::None | Receiver::FirstOfTuple),
+            wraps: code.wraps.len(),
+        }
+    }
+
+    /// What methods of classes are worth that the application names: where it makes an object, it trains it, too.
+    fn of_named<'code>(&self, open: impl Iterator<Item = &'code Reached>) -> u64 {
+        open.filter(|reached| self.named.contains(&*reached.class))
+            .map(|reached| weight(&reached.method))
+            .map(|weight| if weight == FIT { TRAINED } else { weight })
+            .sum()
+    }
+
+    /// What methods of containers are worth where neither objects nor names tell: a model that is loaded is mostly one.
+    fn of_containers<'code>(&self, open: impl Iterator<Item = &'code Reached>) -> u64 {
+        if !self.named.is_empty() {
+            return 0;
+        }
+        open.filter(|reached| self.containers.contains(&*reached.class))
+            .map(|reached| weight(&reached.method))
+            .filter(|weight| *weight > FIT)
+            .sum()
+    }
+}
+
+/// What a code object is worth; compared field by field.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Value {
+    calls: u64,
+    is_wanted: bool,
+    may_be_called: bool,
+    was_called: bool,
+    in_models: u64,
+    instances: u64,
+    named: u64,
+    in_containers: u64,
+    /// Methods that run it, whether there are objects or not: shared code before other code.
+    reach: u64,
+    /// Whether the receiver can still be read when the call ends.
+    is_readable: bool,
+    /// Of a function and what is wrapped around it, what is around sees the whole call.
+    wraps: usize,
+}
+
+/// The [`weight`] of what trains.
+const FIT: u64 = 1;
+
+/// The same for a class that the application names and that has no object yet.
+const TRAINED: u64 = 35;
+
+/// Where no traffic has been seen: a server predicts more often than it trains.
+fn weight(method: &str) -> u64 {
+    match method {
+        "predict" => 40,
+        "transform" => 39,
+        "predict_proba" => 30,
+        _ if method.contains("fit") => FIT,
+        _ => 20,
+    }
+}
+
+fn not_watched(survey: &PythonSurvey, open: &HashSet<Pair>, budget: &PythonBudget) -> Vec<NotWatched> {
+    let reason = match (&budget.obstacle, budget.slots) {
+        (Some(obstacle), _) => obstacle.clone(),
+        (None, Some(slots)) => format!("no debug register left ({slots} are in use; `--python frames` needs none)"),
+        (None, None) => "its code is shared by several functions that cannot be told apart".to_owned(),
+    };
+    let mut left: Vec<NotWatched> =
+        open.iter().map(|pair| NotWatched { name: name_of(pair), reason: reason.clone() }).collect();
+    left.extend(
+        survey
+            .skipped
+            .iter()
+            .map(|skipped| NotWatched { name: skipped.name.clone(), reason: skipped.reason.to_string() }),
+    );
+    left.sort_by(|first, second| first.name.cmp(&second.name));
+    left.dedup();
+    left
+}
+
+fn pair(reached: &Reached) -> Pair {
+    (Arc::clone(&reached.class), Arc::clone(&reached.method))
+}
+
+fn name_of((class, method): &Pair) -> String {
+    format!("{class}.{method}")
+}
