@@ -1,7 +1,10 @@
 //! Python suite: the tracer attached to interpreters that nobody prepared; spans compared with what the programs say of
 //! themselves.
 
+mod interpreters;
+mod libraries;
 mod machine;
+mod native_code;
 mod oracle;
 mod plain;
 mod scikit_learn;
@@ -12,7 +15,15 @@ use std::process::ExitCode;
 use tracer_tests::suite;
 
 fn main() -> ExitCode {
-    let cases = [plain::cases(), scikit_learn::cases(), unharmed::cases(), oracle::cases()];
+    let cases = [
+        plain::cases(),
+        scikit_learn::cases(),
+        interpreters::cases(),
+        libraries::cases(),
+        native_code::cases(),
+        unharmed::cases(),
+        oracle::cases(),
+    ];
     // One at a time: an overloaded virtual machine is bad for watched processes.
     suite::main(cases.into_iter().flatten().collect(), true)
 }

@@ -37,6 +37,8 @@ pub fn cases() -> Vec<Case> {
             cases.push(case_of(name, needs(interpreter), move || tested(|| test(interpreter))));
         }
     }
+    let oldest = ALL[0];
+    cases.push(case_of("debug_registers_of_a_debugger".to_owned(), needs(oldest), move || tested(|| debugged(oldest))));
     cases
 }
 
@@ -181,5 +183,32 @@ fn held_registers(interpreter: Interpreter) -> Result<()> {
         ensure!(left_out == held, "{held} held: {python}");
         ensure!(trace.finished.errors.contains("debug register"), "{held} held: {}", trace.finished.errors);
     }
+    target.finish().map(drop)
+}
+
+/// Of a debugger it is known that it is one. It holds them until the target ends: the kernel keeps what ptrace(2) has set.
+fn debugged(interpreter: Interpreter) -> Result<()> {
+    let run = run(interpreter, "chain", 100);
+    let mut target = run.start()?;
+    let mut command = Command::new("python3");
+    command.arg(workspace::tests("targets/debug_registers/hold.py")).args([
+        target.pid().to_string(),
+        "2".to_owned(),
+        "--ptrace".to_owned(),
+    ]);
+    let mut holder = Running::start(command)?;
+    holder.wait_output("ready")?;
+    let who = format!("(process {})", holder.pid());
+    let attached = run.attach(&target)?;
+    target.batch()?;
+    let trace = attached.stop()?;
+    let ended = holder.finish()?;
+    ensure!(ended.code == Some(0), "{ended:?}");
+    trace.check_books()?;
+    let python = trace.summary.python().first().context("no interpreter")?.clone();
+    ensure!(python["slots"] == DEBUG_REGISTERS - 2, "{python}");
+    let told = python["slots_held_by"].as_array().into_iter().flatten().filter_map(|holder| holder.as_str());
+    ensure!(told.clone().any(|holder| holder.contains(&who)), "{who} is not among {:?}", told.collect::<Vec<_>>());
+    ensure!(trace.finished.errors.contains(&who), "{}", trace.finished.errors);
     target.finish().map(drop)
 }

@@ -166,7 +166,12 @@ fn choose<'survey>(
     plan.not_watched = not_watched(survey, &open, budget);
     if budget.without_objects {
         let methods = candidates.iter().flat_map(|code| &code.reached_by).filter(|reached| reached.instances == 0);
-        let mut unborn = methods.filter(|reached| !excluded.contains(&*reached.class)).map(pair).collect();
+        let mut unborn: HashSet<Pair> =
+            methods.filter(|reached| !excluded.contains(&*reached.class)).map(pair).collect();
+        // What is chosen already may serve them too. What it wraps would make a second span of each call.
+        for reached in chosen.iter().flat_map(|code| &code.reached_by) {
+            unborn.remove(&pair(reached));
+        }
         let live = plan.watched.len();
         take(&candidates, &mut unborn, budget, &mut chosen, plan);
         // What is told is what is there: classes without objects are many, and most never get one.

@@ -117,6 +117,20 @@ fn what_is_left_goes_to_classes_without_objects() {
 }
 
 #[test]
+fn what_chosen_code_wraps_is_not_taken_for_a_class_without_objects() {
+    let mut survey = survey();
+    // As in XGBoost: one wrapper around the method of each class, of which one has an object.
+    survey.codes.push(code(5, "inner_f", &[("Live", "predict", 1), ("Base", "predict", 0)]));
+    survey.codes.push(code(6, "Live.predict", &[("Live", "predict", 1)]));
+    survey.codes.push(code(7, "Base.predict", &[("Base", "predict", 0)]));
+    survey.codes[3].wraps = vec![RemoteAddress(6), RemoteAddress(7)];
+    let budget = PythonBudget { without_objects: true, slots: None, ..budget(4) };
+    let mut watched = watched(&plan(&survey, &budget));
+    watched.sort_unstable();
+    assert_eq!(watched, [1, 2, 3, 5]);
+}
+
+#[test]
 fn functions_of_the_chosen_code_get_numbers_and_strangers_get_none() {
     let plan = plan(&survey(), &budget(4));
     assert_eq!(plan.functions.len(), 4);
