@@ -24,11 +24,14 @@ pub enum Counter {
     ReturnsWithoutEntry = 6,
     /// A Python function that was not known yet ran watched code.
     LostUnknownFunction = 7,
+    /// Changes of a watched reference count for which the kernel was not told that a watchpoint was hit, and which were
+    /// recognised all the same. Not a loss.
+    HitsWithoutCause = 8,
 }
 
 impl Counter {
     /// Slots of the counter map.
-    pub const COUNT: u32 = 8;
+    pub const COUNT: u32 = 9;
 
     /// Every counter, in the order of its number.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -40,6 +43,7 @@ impl Counter {
         Self::LostThreadTableFull,
         Self::ReturnsWithoutEntry,
         Self::LostUnknownFunction,
+        Self::HitsWithoutCause,
     ];
 
     /// Whether the counter counts calls whose span is lost.

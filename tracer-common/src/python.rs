@@ -137,6 +137,17 @@ pub struct PythonCount {
     pub calls: u64,
 }
 
+/// Debug registers of an x86-64 processor: as much code can be watched at one time.
+pub const DEBUG_REGISTERS: usize = 4;
+
+/// The code that is watched in a process: value of the map of watched code, by the number of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct PythonWatched {
+    /// Addresses of the code objects; 0: free.
+    pub codes: [u64; DEBUG_REGISTERS],
+}
+
 /// A function object that runs watched code: value of the function map, by its address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -201,6 +212,7 @@ const _: () = {
     assert!(size_of::<PythonKey>() == 16);
     assert!(size_of::<PythonCodeRule>() == 24);
     assert!(size_of::<PythonCount>() == 16);
+    assert!(size_of::<PythonWatched>() == 32);
     assert!(size_of::<PythonFunctionRule>() == 16);
     assert!(size_of::<PythonClassRule>() == 16);
     assert!(size_of::<OpenContainer>() == 40);

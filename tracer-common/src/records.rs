@@ -279,7 +279,7 @@ mod plain_data {
     use super::{CallRecord, CaptureSpec, ProcessSlot, ThreadStack};
     use crate::python::{
         OpenContainer, PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout,
-        WaitingContainer,
+        PythonWatched, WaitingContainer,
     };
 
     // SAFETY: `#[repr(C)]`, only integers, no padding (sizes asserted above): every bit pattern is a value.
@@ -298,6 +298,8 @@ mod plain_data {
     unsafe impl aya::Pod for PythonCodeRule {}
     // SAFETY: as above.
     unsafe impl aya::Pod for PythonCount {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PythonWatched {}
     // SAFETY: as above.
     unsafe impl aya::Pod for PythonFunctionRule {}
     // SAFETY: as above.

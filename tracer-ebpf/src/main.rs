@@ -10,6 +10,7 @@ mod python_calls;
 mod python_frame;
 mod python_frames;
 mod python_join;
+mod python_missed_hit;
 mod python_resolve;
 mod python_watch;
 mod stack;

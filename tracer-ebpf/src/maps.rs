@@ -10,7 +10,7 @@ use tracer_common::{
     limits::{MAX_FUNCTIONS, MAX_PROCESSES, MAX_PYTHON_FUNCTIONS, MAX_PYTHON_MEMBERS, MAX_THREADS, RING_BYTES},
     python::{
         OpenContainer, PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout,
-        PythonPushSites, WAITING_CONTAINERS, WaitingContainer,
+        PythonPushSites, PythonWatched, WAITING_CONTAINERS, WaitingContainer,
     },
     records::{CaptureSpec, ProcessSlot, ThreadStack},
 };
@@ -60,6 +60,10 @@ pub static PYTHON_CODES: HashMap<PythonKey, PythonCodeRule> =
 #[map]
 pub static PYTHON_COUNTS: HashMap<PythonKey, PythonCount> =
     HashMap::with_max_entries(MAX_PYTHON_FUNCTIONS, BPF_F_NO_PREALLOC);
+
+/// The code that is watched in a process, by its number.
+#[map]
+pub static PYTHON_WATCHED: HashMap<u32, PythonWatched> = HashMap::with_max_entries(MAX_PROCESSES, BPF_F_NO_PREALLOC);
 
 /// The function objects that run that code.
 #[map]

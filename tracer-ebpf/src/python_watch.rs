@@ -54,23 +54,31 @@ pub fn python_watch(context: PerfEventContext) -> u32 {
             core::ptr::read_volatile(&raw const (*data).regs.rip),
         )
     };
+    count_changed(address, stack_pointer, instruction);
+    0
+}
+
+/// The reference count of the code object at an address may have changed: a call begins or ends, or somebody else took or
+/// dropped a reference. The registers are those of the thread when it changed the count.
+#[inline(always)]
+pub fn count_changed(address: u64, stack_pointer: u64, instruction: u64) {
     let identity = bpf_get_current_pid_tgid();
     let code = PythonKey { address, process: (identity >> 32) as u32, reserved: 0 };
-    let Some(rule) = PYTHON_CODES.get_ptr(&code) else { return 0 };
+    let Some(rule) = PYTHON_CODES.get_ptr(&code) else { return };
     // SAFETY: a checked map value.
     let rule = unsafe { &*rule };
-    let Some((counted, delta)) = counted(&code) else { return 0 };
-    let Some(layout) = PYTHON_LAYOUTS.get(rule.process_slot) else { return 0 };
+    let Some((counted, delta)) = counted(&code) else { return };
+    let Some(layout) = PYTHON_LAYOUTS.get(rule.process_slot) else { return };
     let python_thread = word(layout.current_thread);
     if python_thread == 0 {
-        return 0;
+        return;
     }
     let Some(thread) = stack::of_current_thread(identity) else {
         if delta > 0 {
             count(Counter::Entries, 1);
             count(Counter::LostThreadTableFull, 1);
         }
-        return 0;
+        return;
     };
     // SAFETY: a checked map value used by this thread alone.
     unsafe { (*thread).python_thread = python_thread };
@@ -81,7 +89,6 @@ pub fn python_watch(context: PerfEventContext) -> u32 {
         (true, true) => heap_entry(&hit, thread),
         (true, false) => heap_exit(&hit, thread),
     }
-    0
 }
 
 /// How the count has changed since it was last seen; `None` at the first sight of it, or if it has not.

@@ -11,11 +11,6 @@ use super::programs::{LoadOptions, Programs};
 /// Oldest kernel with everything that is needed: the attach cookie came last, in 5.15.
 const OLDEST_KERNEL: (u32, u32) = (5, 15);
 
-/// What watchpoints risk in a virtual machine. The host's KVM before Linux 6.14 can lose the register that tells the
-/// kernel what a debug exception was about; the kernel then takes it for one of the program's own.
-pub const VIRTUAL_WATCHPOINTS: &str = "this is a virtual machine: some hosts (KVM before Linux 6.14) lose the cause of a watchpoint once in very many \
-     hits when processors are overloaded, and the traced process then ends with SIGTRAP; `--python frames` uses none";
-
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
@@ -167,7 +162,7 @@ fn trace_file_system() -> Check {
     }
 }
 
-/// Whether the processor is a virtual one, by the flag that hypervisors set (CPUID leaf 1, ECX bit 31).
+/// Whether the processor is a virtual one: then the cause of a debug exception may get lost. By the flag that hypervisors set (CPUID leaf 1, ECX bit 31).
 #[must_use]
 pub fn is_virtual_machine() -> bool {
     let processors = read("/proc/cpuinfo").unwrap_or_default();
@@ -177,7 +172,9 @@ pub fn is_virtual_machine() -> bool {
 
 fn watchpoints() -> Check {
     if is_virtual_machine() {
-        check("hardware watchpoints", CheckState::Limited, VIRTUAL_WATCHPOINTS)
+        let detail = "the processor is a virtual one, whose host may lose the cause of a hit: watched processes are guarded \
+                      against the signal that the kernel sends then (by ptrace, so no debugger can be attached meanwhile)";
+        check("hardware watchpoints", CheckState::Good, detail)
     } else {
         check("hardware watchpoints", CheckState::Good, "the processor is not a virtual one")
     }

@@ -57,6 +57,14 @@ pub enum AttachError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The guard of a process cannot set up its signals or descriptors.
+    #[error("guarding process {pid}: {source}")]
+    Guard {
+        /// The process.
+        pid: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// More processes than the programs have slots.
     #[error("{wanted} processes at once are more than the {most} that one tracer can watch; start a second one")]
     TooManyProcesses {

@@ -2,13 +2,17 @@
 
 use std::collections::HashSet;
 use std::os::fd::AsFd as _;
+use std::path::Path;
 
 use aya::maps::{Array, HashMap, MapData};
-use aya::programs::PerfEvent;
+use aya::programs::raw_trace_point::RawTracePointLink;
+use aya::programs::{PerfEvent, RawTracePoint};
 use aya::{Ebpf, Pod};
-use tracer_common::python::{PythonCodeRule, PythonCount, PythonKey, PythonLayout};
+use tracer_common::python::{PythonCodeRule, PythonCount, PythonKey, PythonLayout, PythonWatched};
 
+use super::checkup::is_virtual_machine;
 use super::error::AttachError;
+use super::guard::Guard;
 use super::placement::Link;
 use super::programs::{Programs, map_error, program, program_error};
 use super::python_frames::FramesPrograms;
@@ -24,6 +28,11 @@ pub struct PythonPrograms {
     pub(super) frames: Option<FramesPrograms>,
     pub(super) exceptions: Vec<Link>,
     watchpoints: Vec<Watchpoint>,
+    /// In a virtual machine: makes up for hits that the kernel does not know for ones.
+    missed_hits: Option<RawTracePointLink>,
+    guards: Vec<Guard>,
+    /// Signals that guards which are not needed any more have kept from their processes.
+    kept_signals: u64,
     written: Vec<(&'static str, HashSet<PythonKey>)>,
 }
 
@@ -36,6 +45,8 @@ pub enum WatchOutcome {
     NoSlot,
     /// The process is gone.
     Gone,
+    /// In a virtual machine: the process cannot be guarded against hits whose cause is lost, for this reason.
+    Unguarded(String),
 }
 
 impl PythonPrograms {
@@ -44,9 +55,12 @@ impl PythonPrograms {
         Self { frames, ..Self::default() }
     }
 
-    /// Takes all watchpoints away.
+    /// Takes all watchpoints away, and their guards after them.
     pub fn remove(&mut self) {
         self.watchpoints.clear();
+        self.kept_signals += self.guards.iter_mut().map(Guard::relieve).sum::<u64>();
+        self.guards.clear();
+        self.missed_hits = None;
         self.frames = None;
         self.exceptions.clear();
     }
@@ -96,14 +110,21 @@ impl Programs {
         count: impl FnOnce() -> Option<u32>,
     ) -> Result<WatchOutcome, AttachError> {
         self.load_python()?;
+        if let Err(outcome) = self.guard(process) {
+            return Ok(outcome);
+        }
         let key = PythonKey { address: code.0, process: kernel_pid, reserved: 0 };
         // A count of an earlier time says nothing about the changes since.
         let _ = python_map::<PythonCount>(&mut self.ebpf, "PYTHON_COUNTS")?.remove(&key);
+        self.tell_watched(kernel_pid, |codes| codes.iter_mut().find(|slot| **slot == 0).map(|slot| *slot = code.0))?;
         let watcher = program::<PerfEvent>(&mut self.ebpf, "python_watch")?;
         let descriptor = watcher.fd().map_err(|error| program_error(&error))?.as_fd();
         let watchpoint = match Watchpoint::set(descriptor, process.pid, code.0) {
             Ok(watchpoint) => watchpoint,
-            Err(Obstacle::NoSlot) => return Ok(WatchOutcome::NoSlot),
+            Err(Obstacle::NoSlot) => {
+                self.forget_watched(kernel_pid, code)?;
+                return Ok(WatchOutcome::NoSlot);
+            }
             Err(Obstacle::Gone) => return Ok(WatchOutcome::Gone),
             Err(Obstacle::Other(source)) if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {
                 return Err(AttachError::NotPermitted { what: "a hardware watchpoint".to_owned() });
@@ -134,9 +155,67 @@ impl Programs {
     ///
     /// # Errors
     /// The process map cannot be written.
-    pub fn unwatch(&mut self, process: ProcessId, code: RemoteAddress) -> Result<(), AttachError> {
+    pub fn unwatch(&mut self, (process, kernel_pid): (ProcessId, u32), code: RemoteAddress) -> Result<(), AttachError> {
         self.python.watchpoints.retain(|watchpoint| !watchpoint.is_on(process.pid, code.0));
+        self.forget_watched(kernel_pid, code)?;
         self.next_python_epoch()
+    }
+
+    /// Takes the watchpoints of processes away whose guard has ended, and gives those processes: they have ended, or
+    /// somebody has killed the guard.
+    pub fn unguarded(&mut self) -> Vec<u32> {
+        let PythonPrograms { guards, watchpoints, kept_signals, .. } = &mut self.python;
+        let mut unguarded = Vec::new();
+        guards.retain_mut(|guard| {
+            if guard.is_standing() {
+                return true;
+            }
+            watchpoints.retain(|watchpoint| !watchpoint.is_of(guard.process()));
+            *kept_signals += guard.relieve();
+            unguarded.push(guard.process());
+            false
+        });
+        unguarded
+    }
+
+    /// Signals that were kept from processes because they came from hits of watchpoints whose cause was lost. Complete
+    /// once the probes are gone.
+    #[must_use]
+    pub fn kept_signals(&self) -> u64 {
+        self.python.kept_signals
+    }
+
+    /// In a virtual machine no process is watched without a guard.
+    fn guard(&mut self, process: ProcessId) -> Result<(), WatchOutcome> {
+        let PythonPrograms { guards, missed_hits, .. } = &mut self.python;
+        if missed_hits.is_none() || guards.iter().any(|guard| guard.process() == process.pid) {
+            return Ok(());
+        }
+        match Guard::post(process.pid) {
+            Ok(guard) => guards.push(guard),
+            Err(_) if !Path::new(&format!("/proc/{}", process.pid)).exists() => return Err(WatchOutcome::Gone),
+            Err(error) => return Err(WatchOutcome::Unguarded(error.to_string())),
+        }
+        Ok(())
+    }
+
+    fn forget_watched(&mut self, kernel_pid: u32, code: RemoteAddress) -> Result<(), AttachError> {
+        self.tell_watched(kernel_pid, |codes| codes.iter_mut().find(|slot| **slot == code.0).map(|slot| *slot = 0))
+    }
+
+    /// Tells the programs which code is watched in a process.
+    fn tell_watched(
+        &mut self,
+        kernel_pid: u32,
+        change: impl FnOnce(&mut [u64]) -> Option<()>,
+    ) -> Result<(), AttachError> {
+        const NAME: &str = "PYTHON_WATCHED";
+        let map = self.ebpf.map_mut(NAME).ok_or(AttachError::Incomplete { name: NAME })?;
+        let mut map: HashMap<_, u32, PythonWatched> = map.try_into().map_err(|error| map_error(NAME, &error))?;
+        let mut watched = map.get(&kernel_pid, 0).unwrap_or_default();
+        // Nothing to change: more is watched than there are debug registers, which the kernel will refuse.
+        let _ = change(&mut watched.codes);
+        map.insert(kernel_pid, watched, 0).map_err(|error| map_error(NAME, &error))
     }
 
     fn load_python(&mut self) -> Result<(), AttachError> {
@@ -145,6 +224,12 @@ impl Programs {
         }
         let watcher = program::<PerfEvent>(&mut self.ebpf, "python_watch")?;
         watcher.load().map_err(|error| program_error(&error))?;
+        if is_virtual_machine() {
+            let missed = program::<RawTracePoint>(&mut self.ebpf, "python_missed_hit")?;
+            missed.load().map_err(|error| program_error(&error))?;
+            let link = missed.attach("signal_generate").map_err(|error| program_error(&error))?;
+            self.python.missed_hits = Some(missed.take_link(link).map_err(|error| program_error(&error))?);
+        }
         self.python.loaded = true;
         Ok(())
     }

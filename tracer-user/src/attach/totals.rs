@@ -46,6 +46,7 @@ pub(super) fn read(ebpf: &Ebpf) -> Result<(LossCounts, Vec<Call>), AttachError> 
         open: open_calls.len() as u64,
         lost,
         returns_without_entry: counted[Counter::ReturnsWithoutEntry as usize],
+        hits_without_cause: counted[Counter::HitsWithoutCause as usize],
     };
     Ok((totals, open_calls))
 }

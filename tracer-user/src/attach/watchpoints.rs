@@ -66,6 +66,12 @@ impl Watchpoint {
         if watchpoint.events.is_empty() { Err(Obstacle::Gone) } else { Ok(watchpoint) }
     }
 
+    /// Whether it is in this process.
+    #[must_use]
+    pub fn is_of(&self, process: u32) -> bool {
+        self.process == process
+    }
+
     /// The address and process that it is on.
     #[must_use]
     pub fn is_on(&self, process: u32, address: u64) -> bool {
@@ -96,6 +102,8 @@ fn open(program: BorrowedFd<'_>, thread: u32, address: u64) -> io::Result<OwnedF
     attributes.set_inherit(1);
     // Not by forked processes: they would pay for hits that nobody asked for.
     attributes.set_inherit_thread(1);
+    // Another program has other things at the address.
+    attributes.set_remove_on_exec(1);
     // SAFETY: the structure outlives the call and states its own size; the others are plain numbers.
     let descriptor = unsafe {
         libc::syscall(libc::SYS_perf_event_open, &raw const attributes, thread as libc::pid_t, -1, -1, FLAG_CLOEXEC)

@@ -90,6 +90,9 @@ pub enum Command {
     /// Attach to Python processes and let go of them, again and again
     #[command(hide = true)]
     Soak(SoakArguments),
+    /// Guard a watched process in a virtual machine, until standard input ends
+    #[command(hide = true)]
+    Guard(GuardArguments),
     /// Stop, and when continued execute a command
     #[command(hide = true, name = "wait-and-execute")]
     Gate(GateArguments),
@@ -270,6 +273,14 @@ pub struct SoakArguments {
     /// How long to stay attached each time
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "2ms")]
     pub hold: Duration,
+}
+
+/// Arguments of the guard that watch mode posts in a virtual machine.
+#[derive(Debug, Args)]
+pub struct GuardArguments {
+    /// Process
+    #[arg(long, value_name = "PID")]
+    pub pid: u32,
 }
 
 /// Arguments of the gate that `run` puts before the command.

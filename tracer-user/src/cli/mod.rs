@@ -6,6 +6,7 @@ mod check_map;
 mod doctor;
 mod exit;
 mod gate;
+mod guard;
 mod list;
 mod place_floor;
 mod replay;
@@ -36,6 +37,7 @@ pub fn run() -> ExitCode {
         arguments::Command::Replay(arguments) => replay::replay(&arguments),
         arguments::Command::PlaceFloor(arguments) => place_floor::place_floor(&arguments),
         arguments::Command::Soak(arguments) => soak::soak(&arguments),
+        arguments::Command::Guard(arguments) => guard::guard(&arguments),
         arguments::Command::Gate(arguments) => gate::gate(&arguments),
     };
     result.unwrap_or_else(|failure| exit::report(&failure))

@@ -114,6 +114,8 @@ pub struct LossCounts {
     pub lost: Vec<LossOfReason>,
     /// Returns for which no call was open; no loss.
     pub returns_without_entry: u64,
+    /// Hits of watchpoints that the kernel did not know for ones, and that were recognised all the same. Not a loss.
+    pub hits_without_cause: u64,
 }
 
 /// Calls lost for one reason.
@@ -138,7 +140,11 @@ impl LossOfReason {
             Counter::LostStackFull => "nested deeper than 64 traced calls",
             Counter::LostThreadTableFull => "more than 8192 threads at once",
             Counter::LostUnknownFunction => "a Python function that was defined since the last look at the process",
-            Counter::Entries | Counter::Spans | Counter::Folded | Counter::ReturnsWithoutEntry => UNKNOWN_REASON,
+            Counter::Entries
+            | Counter::Spans
+            | Counter::Folded
+            | Counter::ReturnsWithoutEntry
+            | Counter::HitsWithoutCause => UNKNOWN_REASON,
         }
     }
 }

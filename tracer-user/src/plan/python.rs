@@ -22,6 +22,8 @@ pub type KnownFunctions = HashMap<(ProcessId, RemoteAddress, Arc<str>), Function
 pub struct PythonBudget {
     /// Code objects that can be watched; `None`: all, because every call is looked at.
     pub slots: Option<usize>,
+    /// Why there are no slots, for people, if it is not for want of debug registers.
+    pub obstacle: Option<String>,
     /// Whether a call's function object is seen. If not, code that several functions share is of no use.
     pub function_is_seen: bool,
     /// Calls that were counted while the code was watched.
@@ -250,9 +252,10 @@ fn weight(method: &str) -> u64 {
 }
 
 fn not_watched(survey: &PythonSurvey, open: &HashSet<Pair>, budget: &PythonBudget) -> Vec<NotWatched> {
-    let reason = match budget.slots {
-        Some(slots) => format!("no debug register left ({slots} are in use; `--python frames` needs none)"),
-        None => "its code is shared by several functions that cannot be told apart".to_owned(),
+    let reason = match (&budget.obstacle, budget.slots) {
+        (Some(obstacle), _) => obstacle.clone(),
+        (None, Some(slots)) => format!("no debug register left ({slots} are in use; `--python frames` needs none)"),
+        (None, None) => "its code is shared by several functions that cannot be told apart".to_owned(),
     };
     let mut left: Vec<NotWatched> =
         open.iter().map(|pair| NotWatched { name: name_of(pair), reason: reason.clone() }).collect();

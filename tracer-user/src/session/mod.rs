@@ -28,7 +28,7 @@ pub use tracer::Tracer;
 // What a command line needs of the rooms below, so that it knows only this one.
 pub use crate::attach::{
     AttachError, Capability, Check, CheckState, FloorProbes, FloorSites, LoadOptions, ProbeCost, check_machine,
-    measure_probe_costs, missing_capabilities,
+    measure_probe_costs, missing_capabilities, stand_guard,
 };
 pub use crate::export::{Destination, create_file};
 pub use crate::symbol_map::{

@@ -29,6 +29,10 @@ pub struct Report {
     pub lost_by_reason: Vec<LostBecause>,
     /// Returns for which no call was open: the call began before the probes were live, or the thread switches stacks.
     pub returns_without_entry: u64,
+    /// Hits of watchpoints whose cause the host of this virtual machine lost, and that were recognised all the same.
+    pub hits_without_cause: u64,
+    /// Signals (SIGTRAP) from such hits that were kept from the traced processes, which they would have ended.
+    pub kept_signals: u64,
     /// Stand-ins made for lost parents.
     pub stand_ins: u64,
     /// Whether `entries = spans + folded + lost + open` holds.
@@ -84,6 +88,7 @@ impl Report {
             lost,
             open: counts.open,
             returns_without_entry: counts.returns_without_entry,
+            hits_without_cause: counts.hits_without_cause,
             stand_ins: seen.stand_ins,
             identity_holds: counts.entries == seen.spans + counts.folded + lost + counts.open,
             lost_by_reason,
@@ -123,6 +128,13 @@ impl Report {
             self.lost_by_reason.iter().map(|lost| format!("lost {} calls: {}", lost.calls, lost.reason)).collect();
         if !self.identity_holds {
             remarks.push("the books do not balance; please report this with a tape of the run".to_owned());
+        }
+        if self.kept_signals > 0 {
+            remarks.push(format!(
+                "the host of this virtual machine lost the cause of {} watchpoint hits: the signals that this makes were kept \
+                 from the processes, and {} of the hits were recognised",
+                self.kept_signals, self.hits_without_cause
+            ));
         }
         remarks.extend(self.python.iter().flat_map(python_remarks));
         for export in &self.exports {

@@ -201,7 +201,7 @@ pub fn take_away(programs: &mut Programs, drain: Drain) -> Result<Report, Sessio
     let (mut counts, mut open_calls) = programs.totals()?;
     left.settle(&mut open_calls, &mut counts);
     let (seen, deliveries) = drain.finish(counts.clone(), open_calls)?;
-    Ok(Report::new(&counts, seen, deliveries))
+    Ok(Report { kept_signals: programs.kept_signals(), ..Report::new(&counts, seen, deliveries) })
 }
 
 /// An error if no target is left.

@@ -49,6 +49,8 @@ pub struct Interpreter {
     pub(super) slots: usize,
     /// Who has the others.
     pub(super) held_by: Vec<String>,
+    /// Why nothing can be watched.
+    pub(super) obstacle: Option<String>,
     /// Code that is watched now.
     pub(super) watched: Vec<RemoteAddress>,
     /// Code that was watched without being called, while other code was.
@@ -92,6 +94,7 @@ impl Interpreter {
             has_begun: false,
             slots: DEBUG_REGISTERS,
             held_by: Vec::new(),
+            obstacle: None,
             watched: Vec::new(),
             idle: HashSet::new(),
             counted: HashMap::new(),
@@ -106,6 +109,11 @@ impl Interpreter {
     /// Whether it is the interpreter of this process.
     pub fn is_of(&self, process: ProcessId) -> bool {
         self.process.0 == process
+    }
+
+    /// Whether it is the interpreter of the process with this number.
+    pub fn is_of_number(&self, pid: u32) -> bool {
+        self.process.0.pid == pid
     }
 
     /// Code objects that are seen now.
@@ -223,7 +231,7 @@ impl Interpreter {
 
     fn budget(&self) -> PythonBudget {
         let slots = (self.mode == PythonMode::Watch).then_some(self.slots);
-        PythonBudget { slots, without_objects: true, ..self.unlimited() }
+        PythonBudget { slots, obstacle: self.obstacle.clone(), without_objects: true, ..self.unlimited() }
     }
 
     /// Tells the programs and the assembler what the plan says.

@@ -120,6 +120,12 @@ impl PythonTargets {
                 None => {}
             }
         }
+        for process in means.programs.unguarded() {
+            let left = self.interpreters.iter_mut().find(|interpreter| interpreter.is_of_number(process));
+            if let Some(interpreter) = left.filter(|interpreter| !has_ended(interpreter.process.0)) {
+                interpreter.watch_nothing("its guard has been killed".to_owned());
+            }
+        }
         self.interpreters.iter_mut().try_for_each(|interpreter| interpreter.look_again(means))
     }
 

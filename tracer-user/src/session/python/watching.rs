@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::error::SessionError;
 use super::interpreter::Interpreter;
 use super::targets::Means;
-use crate::attach::{Programs, VIRTUAL_WATCHPOINTS, WatchOutcome, is_virtual_machine};
+use crate::attach::{Programs, WatchOutcome};
 use crate::memory::{LiveProcess, Memory as _};
 use crate::model::{ProcessId, RemoteAddress};
 use crate::target::tracer_of;
@@ -23,9 +23,6 @@ const CALIBRATION_STEPS: usize = 8;
 impl Interpreter {
     /// Chooses what to watch, after a calibration where there is more than can be watched, and watches it.
     pub(super) fn begin_watching(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
-        if is_virtual_machine() {
-            tracing::warn!("{VIRTUAL_WATCHPOINTS}");
-        }
         let calls = self.calibrate(means)?;
         self.choose(means.planner, &calls);
         self.put_into_force(means)?;
@@ -89,7 +86,7 @@ impl Interpreter {
             std::thread::sleep(CALIBRATION_STEP);
             for (code, _) in group {
                 let counted = means.programs.python_calls(self.process.1, *code)?;
-                means.programs.unwatch(self.process.0, *code)?;
+                means.programs.unwatch(self.process, *code)?;
                 if counted > 0 {
                     calls.insert(*code, counted);
                 }
@@ -104,7 +101,7 @@ impl Interpreter {
         let wanted: Vec<RemoteAddress> = self.plan.watched.iter().map(|(code, _)| *code).collect();
         let (kept, dropped): (Vec<_>, Vec<_>) = self.watched.iter().partition(|code| wanted.contains(code));
         for code in dropped {
-            means.programs.unwatch(self.process.0, code)?;
+            means.programs.unwatch(self.process, code)?;
         }
         self.watched = kept;
         for code in wanted {
@@ -118,10 +115,28 @@ impl Interpreter {
                     self.held_by = vec![holder_of(self.process.0)];
                     break;
                 }
+                WatchOutcome::Unguarded(reason) => {
+                    let who =
+                        tracer_of(self.process.0.pid).map(|who| format!(" ({who} traces it)")).unwrap_or_default();
+                    self.watch_nothing(format!("it cannot be guarded{who}: {reason}"));
+                    break;
+                }
                 WatchOutcome::Gone => break,
             }
         }
         Ok(())
+    }
+
+    /// From now on nothing can be watched, for a reason that is told.
+    pub(super) fn watch_nothing(&mut self, reason: String) {
+        tracing::warn!(
+            "process {}: {reason}; in a virtual machine a watchpoint may end an unguarded process, so no Python code is \
+             watched (`--python frames` needs no watchpoints)",
+            self.process.0
+        );
+        self.slots = 0;
+        self.watched.clear();
+        self.obstacle = Some(reason);
     }
 
     fn watch(&self, programs: &mut Programs, code: RemoteAddress) -> Result<WatchOutcome, SessionError> {
