@@ -34,8 +34,8 @@ pub struct PythonBudget {
     pub without_objects: bool,
 }
 
-/// A method of a class, by bare names.
-type Pair = (Arc<str>, Arc<str>);
+/// A method of a class.
+type Pair = (RemoteAddress, Arc<str>);
 
 impl Planner {
     /// Chooses what to see in one interpreter. Functions that had a number before keep it.
@@ -145,8 +145,8 @@ fn choose<'survey>(
     budget: &PythonBudget,
     plan: &mut PythonPlan,
 ) -> Vec<&'survey PythonCode> {
-    let excluded: HashSet<&str> =
-        survey.classes.iter().filter(|class| class.excluded.is_some()).map(|class| &*class.name).collect();
+    let excluded: HashSet<RemoteAddress> =
+        survey.classes.iter().filter(|class| class.excluded.is_some()).map(|class| class.address).collect();
     let mut shared: HashMap<RemoteAddress, usize> = HashMap::new();
     for function in survey.functions.iter().filter(|function| function.method.is_some()) {
         *shared.entry(function.code).or_default() += 1;
@@ -159,7 +159,7 @@ fn choose<'survey>(
 
     let mut open: HashSet<Pair> = HashSet::new();
     for reached in candidates.iter().flat_map(|code| &code.reached_by) {
-        if reached.instances > 0 && !excluded.contains(&*reached.class) {
+        if reached.instances > 0 && !excluded.contains(&reached.address) {
             open.insert(pair(reached));
         }
     }
@@ -169,7 +169,7 @@ fn choose<'survey>(
     if budget.without_objects {
         let methods = candidates.iter().flat_map(|code| &code.reached_by).filter(|reached| reached.instances == 0);
         let mut unborn: HashSet<Pair> =
-            methods.filter(|reached| !excluded.contains(&*reached.class)).map(pair).collect();
+            methods.filter(|reached| !excluded.contains(&reached.address)).map(pair).collect();
         // What is chosen already may serve them too. What it wraps would make a second span of each call.
         for reached in chosen.iter().flat_map(|code| &code.reached_by) {
             unborn.remove(&pair(reached));
@@ -199,12 +199,13 @@ fn take<'survey>(
             .filter(|code| code.reached_by.iter().any(|reached| open.contains(&pair(reached))))
             .max_by_key(|code| (value(code, open, budget), Reverse(code.address)));
         let Some(best) = best else { break };
-        let methods: BTreeSet<Pair> = best.reached_by.iter().map(pair).filter(|pair| open.contains(pair)).collect();
-        for method in &methods {
-            open.remove(method);
+        let covered = best.reached_by.iter().filter(|reached| open.contains(&pair(reached)));
+        let methods: BTreeSet<String> = covered.map(name_of).collect();
+        for reached in &best.reached_by {
+            open.remove(&pair(reached));
         }
         let code = best.name.to_string();
-        let methods = methods.iter().map(name_of).collect();
+        let methods = methods.into_iter().collect();
         plan.watched.push((best.address, WatchedCode { code, methods, calls_seen: 0 }));
         chosen.push(best);
     }
@@ -257,8 +258,9 @@ fn not_watched(survey: &PythonSurvey, open: &HashSet<Pair>, budget: &PythonBudge
         (None, Some(slots)) => format!("no debug register left ({slots} are in use; `--python frames` needs none)"),
         (None, None) => "its code is shared by several functions that cannot be told apart".to_owned(),
     };
+    let reached = survey.codes.iter().flat_map(|code| &code.reached_by).filter(|reached| open.contains(&pair(reached)));
     let mut left: Vec<NotWatched> =
-        open.iter().map(|pair| NotWatched { name: name_of(pair), reason: reason.clone() }).collect();
+        reached.map(|reached| NotWatched { name: name_of(reached), reason: reason.clone() }).collect();
     left.extend(
         survey
             .skipped
@@ -271,11 +273,11 @@ fn not_watched(survey: &PythonSurvey, open: &HashSet<Pair>, budget: &PythonBudge
 }
 
 fn pair(reached: &Reached) -> Pair {
-    (Arc::clone(&reached.class), Arc::clone(&reached.method))
+    (reached.address, Arc::clone(&reached.method))
 }
 
-fn name_of((class, method): &Pair) -> String {
-    format!("{class}.{method}")
+fn name_of(reached: &Reached) -> String {
+    format!("{}.{}", reached.class, reached.method)
 }
 
 #[cfg(test)]
