@@ -28,7 +28,7 @@ fn code(address: u64, name: &str, reached_by: &[(&str, &str, u32)]) -> PythonCod
 
 /// One address for each name.
 fn class_address(name: &str) -> RemoteAddress {
-    RemoteAddress(name.bytes().fold(0x1000, |sum, byte| sum * 31 + u64::from(byte)))
+    RemoteAddress(name.bytes().fold(0x1000, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte))))
 }
 
 fn function(address: u64, code: u64, qualified_name: &str, method: Option<&str>) -> PythonFunction {
