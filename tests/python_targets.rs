@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use tracer_tests::process::{Finished, run};
-use tracer_tests::python::{Interpreter, ORACLE, SCIKIT_LEARN, Truth};
+use tracer_tests::python::{Interpreter, LIBRARIES, ORACLE, SCIKIT_LEARN, SCIKIT_LEARN_1_2, Truth};
 use tracer_tests::suite::{Need, case, main as run_suite};
 use tracer_tests::targets::Target;
 use tracer_tests::workspace;
@@ -16,9 +16,15 @@ fn main() -> ExitCode {
     // The suites that trace run the others.
     const OLDEST: Interpreter = SCIKIT_LEARN[0];
     let cases = vec![
-        case("targets_tell_the_truth", &[Need::Python(OLDEST)], || targets_tell_the_truth(OLDEST)),
+        case("targets_tell_the_truth", &[Need::Python(OLDEST)], || targets_tell_the_truth(OLDEST, TARGETS)),
         case("targets_tell_the_truth_in_debian_sid", &[Need::Python(Interpreter::Sid)], || {
-            targets_tell_the_truth(Interpreter::Sid)
+            targets_tell_the_truth(Interpreter::Sid, TARGETS)
+        }),
+        case("targets_tell_the_truth_with_scikit_learn_1_2", &[Need::Python(SCIKIT_LEARN_1_2)], || {
+            targets_tell_the_truth(SCIKIT_LEARN_1_2, &[IMBALANCED])
+        }),
+        case("targets_of_libraries_tell_the_truth", &[Need::Python(LIBRARIES)], || {
+            targets_tell_the_truth(LIBRARIES, LIBRARY_TARGETS)
         }),
         case("the_recorded_trees_are_those_of_the_original", &[Need::Python(ORACLE)], recorded_trees),
     ];
@@ -26,7 +32,20 @@ fn main() -> ExitCode {
 }
 
 /// Target, arguments, calls that two batches make, names of spans in it.
-const TARGETS: &[(&str, &[&str], u64, &[&str])] = &[
+type TargetTruth = (&'static str, &'static [&'static str], u64, &'static [&'static str]);
+
+const IMBALANCED: TargetTruth =
+    ("python_imbalanced", &["1", "2"], 24, &["Pipeline.fit", "RandomOverSampler.fit_resample"]);
+
+const LIBRARY_TARGETS: &[TargetTruth] = &[
+    IMBALANCED,
+    ("python_boosting", &["xgboost", "2"], 48, &["XGBClassifier.predict_proba", "Booster.predict"]),
+    ("python_boosting", &["lightgbm", "2"], 28, &["LGBMClassifier.predict", "Booster.predict"]),
+    ("python_boosting", &["lightgbm", "2", "--overriding"], 20, &["LGBMClassifier.predict_proba"]),
+    ("python_boosting", &["catboost", "2"], 8, &["CatBoostClassifier.predict"]),
+];
+
+const TARGETS: &[TargetTruth] = &[
     ("python_sklearn_pipeline", &["12", "4"], 96, &["Pipeline.predict", "PolynomialFeatures.transform"]),
     ("python_sklearn_pipeline", &["12", "4", "--late", "--probabilities"], 96, &["LogisticRegression.predict_proba"]),
     ("python_exceptions", &["6", "--keep"], 112, &["Fallback.predict", "Guard.transform"]),
@@ -39,11 +58,13 @@ const TARGETS: &[(&str, &[&str], u64, &[&str])] = &[
     ),
     ("python_asyncio", &["4"], 96, &["Pipeline.predict"]),
     ("python_recursion", &["2", "3"], 100, &["Halving.predict", "Doubling.transform"]),
+    ("python_blas", &["3"], 12, &["LogisticRegression.predict", "BLAS.dgemm"]),
+    ("python_forest", &["3", "2", "trees"], 48, &["DecisionTreeClassifier.predict_proba", "Tree.predict"]),
     ("torch_shape", &["3"], 36, &["Net.__call__", "Sequential.__call__", "Linear.__call__", "ReLU.__call__"]),
 ];
 
-fn targets_tell_the_truth(interpreter: Interpreter) -> Result<()> {
-    for (name, arguments, calls, names) in TARGETS {
+fn targets_tell_the_truth(interpreter: Interpreter, targets: &[TargetTruth]) -> Result<()> {
+    for (name, arguments, calls, names) in targets {
         let mut command = interpreter.command(&format!("targets/{name}/target.py"))?;
         command.args(*arguments);
         let mut target = Target::start_command(command)?;

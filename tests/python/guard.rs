@@ -2,16 +2,14 @@
 //! them, and all others do.
 
 use std::fs;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use tracer_tests::process::{Running, poll};
+use tracer_tests::process::poll;
 use tracer_tests::python::{ALL, Interpreter, SYSTEM};
 use tracer_tests::python_run::PythonRun;
 use tracer_tests::suite::{Case, Need, case_of};
 use tracer_tests::targets::Target;
-use tracer_tests::workspace;
 
 type Test = fn(Interpreter) -> Result<()>;
 
@@ -27,7 +25,6 @@ const OF_THE_GUARD: &[(&str, Test)] = &[
     ("a_tracer_that_is_killed_takes_its_guard_along", killed_tracer),
     ("a_tracer_that_is_stopped_holds_up_nobody", stopped_tracer),
     ("without_its_guard_a_process_is_not_watched", killed_guard),
-    ("a_process_that_others_trace_is_not_watched", traced_by_others),
 ];
 
 /// The tests.
@@ -153,26 +150,5 @@ fn killed_guard(interpreter: Interpreter) -> Result<()> {
     ensure!(python["slots"] == 0, "{python}");
     let finished = target.finish()?;
     ensure!(finished == run.alone()?, "{finished:?}");
-    Ok(())
-}
-
-fn traced_by_others(interpreter: Interpreter) -> Result<()> {
-    let run = run(interpreter, "children", 10);
-    let mut target = run.start()?;
-    let mut command = Command::new("python3");
-    command.arg(workspace::tests("targets/debug_registers/seize.py")).arg(target.pid().to_string());
-    let mut other = Running::start(command)?;
-    other.wait_output("ready")?;
-    let attached = run.attach(&target)?;
-    let trace = attached.stop()?;
-    let holder = format!("python3 (process {})", other.pid());
-    ensure!(trace.finished.errors.contains(&holder), "{holder} is not named: {}", trace.finished.errors);
-    ensure!(trace.finished.errors.contains("--python frames"), "{}", trace.finished.errors);
-    let python = trace.summary.python().first().context("no interpreter")?;
-    ensure!(python["watched"].as_array().is_some_and(Vec::is_empty), "{python}");
-    ensure!(python["not_watched"].as_array().is_some_and(|methods| !methods.is_empty()), "{python}");
-    other.finish()?;
-    target.batch()?;
-    ensure!(target.finish()?.code == Some(0), "the target ended badly");
     Ok(())
 }

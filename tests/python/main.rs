@@ -3,6 +3,9 @@
 
 mod comings;
 mod guard;
+mod interpreters;
+mod libraries;
+mod native_code;
 mod oracle;
 mod plain;
 mod resources;
@@ -14,7 +17,16 @@ use std::process::ExitCode;
 use tracer_tests::suite;
 
 fn main() -> ExitCode {
-    let cases =
-        [plain::cases(), comings::cases(), scikit_learn::cases(), unharmed::cases(), guard::cases(), oracle::cases()];
+    let cases = [
+        plain::cases(),
+        comings::cases(),
+        scikit_learn::cases(),
+        interpreters::cases(),
+        libraries::cases(),
+        native_code::cases(),
+        unharmed::cases(),
+        guard::cases(),
+        oracle::cases(),
+    ];
     suite::main(cases.into_iter().flatten().collect(), true)
 }

@@ -34,7 +34,7 @@ pub fn cases() -> Vec<Case> {
 
 /// In watch mode the spans of what is watched are exact, and what these names stand for is watched; in frames mode all
 /// are.
-fn in_both_modes(run: &PythonRun, watched: &[&str]) -> Result<PythonTrace> {
+pub fn in_both_modes(run: &PythonRun, watched: &[&str]) -> Result<PythonTrace> {
     let traced = run.exact_where_watched().context("watching")?;
     let methods = traced.trace.summary.watched();
     for method in watched {

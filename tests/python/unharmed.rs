@@ -37,6 +37,8 @@ pub fn cases() -> Vec<Case> {
             cases.push(case_of(name, needs(interpreter), move || test(interpreter)));
         }
     }
+    let oldest = ALL[0];
+    cases.push(case_of("debug_registers_of_a_debugger".to_owned(), needs(oldest), move || debugged(oldest)));
     cases
 }
 
@@ -154,6 +156,41 @@ fn held_registers(interpreter: Interpreter) -> Result<()> {
         let left_out = python["not_watched"].as_array().context("no list")?.len() as u64;
         ensure!(left_out == held, "{held} held: {python}");
         ensure!(trace.finished.errors.contains("debug register"), "{held} held: {}", trace.finished.errors);
+    }
+    target.finish().map(drop)
+}
+
+/// Of a debugger it is known that it is one. It holds them until the target ends: the kernel keeps what ptrace(2) has set.
+fn debugged(interpreter: Interpreter) -> Result<()> {
+    let run = run(interpreter, "chain", 100);
+    let mut target = run.start()?;
+    let mut command = Command::new("python3");
+    command.arg(workspace::tests("targets/debug_registers/hold.py")).args([
+        target.pid().to_string(),
+        "2".to_owned(),
+        "--ptrace".to_owned(),
+    ]);
+    let mut holder = Running::start(command)?;
+    holder.wait_output("ready")?;
+    let who = format!("(process {})", holder.pid());
+    let attached = run.attach(&target)?;
+    target.batch()?;
+    let trace = attached.stop()?;
+    let ended = holder.finish()?;
+    ensure!(ended.code == Some(0), "{ended:?}");
+    trace.check_books()?;
+    let python = trace.summary.python().first().context("no interpreter")?.clone();
+    ensure!(trace.finished.errors.contains(&who), "{}", trace.finished.errors);
+    if Need::VirtualMachine.missing().is_none() {
+        // A debugger and a guard cannot be there at the same time.
+        ensure!(python["slots"] == 0, "{python}");
+        ensure!(python["watched"].as_array().is_some_and(Vec::is_empty), "{python}");
+        ensure!(python["not_watched"].as_array().is_some_and(|methods| !methods.is_empty()), "{python}");
+        ensure!(trace.finished.errors.contains("--python frames"), "{}", trace.finished.errors);
+    } else {
+        ensure!(python["slots"] == DEBUG_REGISTERS - 2, "{python}");
+        let told = python["slots_held_by"].as_array().into_iter().flatten().filter_map(|holder| holder.as_str());
+        ensure!(told.clone().any(|holder| holder.contains(&who)), "{who} is not among {:?}", told.collect::<Vec<_>>());
     }
     target.finish().map(drop)
 }

@@ -48,6 +48,12 @@ pub const SCIKIT_LEARN: [Interpreter; 5] = [
     Interpreter::Sid,
 ];
 
+/// CPython 3.11 with scikit-learn 1.2 and imbalanced-learn 0.10.
+pub const SCIKIT_LEARN_1_2: Interpreter = Interpreter::Environment("sklearn-1.2-3.11");
+
+/// CPython 3.12 with scikit-learn 1.9 and the libraries of the other maps.
+pub const LIBRARIES: Interpreter = Interpreter::Environment("libraries-3.12");
+
 /// Where the folder `tests` is inside the root directory of Debian sid.
 const INSIDE: &str = "opt/tests";
 

@@ -1,7 +1,9 @@
 //! A Python target under the tracer: the spans that it made beside the truth that it told, and the same run without.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
@@ -20,6 +22,7 @@ pub struct PythonRun {
     map: Option<PathBuf>,
     tracer_arguments: Vec<String>,
     batches: u32,
+    contained: bool,
 }
 
 /// What came of it.
@@ -43,6 +46,7 @@ impl PythonRun {
             map: None,
             tracer_arguments: Vec::new(),
             batches: 2,
+            contained: false,
         }
     }
 
@@ -67,6 +71,13 @@ impl PythonRun {
         self
     }
 
+    /// In a mount and a pid namespace of its own, as in a container: there it is process 1.
+    #[must_use]
+    pub fn contained(mut self) -> Self {
+        self.contained = true;
+        self
+    }
+
     /// Starts the target, which waits for its first batch.
     ///
     /// # Errors
@@ -74,7 +85,17 @@ impl PythonRun {
     pub fn start(&self) -> Result<Target> {
         let mut command = self.interpreter.command(&self.script)?;
         command.args(&self.arguments);
-        Target::start_command(command)
+        Target::start_command(if self.contained { container(&command) } else { command })
+    }
+
+    /// The target's number outside all containers.
+    fn pid_of(&self, target: &Target) -> Result<u32> {
+        let pid = target.pid();
+        if !self.contained {
+            return Ok(pid);
+        }
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        children.trim().parse().with_context(|| format!("`unshare` has not one child but `{children}`"))
     }
 
     /// Starts the tracer on it.
@@ -82,7 +103,7 @@ impl PythonRun {
     /// # Errors
     /// When it does not attach.
     pub fn attach(&self, target: &Target) -> Result<Attached> {
-        let mut tracer = Tracer::attach(target.pid())?.arguments(&self.tracer_arguments);
+        let mut tracer = Tracer::attach(self.pid_of(target)?)?.arguments(&self.tracer_arguments);
         if let Some(map) = &self.map {
             tracer = tracer.map_file(map)?;
         }
@@ -151,6 +172,15 @@ impl PythonRun {
             .with_context(|| format!("{:?} {} {}", self.interpreter, self.script, self.arguments.join(" ")))?;
         Ok(traced)
     }
+}
+
+/// The same command as the first process of new namespaces.
+fn container(command: &Command) -> Command {
+    let mut outer = Command::new("unshare");
+    outer.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    outer.arg(command.get_program()).args(command.get_args());
+    outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    outer
 }
 
 impl PythonTrace {

@@ -73,7 +73,9 @@ pub fn report(line: &str) {
 }
 
 impl Need {
-    fn missing(self) -> Option<String> {
+    /// Why it is not to be had here, if so.
+    #[must_use]
+    pub fn missing(self) -> Option<String> {
         match self {
             Self::Program => {
                 let program = workspace::ml_tracer();

@@ -141,11 +141,14 @@ pub unsafe fn to_open_container(thread: *mut ThreadStack, process: u32, object: 
         }
         let Some(container) = PYTHON_MEMBERS.get(&PythonKey { address: object, process, reserved: 0 }) else { return };
         let container = *container;
-        if let Some(open) = OPEN_CONTAINERS.get(&PythonKey { address: container, process, reserved: 0 }) {
-            (*thread).join = open.join;
+        // Of `predict` and the `predict_proba` that it calls on the same container, the inner one may still wait: no event
+        // of its thread has resolved it.
+        if to_waiting_container(thread, process, container) != 0 {
             return;
         }
-        to_waiting_container(thread, process, container);
+        if let Some(open) = OPEN_CONTAINERS.get(&PythonKey { address: container, process, reserved: 0 }) {
+            (*thread).join = open.join;
+        }
     }
 }
 

@@ -11,16 +11,18 @@ use crate::{build_ebpf, check, chroot, provision, workspace};
 
 /// Python environments of the suites: name below `target/venv`, requirements file, interpreter. Where an interpreter is
 /// missing, so is its environment, and the tests that want it are skipped.
-const ENVIRONMENTS: [(&str, &str, Interpreter); 9] = [
+const ENVIRONMENTS: [(&str, &str, Interpreter); 11] = [
     ("models", "models", Interpreter::Any),
     ("collector", "collector", Interpreter::Any),
     ("oracle-3.9", "oracle", Interpreter::Version("3.9")),
     ("plain-3.8", "plain", Interpreter::Version("3.8")),
     ("plain-3.10", "plain", Interpreter::Version("3.10")),
+    ("sklearn-1.2-3.11", "sklearn-1.2", Interpreter::Version("3.11")),
     ("sklearn-3.11", "sklearn", Interpreter::Version("3.11")),
     ("sklearn-3.12", "sklearn", Interpreter::Version("3.12")),
     ("sklearn-3.13", "sklearn", Interpreter::Version("3.13")),
     ("sklearn-system", "sklearn", Interpreter::System),
+    ("libraries-3.12", "libraries", Interpreter::Version("3.12")),
 ];
 
 type Step = fn() -> Result<Outcome>;

@@ -92,5 +92,6 @@ fn language_name(language: Language) -> &'static str {
         Language::Cpp => "cpp",
         Language::Rust => "rust",
         Language::C => "c",
+        Language::Cython => "cython",
     }
 }

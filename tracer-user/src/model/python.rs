@@ -112,6 +112,8 @@ pub struct PythonCode {
 /// One method of one class that reaches a code object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reached {
+    /// Address of the class: libraries have classes of the same name.
+    pub address: RemoteAddress,
     /// Bare name of the class.
     pub class: Arc<str>,
     /// Name of the method.

@@ -45,6 +45,8 @@ pub enum Language {
     Rust,
     /// C functions.
     C,
+    /// Functions of Cython modules that Python calls.
+    Cython,
 }
 
 /// Which calls inside a span become spans of their own.

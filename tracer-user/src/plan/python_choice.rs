@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::python::PythonBudget;
 use crate::model::{NotWatched, PythonCode, PythonPlan, PythonSurvey, Reached, Receiver, RemoteAddress, WatchedCode};
 
-/// A method of a class, by bare names.
-type Pair = (Arc<str>, Arc<str>);
+/// A method of a class. Several classes may have one name.
+type Pair = (RemoteAddress, Arc<str>);
 
 /// Classes of one method that are named where it was called and no object of them was ever seen.
 const MAX_NAMED: usize = 4;
@@ -17,11 +17,11 @@ const MAX_NAMED: usize = 4;
 struct Choice<'survey> {
     budget: &'survey PythonBudget,
     candidates: Vec<&'survey PythonCode>,
-    excluded: HashSet<&'survey str>,
+    excluded: HashSet<RemoteAddress>,
     /// Classes whose objects list their children.
-    containers: HashSet<&'survey str>,
+    containers: HashSet<RemoteAddress>,
     /// Classes that the application names.
-    named: HashSet<&'survey str>,
+    named: HashSet<RemoteAddress>,
     /// Methods of classes that have objects, or had some; not covered yet.
     wanted: HashSet<Pair>,
     /// Methods of other classes; not covered yet.
@@ -63,15 +63,20 @@ impl<'survey> Choice<'survey> {
         let mut candidates: Vec<&PythonCode> = survey.codes.iter().filter(usable).collect();
         // Addresses decide where all else is equal, so that the same process gives the same choice.
         candidates.sort_by_key(|code| code.address);
-        let names = |which: fn(&crate::model::PythonClass) -> bool| {
-            survey.classes.iter().filter(|class| which(class)).map(|class| &*class.name).collect::<HashSet<&str>>()
+        let classes = |which: fn(&crate::model::PythonClass) -> bool| {
+            survey
+                .classes
+                .iter()
+                .filter(|class| which(class))
+                .map(|class| class.address)
+                .collect::<HashSet<RemoteAddress>>()
         };
         let mut choice = Self {
             budget,
             candidates,
-            excluded: names(|class| class.excluded.is_some()),
-            containers: names(|class| class.is_container),
-            named: names(|class| class.is_named),
+            excluded: classes(|class| class.excluded.is_some()),
+            containers: classes(|class| class.is_container),
+            named: classes(|class| class.is_named),
             wanted: HashSet::new(),
             possible: HashSet::new(),
             tried: HashSet::new(),
@@ -79,7 +84,7 @@ impl<'survey> Choice<'survey> {
         let all =
             choice.candidates.iter().flat_map(|code| code.reached_by.iter().map(|reached| (code.address, reached)));
         let (mut wanted, mut possible, mut tried) = (HashSet::new(), HashSet::new(), HashSet::new());
-        for (code, reached) in all.filter(|(_, reached)| !choice.excluded.contains(&*reached.class)) {
+        for (code, reached) in all.filter(|(_, reached)| !choice.excluded.contains(&reached.address)) {
             if reached.instances > 0 || budget.lived.contains(&reached.class) {
                 wanted.insert(pair(reached));
             } else if budget.without_objects {
@@ -89,8 +94,6 @@ impl<'survey> Choice<'survey> {
                 tried.insert(pair(reached));
             }
         }
-        // Of classes with one name, those with objects count.
-        possible.retain(|pair| !wanted.contains(pair));
         (choice.wanted, choice.possible, choice.tried) = (wanted, possible, tried);
         choice
     }
@@ -109,15 +112,20 @@ impl<'survey> Choice<'survey> {
 
     /// Takes the methods of a code object for covered; gives those that were wanted.
     fn cover(&mut self, code: &PythonCode) -> Vec<String> {
-        let covered: BTreeSet<Pair> = code.reached_by.iter().map(pair).collect();
-        self.possible.retain(|pair| !covered.contains(pair));
-        covered.into_iter().filter(|pair| self.wanted.remove(pair)).map(|pair| name_of(&pair)).collect()
+        let mut names = BTreeSet::new();
+        for reached in &code.reached_by {
+            self.possible.remove(&pair(reached));
+            if self.wanted.remove(&pair(reached)) {
+                names.insert(name_of(reached));
+            }
+        }
+        names.into_iter().collect()
     }
 
     /// What code may have been called as if it is called and no object was ever seen.
     fn in_question(&self, code: &PythonCode) -> Vec<String> {
         let mut by_method: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for reached in code.reached_by.iter().filter(|reached| !self.excluded.contains(&*reached.class)) {
+        for reached in code.reached_by.iter().filter(|reached| !self.excluded.contains(&reached.address)) {
             by_method.entry(&reached.method).or_default().insert(&reached.class);
         }
         let names = by_method.into_iter().map(|(method, classes)| match classes.len() {
@@ -153,7 +161,7 @@ impl<'survey> Choice<'survey> {
 
     /// What methods of classes are worth that the application names: where it makes an object, it trains it, too.
     fn of_named<'code>(&self, open: impl Iterator<Item = &'code Reached>) -> u64 {
-        open.filter(|reached| self.named.contains(&*reached.class))
+        open.filter(|reached| self.named.contains(&reached.address))
             .map(|reached| weight(&reached.method))
             .map(|weight| if weight == FIT { TRAINED } else { weight })
             .sum()
@@ -164,7 +172,7 @@ impl<'survey> Choice<'survey> {
         if !self.named.is_empty() {
             return 0;
         }
-        open.filter(|reached| self.containers.contains(&*reached.class))
+        open.filter(|reached| self.containers.contains(&reached.address))
             .map(|reached| weight(&reached.method))
             .filter(|weight| *weight > FIT)
             .sum()
@@ -213,8 +221,9 @@ fn not_watched(survey: &PythonSurvey, open: &HashSet<Pair>, budget: &PythonBudge
         (None, Some(slots)) => format!("no debug register left ({slots} are in use; `--python frames` needs none)"),
         (None, None) => "its code is shared by several functions that cannot be told apart".to_owned(),
     };
+    let reached = survey.codes.iter().flat_map(|code| &code.reached_by).filter(|reached| open.contains(&pair(reached)));
     let mut left: Vec<NotWatched> =
-        open.iter().map(|pair| NotWatched { name: name_of(pair), reason: reason.clone() }).collect();
+        reached.map(|reached| NotWatched { name: name_of(reached), reason: reason.clone() }).collect();
     left.extend(
         survey
             .skipped
@@ -227,9 +236,9 @@ fn not_watched(survey: &PythonSurvey, open: &HashSet<Pair>, budget: &PythonBudge
 }
 
 fn pair(reached: &Reached) -> Pair {
-    (Arc::clone(&reached.class), Arc::clone(&reached.method))
+    (reached.address, Arc::clone(&reached.method))
 }
 
-fn name_of((class, method): &Pair) -> String {
-    format!("{class}.{method}")
+fn name_of(reached: &Reached) -> String {
+    format!("{}.{}", reached.class, reached.method)
 }

@@ -15,6 +15,7 @@ fn code(address: u64, name: &str, reached_by: &[(&str, &str, u32)]) -> PythonCod
         reached_by: reached_by
             .iter()
             .map(|(class, method, in_models)| Reached {
+                address: class_address(class),
                 class: (*class).into(),
                 method: (*method).into(),
                 instances: *in_models,
@@ -23,6 +24,11 @@ fn code(address: u64, name: &str, reached_by: &[(&str, &str, u32)]) -> PythonCod
             .collect(),
         wraps: Vec::new(),
     }
+}
+
+/// One address for each name.
+fn class_address(name: &str) -> RemoteAddress {
+    RemoteAddress(name.bytes().fold(0x1000, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte))))
 }
 
 fn function(address: u64, code: u64, qualified_name: &str, method: Option<&str>) -> PythonFunction {
@@ -191,6 +197,32 @@ fn what_was_called_once_comes_before_what_never_was() {
 }
 
 #[test]
+fn classes_of_one_name_are_two_classes() {
+    let mut survey = survey();
+    // As imbalanced-learn's Pipeline beside that of scikit-learn.
+    let mut other = code(5, "Pipeline.predict", &[("Pipeline", "predict", 1)]);
+    other.reached_by[0].address = RemoteAddress(0x99);
+    survey.codes.push(other);
+    let plan = plan(&survey, &budget(4));
+    assert_eq!(watched(&plan), [2, 1, 3, 5]);
+    assert_eq!(plan.not_watched, []);
+}
+
+#[test]
+fn what_chosen_code_wraps_is_not_taken_for_a_class_without_objects() {
+    let mut survey = survey();
+    // As in XGBoost: one wrapper around the method of each class, of which one has an object.
+    survey.codes.push(code(5, "inner_f", &[("Live", "predict", 1), ("Base", "predict", 0)]));
+    survey.codes.push(code(6, "Live.predict", &[("Live", "predict", 1)]));
+    survey.codes.push(code(7, "Base.predict", &[("Base", "predict", 0)]));
+    survey.codes[3].wraps = vec![RemoteAddress(6), RemoteAddress(7)];
+    let budget = PythonBudget { without_objects: true, slots: None, ..budget(4) };
+    let mut watched = watched(&plan(&survey, &budget));
+    watched.sort_unstable();
+    assert_eq!(watched, [1, 2, 3, 5]);
+}
+
+#[test]
 fn functions_of_the_chosen_code_get_numbers_and_strangers_get_none() {
     let plan = plan(&survey(), &budget(4));
     assert_eq!(plan.functions.len(), 4);
@@ -226,7 +258,7 @@ fn without_the_function_object_shared_code_is_of_no_use() {
 fn excluded_classes_ask_for_nothing() {
     let mut survey = survey();
     survey.classes.push(PythonClass {
-        address: RemoteAddress(0x99),
+        address: class_address("Pipeline"),
         name: "Pipeline".into(),
         path: "sklearn.pipeline.Pipeline".into(),
         library: "scikit-learn".into(),

@@ -4,6 +4,7 @@
 mod code;
 mod code_pointers;
 mod cpp_name;
+mod cython_name;
 mod data_symbol;
 mod dwarf_methods;
 mod elf_file;

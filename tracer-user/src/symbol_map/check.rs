@@ -67,7 +67,9 @@ impl Checker<'_> {
     fn rules_exist(&mut self, document: &Document, place: Location) {
         let enough = match self.language {
             Language::C => document.functions.is_some(),
-            Language::Cpp | Language::Rust => document.methods.is_some() || document.functions.is_some(),
+            Language::Cpp | Language::Rust | Language::Cython => {
+                document.methods.is_some() || document.functions.is_some()
+            }
             Language::Python => document.methods.is_some(),
         };
         if let (Language::C, Some(methods)) = (self.language, &document.methods) {

@@ -100,7 +100,9 @@ impl Matcher {
         for compiled in &maps {
             for rule in &compiled.map.functions {
                 // Without a path it may be a symbol as the file has it.
-                needles.push(if rule.symbol.contains("::") {
+                needles.push(if compiled.map.language == Language::Cython {
+                    cython_needle(&rule.symbol)
+                } else if rule.symbol.contains("::") {
                     identifier_needle(&rule.symbol, compiled.map.language)
                 } else {
                     needle(&rule.symbol)
@@ -238,7 +240,7 @@ impl CompiledMap {
         let listed = self.methods_in_force
             && self.map.language == name.language
             && !names.not_a_method
-            && self.map.methods.iter().any(|method| method.eq_ignore_ascii_case(&names.method));
+            && self.map.methods.iter().any(|method| names.is_method(method, name.language));
         if !listed {
             return None;
         }
@@ -292,6 +294,11 @@ impl Names {
         let not_a_method = is_constructor || is_piece || method.starts_with('~');
         Self { method: method.to_owned(), plain_path, keys, not_a_method }
     }
+
+    /// C++ and Rust libraries write the names of scikit-learn's methods in either case; Python does not.
+    fn is_method(&self, listed: &str, language: Language) -> bool {
+        if language == Language::Cython { listed == self.method } else { listed.eq_ignore_ascii_case(&self.method) }
+    }
 }
 
 /// The needle of a rule or method whose last component, where it is a plain identifier, stands in the symbol with its
@@ -306,6 +313,11 @@ fn identifier_needle(text: &str, language: Language) -> String {
         }
         _ => needle,
     }
+}
+
+/// The needle of a dotted path. Where there are alternatives, a dot may stand in one of them: then nothing is certain.
+fn cython_needle(text: &str) -> String {
+    if text.contains(['[', '{']) { String::new() } else { needle(text.rsplit('.').next().unwrap_or(text)) }
 }
 
 /// A pattern that a parsed map was checked to hold; one made by other means counts as plain text if it is no glob.

@@ -296,13 +296,14 @@ const fn language_word(language: Language) -> &'static str {
         Language::Cpp => "cpp",
         Language::Rust => "rust",
         Language::C => "c",
+        Language::Cython => "cython",
     }
 }
 
 const fn needed_keys(language: Language) -> &'static str {
     match language {
         Language::Python => "`methods`",
-        Language::Cpp | Language::Rust => "`methods` or `functions`",
+        Language::Cpp | Language::Rust | Language::Cython => "`methods` or `functions`",
         Language::C => "`functions`",
     }
 }

@@ -16,11 +16,12 @@ impl fmt::Display for Summary<'_> {
             Language::Cpp => "C++",
             Language::Rust => "Rust",
             Language::C => "C",
+            Language::Cython => "Cython",
         };
         let place = map.module.as_deref().unwrap_or(match map.language {
             Language::Python if map.bases.is_empty() => "every class that has one of the methods",
             Language::Python => "these classes and their subclasses",
-            Language::Cpp | Language::Rust | Language::C => "every file that no other map names",
+            Language::Cpp | Language::Rust | Language::C | Language::Cython => "every file that no other map names",
         });
         write!(formatter, "{} ({language}, in {place})", map.library)?;
         line(formatter, "bases", &map.bases)?;

@@ -46,6 +46,20 @@ fn a_built_in_map_can_be_replaced() {
 }
 
 #[test]
+fn the_optional_maps_are_good_and_stand_beside_the_built_in_ones() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../symbols/optional");
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").path()).collect();
+    files.sort();
+    assert!(files.len() >= 2, "{files:?}");
+    for file in files {
+        let maps = read_file(&file).unwrap_or_else(|errors| panic!("{errors}"));
+        let set = load(std::slice::from_ref(&file), Path::new("/nonexistent/ml-tracer")).expect("good maps");
+        assert_eq!(set.maps().len(), built_in().len() + maps.len(), "{}", file.display());
+    }
+}
+
+#[test]
 fn mistakes_of_all_files_are_reported() {
     let directory = tempfile::tempdir().expect("a directory");
     let first = write(&directory, "a.yaml", "x: 1\n");

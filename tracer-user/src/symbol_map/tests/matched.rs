@@ -59,6 +59,41 @@ fn the_language_runtimes_are_excluded() {
 }
 
 #[test]
+fn cython_is_asked_for_by_its_dotted_path() {
+    let cython = |symbol: &str, class_path: &str, method: &str| FunctionName {
+        symbol: symbol.to_owned(),
+        path: format!("{class_path}.{method}"),
+        class: class_path.rsplit('.').next().map(str::to_owned),
+        class_path: Some(class_path.to_owned()),
+        method: method.to_owned(),
+        language: Language::Cython,
+    };
+    let predict = cython("__pyx_pw_1a_4Tree_11predict", "a.Tree", "predict");
+    for rules in [
+        "methods: [predict]",
+        "functions: [{symbol: a.Tree.predict}]",
+        "functions: [{symbol: 'a.*.predict'}]",
+        "functions: [{symbol: 'a.{Tree.predict,Tree.apply}'}]",
+        "functions: [{symbol: 'a.*'}]",
+        "functions: [{symbol: __pyx_pw_1a_4Tree_11predict}]",
+    ] {
+        let maps = parsed(&document("cython", rules));
+        let matcher = matcher(&maps, "a.so");
+        assert!(matcher.may_match(&predict.symbol), "{rules}");
+        assert_eq!(traced(&matcher, &predict).expect(rules).span_name, "Tree.predict");
+        // Python tells letters of either case apart, and so does Cython.
+        assert_eq!(matcher.match_name(&cython("__pyx_pw_1b_4Tree_1Predict", "b.Tree", "Predict")), None, "{rules}");
+    }
+    let maps = parsed(&document("cython", "methods: [predict]\nexclude: [a.Tree]\nleaf: [b.Tree]"));
+    let matcher = matcher(&maps, "a.so");
+    assert!(matches!(matcher.match_name(&predict), Some(Verdict::Excluded { pattern: "a.Tree", .. })));
+    let leaf = cython("__pyx_pw_1b_4Tree_1predict", "b.Tree", "predict");
+    assert!(!traced(&matcher, &leaf).expect("a method").nests);
+    let maps = parsed(&document("cpp", "methods: [predict]"));
+    assert_eq!(super::matched::matcher(&maps, "a.so").match_name(&predict), None);
+}
+
+#[test]
 fn constructors_destructors_and_pieces_are_not_methods() {
     let maps = parsed(&document("cpp", "methods: [predict]\nfunctions: [{symbol: 'ml::*'}]"));
     let matcher = matcher(&maps, "x");

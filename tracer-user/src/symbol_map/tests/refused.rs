@@ -21,7 +21,7 @@ fn unknown_keys_and_words_get_the_nearest_right_one() {
     check(&document("cpp", "metods: [fit]\n"), "m.yaml:4:1: unknown key `metods`; did you mean `methods`?");
     check(&document("cp", ""), "m.yaml:3:11: unknown value `cp`; did you mean `cpp`?");
     check(&document("Rust", ""), "m.yaml:3:11: unknown value `Rust`; did you mean `rust`?");
-    check(&document("fortran", ""), "m.yaml:3:11: unknown value `fortran`; known here: python, cpp, rust, c");
+    check(&document("fortran", ""), "m.yaml:3:11: unknown value `fortran`; known here: python, cpp, rust, c, cython");
     check_cpp("recurse: al", "m.yaml:5:10: unknown value `al`; did you mean `all`?");
     check_cpp("recurse:\n  P: {nmed: [a]}", "m.yaml:6:7: unknown value `nmed`; did you mean `named`?");
     check_function("    spann: a", "m.yaml:6:5: unknown key `spann`; did you mean `span`?");

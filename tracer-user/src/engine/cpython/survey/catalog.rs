@@ -40,7 +40,13 @@ impl Catalog {
                 Found::Absent => continue,
                 Found::Skipped(reason) => Some(reason),
                 Found::Chain(chain) => {
-                    let reached = Reached { class: class.name.clone(), method: method.clone(), instances, in_models };
+                    let reached = Reached {
+                        address: class.mro.first().copied().unwrap_or_default(),
+                        class: class.name.clone(),
+                        method: method.clone(),
+                        instances,
+                        in_models,
+                    };
                     self.add_chain(methods, interpreter, &chain, rule, reached).unwrap_or_else(|_| {
                         methods.torn += 1;
                         Some(PythonSkipReason::Unreadable)
