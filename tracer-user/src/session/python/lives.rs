@@ -157,7 +157,7 @@ mod tests {
             receiver_offset: 0,
             reached_by: vec![Reached {
                 class: name.into(),
-                address: RemoteAddress(address + 0x1000),
+                address: RemoteAddress(address + 100),
                 method: "predict".into(),
                 instances: count,
                 in_models: count,
