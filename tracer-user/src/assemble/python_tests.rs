@@ -33,6 +33,7 @@ fn names(classes: &[(RemoteAddress, &str)]) -> PythonNames {
     let member = |child, step: &str| ContainerMember { container: PIPELINE, child, step: Some(step.into()) };
     PythonNames {
         process: 4200,
+        is_first: false,
         classes: classes.iter().map(|(class, name)| (*class, (*name).into())).collect(),
         members: vec![member(SCALER, "scaler"), member(FOREST, "clf")],
     }

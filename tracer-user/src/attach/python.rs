@@ -6,7 +6,9 @@ use std::os::fd::AsFd as _;
 use aya::maps::{Array, HashMap, MapData};
 use aya::programs::PerfEvent;
 use aya::{Ebpf, Pod};
-use tracer_common::python::{PythonCodeRule, PythonCount, PythonKey, PythonLayout};
+use tracer_common::python::{
+    PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout,
+};
 
 use super::error::AttachError;
 use super::placement::Link;
@@ -19,10 +21,8 @@ use crate::model::{ProcessId, PythonTables, RemoteAddress};
 #[derive(Default)]
 pub struct PythonPrograms {
     loaded: bool,
-    /// Times that probes of Python code were taken away while others stayed.
-    pub(super) epoch: u32,
     pub(super) frames: Option<FramesPrograms>,
-    pub(super) exceptions: Vec<Link>,
+    pub(super) exceptions: Vec<(ProcessId, Link)>,
     watchpoints: Vec<Watchpoint>,
     written: Vec<(&'static str, HashSet<PythonKey>)>,
 }
@@ -130,13 +130,42 @@ impl Programs {
         Ok(counts.get(&key, 0).map_or(0, |count| count.calls))
     }
 
+    /// Takes everything away that sees Python calls in a process, and forgets what the programs were told of it: it has
+    /// ended, or runs another program.
+    ///
+    /// # Errors
+    /// A map cannot be written.
+    pub fn let_go_of_python(&mut self, process: ProcessId) -> Result<(), AttachError> {
+        let python = &mut self.python;
+        python.watchpoints.retain(|watchpoint| !watchpoint.is_of(process.pid));
+        if let Some(frames) = &mut python.frames {
+            frames.remove_of(process);
+        }
+        python.exceptions.retain(|(known, _)| *known != process);
+        if !python.loaded {
+            return Ok(());
+        }
+        let Some(kernel_pid) = self.slots.kernel_pid(process) else { return Ok(()) };
+        self.replace::<u64>("PYTHON_MEMBERS", kernel_pid, Vec::new())?;
+        self.replace::<PythonClassRule>("PYTHON_CLASSES", kernel_pid, Vec::new())?;
+        self.replace::<PythonFunctionRule>("PYTHON_FUNCTIONS", kernel_pid, Vec::new())?;
+        self.replace::<PythonCodeRule>("PYTHON_CODES", kernel_pid, Vec::new())?;
+        // The programs make these themselves.
+        let mut counts = python_map::<PythonCount>(&mut self.ebpf, "PYTHON_COUNTS")?;
+        let counted: Vec<PythonKey> = counts.keys().filter_map(Result::ok).collect();
+        for key in counted.iter().filter(|key| key.process == kernel_pid) {
+            let _ = counts.remove(key);
+        }
+        self.next_python_epoch(process)
+    }
+
     /// Takes the watchpoint of a code object away.
     ///
     /// # Errors
     /// The process map cannot be written.
     pub fn unwatch(&mut self, process: ProcessId, code: RemoteAddress) -> Result<(), AttachError> {
         self.python.watchpoints.retain(|watchpoint| !watchpoint.is_on(process.pid, code.0));
-        self.next_python_epoch()
+        self.next_python_epoch(process)
     }
 
     fn load_python(&mut self) -> Result<(), AttachError> {

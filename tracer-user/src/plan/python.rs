@@ -8,14 +8,17 @@ use tracer_common::python::NO_FUNCTION;
 
 use super::choose::Planner;
 use crate::model::{
-    FunctionDescription, FunctionId, Language, NotWatched, ProcessId, PythonClassRule, PythonCode, PythonCodeRule,
+    FunctionDescription, FunctionId, Language, NotWatched, PythonClassRule, PythonCode, PythonCodeRule,
     PythonFunction, PythonFunctionRule, PythonPlan, PythonSurvey, PythonTables, Reached, Receiver, RemoteAddress,
     WatchedCode,
 };
 
-/// Numbers that Python functions have got: by process and function object, with the name, because another function may
-/// come to be at the address.
-pub type KnownFunctions = HashMap<(ProcessId, RemoteAddress, Arc<str>), FunctionId>;
+/// Numbers that Python functions have got, in all processes together.
+pub type KnownFunctions = HashMap<FunctionKey, FunctionId>;
+
+/// What a number stands for: the interpreter's file, and the function's module, qualified name, method, file and line.
+/// Where its object is in memory does not matter: workers that run the same program share its numbers.
+type FunctionKey = (Arc<str>, Arc<str>, Arc<str>, Arc<str>, Arc<str>, u32);
 
 /// How much can be seen, and what is known of the traffic.
 #[derive(Clone, Debug, Default)]
@@ -39,7 +42,6 @@ impl Planner {
     /// Chooses what to see in one interpreter. Functions that had a number before keep it.
     pub fn plan_python(
         &mut self,
-        process: ProcessId,
         module: &str,
         survey: &PythonSurvey,
         budget: &PythonBudget,
@@ -51,7 +53,7 @@ impl Planner {
             let number = function
                 .method
                 .as_ref()
-                .and_then(|method| self.number_of(process, module, function, method, &mut plan.functions));
+                .and_then(|method| self.number_of_python(module, function, method, &mut plan.functions));
             plan.tables.functions.push((
                 function.address,
                 PythonFunctionRule {
@@ -69,15 +71,21 @@ impl Planner {
         plan
     }
 
-    fn number_of(
+    fn number_of_python(
         &mut self,
-        process: ProcessId,
         module: &str,
         function: &PythonFunction,
         method: &Arc<str>,
         described: &mut Vec<FunctionDescription>,
     ) -> Option<FunctionId> {
-        let key = (process, function.address, Arc::clone(&function.qualified_name));
+        let key = (
+            module.into(),
+            Arc::clone(&function.module),
+            Arc::clone(&function.qualified_name),
+            Arc::clone(method),
+            Arc::clone(&function.file),
+            function.line,
+        );
         let id = match self.python.get(&key) {
             Some(known) => *known,
             None => {

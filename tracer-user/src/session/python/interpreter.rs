@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use super::super::error::SessionError;
 use super::super::settings::PythonSettings;
-use super::frames::{Frames, exception_site};
+use super::experience::Experience;
+use super::frames::{Frames, exception_site, interpreter_file};
 use super::targets::Means;
 use super::watching::DEBUG_REGISTERS;
 use crate::engine::cpython::CpythonEngine;
 use crate::model::{
-    ProcessId, PythonCode, PythonLayout, PythonMode, PythonNames, PythonPlan, PythonSurvey, RemoteAddress, SymbolMap,
-    Target, WatchedCode,
+    InterpreterSite, ProcessId, ProgramImage, PythonCode, PythonLayout, PythonMode, PythonNames, PythonPlan,
+    PythonSurvey, RemoteAddress, SymbolMap, Target, WatchedCode,
 };
 use crate::plan::{Planner, PythonBudget};
 use crate::symbol_map::PythonRules;
@@ -43,8 +44,14 @@ pub struct Interpreter {
     /// In frames mode: the probes and when they are live.
     pub(super) frames: Option<Frames>,
     target: Target,
+    /// Where exceptions pass in the interpreter's file, once that was asked.
+    exceptions: Option<Option<InterpreterSite>>,
     /// Whether there has been anything to see: until then nothing is placed.
     has_begun: bool,
+    /// Whether its process was forked by a traced one.
+    is_followed: bool,
+    /// Whether its names were told.
+    has_told: bool,
     /// Watchpoints that can be had.
     pub(super) slots: usize,
     /// Who has the others.
@@ -89,7 +96,10 @@ impl Interpreter {
             mode,
             frames,
             target: target.clone(),
+            exceptions: None,
             has_begun: false,
+            is_followed: false,
+            has_told: false,
             slots: DEBUG_REGISTERS,
             held_by: Vec::new(),
             watched: Vec::new(),
@@ -101,6 +111,84 @@ impl Interpreter {
             look_every: LOOK_EVERY,
             calls_looked_at: Instant::now(),
         }))
+    }
+
+    /// The interpreter of a process that was forked by this one's and runs the same program: what is known of this one
+    /// holds for it, until a look of its own, which comes soon. `None` where the file cannot be had.
+    pub fn in_fork(&self, target: &Target) -> Option<Self> {
+        if target.image != self.image() {
+            return None;
+        }
+        let engine = self.engine.in_fork(target.process);
+        let frames = match &self.frames {
+            Some(frames) => Some(frames.in_fork(target, engine.runtime())?),
+            None => None,
+        };
+        Some(Self {
+            process: (target.process, target.kernel_pid),
+            engine,
+            layout: PythonLayout { exceptions_are_seen: 0, ..self.layout },
+            survey: self.survey.clone(),
+            plan: PythonPlan::default(),
+            mode: self.mode,
+            frames,
+            target: target.clone(),
+            exceptions: self.exceptions.clone(),
+            has_begun: false,
+            is_followed: true,
+            has_told: false,
+            slots: DEBUG_REGISTERS,
+            held_by: Vec::new(),
+            watched: Vec::new(),
+            idle: HashSet::new(),
+            counted: HashMap::new(),
+            past: HashMap::new(),
+            looked: Instant::now(),
+            look_took: Duration::ZERO,
+            look_every: Duration::ZERO,
+            calls_looked_at: Instant::now(),
+        })
+    }
+
+    /// The same after a look at it.
+    pub fn looked_at(mut self) -> Result<Self, String> {
+        let began = Instant::now();
+        self.survey = self.engine.survey().map_err(|error| error.to_string())?;
+        (self.looked, self.look_took, self.look_every) = (Instant::now(), began.elapsed(), LOOK_EVERY);
+        Ok(self)
+    }
+
+    /// The same interpreter, found in a process that a traced one has forked.
+    #[must_use]
+    pub fn followed(self) -> Self {
+        Self { is_followed: true, ..self }
+    }
+
+    /// Whether its process was forked by a traced one.
+    pub fn is_followed(&self) -> bool {
+        self.is_followed
+    }
+
+    /// Whether there has been anything to see.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Its process.
+    pub fn process(&self) -> ProcessId {
+        self.process.0
+    }
+
+    /// The program that it belongs to.
+    pub fn image(&self) -> ProgramImage {
+        self.target.image
+    }
+
+    /// Calls that were counted, by the name of the code.
+    pub fn add_to(&self, experience: &mut Experience) {
+        for code in &self.survey.codes {
+            experience.add(code, self.counted.get(&code.address).copied().unwrap_or(0));
+        }
     }
 
     /// Whether it is the interpreter of this process.
@@ -117,7 +205,7 @@ impl Interpreter {
     }
 
     /// Chooses what to see and makes it so, once there is something to see.
-    pub fn attach(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
+    pub fn attach(&mut self, means: &mut Means<'_>, experience: &Experience, may_wait: bool) -> Result<(), SessionError> {
         let is_alive = |code: &PythonCode| code.reached_by.iter().any(|reached| reached.instances > 0);
         let is_worth_it = match self.mode {
             PythonMode::Watch => self.survey.codes.iter().any(is_alive),
@@ -127,35 +215,44 @@ impl Interpreter {
             return Ok(());
         }
         self.has_begun = true;
+        if self.is_followed {
+            means.drain.add_process(self.target.clone())?;
+        }
         // In watch mode the end of a call tells its exception, where it is seen at once.
-        if (self.mode == PythonMode::Frames || self.layout.exits_are_prompt == 0)
-            && let Some((path, site)) = exception_site(&self.target, self.engine.runtime())
-        {
-            means.programs.place_exceptions(self.process, &path, &site)?;
-            self.layout.exceptions_are_seen = 1;
+        if self.mode == PythonMode::Frames || self.layout.exits_are_prompt == 0 {
+            self.see_exceptions(means)?;
         }
         match self.mode {
-            PythonMode::Watch => self.begin_watching(means),
-            PythonMode::Frames => self.begin_frames(means),
+            PythonMode::Watch => self.begin_watching(means, experience, may_wait),
+            PythonMode::Frames => self.begin_frames(means, may_wait),
         }
+    }
+
+    fn see_exceptions(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
+        let Some(path) = interpreter_file(&self.target, self.engine.runtime()) else { return Ok(()) };
+        if let Some(site) = self.exceptions.get_or_insert_with(|| exception_site(&path)) {
+            means.programs.place_exceptions(self.process, &path, site)?;
+            self.layout.exceptions_are_seen = 1;
+        }
+        Ok(())
     }
 
     /// Forgets what is watched: the programs that did it are gone.
     pub fn let_go(&mut self) {
+        self.has_begun = false;
         self.watched.clear();
         self.counted.clear();
     }
 
     /// Looks again if it is time: new classes and functions become known, and a model that was loaded or replaced changes
     /// what is seen.
-    pub fn look_again(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
+    pub fn look_again(&mut self, means: &mut Means<'_>, experience: &Experience) -> Result<(), SessionError> {
         if self.has_begun
             && let Some(frames) = &mut self.frames
         {
             frames.keep_time(means.programs, self.process)?;
         }
-        let every = if self.plan.watched.is_empty() { LOOK_EARLY } else { self.look_every };
-        if self.looked.elapsed() < every.max(self.look_took * PART_OF_TIME) {
+        if !self.is_due() {
             return self.look_at_calls(means);
         }
         if has_ended(self.process.0) {
@@ -174,8 +271,8 @@ impl Interpreter {
             self.survey = survey;
         }
         if !self.has_begun {
-            self.attach(means)?;
-            means.programs.accept_entries(true)?;
+            self.attach(means, experience, !self.is_followed)?;
+            means.programs.accept_entries_of(self.process.0, true)?;
             return Ok(());
         }
         self.calls_looked_at = Instant::now();
@@ -190,6 +287,12 @@ impl Interpreter {
             }
             PythonMode::Frames => Ok(()),
         }
+    }
+
+    /// Whether it is time for another look at the process.
+    pub fn is_due(&self) -> bool {
+        let every = if self.plan.watched.is_empty() { LOOK_EARLY.min(self.look_every) } else { self.look_every };
+        self.looked.elapsed() >= every.max(self.look_took * PART_OF_TIME)
     }
 
     /// Between two looks at the process, in watch mode: looks whether watched code is called.
@@ -210,7 +313,7 @@ impl Interpreter {
 
     /// What a budget would give.
     pub(super) fn planned(&self, planner: &mut Planner, budget: &PythonBudget) -> PythonPlan {
-        planner.plan_python(self.process.0, &self.engine.runtime().module, &self.survey, budget)
+        planner.plan_python(&self.engine.runtime().module, &self.survey, budget)
     }
 
     /// Everything: no limit on what is watched.
@@ -227,11 +330,12 @@ impl Interpreter {
     }
 
     /// Tells the programs and the assembler what the plan says.
-    pub(super) fn tell(&self, means: &mut Means<'_>) -> Result<(), SessionError> {
+    pub(super) fn tell(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
         means.drain.add_functions(self.plan.functions.clone())?;
         let classes = self.survey.classes.iter().map(|class| (class.address, class.name.clone())).collect();
         let members = self.survey.members.clone();
-        means.drain.add_python_names(PythonNames { process: self.process.1, classes, members })?;
+        let is_first = !std::mem::replace(&mut self.has_told, true);
+        means.drain.add_python_names(PythonNames { process: self.process.1, is_first, classes, members })?;
         means.programs.set_python(self.process, &self.layout, &self.plan.tables)?;
         Ok(())
     }

@@ -2,11 +2,13 @@
 //! them come out.
 
 mod coverage;
+mod experience;
 mod frames;
 mod interpreter;
 mod names;
 mod targets;
 mod watching;
 
+pub use interpreter::Interpreter;
 pub use names::python_class_names;
 pub use targets::{Means, PythonTargets};

@@ -1,9 +1,11 @@
 //! Watch mode: a calibration, watchpoints on the chosen code, and their move when other code is wanted more.
 
 use std::collections::HashMap;
+use std::sync::Once;
 use std::time::Duration;
 
 use super::super::error::SessionError;
+use super::experience::Experience;
 use super::interpreter::Interpreter;
 use super::targets::Means;
 use crate::attach::{Programs, VIRTUAL_WATCHPOINTS, WatchOutcome, is_virtual_machine};
@@ -21,12 +23,20 @@ const CALIBRATION_STEP: Duration = Duration::from_millis(60);
 const CALIBRATION_STEPS: usize = 8;
 
 impl Interpreter {
-    /// Chooses what to watch, after a calibration where there is more than can be watched, and watches it.
-    pub(super) fn begin_watching(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
+    /// Chooses what to watch and watches it; where there is more than can be watched, by what the calls in other processes
+    /// have shown or else after a calibration.
+    pub(super) fn begin_watching(
+        &mut self,
+        means: &mut Means<'_>,
+        experience: &Experience,
+        may_wait: bool,
+    ) -> Result<(), SessionError> {
+        static IS_TOLD: Once = Once::new();
         if is_virtual_machine() {
-            tracing::warn!("{VIRTUAL_WATCHPOINTS}");
+            IS_TOLD.call_once(|| tracing::warn!("{VIRTUAL_WATCHPOINTS}"));
         }
-        let calls = self.calibrate(means)?;
+        let known = experience.of(&self.survey);
+        let calls = if known.is_empty() && may_wait { self.calibrate(means)? } else { known };
         self.choose(means.planner, &calls);
         self.put_into_force(means)?;
         if self.plan.watched.len() > self.slots {
@@ -66,7 +76,7 @@ impl Interpreter {
         }
         self.choose(means.planner, &calls);
         self.put_into_force(means)?;
-        means.programs.accept_entries(true)?;
+        means.programs.accept_entries_of(self.process.0, true)?;
         Ok(())
     }
 
@@ -79,7 +89,7 @@ impl Interpreter {
             return Ok(calls);
         }
         means.programs.set_python(self.process, &self.layout, &all.tables)?;
-        means.programs.accept_entries(false)?;
+        means.programs.accept_entries_of(self.process.0, false)?;
         for group in all.watched.chunks(self.slots).take(CALIBRATION_STEPS) {
             for (code, _) in group {
                 if self.watch(means.programs, *code)? != WatchOutcome::Live {
