@@ -1,6 +1,7 @@
 //! Python suite: the tracer attached to interpreters that nobody prepared; spans compared with what the programs say of
 //! themselves.
 
+mod follow;
 mod machine;
 mod oracle;
 mod plain;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 use tracer_tests::suite;
 
 fn main() -> ExitCode {
-    let cases = [plain::cases(), scikit_learn::cases(), unharmed::cases(), oracle::cases()];
+    let cases = [plain::cases(), scikit_learn::cases(), unharmed::cases(), oracle::cases(), follow::cases()];
     // One at a time: an overloaded virtual machine is bad for watched processes.
     suite::main(cases.into_iter().flatten().collect(), true)
 }

@@ -10,7 +10,7 @@ use tracer_common::records::CaptureSpec;
 use super::error::AttachError;
 use super::features::{in_initial_pid_namespace, probe_features};
 use super::multi::MultiPrograms;
-use super::placement::{Placed, Placer, Refused};
+use super::placement::{Placed, Placer, Refused, remove};
 use super::python::PythonPrograms;
 use super::python_frames::FramesPrograms;
 use super::slots::Slots;
@@ -143,23 +143,23 @@ impl Programs {
     /// # Errors
     /// A map cannot be written.
     pub fn let_go(&mut self, process: ProcessId) -> Result<(), AttachError> {
-        // Entries first, as everywhere.
-        if let Some((_, placed)) = self.placed.iter_mut().find(|(known, _)| *known == process) {
-            placed.remove_entries();
-        }
         self.let_go_of_python(process)?;
-        self.placed.retain(|(known, _)| *known != process);
-        self.free_slot(process)
+        self.free_slot(process)?;
+        // Without a slot they do nothing any more, and nobody has to wait for them.
+        let placed: Vec<_> = self.placed.extract_if(.., |(known, _)| *known == process).collect();
+        std::thread::spawn(move || drop(placed));
+        Ok(())
     }
 
     /// Takes all probes away: first those at entries, then the others. A thread that ends while the books are read would
     /// move from one page to another, so ends of threads are not seen any more either; the exit probes go after them,
     /// and by then the kernel has waited for every program that was still running.
     pub fn remove_probes(&mut self) {
-        self.placed.iter_mut().for_each(|(_, placed)| placed.remove_entries());
+        let mut placed = std::mem::take(&mut self.placed);
+        remove(placed.iter_mut().flat_map(|(_, placed)| placed.take_entries()).collect());
         self.python.remove();
         self.thread_ends.clear();
-        self.placed.clear();
+        remove(placed.iter_mut().flat_map(|(_, placed)| placed.take_exits()).collect());
     }
 
     /// Reads the totals and the calls that are still open. Exact once the probes are gone.
