@@ -245,7 +245,7 @@ fn gunicorn(preload: bool) -> Result<()> {
     outcome.with_context(|| format!("preload: {preload}"))
 }
 
-fn trace_gunicorn(server: Gunicorn, preload: bool) -> Result<()> {
+fn trace_gunicorn(mut server: Gunicorn, preload: bool) -> Result<()> {
     let untraced: BTreeMap<usize, String> =
         server.ask_all(2, 40)?.into_iter().map(|(number, answer)| (number, answer.digest)).collect();
     let mut attached = Tracer::attach(server.master.pid())?.arguments(["--follow"]).start()?;
@@ -257,10 +257,13 @@ fn trace_gunicorn(server: Gunicorn, preload: bool) -> Result<()> {
 
     let killed = *first.first().context("a worker")?;
     let pid = i32::try_from(killed).ok().and_then(Pid::from_raw).context("a process id")?;
-    let began = Instant::now();
+    // Those of before have been told of.
+    (0..2).try_for_each(|_| server.master.running.wait_errors("Booting worker").map(drop))?;
     kill_process(pid, Signal::KILL)?;
+    server.master.running.wait_errors("Booting worker")?;
+    let began = Instant::now();
     let second = wait_for_workers(&mut attached.running, 1)?;
-    report(&format!("gunicorn, preload {preload}: {} ms from SIGKILL to the next worker", began.elapsed().as_millis()));
+    report(&format!("gunicorn, preload {preload}: followed {} ms after a worker began", began.elapsed().as_millis()));
     ensure!(!first.contains(second.first().context("a worker")?), "{first:?}, then {second:?}");
     if !preload {
         wait_until_whole(&server, &attached)?;

@@ -30,8 +30,15 @@ const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked at while nothing to trace has been found: it is importing its libraries, perhaps.
 const LOOK_EARLY: Duration = Duration::from_millis(200);
 
-/// A look may take this share of the time: where it takes longer, the next one comes later.
+/// Looks may take this share of the time, those at all interpreters together: where one takes longer, the next one comes
+/// later.
 const PART_OF_TIME: u32 = 10;
+
+/// A worker that was just forked makes its model soon, and then has requests: until then a greater share is well spent.
+const PART_OF_YOUNG_TIME: u32 = 3;
+
+/// How long a forked process is young.
+const YOUNG: Duration = Duration::from_secs(60);
 
 /// One interpreter and what is seen of it.
 pub struct Interpreter {
@@ -64,6 +71,8 @@ pub struct Interpreter {
     pub(super) counted: HashMap<RemoteAddress, u64>,
     /// Code that was watched before, and its calls then.
     pub(super) past: HashMap<RemoteAddress, WatchedCode>,
+    /// When it came to the session.
+    since: Instant,
     looked: Instant,
     look_took: Duration,
     /// Time from the last look to the next.
@@ -106,6 +115,7 @@ impl Interpreter {
             idle: HashSet::new(),
             counted: HashMap::new(),
             past: HashMap::new(),
+            since: Instant::now(),
             looked: Instant::now(),
             look_took: began.elapsed(),
             look_every: LOOK_EVERY,
@@ -143,6 +153,7 @@ impl Interpreter {
             idle: HashSet::new(),
             counted: HashMap::new(),
             past: HashMap::new(),
+            since: Instant::now(),
             looked: Instant::now(),
             look_took: Duration::ZERO,
             look_every: Duration::ZERO,
@@ -246,24 +257,28 @@ impl Interpreter {
 
     /// Looks again if it is time: new classes and functions become known, and a model that was loaded or replaced changes
     /// what is seen.
-    pub fn look_again(&mut self, means: &mut Means<'_>, experience: &Experience) -> Result<(), SessionError> {
+    /// `experience` is given if there is time for a look at the process now, which may take some ten milliseconds. Gives
+    /// whether there was one.
+    pub fn look_again(
+        &mut self,
+        means: &mut Means<'_>,
+        experience: Option<&Experience>,
+    ) -> Result<bool, SessionError> {
         if self.has_begun
             && let Some(frames) = &mut self.frames
         {
             frames.keep_time(means.programs, self.process)?;
         }
-        if !self.is_due() {
-            return self.look_at_calls(means);
-        }
+        let Some(experience) = experience else { return self.look_at_calls(means).map(|()| false) };
         if has_ended(self.process.0) {
-            return Ok(());
+            return Ok(false);
         }
         let began = Instant::now();
         let survey = self.engine.survey();
         self.looked = Instant::now();
         self.look_took = began.elapsed();
         // A process that is ending; the next look tells.
-        let Ok(survey) = survey else { return Ok(()) };
+        let Ok(survey) = survey else { return Ok(true) };
         let is_new = !is_same(&self.survey, &survey);
         self.look_every = if is_new { LOOK_EVERY } else { LOOK_SELDOM.min(self.look_every * 2) };
         if is_new {
@@ -273,26 +288,29 @@ impl Interpreter {
         if !self.has_begun {
             self.attach(means, experience, !self.is_followed)?;
             means.programs.accept_entries_of(self.process.0, true)?;
-            return Ok(());
+            return Ok(true);
         }
         self.calls_looked_at = Instant::now();
         match self.mode {
-            PythonMode::Watch => self.watch_again(means, is_new),
+            PythonMode::Watch => self.watch_again(means, is_new)?,
             PythonMode::Frames if is_new => {
                 // An interpreter that ends has no objects any more: what was covered is remembered.
                 let named = self.plan.watched.iter().filter(|(_, watched)| !watched.methods.is_empty());
                 self.past.extend(named.cloned());
                 self.choose(means.planner, &HashMap::new());
-                self.tell(means)
+                self.tell(means)?;
             }
-            PythonMode::Frames => Ok(()),
+            PythonMode::Frames => {}
         }
+        Ok(true)
     }
 
-    /// Whether it is time for another look at the process.
-    pub fn is_due(&self) -> bool {
+    /// Whether it is time for another look at the process. `count` is the number of interpreters, which share the time.
+    pub fn is_due(&self, count: u32) -> bool {
         let every = if self.plan.watched.is_empty() { LOOK_EARLY.min(self.look_every) } else { self.look_every };
-        self.looked.elapsed() >= every.max(self.look_took * PART_OF_TIME)
+        let is_young = self.is_followed && !self.has_begun && self.since.elapsed() < YOUNG;
+        let part = if is_young { PART_OF_YOUNG_TIME } else { PART_OF_TIME.saturating_mul(count) };
+        self.looked.elapsed() >= every.max(self.look_took * part)
     }
 
     /// Between two looks at the process, in watch mode: looks whether watched code is called.

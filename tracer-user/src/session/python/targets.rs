@@ -35,6 +35,8 @@ pub struct PythonTargets {
     experience: Experience,
     /// Code objects that were seen in them.
     seen_before: usize,
+    /// Whose turn it is to be looked at again.
+    next: usize,
 }
 
 struct Starting {
@@ -65,6 +67,7 @@ impl PythonTargets {
             ended: VecDeque::new(),
             experience: Experience::default(),
             seen_before: 0,
+            next: 0,
         }
     }
 
@@ -136,7 +139,7 @@ impl PythonTargets {
     /// Not permitted, or the kernel cannot.
     pub fn attach(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
         for index in 0..self.interpreters.len() {
-            let experience = self.experience_for(index);
+            let experience = self.experience();
             // Of several workers, the first one shows what is called.
             let may_wait = !self.interpreters.iter().any(Interpreter::has_begun);
             if let Some(interpreter) = self.interpreters.get_mut(index) {
@@ -195,13 +198,22 @@ impl PythonTargets {
     /// Not permitted, or the kernel cannot.
     pub fn look_again(&mut self, means: &mut Means<'_>) -> Result<Vec<(ProcessId, SessionError)>, SessionError> {
         self.look_for_begun();
+        let count = self.interpreters.len();
         let mut failed = Vec::new();
-        for index in 0..self.interpreters.len() {
-            let experience = self.experience_for(index);
+        let mut has_looked = false;
+        for turn in 0..count {
+            let index = (self.next + turn) % count;
+            // One look at a time: whoever forks meanwhile is not kept waiting for all of them.
+            let experience = if has_looked { None } else { self.experience_if_due(index) };
             let Some(interpreter) = self.interpreters.get_mut(index) else { continue };
-            match interpreter.look_again(means, &experience) {
+            match interpreter.look_again(means, experience.as_ref()) {
+                Ok(true) => {
+                    has_looked = true;
+                    self.next = index + 1;
+                }
+                Ok(false) => {}
                 Err(error) if interpreter.is_followed() => failed.push((interpreter.process(), error)),
-                result => result?,
+                Err(error) => return Err(error),
             }
         }
         Ok(failed)
@@ -235,12 +247,15 @@ impl PythonTargets {
         }
     }
 
-    /// What the calls in all processes have shown so far, for one that may be about to begin; the others need none.
-    fn experience_for(&self, index: usize) -> Experience {
-        let may_begin = |interpreter: &Interpreter| !interpreter.has_begun() && interpreter.is_due();
-        if !self.interpreters.get(index).is_some_and(may_begin) {
-            return Experience::default();
-        }
+    /// What the calls in all processes have shown so far, if it is time to look at an interpreter again.
+    fn experience_if_due(&self, index: usize) -> Option<Experience> {
+        let count = u32::try_from(self.interpreters.len()).unwrap_or(u32::MAX);
+        let interpreter = self.interpreters.get(index).filter(|interpreter| interpreter.is_due(count))?;
+        // Only its begin needs to know.
+        Some(if interpreter.has_begun() { Experience::default() } else { self.experience() })
+    }
+
+    fn experience(&self) -> Experience {
         let mut experience = self.experience.clone();
         self.interpreters.iter().for_each(|interpreter| interpreter.add_to(&mut experience));
         experience
