@@ -111,7 +111,8 @@ fn of_a_command() -> Result<()> {
     attached.running.wait_output("ready")?;
     attached.running.send_line("go")?;
     attached.running.wait_output("ready")?;
-    let followed = [attached.running.wait_errors("following process")?, attached.running.wait_errors("following process")?];
+    let followed =
+        [attached.running.wait_errors("following process")?, attached.running.wait_errors("following process")?];
     attached.running.send_line("go")?;
     attached.running.wait_output("ready")?;
     let trace = attached.finish()?;

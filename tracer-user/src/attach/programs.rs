@@ -143,7 +143,7 @@ impl Programs {
     /// # Errors
     /// A map cannot be written.
     pub fn let_go(&mut self, process: ProcessId) -> Result<(), AttachError> {
-        self.let_go_of_python(process)?;
+        self.let_go_of_python(process, false)?;
         self.free_slot(process)?;
         // Without a slot they do nothing any more, and nobody has to wait for them.
         let placed: Vec<_> = self.placed.extract_if(.., |(known, _)| *known == process).collect();

@@ -131,20 +131,27 @@ impl Programs {
     }
 
     /// Takes everything away that sees Python calls in a process, and forgets what the programs were told of it: it has
-    /// ended, or runs another program.
+    /// ended, or (`goes_on`) runs another program, which wants the debug registers.
     ///
     /// # Errors
     /// A map cannot be written.
-    pub fn let_go_of_python(&mut self, process: ProcessId) -> Result<(), AttachError> {
+    pub fn let_go_of_python(&mut self, process: ProcessId, goes_on: bool) -> Result<(), AttachError> {
         let python = &mut self.python;
-        python.watchpoints.retain(|watchpoint| !watchpoint.is_of(process.pid));
-        if let Some(frames) = &mut python.frames {
-            frames.remove_of(process);
-        }
-        python.exceptions.retain(|(known, _)| *known != process);
-        if !python.loaded {
+        let watchpoints: Vec<_> =
+            python.watchpoints.extract_if(.., |watchpoint| watchpoint.is_of(process.pid)).collect();
+        let frames = python.frames.as_mut().map(|frames| frames.take_of(process));
+        let exceptions: Vec<_> = python.exceptions.extract_if(.., |(known, _)| *known == process).collect();
+        if watchpoints.is_empty() && exceptions.is_empty() && frames.as_ref().is_none_or(Vec::is_empty) {
             return Ok(());
         }
+        let all = (watchpoints, frames, exceptions);
+        if goes_on {
+            drop(all);
+        } else {
+            // The kernel takes a tenth of a second or more, and others are forking meanwhile.
+            std::thread::spawn(move || drop(all));
+        }
+        self.load_python()?;
         let Some(kernel_pid) = self.slots.kernel_pid(process) else { return Ok(()) };
         self.replace::<u64>("PYTHON_MEMBERS", kernel_pid, Vec::new())?;
         self.replace::<PythonClassRule>("PYTHON_CLASSES", kernel_pid, Vec::new())?;

@@ -38,10 +38,11 @@ impl FramesPrograms {
         Ok(Self { multi, entries: Vec::new(), returns: Vec::new() })
     }
 
-    /// Takes the probes of a process away: entries first.
-    pub(super) fn remove_of(&mut self, process: ProcessId) {
-        self.entries.retain(|(known, _)| *known != process);
-        self.returns.retain(|(known, _)| *known != process);
+    /// Gives the probes of a process away: entries first.
+    pub(super) fn take_of(&mut self, process: ProcessId) -> Vec<Link> {
+        let entries = self.entries.extract_if(.., |(known, _)| *known == process);
+        let returns = self.returns.extract_if(.., |(known, _)| *known == process);
+        entries.chain(returns).map(|(_, link)| link).collect()
     }
 }
 
@@ -96,7 +97,7 @@ impl Programs {
     /// The process map cannot be written.
     pub fn remove_frames(&mut self, process: ProcessId) -> Result<(), AttachError> {
         let Some(frames) = &mut self.python.frames else { return Ok(()) };
-        frames.remove_of(process);
+        drop(frames.take_of(process));
         self.next_python_epoch(process)
     }
 

@@ -54,7 +54,11 @@ impl Slots {
     }
 
     /// Changes what is told of the processes that it is about; gives those slots.
-    fn change(&mut self, is_about: impl Fn(ProcessId) -> bool, change: impl Fn(&mut ProcessSlot)) -> Vec<(usize, ProcessSlot)> {
+    fn change(
+        &mut self,
+        is_about: impl Fn(ProcessId) -> bool,
+        change: impl Fn(&mut ProcessSlot),
+    ) -> Vec<(usize, ProcessSlot)> {
         let slots = self.0.iter_mut().enumerate().filter_map(|(index, slot)| Some((index, slot.as_mut()?)));
         let about = slots.filter(|(_, taken)| is_about(taken.process));
         about

@@ -10,7 +10,9 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tokio::sync::oneshot;
 
 use super::arguments::RunArguments;
-use super::attach::{LOOK_FOR_FORKS_EVERY, conclude, demand_privilege, finish, load_maps, runtime, settings, tell_attached};
+use super::attach::{
+    LOOK_FOR_FORKS_EVERY, conclude, demand_privilege, finish, load_maps, runtime, settings, tell_attached,
+};
 use super::exit::{UsageError, tell};
 use super::list;
 use super::summary_file::SummaryFile;

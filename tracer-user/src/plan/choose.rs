@@ -28,13 +28,7 @@ impl Planner {
     /// Begins with number 0.
     #[must_use]
     pub fn new(features: KernelFeatures) -> Self {
-        Self {
-            features,
-            next: 0,
-            planned: HashSet::new(),
-            numbers: HashMap::new(),
-            python: KnownFunctions::default(),
-        }
+        Self { features, next: 0, planned: HashSet::new(), numbers: HashMap::new(), python: KnownFunctions::default() }
     }
 
     /// Forgets what was planned for a process: nothing of it is probed any more.

@@ -8,9 +8,8 @@ use tracer_common::python::NO_FUNCTION;
 
 use super::choose::Planner;
 use crate::model::{
-    FunctionDescription, FunctionId, Language, NotWatched, PythonClassRule, PythonCode, PythonCodeRule,
-    PythonFunction, PythonFunctionRule, PythonPlan, PythonSurvey, PythonTables, Reached, Receiver, RemoteAddress,
-    WatchedCode,
+    FunctionDescription, FunctionId, Language, NotWatched, PythonClassRule, PythonCode, PythonCodeRule, PythonFunction,
+    PythonFunctionRule, PythonPlan, PythonSurvey, PythonTables, Reached, Receiver, RemoteAddress, WatchedCode,
 };
 
 /// Numbers that Python functions have got, in all processes together.
@@ -40,12 +39,7 @@ type Pair = (Arc<str>, Arc<str>);
 
 impl Planner {
     /// Chooses what to see in one interpreter. Functions that had a number before keep it.
-    pub fn plan_python(
-        &mut self,
-        module: &str,
-        survey: &PythonSurvey,
-        budget: &PythonBudget,
-    ) -> PythonPlan {
+    pub fn plan_python(&mut self, module: &str, survey: &PythonSurvey, budget: &PythonBudget) -> PythonPlan {
         let mut plan = PythonPlan::default();
         let chosen = choose(survey, budget, &mut plan);
         let codes: HashSet<RemoteAddress> = chosen.iter().map(|code| code.address).collect();

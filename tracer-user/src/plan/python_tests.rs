@@ -3,7 +3,6 @@
 use super::*;
 use crate::model::{KernelFeatures, PythonClass};
 
-
 fn code(address: u64, name: &str, reached_by: &[(&str, &str, u32)]) -> PythonCode {
     PythonCode {
         address: RemoteAddress(address),

@@ -34,7 +34,7 @@ impl Tracer {
                 tracing::debug!(process = %target.process, executable = %target.executable.display(), "another program");
                 // Native probes belong to the process and its files; what was found in its memory is gone.
                 self.python.forget(target.process, &mut self.programs)?;
-                self.programs.let_go_of_python(target.process)?;
+                self.programs.let_go_of_python(target.process, true)?;
                 if let Some(member) = self.roster.traced(target.process) {
                     member.executes(&target);
                 }

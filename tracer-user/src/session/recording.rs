@@ -8,7 +8,9 @@ use std::sync::mpsc::Receiver;
 
 use super::wiring::Pipeline;
 use crate::export::Delivery;
-use crate::model::{Call, FunctionDescription, LossCounts, PythonNames, RawRecord, RemoteAddress, StreamTotals, Target};
+use crate::model::{
+    Call, FunctionDescription, LossCounts, PythonNames, RawRecord, RemoteAddress, StreamTotals, Target,
+};
 use crate::ring::{TapeEnd, TapeError, TapeWriter};
 
 /// A tape being recorded, and where.

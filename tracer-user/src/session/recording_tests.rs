@@ -78,7 +78,7 @@ fn header() -> TapeHeader {
             executable: "/usr/bin/python3".into(),
             modules: Vec::new(),
             container_id: None,
-        image: crate::model::ProgramImage::default(),
+            image: crate::model::ProgramImage::default(),
         }],
     }
 }

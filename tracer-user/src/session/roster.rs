@@ -1,6 +1,7 @@
 //! Who is traced: the processes that were named, and those that were followed.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -8,6 +9,10 @@ use crate::model::{ProcessId, Target};
 
 /// Processes without anything to trace, or that have ended, are remembered for the summary up to this number.
 const MOST_ENDED: usize = 1_024;
+
+/// A process that was forked to execute another program has done so by then, even on a busy machine: it is told under the
+/// name of that one.
+const TELL_AFTER: Duration = Duration::from_millis(100);
 
 /// A process, for the summary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -57,6 +62,8 @@ pub(super) struct Member {
     is_described: bool,
     executable: String,
     name: String,
+    /// Since when it has run its program, as far as is known.
+    since: Instant,
     /// Functions that were told of.
     told: usize,
 }
@@ -81,6 +88,7 @@ impl Roster {
             is_described: forked_by.is_none(),
             executable: String::new(),
             name: String::new(),
+            since: Instant::now(),
             told: 0,
         };
         member.describe(target);
@@ -117,9 +125,13 @@ impl Roster {
     }
 
     /// What is new since this was asked last. `python` tells how much Python code of a process is seen.
-    pub fn news(&mut self, python: impl Fn(ProcessId) -> usize) -> News {
+    pub fn news(&mut self, now: Instant, python: impl Fn(ProcessId) -> usize) -> News {
         let mut news = News::default();
         for member in &mut self.members {
+            let is_new = member.forked_by.is_some() && member.told == 0;
+            if is_new && now.saturating_duration_since(member.since) < TELL_AFTER {
+                continue;
+            }
             let functions = member.native + python(member.process);
             let more = functions.saturating_sub(member.told);
             match member.forked_by {
@@ -158,6 +170,10 @@ impl Member {
     /// It runs another program now.
     pub fn executes(&mut self, target: &Target) {
         self.is_described = self.forked_by.is_none();
+        self.since = Instant::now();
+        if self.forked_by.is_some() {
+            self.told = 0;
+        }
         self.describe(target);
     }
 
@@ -208,13 +224,13 @@ mod tests {
     fn a_followed_process_is_told_once_it_has_functions() {
         let mut roster = roster();
         let worker = ProcessId { pid: 2, start_time: 1 };
-        assert_eq!(roster.news(|_| 0), News::default());
+        assert_eq!(roster.news(Instant::now(), |_| 0), News::default());
+        let now = Instant::now() + TELL_AFTER;
         let seen = |process: ProcessId| if process == worker { 4 } else { 1 };
-        let followed =
-            Followed { process: worker, forked_by: MASTER, name: "python3.11".into(), functions: 4 };
-        assert_eq!(roster.news(seen), News { followed: vec![followed], more_functions: 1 });
-        assert_eq!(roster.news(seen), News::default());
-        assert_eq!(roster.news(|_| 5), News { followed: Vec::new(), more_functions: 4 + 1 });
+        let followed = Followed { process: worker, forked_by: MASTER, name: "python3.11".into(), functions: 4 };
+        assert_eq!(roster.news(now, seen), News { followed: vec![followed], more_functions: 1 });
+        assert_eq!(roster.news(now, seen), News::default());
+        assert_eq!(roster.news(now, |_| 5), News { followed: Vec::new(), more_functions: 4 + 1 });
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io::BufWriter;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::drain::Drain;
 use super::error::SessionError;
@@ -21,9 +21,7 @@ use super::survey::Survey;
 use super::wiring::{Names, Pipeline, ThreadNames};
 use crate::attach::{AttachError, Programs, Refused};
 use crate::engine::NativeEngine;
-use crate::model::{
-    ClockAnchor, MonotonicNs, PlanChange, PlannedFunction, ProcessId, Skipped, Target, WallClockNs,
-};
+use crate::model::{ClockAnchor, MonotonicNs, PlanChange, PlannedFunction, ProcessId, Skipped, Target, WallClockNs};
 use crate::plan::Planner;
 use crate::ring::{KernelRing, TapeHeader, TapeWriter};
 use crate::target::{Watcher, descendants, has_ended, stack_pointer, thread_name};
@@ -155,7 +153,7 @@ impl Tracer {
     pub fn news(&mut self) -> News {
         let Self { roster, python, first_news, .. } = self;
         let mut news = std::mem::take(first_news);
-        let later = roster.news(|process| python.seen_of(process));
+        let later = roster.news(Instant::now(), |process| python.seen_of(process));
         news.followed.extend(later.followed);
         news.more_functions += later.more_functions;
         news

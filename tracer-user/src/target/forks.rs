@@ -66,7 +66,8 @@ impl Forks {
     /// Children of these processes that are there for the second time, with the one that forked each.
     pub(super) fn look(&mut self, watched: &[ProcessId]) -> Vec<(ProcessId, Target)> {
         let arrived = std::mem::take(&mut self.newcomers);
-        let arrived = arrived.into_iter().filter_map(|new| Some((new.parent, look_at(new.pid).ok()?))).collect::<Vec<_>>();
+        let arrived =
+            arrived.into_iter().filter_map(|new| Some((new.parent, look_at(new.pid).ok()?))).collect::<Vec<_>>();
         if self.is_time() {
             let began = Instant::now();
             let arriving = arrived.iter().map(|(_, target)| target.process);

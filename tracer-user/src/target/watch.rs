@@ -15,6 +15,9 @@ const PART_OF_TIME: u32 = 50;
 /// Longest time from one look to the next, for that reason, at a process that seems to have changed.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// A process that was just found has been looked at: the next look at its files, if its program stays the same, comes later.
+const YOUNG_PAUSE: Duration = Duration::from_millis(50);
+
 /// Remembers what each process had mapped, and tells what is new.
 pub struct Watcher {
     processes: Vec<Watched>,
@@ -61,7 +64,7 @@ impl Watcher {
         if let Some(forks) = &mut self.forks {
             let watched: Vec<ProcessId> = self.processes.iter().map(|watched| watched.process).collect();
             for (parent, target) in forks.look(&watched) {
-                self.processes.push(Watched::new(&target));
+                self.processes.push(Watched { due: Instant::now() + YOUNG_PAUSE, ..Watched::new(&target) });
                 changes.push(TargetChange::Forked { parent, target });
             }
         }

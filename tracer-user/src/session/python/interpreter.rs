@@ -156,7 +156,7 @@ impl Interpreter {
             since: Instant::now(),
             looked: Instant::now(),
             look_took: Duration::ZERO,
-            look_every: Duration::ZERO,
+            look_every: LOOK_EARLY,
             calls_looked_at: Instant::now(),
         })
     }
@@ -216,7 +216,12 @@ impl Interpreter {
     }
 
     /// Chooses what to see and makes it so, once there is something to see.
-    pub fn attach(&mut self, means: &mut Means<'_>, experience: &Experience, may_wait: bool) -> Result<(), SessionError> {
+    pub fn attach(
+        &mut self,
+        means: &mut Means<'_>,
+        experience: &Experience,
+        may_wait: bool,
+    ) -> Result<(), SessionError> {
         let is_alive = |code: &PythonCode| code.reached_by.iter().any(|reached| reached.instances > 0);
         let is_worth_it = match self.mode {
             PythonMode::Watch => self.survey.codes.iter().any(is_alive),
@@ -259,11 +264,7 @@ impl Interpreter {
     /// what is seen.
     /// `experience` is given if there is time for a look at the process now, which may take some ten milliseconds. Gives
     /// whether there was one.
-    pub fn look_again(
-        &mut self,
-        means: &mut Means<'_>,
-        experience: Option<&Experience>,
-    ) -> Result<bool, SessionError> {
+    pub fn look_again(&mut self, means: &mut Means<'_>, experience: Option<&Experience>) -> Result<bool, SessionError> {
         if self.has_begun
             && let Some(frames) = &mut self.frames
         {
