@@ -90,7 +90,10 @@ impl PythonTargets {
             };
             let interpreter = interpreter.unwrap_or_else(|problem| {
                 targets.mapped(target, forked_by.is_some());
-                problems.push(problem);
+                // One that was not named may end, or begin, in this very moment: if it lasts, it is told later.
+                if forked_by.is_none() {
+                    problems.push(problem);
+                }
                 None
             });
             found.push(interpreter.map(|found| if forked_by.is_some() { found.followed() } else { found }));
