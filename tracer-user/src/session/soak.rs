@@ -74,7 +74,9 @@ impl Soak {
         let ring = programs.take_ring()?.ok_or(SessionError::DrainEnded)?;
         let drain = Drain::start(KernelRing::new(ring), RecordedPipeline::new(pipeline, None))
             .map_err(|_| SessionError::DrainEnded)?;
-        self.python.attach(&mut Means { programs: &mut programs, planner: &mut planner, drain: &drain })?;
+        let [target] = &self.targets;
+        self.python
+            .attach(target.process, &mut Means { programs: &mut programs, planner: &mut planner, drain: &drain })?;
         programs.accept_entries(true)?;
         let attach_ms = milliseconds(began);
         std::thread::sleep(hold);

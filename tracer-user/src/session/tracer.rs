@@ -202,7 +202,7 @@ impl Tracer {
             None if forked_by.is_some() => python.mapped(&target, true),
             None => {}
         }
-        python.attach(&mut Means { programs, planner, drain })?;
+        python.attach(target.process, &mut Means { programs, planner, drain })?;
         Ok(refused)
     }
 

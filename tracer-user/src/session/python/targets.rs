@@ -136,19 +136,26 @@ impl PythonTargets {
         self.interpreters.iter_mut().map(|interpreter| interpreter.plan_only(planner)).collect()
     }
 
-    /// Chooses what to see of interpreters that were taken in since, and makes it so.
+    /// Chooses what to see of the interpreters of one process, and makes it so. Calls are seen once its entries are accepted.
     ///
     /// # Errors
     /// Not permitted, or the kernel cannot.
-    pub fn attach(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
-        for index in 0..self.interpreters.len() {
-            let experience = self.experience();
-            // Of several workers, the first one shows what is called.
-            let may_wait = !self.interpreters.iter().any(Interpreter::has_begun);
-            if let Some(interpreter) = self.interpreters.get_mut(index) {
-                let may_wait = !interpreter.is_followed() || may_wait;
-                interpreter.attach(means, &experience, may_wait)?;
-            }
+    pub fn attach(&mut self, process: ProcessId, means: &mut Means<'_>) -> Result<(), SessionError> {
+        self.begin(process, true, means)
+    }
+
+    /// `may_wait`: a followed process may be watched for a moment before it begins, if it is the first.
+    fn begin(&mut self, process: ProcessId, may_wait: bool, means: &mut Means<'_>) -> Result<(), SessionError> {
+        let is_waiting = |interpreter: &Interpreter| interpreter.is_of(process) && !interpreter.has_begun();
+        if !self.interpreters.iter().any(is_waiting) {
+            return Ok(());
+        }
+        let experience = self.experience();
+        // Of several workers, the first one shows what is called.
+        let is_first = !self.interpreters.iter().any(Interpreter::has_begun);
+        for interpreter in self.interpreters.iter_mut().filter(|interpreter| is_waiting(interpreter)) {
+            let may_wait = !interpreter.is_followed() || (may_wait && is_first);
+            interpreter.attach(means, &experience, may_wait)?;
         }
         Ok(())
     }
@@ -200,9 +207,15 @@ impl PythonTargets {
     /// # Errors
     /// Not permitted, or the kernel cannot.
     pub fn look_again(&mut self, means: &mut Means<'_>) -> Result<Vec<(ProcessId, SessionError)>, SessionError> {
-        self.look_for_begun();
-        let count = self.interpreters.len();
         let mut failed = Vec::new();
+        for (process, is_followed) in self.look_for_begun() {
+            let attached = self.begin(process, false, means);
+            match attached.and_then(|()| Ok(means.programs.accept_entries_of(process, true)?)) {
+                Err(error) if is_followed => failed.push((process, error)),
+                result => result?,
+            }
+        }
+        let count = self.interpreters.len();
         let mut has_looked = false;
         for turn in 0..count {
             let index = (self.next + turn) % count;
@@ -222,8 +235,9 @@ impl PythonTargets {
         Ok(failed)
     }
 
-    /// Takes in the interpreters that have been set up meanwhile.
-    fn look_for_begun(&mut self) {
+    /// Takes in the interpreters that have been set up meanwhile; gives their processes, and whether they were followed.
+    fn look_for_begun(&mut self) -> Vec<(ProcessId, bool)> {
+        let mut begun = Vec::new();
         for mut starting in std::mem::take(&mut self.starting) {
             let tried = Instant::now();
             if tried < starting.due {
@@ -236,6 +250,7 @@ impl PythonTargets {
                 Some(Ok(Some(interpreter))) => {
                     let interpreter = if starting.is_followed { interpreter.followed() } else { interpreter };
                     self.take(interpreter);
+                    begun.push((process, starting.is_followed));
                     continue;
                 }
                 Some(Err(problem)) if starting.since.elapsed() >= MOST_FOR_START && !has_ended(process) => {
@@ -248,6 +263,7 @@ impl PythonTargets {
                 self.starting.push(starting);
             }
         }
+        begun
     }
 
     /// What the calls in all processes have shown so far, if it is time to look at an interpreter again.
