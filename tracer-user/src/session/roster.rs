@@ -124,15 +124,17 @@ impl Roster {
         }
     }
 
-    /// What is new since this was asked last. `python` tells how much Python code of a process is seen.
-    pub fn news(&mut self, now: Instant, python: impl Fn(ProcessId) -> usize) -> News {
+    /// What is new since this was asked last. `python` tells how much Python code of a process is seen, unless there may be
+    /// more in a moment.
+    pub fn news(&mut self, now: Instant, python: impl Fn(ProcessId) -> Option<usize>) -> News {
         let mut news = News::default();
         for member in &mut self.members {
             let is_new = member.forked_by.is_some() && member.told == 0;
             if is_new && now.saturating_duration_since(member.since) < TELL_AFTER {
                 continue;
             }
-            let functions = member.native + python(member.process);
+            let Some(python) = python(member.process) else { continue };
+            let functions = member.native + python;
             let more = functions.saturating_sub(member.told);
             match member.forked_by {
                 Some(forked_by) if member.told == 0 && more > 0 => news.followed.push(Followed {
@@ -224,13 +226,14 @@ mod tests {
     fn a_followed_process_is_told_once_it_has_functions() {
         let mut roster = roster();
         let worker = ProcessId { pid: 2, start_time: 1 };
-        assert_eq!(roster.news(Instant::now(), |_| 0), News::default());
+        assert_eq!(roster.news(Instant::now(), |_| Some(0)), News::default());
         let now = Instant::now() + TELL_AFTER;
-        let seen = |process: ProcessId| if process == worker { 4 } else { 1 };
+        assert_eq!(roster.news(now, |_| None), News::default(), "there may be more in a moment");
+        let seen = |process: ProcessId| Some(if process == worker { 4 } else { 1 });
         let followed = Followed { process: worker, forked_by: MASTER, name: "python3.11".into(), functions: 4 };
         assert_eq!(roster.news(now, seen), News { followed: vec![followed], more_functions: 1 });
         assert_eq!(roster.news(now, seen), News::default());
-        assert_eq!(roster.news(now, |_| 5), News { followed: Vec::new(), more_functions: 4 + 1 });
+        assert_eq!(roster.news(now, |_| Some(5)), News { followed: Vec::new(), more_functions: 4 + 1 });
     }
 
     #[test]

@@ -153,7 +153,7 @@ impl Tracer {
     pub fn news(&mut self) -> News {
         let Self { roster, python, first_news, .. } = self;
         let mut news = std::mem::take(first_news);
-        let later = roster.news(Instant::now(), |process| python.seen_of(process));
+        let later = roster.news(Instant::now(), |process| python.settled_of(process));
         news.followed.extend(later.followed);
         news.more_functions += later.more_functions;
         news

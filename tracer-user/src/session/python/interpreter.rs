@@ -34,7 +34,7 @@ const LOOK_EARLY: Duration = Duration::from_millis(200);
 /// later.
 const PART_OF_TIME: u32 = 10;
 
-/// A worker that was just forked makes its model soon, and then has requests: until then a greater share is well spent.
+/// A worker that was just forked makes its model soon, and then has requests: until it has, a greater share is well spent.
 const PART_OF_YOUNG_TIME: u32 = 3;
 
 /// How long a forked process is young.
@@ -57,6 +57,9 @@ pub struct Interpreter {
     has_begun: bool,
     /// Whether its process was forked by a traced one.
     is_followed: bool,
+    /// Whether it was found while its program was perhaps still making its classes and models, and no look since has found
+    /// everything as it was.
+    is_settling: bool,
     /// Whether its names were told.
     has_told: bool,
     /// Watchpoints that can be had.
@@ -108,6 +111,7 @@ impl Interpreter {
             exceptions: None,
             has_begun: false,
             is_followed: false,
+            is_settling: false,
             has_told: false,
             slots: DEBUG_REGISTERS,
             held_by: Vec::new(),
@@ -146,6 +150,7 @@ impl Interpreter {
             exceptions: self.exceptions.clone(),
             has_begun: false,
             is_followed: true,
+            is_settling: !self.has_begun,
             has_told: false,
             slots: DEBUG_REGISTERS,
             held_by: Vec::new(),
@@ -172,7 +177,12 @@ impl Interpreter {
     /// The same interpreter, found in a process that a traced one has forked.
     #[must_use]
     pub fn followed(self) -> Self {
-        Self { is_followed: true, ..self }
+        Self { is_followed: true, is_settling: true, ..self }
+    }
+
+    /// Whether more may be found at any moment, because the process is young.
+    pub fn is_settling(&self) -> bool {
+        self.is_followed && self.is_settling && self.since.elapsed() < YOUNG
     }
 
     /// Whether its process was forked by a traced one.
@@ -281,6 +291,8 @@ impl Interpreter {
         // A process that is ending; the next look tells.
         let Ok(survey) = survey else { return Ok(true) };
         let is_new = !is_same(&self.survey, &survey);
+        // Nothing to trace, and again nothing: it is still to come.
+        self.is_settling &= is_new || !self.has_begun;
         self.look_every = if is_new { LOOK_EVERY } else { LOOK_SELDOM.min(self.look_every * 2) };
         if is_new {
             self.idle.clear();
@@ -308,9 +320,9 @@ impl Interpreter {
 
     /// Whether it is time for another look at the process. `count` is the number of interpreters, which share the time.
     pub fn is_due(&self, count: u32) -> bool {
-        let every = if self.plan.watched.is_empty() { LOOK_EARLY.min(self.look_every) } else { self.look_every };
-        let is_young = self.is_followed && !self.has_begun && self.since.elapsed() < YOUNG;
-        let part = if is_young { PART_OF_YOUNG_TIME } else { PART_OF_TIME.saturating_mul(count) };
+        let is_early = self.plan.watched.is_empty() || self.is_settling();
+        let every = if is_early { LOOK_EARLY.min(self.look_every) } else { self.look_every };
+        let part = if self.is_settling() { PART_OF_YOUNG_TIME } else { PART_OF_TIME.saturating_mul(count) };
         self.looked.elapsed() >= every.max(self.look_took * part)
     }
 

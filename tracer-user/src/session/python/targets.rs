@@ -131,6 +131,13 @@ impl PythonTargets {
         self.interpreters.iter().filter(|interpreter| interpreter.is_of(process)).map(Interpreter::seen).sum()
     }
 
+    /// Those of one process, once no more are expected in the next moments.
+    pub fn settled_of(&self, process: ProcessId) -> Option<usize> {
+        let begins = |interpreter: &Interpreter| interpreter.has_begun() && interpreter.is_settling();
+        let is_settling = |interpreter: &Interpreter| interpreter.is_of(process) && begins(interpreter);
+        (!self.interpreters.iter().any(is_settling)).then(|| self.seen_of(process))
+    }
+
     /// What would be seen, without seeing anything.
     pub fn plan_only(&mut self, planner: &mut Planner) -> Vec<PythonCoverage> {
         self.interpreters.iter_mut().map(|interpreter| interpreter.plan_only(planner)).collect()
