@@ -67,6 +67,6 @@ mod tests {
             experience.add(&code(1, "Model1.predict"), 1);
         }
         assert_eq!(experience.0.len(), MOST_NAMES);
-        assert_eq!(experience.0["Model1.predict"], 10_000);
+        assert_eq!(experience.0["Model1.predict"], 10_001);
     }
 }
