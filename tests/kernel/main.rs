@@ -1,6 +1,7 @@
 //! Kernel suite: the tracer attached to real programs; spans compared with what the programs say of themselves.
 
 mod endings;
+mod follow;
 mod libraries;
 mod nesting;
 
@@ -9,6 +10,6 @@ use std::process::ExitCode;
 use tracer_tests::suite;
 
 fn main() -> ExitCode {
-    let cases = [nesting::cases(), endings::cases(), libraries::cases()];
+    let cases = [nesting::cases(), endings::cases(), libraries::cases(), follow::cases()];
     suite::main(cases.into_iter().flatten().collect(), false)
 }

@@ -2,6 +2,7 @@
 //! themselves.
 
 mod comings;
+mod follow;
 mod guard;
 mod interpreters;
 mod libraries;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         native_code::cases(),
         unharmed::cases(),
         guard::cases(),
+        follow::cases(),
         oracle::cases(),
     ];
     suite::main(cases.into_iter().flatten().collect(), true)

@@ -40,6 +40,7 @@ const TARGETS: &[(&str, Recipe)] = &[
     ("cpp_threads", Cpp { folder: "cpp_threads", flags: &[] }),
     ("cpp_signals", Cpp { folder: "cpp_signals", flags: &[] }),
     ("cpp_fork", Cpp { folder: "cpp_fork", flags: &[] }),
+    ("cpp_workers", Cpp { folder: "cpp_workers", flags: &[] }),
     ("cpp_tail_calls", Cpp { folder: "cpp_tail_calls", flags: &["-fcf-protection=none"] }),
     ("cpp_tail_calls_marked", Cpp { folder: "cpp_tail_calls", flags: &["-fcf-protection=full"] }),
     ("cpp_seccomp", Cpp { folder: "cpp_seccomp", flags: &[] }),

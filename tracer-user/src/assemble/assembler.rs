@@ -28,6 +28,9 @@ pub struct Names {
 /// threads that have ended are not announced.
 const MAX_TRACKED_THREADS: usize = 2 * tracer_common::limits::MAX_THREADS as usize;
 
+/// Processes known at one time: far more than are traced at one time.
+const MAX_KNOWN_PROCESSES: usize = 256 * tracer_common::limits::MAX_PROCESSES as usize;
+
 /// What comes out of the assembler.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
@@ -84,6 +87,10 @@ impl Assembler {
 
     /// Makes a process known by the number that records carry. A process that is not known is shown under that number.
     pub fn add_process(&mut self, kernel_pid: u32, process: ProcessId) {
+        if self.processes.len() >= MAX_KNOWN_PROCESSES {
+            // Ends of processes are not announced. Those that go on are shown by their number alone from then on.
+            self.processes.clear();
+        }
         if self.processes.insert(kernel_pid, process).is_some_and(|before| before != process) {
             self.python.forget(kernel_pid);
         }

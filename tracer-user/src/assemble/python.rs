@@ -58,7 +58,10 @@ impl PythonObjects {
     /// Takes names. Classes are added to the known ones, and those asked for are asked for again: an address can have
     /// become another class. Members take the place of the known ones.
     pub fn learn(&mut self, names: PythonNames) {
-        let PythonNames { process, classes, members } = names;
+        let PythonNames { process, is_first, classes, members } = names;
+        if is_first {
+            self.forget(process);
+        }
         let known = self.interpreter(process);
         known.asked.clear();
         if known.classes.len() + classes.len() > MAX_CLASSES {
@@ -200,6 +203,7 @@ mod tests {
         }));
         let names = |classes: &[(u64, &str)]| PythonNames {
             process: 7,
+            is_first: false,
             classes: classes.iter().map(|(address, name)| (RemoteAddress(*address), (*name).into())).collect(),
             members: Vec::new(),
         };
@@ -230,7 +234,7 @@ mod tests {
         assert!(objects.processes.values().all(|known| known.asked.len() <= MAX_ASKED));
         for round in 0..100_u64 {
             let classes = (0..1_000).map(|number| (RemoteAddress(round * 1_000 + number), "C".into())).collect();
-            objects.learn(PythonNames { process: 1, classes, members: Vec::new() });
+            objects.learn(PythonNames { process: 1, is_first: false, classes, members: Vec::new() });
         }
         assert!(objects.processes[&1].classes.len() <= MAX_CLASSES);
     }

@@ -38,6 +38,7 @@ fn names(classes: &[(RemoteAddress, &str)]) -> PythonNames {
     };
     PythonNames {
         process: 4200,
+        is_first: false,
         classes: classes.iter().map(|(class, name)| (*class, (*name).into())).collect(),
         members: vec![member(SCALER, "scaler"), member(FOREST, "clf")],
     }

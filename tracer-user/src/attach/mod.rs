@@ -11,6 +11,7 @@ mod placement;
 mod programs;
 mod python;
 mod python_frames;
+mod slots;
 mod totals;
 mod watchpoints;
 

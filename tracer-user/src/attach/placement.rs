@@ -60,10 +60,36 @@ struct Wanted {
     site: Site,
 }
 
+/// Threads that take probes away side by side.
+const REMOVERS: usize = 16;
+
+/// Takes probes away, many at a time: for each link the kernel waits until no processor runs its program any more, which
+/// takes some ten milliseconds, and for how many at once makes no difference.
+pub fn remove(links: Vec<Link>) {
+    let each = links.len().div_ceil(REMOVERS).max(1);
+    let mut left = links.into_iter();
+    std::thread::scope(|scope| {
+        loop {
+            let share: Vec<Link> = left.by_ref().take(each).collect();
+            if share.is_empty() {
+                break;
+            }
+            scope.spawn(move || drop(share));
+        }
+    });
+}
+
 impl Placed {
-    /// Takes the entry probes away; exits go on being seen.
-    pub fn remove_entries(&mut self) {
-        self.entries.clear();
+    /// Gives the entry probes away; exits go on being seen.
+    #[must_use]
+    pub fn take_entries(&mut self) -> Vec<Link> {
+        std::mem::take(&mut self.entries)
+    }
+
+    /// Gives the exit probes away.
+    #[must_use]
+    pub fn take_exits(&mut self) -> Vec<Link> {
+        std::mem::take(&mut self.exits)
     }
 
     /// Adds the probes of another placement.

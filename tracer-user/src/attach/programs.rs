@@ -4,15 +4,16 @@ use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::{ProgramError, RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use tracer_common::limits::{MAX_PROCESSES, RING_BYTES};
-use tracer_common::records::{CaptureSpec, ProcessSlot};
+use tracer_common::limits::RING_BYTES;
+use tracer_common::records::CaptureSpec;
 
 use super::error::AttachError;
 use super::features::{in_initial_pid_namespace, probe_features};
 use super::multi::MultiPrograms;
-use super::placement::{Placed, Placer, Refused};
+use super::placement::{Placed, Placer, Refused, remove};
 use super::python::PythonPrograms;
 use super::python_frames::FramesPrograms;
+use super::slots::Slots;
 use super::totals;
 use crate::model::{Call, KernelFeatures, LossCounts, ModuleFile, PlannedFunction, ProbePlan, ProcessId};
 
@@ -48,12 +49,11 @@ impl Default for LoadOptions {
 
 /// The loaded programs. Dropping them takes every probe away.
 pub struct Programs {
-    placed: Placed,
-    accepts: bool,
+    placed: Vec<(ProcessId, Placed)>,
+    pub(super) slots: Slots,
     thread_ends: Vec<RawTracePointLink>,
     multi: Option<MultiPrograms>,
     features: KernelFeatures,
-    processes: Vec<(ProcessId, u32)>,
     pub(super) python: PythonPrograms,
     pub(super) ebpf: Ebpf,
     forward_log: Option<Box<dyn FnMut() + Send>>,
@@ -92,12 +92,11 @@ impl Programs {
         let forward_log = if options.debug_log { log_forwarder(&mut ebpf) } else { None };
         let features = probe_features(multi.is_some());
         let mut programs = Self {
-            placed: Placed::default(),
-            accepts: false,
+            placed: Vec::new(),
+            slots: Slots::default(),
             thread_ends,
             multi,
             features,
-            processes: Vec::new(),
             python: PythonPrograms::new(frames),
             ebpf,
             forward_log,
@@ -132,54 +131,47 @@ impl Programs {
         self.set_captures(plan)?;
         let mut refused = Vec::new();
         for (module, functions) in by_module(plan) {
-            let Some((_, kernel_pid)) = kernel_pids.iter().find(|(process, _)| *process == module.process) else {
+            let process = module.process;
+            let Some((_, kernel_pid)) = kernel_pids.iter().find(|(known, _)| *known == process) else {
                 continue;
             };
-            let slot = self.slot_of(module.process, *kernel_pid)?;
-            let pid = module.process.pid;
+            let slot = self.slot_of(process, *kernel_pid)?;
             let (placed, refusals) = match &self.multi {
-                Some(multi) => Placer::Multi(multi).place(&module.access_path, pid, slot, &functions)?,
-                None => single_placer(&mut self.ebpf)?.place(&module.access_path, pid, slot, &functions)?,
+                Some(multi) => Placer::Multi(multi).place(&module.access_path, process.pid, slot, &functions)?,
+                None => single_placer(&mut self.ebpf)?.place(&module.access_path, process.pid, slot, &functions)?,
             };
-            self.placed.extend(placed);
+            match self.placed.iter_mut().find(|(known, _)| *known == process) {
+                Some((_, all)) => all.extend(placed),
+                None => self.placed.push((process, placed)),
+            }
             refused.extend(refusals);
         }
         Ok(refused)
     }
 
-    /// From now on calls are recorded, or (`false`) only calls already open are seen to end.
+    /// Takes everything away that belongs to one process, which has ended or is not to be traced any more, and makes room
+    /// for another one.
     ///
     /// # Errors
-    /// The process map cannot be written.
-    pub fn accept_entries(&mut self, accept: bool) -> Result<(), AttachError> {
-        self.accepts = accept;
-        let slots: Vec<u32> = self.processes.iter().map(|(_, kernel_pid)| *kernel_pid).collect();
-        for (index, process) in slots.into_iter().enumerate() {
-            let accepts_entries = u32::from(accept);
-            let python_epoch = self.python.epoch;
-            self.set_slot(index as u32, ProcessSlot { process, accepts_entries, python_epoch, reserved: 0 })?;
-        }
+    /// A map cannot be written.
+    pub fn let_go(&mut self, process: ProcessId) -> Result<(), AttachError> {
+        self.let_go_of_python(process, false)?;
+        self.free_slot(process)?;
+        // Without a slot they do nothing any more, and nobody has to wait for them.
+        let placed: Vec<_> = self.placed.extract_if(.., |(known, _)| *known == process).collect();
+        std::thread::spawn(move || drop(placed));
         Ok(())
-    }
-
-    /// Python probes have been taken away while others stay: calls that were open then and are found gone later have not
-    /// been left by an exception.
-    ///
-    /// # Errors
-    /// The process map cannot be written.
-    pub(super) fn next_python_epoch(&mut self) -> Result<(), AttachError> {
-        self.python.epoch = self.python.epoch.wrapping_add(1);
-        self.accept_entries(self.accepts)
     }
 
     /// Takes all probes away: first those at entries, then the others. A thread that ends while the books are read would
     /// move from one page to another, so ends of threads are not seen any more either; the exit probes go after them,
     /// and by then the kernel has waited for every program that was still running.
     pub fn remove_probes(&mut self) {
-        self.placed.remove_entries();
+        let mut placed = std::mem::take(&mut self.placed);
+        remove(placed.iter_mut().flat_map(|(_, placed)| placed.take_entries()).collect());
         self.python.remove();
         self.thread_ends.clear();
-        self.placed = Placed::default();
+        remove(placed.iter_mut().flat_map(|(_, placed)| placed.take_exits()).collect());
     }
 
     /// Reads the totals and the calls that are still open. Exact once the probes are gone.
@@ -195,24 +187,6 @@ impl Programs {
         if let Some(forward) = &mut self.forward_log {
             forward();
         }
-    }
-
-    pub(super) fn slot_of(&mut self, process: ProcessId, kernel_pid: u32) -> Result<u8, AttachError> {
-        let known = self.processes.iter().position(|(known, _)| *known == process);
-        let index = known.unwrap_or(self.processes.len());
-        let too_many = AttachError::TooManyProcesses { wanted: index + 1, most: MAX_PROCESSES };
-        let slot = u8::try_from(index).map_err(|_| too_many)?;
-        if known.is_none() {
-            self.processes.push((process, kernel_pid));
-            self.set_slot(u32::from(slot), ProcessSlot { process: kernel_pid, ..ProcessSlot::default() })?;
-        }
-        Ok(slot)
-    }
-
-    fn set_slot(&mut self, index: u32, slot: ProcessSlot) -> Result<(), AttachError> {
-        let map = self.ebpf.map_mut("PROCESSES").ok_or(AttachError::Incomplete { name: "PROCESSES" })?;
-        let mut processes: Array<_, ProcessSlot> = map.try_into().map_err(|error| map_error("PROCESSES", &error))?;
-        processes.set(index, slot, 0).map_err(|error| map_error("PROCESSES", &error))
     }
 
     fn set_captures(&mut self, plan: &ProbePlan) -> Result<(), AttachError> {

@@ -3,12 +3,16 @@
 use std::collections::HashSet;
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use aya::maps::{Array, HashMap, MapData};
 use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::{PerfEvent, RawTracePoint};
 use aya::{Ebpf, Pod};
-use tracer_common::python::{PythonCodeRule, PythonCount, PythonKey, PythonLayout, PythonWatched};
+use tracer_common::python::{
+    PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout, PythonWatched,
+};
 
 use super::checkup::is_virtual_machine;
 use super::error::AttachError;
@@ -23,16 +27,14 @@ use crate::model::{ProcessId, PythonTables, RemoteAddress};
 #[derive(Default)]
 pub struct PythonPrograms {
     loaded: bool,
-    /// Times that probes of Python code were taken away while others stayed.
-    pub(super) epoch: u32,
     pub(super) frames: Option<FramesPrograms>,
-    pub(super) exceptions: Vec<Link>,
+    pub(super) exceptions: Vec<(ProcessId, Link)>,
     watchpoints: Vec<Watchpoint>,
     /// In a virtual machine: makes up for hits that the kernel does not know for ones.
     missed_hits: Option<RawTracePointLink>,
     guards: Vec<Guard>,
     /// Signals that guards which are not needed any more have kept from their processes.
-    kept_signals: u64,
+    kept_signals: Arc<AtomicU64>,
     written: Vec<(&'static str, HashSet<PythonKey>)>,
 }
 
@@ -58,8 +60,7 @@ impl PythonPrograms {
     /// Takes all watchpoints away, and their guards after them.
     pub fn remove(&mut self) {
         self.watchpoints.clear();
-        self.kept_signals += self.guards.iter_mut().map(Guard::relieve).sum::<u64>();
-        self.guards.clear();
+        relieve(std::mem::take(&mut self.guards), &self.kept_signals);
         self.missed_hits = None;
         self.frames = None;
         self.exceptions.clear();
@@ -151,6 +152,49 @@ impl Programs {
         Ok(counts.get(&key, 0).map_or(0, |count| count.calls))
     }
 
+    /// Takes everything away that sees Python calls in a process, and forgets what the programs were told of it: it has
+    /// ended, or (`goes_on`) runs another program, which wants the debug registers.
+    ///
+    /// # Errors
+    /// A map cannot be written.
+    pub fn let_go_of_python(&mut self, process: ProcessId, goes_on: bool) -> Result<(), AttachError> {
+        let python = &mut self.python;
+        let watchpoints: Vec<_> =
+            python.watchpoints.extract_if(.., |watchpoint| watchpoint.is_of(process.pid)).collect();
+        let frames = python.frames.as_mut().map(|frames| frames.take_of(process));
+        let exceptions: Vec<_> = python.exceptions.extract_if(.., |(known, _)| *known == process).collect();
+        let guards: Vec<_> = python.guards.extract_if(.., |guard| guard.process() == process.pid).collect();
+        let kept_signals = Arc::clone(&python.kept_signals);
+        if watchpoints.is_empty() && exceptions.is_empty() && frames.as_ref().is_none_or(Vec::is_empty) {
+            return Ok(());
+        }
+        let all = (watchpoints, frames, exceptions);
+        if goes_on {
+            drop(all);
+            relieve(guards, &kept_signals);
+        } else {
+            // The kernel takes a tenth of a second or more, and others are forking meanwhile.
+            std::thread::spawn(move || {
+                drop(all);
+                relieve(guards, &kept_signals);
+            });
+        }
+        self.load_python()?;
+        let Some(kernel_pid) = self.slots.kernel_pid(process) else { return Ok(()) };
+        self.replace::<u64>("PYTHON_MEMBERS", kernel_pid, Vec::new())?;
+        self.replace::<PythonClassRule>("PYTHON_CLASSES", kernel_pid, Vec::new())?;
+        self.replace::<PythonFunctionRule>("PYTHON_FUNCTIONS", kernel_pid, Vec::new())?;
+        self.replace::<PythonCodeRule>("PYTHON_CODES", kernel_pid, Vec::new())?;
+        self.tell_watched(kernel_pid, |codes| Some(codes.fill(0)))?;
+        // The programs make these themselves.
+        let mut counts = python_map::<PythonCount>(&mut self.ebpf, "PYTHON_COUNTS")?;
+        let counted: Vec<PythonKey> = counts.keys().filter_map(Result::ok).collect();
+        for key in counted.iter().filter(|key| key.process == kernel_pid) {
+            let _ = counts.remove(key);
+        }
+        self.next_python_epoch(process)
+    }
+
     /// Takes the watchpoint of a code object away.
     ///
     /// # Errors
@@ -158,31 +202,34 @@ impl Programs {
     pub fn unwatch(&mut self, (process, kernel_pid): (ProcessId, u32), code: RemoteAddress) -> Result<(), AttachError> {
         self.python.watchpoints.retain(|watchpoint| !watchpoint.is_on(process.pid, code.0));
         self.forget_watched(kernel_pid, code)?;
-        self.next_python_epoch()
+        self.next_python_epoch(process)
     }
 
-    /// Takes the watchpoints of processes away whose guard has ended, and gives those processes: they have ended, or
-    /// somebody has killed the guard.
+    /// Processes whose guard has ended since the last time that this was asked: they have ended, too, or somebody has
+    /// killed the guard, and their watchpoints must go at once ([`Self::unwatch_all`]).
     pub fn unguarded(&mut self) -> Vec<u32> {
-        let PythonPrograms { guards, watchpoints, kept_signals, .. } = &mut self.python;
-        let mut unguarded = Vec::new();
-        guards.retain_mut(|guard| {
-            if guard.is_standing() {
-                return true;
-            }
-            watchpoints.retain(|watchpoint| !watchpoint.is_of(guard.process()));
-            *kept_signals += guard.relieve();
-            unguarded.push(guard.process());
-            false
-        });
-        unguarded
+        let PythonPrograms { guards, kept_signals, .. } = &mut self.python;
+        let gone: Vec<_> = guards.extract_if(.., |guard| !guard.is_standing()).collect();
+        let processes = gone.iter().map(Guard::process).collect();
+        relieve(gone, kept_signals);
+        processes
+    }
+
+    /// Takes all watchpoints of a process away.
+    ///
+    /// # Errors
+    /// A map cannot be written.
+    pub fn unwatch_all(&mut self, (process, kernel_pid): (ProcessId, u32)) -> Result<(), AttachError> {
+        self.python.watchpoints.retain(|watchpoint| !watchpoint.is_of(process.pid));
+        self.tell_watched(kernel_pid, |codes| Some(codes.fill(0)))?;
+        self.next_python_epoch(process)
     }
 
     /// Signals that were kept from processes because they came from hits of watchpoints whose cause was lost. Complete
     /// once the probes are gone.
     #[must_use]
     pub fn kept_signals(&self) -> u64 {
-        self.python.kept_signals
+        self.python.kept_signals.load(Relaxed)
     }
 
     /// In a virtual machine no process is watched without a guard.
@@ -215,6 +262,11 @@ impl Programs {
         let mut watched = map.get(&kernel_pid, 0).unwrap_or_default();
         // Nothing to change: more is watched than there are debug registers, which the kernel will refuse.
         let _ = change(&mut watched.codes);
+        if watched == PythonWatched::default() {
+            // It may not be there.
+            let _ = map.remove(&kernel_pid);
+            return Ok(());
+        }
         map.insert(kernel_pid, watched, 0).map_err(|error| map_error(NAME, &error))
     }
 
@@ -259,6 +311,13 @@ impl Programs {
             None => self.python.written.push((name, now)),
         }
         Ok(())
+    }
+}
+
+/// Their watchpoints are gone.
+fn relieve(guards: Vec<Guard>, kept_signals: &AtomicU64) {
+    for mut guard in guards {
+        kept_signals.fetch_add(guard.relieve(), Relaxed);
     }
 }
 

@@ -16,8 +16,8 @@ use crate::model::{FramePlace, InterpreterSite, InterpreterSites, ProcessId};
 /// The programs, and the probes that are live.
 pub struct FramesPrograms {
     multi: Option<MultiPrograms>,
-    entries: Vec<Link>,
-    returns: Vec<Link>,
+    entries: Vec<(ProcessId, Link)>,
+    returns: Vec<(ProcessId, Link)>,
 }
 
 /// "The current frame of the thread state": no register has this number.
@@ -37,6 +37,13 @@ impl FramesPrograms {
         }
         Ok(Self { multi, entries: Vec::new(), returns: Vec::new() })
     }
+
+    /// Gives the probes of a process away: entries first.
+    pub(super) fn take_of(&mut self, process: ProcessId) -> Vec<Link> {
+        let entries = self.entries.extract_if(.., |(known, _)| *known == process);
+        let returns = self.returns.extract_if(.., |(known, _)| *known == process);
+        entries.chain(returns).map(|(_, link)| link).collect()
+    }
 }
 
 impl Programs {
@@ -54,9 +61,9 @@ impl Programs {
         let missing = AttachError::Incomplete { name: "python_frame_entry" };
         let mut frames = self.python.frames.take().ok_or(missing)?;
         let returns = self.place_role(&frames, Role::Exit, process, path, slot, &sites.returns)?;
-        frames.returns.extend(returns);
+        frames.returns.extend(returns.into_iter().map(|link| (process, link)));
         let entries = self.place_role(&frames, Role::Entry, process, path, slot, &sites.entries)?;
-        frames.entries.extend(entries);
+        frames.entries.extend(entries.into_iter().map(|link| (process, link)));
         self.python.frames = Some(frames);
         Ok(())
     }
@@ -80,19 +87,18 @@ impl Programs {
         let wanted = Site { offset: site.offset.0, cookie: cookie(site, slot).0 };
         let failed = |source| AttachError::Place { path: path.to_owned(), source };
         let link = place_one(watcher, &file, wanted).map_err(failed)?;
-        self.python.exceptions.push(Link::Single(link));
+        self.python.exceptions.push((process, Link::Single(link)));
         Ok(())
     }
 
-    /// Takes the probes away and keeps the programs: entries first. Calls that are open then are let go.
+    /// Takes the probes of a process away and keeps the programs. Calls that are open then are let go.
     ///
     /// # Errors
     /// The process map cannot be written.
-    pub fn remove_frames(&mut self) -> Result<(), AttachError> {
+    pub fn remove_frames(&mut self, process: ProcessId) -> Result<(), AttachError> {
         let Some(frames) = &mut self.python.frames else { return Ok(()) };
-        frames.entries.clear();
-        frames.returns.clear();
-        self.next_python_epoch()
+        drop(frames.take_of(process));
+        self.next_python_epoch(process)
     }
 
     /// Python calls that have passed the probes so far, traced or not.

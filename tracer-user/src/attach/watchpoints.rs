@@ -66,13 +66,13 @@ impl Watchpoint {
         if watchpoint.events.is_empty() { Err(Obstacle::Gone) } else { Ok(watchpoint) }
     }
 
-    /// Whether it is in this process.
+    /// Whether it is on this process.
     #[must_use]
     pub fn is_of(&self, process: u32) -> bool {
         self.process == process
     }
 
-    /// The address and process that it is on.
+    /// Whether it is on this address of this process.
     #[must_use]
     pub fn is_on(&self, process: u32, address: u64) -> bool {
         self.process == process && self.address == address

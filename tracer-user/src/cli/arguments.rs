@@ -45,14 +45,19 @@ Examples:
   sudo ml-tracer attach --pid 4242 --python frames --duty 5%
   sudo ml-tracer attach --pid 4242 --duration 10s --export jsonl=trace.jsonl --summary summary.json
   sudo ml-tracer attach --pid 4242 --export otlp=http://collector:4318
+  sudo ml-tracer attach --pid $(pgrep -o gunicorn) --follow
 
-Ctrl-C, SIGTERM, --duration and the end of the target all deliver everything first.";
+With --follow the workers that a server has, and those that it starts later, are traced like itself:
+each with its own resource (process.pid), and a line on stderr when its first functions are.
+
+Ctrl-C, SIGTERM, --duration and the end of all targets deliver everything first.";
 
 const RUN_HELP: &str = "\
 Probes are live before the first instruction of CMD. Exits with CMD's exit code (128 + N if signal N ended it).
 
-Example:
-  sudo ml-tracer run --export jsonl=trace.jsonl -- ./inference --model model.bin";
+Examples:
+  sudo ml-tracer run --export jsonl=trace.jsonl -- ./inference --model model.bin
+  sudo ml-tracer run --follow -- gunicorn --workers 4 app:app";
 
 /// Nested OpenTelemetry spans of a running model server, without changing, restarting or wrapping it.
 #[derive(Debug, Parser)]
@@ -120,6 +125,9 @@ pub struct TraceOptions {
     /// With --python frames: share of the time in which its probes are live, e.g. 5%
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     pub duty: Option<f64>,
+    /// Trace the processes that a traced one has forked and will fork as well, and what they execute
+    #[arg(long)]
+    pub follow: bool,
     /// Print what would be probed, and probe nothing
     #[arg(long)]
     pub dry_run: bool,

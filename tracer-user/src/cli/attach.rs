@@ -18,6 +18,9 @@ use crate::session::{
 /// Looking at a running process again costs a look into /proc/PID/maps.
 const LOOK_AGAIN_EVERY: Duration = Duration::from_millis(100);
 
+/// Where forked processes are followed: until one is seen, its calls are not.
+pub const LOOK_FOR_FORKS_EVERY: Duration = Duration::from_millis(10);
+
 /// Traces running processes until told to stop or until they are gone.
 pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<ExitCode> {
     let trace = &arguments.trace;
@@ -33,6 +36,9 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
         }
     }
     if trace.dry_run {
+        if trace.follow {
+            targets.extend(session::descendants(&targets).into_iter().map(|(_, target)| target));
+        }
         return list::print_plan(&plan_only(&targets, maps, trace.python()), false);
     }
     demand_privilege()?;
@@ -43,7 +49,8 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
         let mut tracer = Tracer::start(settings(trace, targets, maps, began, false))?;
         tell_attached(&tracer);
         let live = Instant::now();
-        let stopped = supervise(&mut tracer, &mut signals, live, trace.duration, |_| LOOK_AGAIN_EVERY, None).await;
+        let pause = if trace.follow { LOOK_FOR_FORKS_EVERY } else { LOOK_AGAIN_EVERY };
+        let stopped = supervise(&mut tracer, &mut signals, live, trace.duration, |_| pause, None).await;
         finish(tracer, stopped)
     })?;
     conclude(&report, summary)?;
@@ -77,6 +84,7 @@ pub fn settings(
     let defaults = LoadOptions::default();
     Settings {
         targets,
+        follow: trace.follow,
         maps,
         python: trace.python(),
         exports: if trace.exports.is_empty() { vec![Destination::Console] } else { trace.exports.clone() },

@@ -73,6 +73,7 @@ fn code_of(failure: &anyhow::Error) -> u8 {
     }
     match failure.downcast_ref::<SessionError>() {
         Some(SessionError::NothingToTrace { .. }) => NOTHING_TO_TRACE,
+        Some(SessionError::CannotFollow) => NOT_PERMITTED,
         Some(SessionError::TargetsEnded { .. }) => NO_SUCH_PROCESS,
         Some(SessionError::Attach(
             AttachError::NotPermitted { .. } | AttachError::Load { .. } | AttachError::PidNamespace,

@@ -10,7 +10,9 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tokio::sync::oneshot;
 
 use super::arguments::RunArguments;
-use super::attach::{conclude, demand_privilege, finish, load_maps, runtime, settings, tell_attached};
+use super::attach::{
+    LOOK_FOR_FORKS_EVERY, conclude, demand_privilege, finish, load_maps, runtime, settings, tell_attached,
+};
 use super::exit::{UsageError, tell};
 use super::list;
 use super::summary_file::SummaryFile;
@@ -56,6 +58,7 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
         tell_attached(&tracer);
         kill_process(pid, Signal::CONT)?;
         let live = Instant::now();
+        let look_again_every = |age| if trace.follow { LOOK_FOR_FORKS_EVERY } else { look_again_every(age) };
         let mut ended = wait_in_background(child);
         let (report, status) = loop {
             let stopped =

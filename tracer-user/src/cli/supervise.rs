@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::exit::tell;
-use crate::session::{SessionError, Tracer};
+use crate::session::{Followed, SessionError, Tracer};
 
 /// Signals that end a session in order.
 pub struct Signals {
@@ -96,10 +96,13 @@ pub async fn supervise(
             status = child_ended => return Ok(Stop::ChildEnded(status)),
             () = tokio::time::sleep(pause(began.elapsed())) => {}
         }
-        let traced = tracer.functions();
         let alive = tracer.look_again()?;
-        if tracer.functions() > traced {
-            tell(&format!("{} more functions, in newly mapped files", tracer.functions() - traced));
+        let news = tracer.news();
+        for Followed { process, forked_by, name, functions } in news.followed {
+            tell(&format!("following process {process} ({name}), forked by {forked_by}: {functions} functions"));
+        }
+        if news.more_functions > 0 {
+            tell(&format!("{} more functions, in newly mapped files", news.more_functions));
         }
         if !alive && child.is_none() {
             return Ok(Stop::TargetsGone);

@@ -31,6 +31,7 @@ fn files_as_target(files: &[PathBuf]) -> anyhow::Result<Target> {
         executable: PathBuf::new(),
         modules,
         container_id: None,
+        image: crate::model::ProgramImage::default(),
     })
 }
 

@@ -109,6 +109,7 @@ mod tests {
             executable: "/usr/bin/python3.11".into(),
             modules: Vec::new(),
             container_id: Some("abc".into()),
+            image: crate::model::ProgramImage::default(),
         }
     }
 

@@ -143,6 +143,9 @@ pub struct ContainerMember {
 pub struct PythonNames {
     /// Process id in the initial pid namespace.
     pub process: u32,
+    /// Whether they are the first ones of an interpreter: what was known of the process before is of another one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_first: bool,
     /// Bare class names by the address of the type object: traced classes, and exceptions as they are met.
     pub classes: Vec<(RemoteAddress, Arc<str>)>,
     /// Which object is a step of which; takes the place of what was known before.

@@ -22,6 +22,19 @@ pub struct Target {
     pub modules: Vec<Module>,
     /// Container id from the control group, if there is one.
     pub container_id: Option<String>,
+    /// Which program of the process this was.
+    #[serde(default)]
+    pub image: ProgramImage,
+}
+
+/// What tells one program of a process from the next: a fork keeps it, `execve` changes it. Both are chosen at random by
+/// the kernel; where that is switched off, a program that executes itself with the same arguments looks the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ProgramImage {
+    /// Where its code begins (field 26 of /proc/PID/stat, proc(5)).
+    pub code: u64,
+    /// Where its stack begins (field 28).
+    pub stack: u64,
 }
 
 /// A file that a process has mapped to run code from.
@@ -53,6 +66,20 @@ pub struct Mapping {
 /// What changed about the watched processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetChange {
+    /// A watched process has forked another one.
+    Forked {
+        /// The process that did.
+        parent: ProcessId,
+        /// The new one, as it is now: it may have executed another program since.
+        target: Target,
+    },
+    /// A process runs another program: nothing that was known of its memory holds any more.
+    Executed {
+        /// The process, looked at again.
+        target: Target,
+        /// Files that it had not mapped before.
+        modules: Vec<Module>,
+    },
     /// A process has mapped files that it had not mapped before.
     Mapped {
         /// The process, looked at again.

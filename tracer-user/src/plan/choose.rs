@@ -1,28 +1,39 @@
 //! Numbers functions, drops what is asked for twice, and keeps to the budget.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 
 use tracer_common::limits::MAX_FUNCTIONS;
 
 use super::python::KnownFunctions;
 use crate::model::{
-    FunctionId, KernelFeatures, ModuleFile, PlannedFunction, ProbePlan, ProbeRequest, ReturnMethod, SkipReason,
-    Skipped, VirtualAddress,
+    FunctionId, KernelFeatures, ModuleFile, PlannedFunction, ProbePlan, ProbeRequest, ProcessId, ReturnMethod,
+    SkipReason, Skipped, VirtualAddress,
 };
 
-/// Plans for one tracer; numbers go on where the last plan ended, so that a plan can be added to a running tracer.
+/// Plans for one tracer; numbers go on where the last plan ended, so that a plan can be added to a running tracer. The same
+/// function of the same file has one number in all processes: workers that come and go use none up.
 pub struct Planner {
     features: KernelFeatures,
     next: u32,
     planned: HashSet<(ModuleFile, VirtualAddress)>,
+    numbers: HashMap<NativeFunctionKey, FunctionId>,
     pub(super) python: KnownFunctions,
 }
+
+/// What a function's number stands for: file as processes name it, address in it, symbol.
+type NativeFunctionKey = (PathBuf, VirtualAddress, String);
 
 impl Planner {
     /// Begins with number 0.
     #[must_use]
     pub fn new(features: KernelFeatures) -> Self {
-        Self { features, next: 0, planned: HashSet::new(), python: KnownFunctions::default() }
+        Self { features, next: 0, planned: HashSet::new(), numbers: HashMap::new(), python: KnownFunctions::default() }
+    }
+
+    /// Forgets what was planned for a process: nothing of it is probed any more.
+    pub fn forget(&mut self, process: ProcessId) {
+        self.planned.retain(|(module, _)| module.process != process);
     }
 
     /// Plans these requests. `skipped` are candidates that the engines gave up on already.
@@ -33,18 +44,31 @@ impl Planner {
                 continue;
             }
             self.prefer_safe_returns(&mut request);
-            if let Some(reason) = self.obstacle(&request) {
-                plan.skipped.push(Skipped {
+            let planned = match obstacle(&request) {
+                Some(reason) => Err(reason),
+                None => self.number_of(&request).ok_or(SkipReason::OverBudget),
+            };
+            match planned {
+                Ok(id) => plan.functions.push(PlannedFunction { id, request }),
+                Err(reason) => plan.skipped.push(Skipped {
                     name: request.function.name,
                     module: request.module.path.to_string_lossy().into_owned(),
                     reason,
-                });
-                continue;
+                }),
             }
-            plan.functions.push(PlannedFunction { id: FunctionId(self.next), request });
-            self.next += 1;
         }
         plan
+    }
+
+    fn number_of(&mut self, request: &ProbeRequest) -> Option<FunctionId> {
+        let function = &request.function;
+        let key = (request.module.path.clone(), function.address, function.name.symbol.clone());
+        if let Some(known) = self.numbers.get(&key) {
+            return Some(*known);
+        }
+        let new = self.number()?;
+        self.numbers.insert(key, new);
+        Some(new)
     }
 
     /// The next number; `None` once they are used up.
@@ -53,16 +77,6 @@ impl Planner {
             self.next += 1;
             FunctionId(self.next - 1)
         })
-    }
-
-    fn obstacle(&self, request: &ProbeRequest) -> Option<SkipReason> {
-        if self.next >= MAX_FUNCTIONS {
-            return Some(SkipReason::OverBudget);
-        }
-        match &request.function.returns {
-            ReturnMethod::ReturnSites { sites } if sites.is_empty() => Some(SkipReason::NoReturnSite),
-            _ => None,
-        }
     }
 
     /// Where a return through the trampoline could be killed by a seccomp filter, return sites are used instead.
@@ -76,14 +90,18 @@ impl Planner {
     }
 }
 
+fn obstacle(request: &ProbeRequest) -> Option<SkipReason> {
+    match &request.function.returns {
+        ReturnMethod::ReturnSites { sites } if sites.is_empty() => Some(SkipReason::NoReturnSite),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
     use crate::model::{
-        EntrySite, FileOffset, FunctionName, Language, ObjectLocation, ProcessId, ResolvedFunction, ReturnSite,
-        UnwindProof,
+        EntrySite, FileOffset, FunctionName, Language, ObjectLocation, ResolvedFunction, ReturnSite, UnwindProof,
     };
 
     fn request(address: u64, returns: ReturnMethod) -> ProbeRequest {
@@ -135,6 +153,25 @@ mod tests {
         assert_eq!(first.functions.len(), 1);
         let second = planner.plan(vec![request(1, uretprobe(vec![])), request(2, uretprobe(vec![]))], Vec::new());
         assert_eq!(second.functions.iter().map(|function| function.id).collect::<Vec<_>>(), [FunctionId(1)]);
+    }
+
+    #[test]
+    fn processes_share_the_numbers_of_the_functions_of_a_file() {
+        let mut planner = Planner::new(KernelFeatures { uretprobe_is_seccomp_safe: true, ..KernelFeatures::default() });
+        let of = |pid: u32| {
+            let mut request = request(1, uretprobe(vec![]));
+            request.module.process.pid = pid;
+            request
+        };
+        for pid in 1..100_000 {
+            let plan = planner.plan(vec![of(pid)], Vec::new());
+            assert_eq!(plan.functions.iter().map(|function| function.id).collect::<Vec<_>>(), [FunctionId(0)]);
+            planner.forget(ProcessId { pid, start_time: 2 });
+        }
+        assert!(planner.planned.is_empty());
+        let mut elsewhere = of(1);
+        elsewhere.module.path = PathBuf::from("/lib/other.so");
+        assert_eq!(planner.plan(vec![elsewhere], Vec::new()).functions[0].id, FunctionId(1));
     }
 
     #[test]

@@ -8,13 +8,16 @@ use tracer_common::python::NO_FUNCTION;
 use super::choose::Planner;
 use super::python_choice::choose;
 use crate::model::{
-    FunctionDescription, FunctionId, Language, ProcessId, PythonClassRule, PythonCode, PythonCodeRule, PythonFunction,
+    FunctionDescription, FunctionId, Language, PythonClassRule, PythonCode, PythonCodeRule, PythonFunction,
     PythonFunctionRule, PythonPlan, PythonSurvey, PythonTables, RemoteAddress,
 };
 
-/// Numbers that Python functions have got: by process and function object, with the name, because another function may
-/// come to be at the address.
-pub type KnownFunctions = HashMap<(ProcessId, RemoteAddress, Arc<str>), FunctionId>;
+/// Numbers that Python functions have got, in all processes together.
+pub type KnownFunctions = HashMap<FunctionKey, FunctionId>;
+
+/// What a number stands for: the interpreter's file, and the function's module, qualified name, method, file and line.
+/// Where its object is in memory does not matter: workers that run the same program share its numbers.
+type FunctionKey = (Arc<str>, Arc<str>, Arc<str>, Arc<str>, Arc<str>, u32);
 
 /// How much can be seen, and what is known of the traffic.
 #[derive(Clone, Debug, Default)]
@@ -39,13 +42,7 @@ pub struct PythonBudget {
 
 impl Planner {
     /// Chooses what to see in one interpreter. Functions that had a number before keep it.
-    pub fn plan_python(
-        &mut self,
-        process: ProcessId,
-        module: &str,
-        survey: &PythonSurvey,
-        budget: &PythonBudget,
-    ) -> PythonPlan {
+    pub fn plan_python(&mut self, module: &str, survey: &PythonSurvey, budget: &PythonBudget) -> PythonPlan {
         let mut plan = PythonPlan::default();
         let chosen = choose(survey, budget, &mut plan);
         let codes: HashSet<RemoteAddress> = chosen.iter().map(|code| code.address).collect();
@@ -53,7 +50,7 @@ impl Planner {
             let number = function
                 .method
                 .as_ref()
-                .and_then(|method| self.number_of(process, module, function, method, &mut plan.functions));
+                .and_then(|method| self.number_of_python(module, function, method, &mut plan.functions));
             plan.tables.functions.push((
                 function.address,
                 PythonFunctionRule {
@@ -71,15 +68,21 @@ impl Planner {
         plan
     }
 
-    fn number_of(
+    fn number_of_python(
         &mut self,
-        process: ProcessId,
         module: &str,
         function: &PythonFunction,
         method: &Arc<str>,
         described: &mut Vec<FunctionDescription>,
     ) -> Option<FunctionId> {
-        let key = (process, function.address, Arc::clone(&function.qualified_name));
+        let key = (
+            module.into(),
+            Arc::clone(&function.module),
+            Arc::clone(&function.qualified_name),
+            Arc::clone(method),
+            Arc::clone(&function.file),
+            function.line,
+        );
         let id = match self.python.get(&key) {
             Some(known) => *known,
             None => {

@@ -3,8 +3,6 @@
 use super::*;
 use crate::model::{KernelFeatures, PythonClass, Reached, Receiver};
 
-const PROCESS: ProcessId = ProcessId { pid: 7, start_time: 1 };
-
 fn code(address: u64, name: &str, reached_by: &[(&str, &str, u32)]) -> PythonCode {
     PythonCode {
         address: RemoteAddress(address),
@@ -64,7 +62,7 @@ fn survey() -> PythonSurvey {
 }
 
 fn plan(survey: &PythonSurvey, budget: &PythonBudget) -> PythonPlan {
-    Planner::new(KernelFeatures::default()).plan_python(PROCESS, "libpython", survey, budget)
+    Planner::new(KernelFeatures::default()).plan_python("libpython", survey, budget)
 }
 
 fn budget(slots: usize) -> PythonBudget {
@@ -239,8 +237,8 @@ fn functions_of_the_chosen_code_get_numbers_and_strangers_get_none() {
 #[test]
 fn a_second_plan_keeps_the_numbers() {
     let mut planner = Planner::new(KernelFeatures::default());
-    let first = planner.plan_python(PROCESS, "libpython", &survey(), &budget(4));
-    let second = planner.plan_python(PROCESS, "libpython", &survey(), &budget(4));
+    let first = planner.plan_python("libpython", &survey(), &budget(4));
+    let second = planner.plan_python("libpython", &survey(), &budget(4));
     assert_eq!(first.tables, second.tables);
     assert_eq!(first.functions, second.functions);
 }

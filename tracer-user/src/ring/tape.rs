@@ -16,6 +16,7 @@ const END: u8 = 3;
 const THREAD: u8 = 4;
 const PYTHON_NAMES: u8 = 5;
 const PYTHON_CLASS: u8 = 6;
+const PROCESS: u8 = 7;
 
 /// No item is larger; more is a damaged length.
 const MAX_ITEM_BYTES: u32 = 64 << 20;
@@ -65,6 +66,8 @@ pub enum TapeItem<'tape> {
         /// Its name.
         name: Option<String>,
     },
+    /// A process that records after this item may name: followed since, or running another program.
+    Process(Box<Target>),
     /// The end.
     End(Box<TapeEnd>),
 }
@@ -128,6 +131,14 @@ impl<Output: Write> TapeWriter<Output> {
     /// The output cannot be written.
     pub fn functions(&mut self, functions: &[FunctionDescription]) -> Result<(), TapeError> {
         self.json(FUNCTIONS, &functions)
+    }
+
+    /// Adds a process that later records may name; its modules are left out.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    pub fn process(&mut self, target: &Target) -> Result<(), TapeError> {
+        self.json(PROCESS, &Target { modules: Vec::new(), ..target.clone() })
     }
 
     /// Adds the name of a thread.
@@ -242,6 +253,7 @@ impl<Input: Read> TapeReader<Input> {
                 let (process, class, name) = serde_json::from_slice(bytes).map_err(json)?;
                 TapeItem::PythonClass { process, class, name }
             }
+            PROCESS => TapeItem::Process(serde_json::from_slice(bytes).map_err(json)?),
             END => TapeItem::End(serde_json::from_slice(bytes).map_err(json)?),
             kind => return Err(damaged(format!("its kind is {kind}"))),
         }))
@@ -257,8 +269,21 @@ mod tests {
         let (container, child) = (RemoteAddress(0x10), RemoteAddress(0x11));
         PythonNames {
             process: 7,
+            is_first: false,
             classes: vec![(RemoteAddress(0x20), "StandardScaler".into())],
             members: vec![ContainerMember { container, child, class: None, step: Some("scaler".into()) }],
+        }
+    }
+
+    fn process() -> Target {
+        Target {
+            process: crate::model::ProcessId { pid: 9, start_time: 1 },
+            kernel_pid: 9,
+            command_line: vec!["worker".into()],
+            executable: "/bin/worker".into(),
+            modules: Vec::new(),
+            container_id: None,
+            image: crate::model::ProgramImage { code: 1, stack: 2 },
         }
     }
 
@@ -274,6 +299,7 @@ mod tests {
         writer.python_names(&python_names()).expect("memory can be written");
         writer.python_class(7, RemoteAddress(0x30), Some("ValueError")).expect("memory can be written");
         writer.python_class(7, RemoteAddress(0x31), None).expect("memory can be written");
+        writer.process(&process()).expect("memory can be written");
         writer.record(&RawRecord(&[1, 2, 3])).expect("memory can be written");
         let end = TapeEnd { totals: LossCounts { entries: 1, spans: 1, ..LossCounts::default() }, open_calls: vec![] };
         writer.finish(&end).expect("memory can be written");
@@ -292,6 +318,7 @@ mod tests {
             let item = TapeItem::PythonClass { process: 7, class, name };
             assert_eq!(reader.next_item().expect("an item"), Some(item));
         }
+        assert_eq!(reader.next_item().expect("an item"), Some(TapeItem::Process(Box::new(process()))));
         assert_eq!(reader.next_item().expect("an item"), Some(TapeItem::Record(RawRecord(&[1, 2, 3]))));
         let Some(TapeItem::End(end)) = reader.next_item().expect("an item") else { panic!("the end") };
         assert_eq!(end.totals.entries, 1);

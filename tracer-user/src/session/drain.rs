@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::error::SessionError;
 use super::recording::RecordedPipeline;
 use crate::export::Delivery;
-use crate::model::{Call, FunctionDescription, LossCounts, PythonNames, StreamTotals};
+use crate::model::{Call, FunctionDescription, LossCounts, PythonNames, StreamTotals, Target};
 use crate::ring::KernelRing;
 
 /// Records handed on before orders are looked at again.
@@ -22,6 +22,7 @@ const FLUSH_EVERY: Duration = Duration::from_millis(100);
 enum Order {
     /// The sender is dropped once they are known.
     Functions(Vec<FunctionDescription>, Sender<()>),
+    Process(Box<Target>),
     /// Likewise.
     PythonNames(Box<PythonNames>, Sender<()>),
     Finish(Box<(LossCounts, Vec<Call>)>),
@@ -47,6 +48,12 @@ impl Drain {
     /// live, and the ring is emptied without a look at the orders.
     pub fn add_functions(&self, functions: Vec<FunctionDescription>) -> Result<(), SessionError> {
         self.order(|known| Order::Functions(functions, known))
+    }
+
+    /// Describes a process. Orders are kept in their order: functions or names must be made known after it, and whoever does
+    /// that waits.
+    pub fn add_process(&self, target: Target) -> Result<(), SessionError> {
+        self.orders.send(Order::Process(Box::new(target))).map_err(|_| SessionError::DrainEnded)
     }
 
     /// Makes Python classes and steps known, and waits until they are, for the same reason.
@@ -83,6 +90,11 @@ impl DrainThread {
                 Ok(Order::Functions(functions, known)) => {
                     self.pipeline.add_functions(functions);
                     drop(known);
+                }
+                Ok(Order::Process(target)) => {
+                    self.pipeline.add_process(&target);
+                    // What is known of it comes right behind.
+                    continue;
                 }
                 Ok(Order::PythonNames(names, known)) => {
                     self.pipeline.add_python_names(*names);

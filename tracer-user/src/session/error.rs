@@ -35,6 +35,12 @@ pub enum SessionError {
         /// Who they were.
         processes: String,
     },
+    /// The kernel does not tell who was forked by whom.
+    #[error(
+        "--follow needs a kernel that tells the children of a process (CONFIG_PROC_CHILDREN, /proc/PID/task/TID/children); \
+         name every process with --pid"
+    )]
+    CannotFollow,
     /// A thread of the tracer ended before its time.
     #[error(
         "the thread that reads the ring buffer has ended before its time; please report this with the log (RUST_LOG=debug)"

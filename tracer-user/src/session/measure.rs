@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::error::SessionError;
 use super::wiring::{Names, Pipeline};
 use crate::export::Destination;
-use crate::model::{FunctionDescription, PythonNames, RawRecord, RemoteAddress};
+use crate::model::{FunctionDescription, PythonNames, RawRecord, RemoteAddress, Target};
 use crate::ring::{TapeEnd, TapeError, TapeHeader, TapeItem, TapeReader};
 
 /// How fast a tape went through everything after the ring.
@@ -39,6 +39,7 @@ struct Loaded {
     header: TapeHeader,
     functions: Vec<FunctionDescription>,
     python: Vec<PythonNames>,
+    processes: Vec<Target>,
     names: HashMap<u32, Arc<str>>,
     python_classes: HashMap<(u32, RemoteAddress), Arc<str>>,
     records: Vec<Vec<u8>>,
@@ -59,6 +60,7 @@ impl Loaded {
     fn read(path: &Path) -> Result<Self, TapeError> {
         let (header, mut reader) = TapeReader::new(File::open(path)?)?;
         let (mut functions, mut python, mut records) = (Vec::new(), Vec::new(), Vec::new());
+        let mut processes = Vec::new();
         let (mut names, mut python_classes) = (HashMap::new(), HashMap::new());
         while let Some(item) = reader.next_item()? {
             match item {
@@ -71,8 +73,10 @@ impl Loaded {
                         python_classes.insert((process, class), name.into());
                     }
                 }
+                TapeItem::Process(target) => processes.push(*target),
                 TapeItem::End(end) => {
-                    return Ok(Self { header, functions, python, names, python_classes, records, end: *end });
+                    let end = *end;
+                    return Ok(Self { header, functions, python, processes, names, python_classes, records, end });
                 }
             }
         }
@@ -86,6 +90,7 @@ impl Loaded {
             python_classes: Box::new(move |process, class| python_classes.get(&(process, class)).cloned()),
         };
         let mut pipeline = Pipeline::open(&self.header, names, exports)?;
+        self.processes.iter().for_each(|target| pipeline.add_process(target));
         pipeline.add_functions(self.functions.clone());
         self.python.iter().for_each(|names| pipeline.add_python_names(names.clone()));
         let begin = Instant::now();

@@ -2,6 +2,7 @@
 
 mod drain;
 mod error;
+mod follow;
 mod left_calls;
 mod measure;
 mod python;
@@ -9,6 +10,7 @@ mod python_remarks;
 mod recording;
 mod replay;
 mod report;
+mod roster;
 mod settings;
 mod soak;
 mod survey;
@@ -20,6 +22,7 @@ pub use measure::{Throughput, measure};
 pub use python_remarks::first_names;
 pub use replay::replay;
 pub use report::Report;
+pub use roster::{Followed, News};
 pub use settings::{PythonSettings, Settings};
 pub use soak::{Soak, SoakFigures};
 pub use survey::{PlanOnly, plan_only};
@@ -34,4 +37,4 @@ pub use crate::export::{Destination, create_file};
 pub use crate::symbol_map::{
     MAP_DIRECTORY, MapErrors, Summary as MapSummary, load as load_maps, read_file as read_map,
 };
-pub use crate::target::{TargetError, find_program, look_at, modules_at_start};
+pub use crate::target::{TargetError, descendants, find_program, look_at, modules_at_start};

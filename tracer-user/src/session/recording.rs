@@ -8,7 +8,9 @@ use std::sync::mpsc::Receiver;
 
 use super::wiring::Pipeline;
 use crate::export::Delivery;
-use crate::model::{Call, FunctionDescription, LossCounts, PythonNames, RawRecord, RemoteAddress, StreamTotals};
+use crate::model::{
+    Call, FunctionDescription, LossCounts, PythonNames, RawRecord, RemoteAddress, StreamTotals, Target,
+};
 use crate::ring::{TapeEnd, TapeError, TapeWriter};
 
 /// A tape being recorded, and where.
@@ -45,6 +47,12 @@ impl RecordedPipeline {
     pub fn record(&mut self, record: &RawRecord<'_>) {
         self.pipeline.record(record);
         self.tape(|writer| writer.record(record));
+    }
+
+    /// See [`Pipeline::add_process`].
+    pub fn add_process(&mut self, target: &Target) {
+        self.tape(|writer| writer.process(target));
+        self.pipeline.add_process(target);
     }
 
     /// See [`Pipeline::add_functions`].

@@ -78,6 +78,7 @@ fn header() -> TapeHeader {
             executable: "/usr/bin/python3".into(),
             modules: Vec::new(),
             container_id: None,
+            image: crate::model::ProgramImage::default(),
         }],
     }
 }
@@ -101,6 +102,7 @@ fn names(classes: &[(u64, &str)], step: &str) -> PythonNames {
     let (container, child) = (RemoteAddress(0x100), RemoteAddress(0x101));
     PythonNames {
         process: PROCESS,
+        is_first: false,
         classes: classes.iter().map(|(class, name)| (RemoteAddress(*class), (*name).into())).collect(),
         members: vec![ContainerMember { container, child, class: None, step: Some(step.into()) }],
     }

@@ -38,6 +38,7 @@ pub fn replay(path: &Path, exports: &[Destination]) -> Result<Report, SessionErr
                     known.python_classes.insert((process, class), name.map(Into::into));
                 }
             }
+            TapeItem::Process(target) => pipeline.add_process(&target),
             TapeItem::End(last) => end = Some(*last),
         }
     }

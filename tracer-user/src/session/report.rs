@@ -3,8 +3,12 @@
 use serde::Serialize;
 
 use super::python_remarks::python_remarks;
+use super::roster::ProcessReport;
 use crate::export::Delivery;
 use crate::model::{LossCounts, PythonCoverage, StreamTotals};
+
+/// Interpreters that are told of at length: workers of a server say the same again and again.
+const MOST_INTERPRETERS: usize = 8;
 
 /// The books of a finished session. `entries = spans + folded + lost + open` unless something is wrong.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -39,6 +43,10 @@ pub struct Report {
     pub identity_holds: bool,
     /// What of each Python interpreter was traced, and what was not.
     pub python: Vec<PythonCoverage>,
+    /// The traced processes: those that were named, and followed ones with something to trace.
+    pub processes: Vec<ProcessReport>,
+    /// Processes that were forked by traced ones and are not traced, for want of room or for another reason.
+    pub not_followed: u64,
     /// How each destination fared.
     pub exports: Vec<ExportReport>,
 }
@@ -136,7 +144,14 @@ impl Report {
                 self.kept_signals, self.hits_without_cause
             ));
         }
-        remarks.extend(self.python.iter().flat_map(python_remarks));
+        remarks.extend(self.python.iter().take(MOST_INTERPRETERS).flat_map(python_remarks));
+        let more = self.python.len().saturating_sub(MOST_INTERPRETERS);
+        if more > 0 {
+            remarks.push(format!("{more} more interpreters (`--summary` lists them)"));
+        }
+        if self.not_followed > 0 {
+            remarks.push(format!("not followed: {} forked processes", self.not_followed));
+        }
         for export in &self.exports {
             if let Some(problem) = &export.problem {
                 remarks.push(format!(

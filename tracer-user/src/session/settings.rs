@@ -12,6 +12,8 @@ use crate::model::{PythonMode, SymbolMap, Target};
 pub struct Settings {
     /// The processes, as they were looked at.
     pub targets: Vec<Target>,
+    /// Trace the processes that they have forked and will fork as well.
+    pub follow: bool,
     /// The symbol maps, in the order of precedence.
     pub maps: Vec<SymbolMap>,
     /// How Python calls are seen.

@@ -10,7 +10,6 @@ use super::error::SessionError;
 use super::python::{Means, PythonTargets};
 use super::recording::RecordedPipeline;
 use super::settings::PythonSettings;
-use super::survey::Survey;
 use super::tracer::{nothing_found, take_away, tape_header};
 use super::wiring::{Names, Pipeline};
 use crate::attach::{LoadOptions, Programs};
@@ -54,11 +53,10 @@ impl Soak {
     pub fn find(target: Target, maps: &[SymbolMap]) -> Result<Self, SessionError> {
         let began = Instant::now();
         let targets = [target];
-        let (python, problems) = PythonTargets::find(&targets, maps, PythonSettings::default());
-        if python.is_empty() {
-            let detail = problems.into_iter().next().unwrap_or_else(|| nothing_found(&targets, &Survey::default()));
-            return Err(SessionError::NothingToTrace { detail });
-        }
+        let mut python = PythonTargets::new(maps, PythonSettings::default());
+        let [target] = &targets;
+        let found = python.find(target).and_then(|found| found.ok_or_else(|| nothing_found(&targets, &[])));
+        python.take(found.map_err(|detail| SessionError::NothingToTrace { detail })?);
         let figures = SoakFigures { look_ms: milliseconds(began), fewest_watched: usize::MAX, ..Default::default() };
         Ok(Self { targets, python, figures })
     }
@@ -76,7 +74,9 @@ impl Soak {
         let ring = programs.take_ring()?.ok_or(SessionError::DrainEnded)?;
         let drain = Drain::start(KernelRing::new(ring), RecordedPipeline::new(pipeline, None))
             .map_err(|_| SessionError::DrainEnded)?;
-        self.python.attach(&mut Means { programs: &mut programs, planner: &mut planner, drain: &drain })?;
+        let [target] = &self.targets;
+        self.python
+            .attach(target.process, &mut Means { programs: &mut programs, planner: &mut planner, drain: &drain })?;
         programs.accept_entries(true)?;
         let attach_ms = milliseconds(began);
         std::thread::sleep(hold);

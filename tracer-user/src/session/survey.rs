@@ -19,6 +19,13 @@ pub struct Survey {
 }
 
 impl Survey {
+    /// What the engine finds in these modules of a target.
+    pub fn of(engine: &mut NativeEngine, target: &Target, modules: &[Module]) -> Self {
+        let mut found = Self::default();
+        found.look_into(engine, target, modules);
+        found
+    }
+
     /// Adds what the engine finds in these modules of a target.
     pub fn look_into(&mut self, engine: &mut NativeEngine, target: &Target, modules: &[Module]) {
         for module in modules {
@@ -52,11 +59,16 @@ pub struct PlanOnly {
 /// What would be probed, without loading or placing anything; and the files that could not be read.
 #[must_use]
 pub fn plan_only(targets: &[Target], maps: Vec<SymbolMap>, python: PythonSettings) -> PlanOnly {
-    let (mut interpreters, problems) = PythonTargets::find(targets, &maps, python);
+    let mut interpreters = PythonTargets::new(&maps, python);
     let mut engine = NativeEngine::new(maps);
     let mut found = Survey::default();
+    let mut problems = Vec::new();
     for target in targets {
         found.look_into(&mut engine, target, &target.modules);
+        match interpreters.find(target) {
+            Ok(interpreter) => interpreter.into_iter().for_each(|interpreter| interpreters.take(interpreter)),
+            Err(problem) => problems.push(problem),
+        }
     }
     let mut planner = Planner::new(probe_features(true));
     let native = planner.plan(found.requests, found.skipped);

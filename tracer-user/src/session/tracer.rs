@@ -6,42 +6,54 @@ use std::io::BufWriter;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::drain::Drain;
 use super::error::SessionError;
+use super::follow::prepare_to_follow;
 use super::left_calls::LeftCalls;
-use super::python::{Means, PythonTargets, may_run_python, python_class_names};
+use super::python::{Interpreter, Means, PythonTargets, may_run_python, python_class_names};
 use super::recording::{Learned, RecordedPipeline, Recording};
 use super::report::Report;
+use super::roster::{News, Roster};
 use super::settings::Settings;
 use super::survey::Survey;
 use super::wiring::{Names, Pipeline, ThreadNames};
 use crate::attach::{AttachError, LoadOptions, Programs, Refused};
 use crate::engine::NativeEngine;
 use crate::model::{
-    ClockAnchor, MonotonicNs, PlanChange, PlannedFunction, ProcessId, PythonMode, Skipped, Target, TargetChange,
-    WallClockNs,
+    ClockAnchor, MonotonicNs, PlanChange, PlannedFunction, ProcessId, PythonMode, Skipped, Target, WallClockNs,
 };
 use crate::plan::Planner;
 use crate::ring::{KernelRing, TapeHeader, TapeWriter};
-use crate::target::{Watcher, has_ended, stack_pointer, thread_name};
+use crate::target::{Watcher, descendants, has_ended, stack_pointer, thread_name};
 
 /// Calls that are under way when the entry probes go get this long to end before the exit probes go too.
 const SETTLE: Duration = Duration::from_millis(2);
 
 /// A running tracer. Dropping it takes all probes away; [`Tracer::finish`] also delivers everything.
 pub struct Tracer {
-    programs: Programs,
-    drain: Drain,
-    planner: Planner,
-    engine: NativeEngine,
-    python: PythonTargets,
-    watcher: Watcher,
-    kernel_pids: Vec<(ProcessId, u32)>,
+    pub(super) programs: Programs,
+    pub(super) drain: Drain,
+    pub(super) planner: Planner,
+    pub(super) engine: NativeEngine,
+    pub(super) python: PythonTargets,
+    pub(super) watcher: Watcher,
+    pub(super) roster: Roster,
     functions: usize,
     skipped: Vec<Skipped>,
     attach_ms: u64,
+    /// What was new at the start.
+    first_news: News,
+}
+
+/// A process that begins to be traced, and what was found in it.
+pub(super) struct Arrival {
+    pub target: Target,
+    /// The process that has forked it, if it was not named.
+    pub forked_by: Option<ProcessId>,
+    pub native: Survey,
+    pub interpreter: Option<Interpreter>,
 }
 
 impl Tracer {
@@ -50,7 +62,14 @@ impl Tracer {
     /// # Errors
     /// Nothing to trace, all targets ended meanwhile, not permitted, or a destination that cannot be opened. No probe is left behind then.
     pub fn start(settings: Settings) -> Result<Self, SessionError> {
-        let Settings { targets, maps, python, exports, tape, load, began, may_begin_empty } = settings;
+        let Settings { targets, follow, maps, python, exports, tape, load, began, may_begin_empty } = settings;
+        let mut arriving: Vec<(Option<ProcessId>, Target)> =
+            targets.iter().map(|target| (None, target.clone())).collect();
+        if follow {
+            prepare_to_follow()?;
+            arriving.extend(descendants(&targets).into_iter().map(|(parent, target)| (Some(parent), target)));
+        }
+        let targets: Vec<Target> = arriving.iter().map(|(_, target)| target.clone()).collect();
         let mut engine = NativeEngine::new(maps.clone());
         // What has begun empty may come to run Python, and then every moment counts.
         let watches_python =
@@ -59,30 +78,27 @@ impl Tracer {
         // Loading takes the kernel about as long as the survey takes us: do both at once.
         let (found, python, programs) = std::thread::scope(|scope| {
             let loading = scope.spawn(|| Programs::load(load));
-            let python = scope.spawn(|| PythonTargets::find(&targets, &maps, python));
-            let mut found = Survey::default();
-            for target in &targets {
-                found.look_into(&mut engine, target, &target.modules);
-            }
+            let python = scope.spawn(|| PythonTargets::find_all(&arriving, &maps, python));
+            let survey = |target| Survey::of(&mut engine, target, &target.modules);
+            let found: Vec<Survey> = targets.iter().map(survey).collect();
             (found, python.join(), loading.join())
         });
-        let (python, problems) = python.map_err(|_| SessionError::DrainEnded)?;
+        let (python, interpreters, problems) = python.map_err(|_| SessionError::DrainEnded)?;
         all_ended(&targets)?;
-        for sentence in found.unreadable.iter().chain(&problems) {
+        for sentence in found.iter().flat_map(|found| &found.unreadable).chain(&problems) {
             tracing::warn!("{sentence}");
         }
-        if found.requests.is_empty() && python.is_empty() && !may_begin_empty {
+        let is_empty = found.iter().all(|found| found.requests.is_empty()) && interpreters.iter().all(Option::is_none);
+        // What is followed may have more.
+        if is_empty && !may_begin_empty && !follow {
             return Err(SessionError::NothingToTrace { detail: nothing_found(&targets, &found) });
         }
         let mut programs = programs.map_err(|_| SessionError::DrainEnded)??;
-        let mut planner = Planner::new(programs.features());
-        let plan = planner.plan(found.requests, found.skipped);
-        let kernel_pids: Vec<_> = targets.iter().map(|target| (target.process, target.kernel_pid)).collect();
 
         let header = tape_header(&targets);
         // The tape wants to know each name too; nobody listens when none is recorded.
         let (tell, learned) = channel();
-        let names = Names { threads: thread_names(tell.clone()), python_classes: python_class_names(&targets, tell) };
+        let names = Names { threads: thread_names(tell.clone()), python_classes: python_class_names(tell) };
         let pipeline = Pipeline::open(&header, names, &exports)?;
         let recording = tape.map(|path| begin_tape(path, &header, learned)).transpose()?;
         let ring = programs.take_ring()?.ok_or(SessionError::DrainEnded)?;
@@ -90,30 +106,39 @@ impl Tracer {
             .map_err(|_| SessionError::DrainEnded)?;
 
         let mut tracer = Self {
+            planner: Planner::new(programs.features()),
             programs,
             drain,
-            planner,
             engine,
             python,
-            watcher: Watcher::new(&targets),
-            kernel_pids,
+            watcher: Watcher::new(&targets, follow),
+            roster: Roster::default(),
             functions: 0,
             skipped: Vec::new(),
             attach_ms: 0,
+            first_news: News::default(),
         };
-        let planned = plan.functions.first().map(|function| function.request.module.path.clone());
-        let refused = tracer.apply(PlanChange { added: plan })?;
-        if let (0, Some(path), Some(refusal)) = (tracer.functions, planned, refused.first()) {
+        let mut first_refused = None;
+        for (((forked_by, target), native), interpreter) in arriving.into_iter().zip(found).zip(interpreters) {
+            let module = native.requests.first().map(|request| request.module.path.clone());
+            let arrival = Arrival { target, forked_by, native, interpreter };
+            match forked_by {
+                Some(_) => tracer.follow(arrival)?,
+                None => {
+                    let refused = tracer.add(arrival)?;
+                    first_refused = first_refused.or(module.zip(refused.into_iter().next()));
+                }
+            }
+        }
+        if let (0, Some((path, refusal))) = (tracer.functions, first_refused) {
             all_ended(&targets)?;
-            let source = std::io::Error::other(refusal.problem.clone());
+            let source = std::io::Error::other(refusal.problem);
             return Err(AttachError::Place { path, source }.into());
         }
-        let Self { programs, drain, planner, python, .. } = &mut tracer;
-        if !python.is_empty() {
-            python.attach(&mut Means { programs, planner, drain })?;
-        }
         // Everything at once, so that the first traces are as whole as the later ones.
-        programs.accept_entries(true)?;
+        tracer.programs.accept_entries(true)?;
+        let news = tracer.news();
+        tracer.first_news = News { more_functions: 0, ..news };
         tracer.attach_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(tracer)
     }
@@ -121,7 +146,7 @@ impl Tracer {
     /// Functions probed so far.
     #[must_use]
     pub fn functions(&self) -> usize {
-        self.functions + self.python.seen()
+        self.functions + self.python.seen_in_all()
     }
 
     /// Milliseconds from the start of the tracer until all probes were live.
@@ -130,30 +155,31 @@ impl Tracer {
         self.attach_ms
     }
 
-    /// Looks at the targets again and traces what they have mapped since. `false` once every target is gone.
+    /// What is new since this was asked last: followed processes, and functions of others.
+    pub fn news(&mut self) -> News {
+        let Self { roster, python, first_news, .. } = self;
+        let mut news = std::mem::take(first_news);
+        let later = roster.news(Instant::now(), |process| python.settled_of(process));
+        news.followed.extend(later.followed);
+        news.more_functions += later.more_functions;
+        news
+    }
+
+    /// Looks at the targets again and traces what they have mapped, executed or forked since. `false` once every target is
+    /// gone.
     ///
     /// # Errors
     /// Probes for a new module could not be made live.
     pub fn look_again(&mut self) -> Result<bool, SessionError> {
         self.programs.forward_log();
         for change in self.watcher.poll() {
-            match change {
-                TargetChange::Mapped { target, modules } => {
-                    self.python.mapped(&target);
-                    let mut found = Survey::default();
-                    found.look_into(&mut self.engine, &target, &modules);
-                    if found.requests.is_empty() {
-                        continue;
-                    }
-                    let added = self.planner.plan(found.requests, found.skipped);
-                    self.apply(PlanChange { added })?;
-                    self.programs.accept_entries(true)?;
-                }
-                TargetChange::Gone(process) => tracing::debug!(%process, "a target is gone"),
-            }
+            self.take_note_of(change)?;
         }
         let Self { programs, drain, planner, python, .. } = self;
-        python.look_again(&mut Means { programs, planner, drain })?;
+        let failed = python.look_again(&mut Means { programs, planner, drain })?;
+        for (process, error) in failed {
+            self.leave(process, error)?;
+        }
         Ok(!self.watcher.is_empty())
     }
 
@@ -163,16 +189,47 @@ impl Tracer {
     /// The books cannot be read; spans are delivered all the same.
     pub fn finish(self) -> Result<Report, SessionError> {
         let functions = self.functions();
-        let Self { mut programs, drain, mut python, skipped, attach_ms, .. } = self;
+        let Self { mut programs, drain, mut python, skipped, attach_ms, roster, watcher, .. } = self;
         let report = take_away(&mut programs, drain)?;
+        let processes = roster.report(|process| python.seen_of(process));
+        let not_followed = roster.not_followed() + watcher.left_out();
         let python = python.coverage(&mut programs)?;
-        Ok(Report { attach_ms, functions, python, skipped: skipped.len(), ..report })
+        Ok(Report { attach_ms, functions, python, processes, not_followed, skipped: skipped.len(), ..report })
     }
 
-    fn apply(&mut self, change: PlanChange) -> Result<Vec<Refused>, SessionError> {
+    /// Takes a process in, at the start or later: the one way in. Its calls are recorded once entries are accepted.
+    pub(super) fn add(&mut self, arrival: Arrival) -> Result<Vec<Refused>, SessionError> {
+        let Arrival { target, forked_by, native, interpreter } = arrival;
+        self.roster.add(&target, forked_by);
+        let refused = self.place_more(&target, native)?;
+        let Self { programs, drain, planner, python, .. } = self;
+        match interpreter {
+            Some(interpreter) => python.take(interpreter),
+            None if forked_by.is_some() => python.mapped(&target, true),
+            None => {}
+        }
+        python.attach(target.process, &mut Means { programs, planner, drain })?;
+        Ok(refused)
+    }
+
+    /// Places probes on what was found in a process.
+    pub(super) fn place_more(&mut self, target: &Target, found: Survey) -> Result<Vec<Refused>, SessionError> {
+        let Some(member) = self.roster.traced(target.process) else { return Ok(Vec::new()) };
+        if found.requests.is_empty() {
+            self.skipped.extend(found.skipped);
+            return Ok(Vec::new());
+        }
+        if member.is_to_be_described() {
+            self.drain.add_process(target.clone())?;
+        }
+        let added = self.planner.plan(found.requests, found.skipped);
+        self.apply(target, PlanChange { added })
+    }
+
+    fn apply(&mut self, target: &Target, change: PlanChange) -> Result<Vec<Refused>, SessionError> {
         let PlanChange { added } = change;
         self.drain.add_functions(added.functions.iter().map(PlannedFunction::description).collect())?;
-        let refused = self.programs.place(&added, &self.kernel_pids)?;
+        let refused = self.programs.place(&added, &[(target.process, target.kernel_pid)])?;
         for (function, refusal) in added
             .functions
             .iter()
@@ -189,7 +246,11 @@ impl Tracer {
                 );
             }
         }
-        self.functions += added.functions.len() - refused.len();
+        let placed = added.functions.len() - refused.len();
+        self.functions += placed;
+        if let Some(member) = self.roster.traced(target.process) {
+            member.native += placed;
+        }
         self.skipped.extend(added.skipped);
         Ok(refused)
     }
@@ -218,11 +279,11 @@ fn all_ended(targets: &[Target]) -> Result<(), SessionError> {
     Err(SessionError::TargetsEnded { processes: processes.join(", ") })
 }
 
-pub fn nothing_found(targets: &[Target], found: &Survey) -> String {
+pub fn nothing_found(targets: &[Target], found: &[Survey]) -> String {
     let modules: usize = targets.iter().map(|target| target.modules.len()).sum();
     let pids: Vec<String> = targets.iter().map(|target| target.process.to_string()).collect();
-    let skipped = match found.skipped.len() {
-        0 => String::new(),
+    let skipped = match found.iter().map(|found| found.skipped.len()).sum() {
+        0_usize => String::new(),
         count => format!(" ({count} candidates cannot be probed)"),
     };
     format!(

@@ -6,7 +6,7 @@ use crate::assemble::{Assembler, Output};
 pub use crate::assemble::{Names, PythonClassNames, ThreadNames};
 use crate::decode::decode;
 use crate::export::{Delivery, Destination, ExportError, Resource, Sink, Summary, open};
-use crate::model::{Call, Event, FunctionDescription, LossCounts, PythonNames, RawRecord, StreamTotals};
+use crate::model::{Call, Event, FunctionDescription, LossCounts, PythonNames, RawRecord, StreamTotals, Target};
 use crate::ring::TapeHeader;
 
 /// Everything after the ring buffer.
@@ -22,19 +22,20 @@ impl Pipeline {
     /// A destination cannot be opened.
     pub fn open(header: &TapeHeader, names: Names, destinations: &[Destination]) -> Result<Self, ExportError> {
         let environment = |name: &str| std::env::var(name).ok();
-        let mut assembler = Assembler::new(header.seed, header.anchor, names);
-        let mut sinks = Vec::new();
-        for destination in destinations {
-            sinks.push(open(destination, &environment)?);
+        let assembler = Assembler::new(header.seed, header.anchor, names);
+        let sinks = destinations.iter().map(|destination| open(destination, &environment)).collect::<Result<_, _>>()?;
+        let mut pipeline = Self { assembler, sinks };
+        header.targets.iter().for_each(|target| pipeline.add_process(target));
+        Ok(pipeline)
+    }
+
+    /// Describes a process whose calls may now arrive, or one that runs another program now.
+    pub fn add_process(&mut self, target: &Target) {
+        self.assembler.add_process(target.kernel_pid, target.process);
+        let resource = Arc::new(Resource::new(target, &|name: &str| std::env::var(name).ok()));
+        for sink in &mut self.sinks {
+            sink.process(&resource);
         }
-        for target in &header.targets {
-            assembler.add_process(target.kernel_pid, target.process);
-            let resource = Arc::new(Resource::new(target, &environment));
-            for sink in &mut sinks {
-                sink.process(&resource);
-            }
-        }
-        Ok(Self { assembler, sinks })
     }
 
     /// Makes functions known whose calls may now arrive.

@@ -1,12 +1,15 @@
 //! Looks at /proc: a process id goes in, a `Target` (who runs, what is mapped) and later `TargetChange`s come out.
 
+mod descendants;
 mod error;
+mod forks;
 mod launch;
 mod modules;
 mod process;
 mod watch;
 
+pub use descendants::{children_are_told, descendants};
 pub use error::TargetError;
 pub use launch::{find_program, modules_at_start};
-pub use process::{has_ended, look_at, stack_pointer, thread_name, tracer_of};
+pub use process::{has_ended, identify, look_at, stack_pointer, thread_name, tracer_of};
 pub use watch::Watcher;

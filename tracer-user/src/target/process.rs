@@ -7,7 +7,7 @@ use procfs::process::{ProcState, Process, Stat};
 
 use super::error::TargetError;
 use super::modules;
-use crate::model::{ProcessId, RemoteAddress, Target};
+use crate::model::{ProcessId, ProgramImage, RemoteAddress, Target};
 
 /// Flag of a kernel thread in /proc/PID/stat (`PF_KTHREAD`, include/linux/sched.h, Linux 6.18).
 const KERNEL_THREAD: u32 = 0x0020_0000;
@@ -40,7 +40,45 @@ pub fn look_at(pid: u32) -> Result<Target, TargetError> {
         executable: without_deleted_mark(&executable),
         modules,
         container_id: container_id(&process),
+        image: image(&stat),
     })
+}
+
+/// What can be said of a process at little cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Glance {
+    /// The process.
+    pub process: ProcessId,
+    /// Its program.
+    pub image: ProgramImage,
+    /// Bytes of address space: another number says that something was mapped or unmapped.
+    pub mapped_bytes: u64,
+    /// Whether nothing of it runs any more.
+    pub has_ended: bool,
+}
+
+/// A glance at a process.
+pub(super) fn glance(pid: u32) -> Result<Glance, TargetError> {
+    let failed = |error| TargetError::from_proc(pid, error);
+    let number = i32::try_from(pid).map_err(|_| TargetError::NoSuchProcess { pid })?;
+    let process = Process::new(number).map_err(failed)?;
+    let stat = process.stat().map_err(failed)?;
+    Ok(Glance {
+        process: ProcessId { pid, start_time: stat.starttime },
+        image: image(&stat),
+        mapped_bytes: stat.vsize,
+        has_ended: is_zombie(&process, &stat),
+    })
+}
+
+/// Who has a number now, and which program it runs; `None` if nobody has.
+#[must_use]
+pub fn identify(pid: u32) -> Option<(ProcessId, ProgramImage)> {
+    glance(pid).ok().filter(|glance| !glance.has_ended).map(|glance| (glance.process, glance.image))
+}
+
+fn image(stat: &Stat) -> ProgramImage {
+    ProgramImage { code: stat.startcode, stack: stat.startstack }
 }
 
 /// The first thread may have ended while others go on: then the process is no zombie.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Interpreter, InterpreterAddresses, InterpreterError, ReadProblem, Surveyor};
 use crate::memory::{LiveProcess, MemoryError, PageCache, heap_ranges};
-use crate::model::{PythonLayout, PythonRuntime, PythonSurvey, RemoteAddress, Target};
+use crate::model::{ProcessId, PythonLayout, PythonRuntime, PythonSurvey, RemoteAddress, Target};
 use crate::symbol_map::PythonRules;
 
 /// The interpreter of one running process.
@@ -59,6 +59,19 @@ impl CpythonEngine {
             }
         }
         problem.map_or(Ok(None), |problem| Err(problem.into()))
+    }
+
+    /// The same interpreter in a process that was forked from this one and goes on in the same program: everything is
+    /// where it was, and nothing has to be found again.
+    #[must_use]
+    pub fn in_fork(&self, process: ProcessId) -> Self {
+        let memory = LiveProcess::new(process.pid);
+        Self {
+            runtime: PythonRuntime { process, ..self.runtime.clone() },
+            process: memory,
+            interpreter: self.interpreter.with_memory(PageCache::new(memory)),
+            surveyor: self.surveyor.clone(),
+        }
     }
 
     /// What was found.

@@ -148,6 +148,21 @@ impl<M: Memory> Interpreter<M> {
         if self.tells_offsets { format!("_Py_DebugOffsets of the interpreter, {file}") } else { file }
     }
 
+    /// The same interpreter, read from other memory that holds it at the same addresses.
+    #[must_use]
+    pub fn with_memory<Other>(&self, memory: Other) -> Interpreter<Other> {
+        Interpreter {
+            memory,
+            layout: self.layout.clone(),
+            runtime: self.runtime,
+            state: self.state,
+            types: self.types.clone(),
+            known_types: RefCell::default(),
+            version: self.version,
+            tells_offsets: self.tells_offsets,
+        }
+    }
+
     /// The memory that it is read from.
     #[must_use]
     pub fn memory(&self) -> &M {

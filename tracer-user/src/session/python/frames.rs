@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use object::ReadCache;
@@ -44,6 +44,12 @@ impl Frames {
         Ok(Self { path, sites, duty: duty.unwrap_or(1.0), is_live: false, turned: Instant::now() })
     }
 
+    /// The same in a process that was forked: its file is opened through it, because the other one may end.
+    pub fn in_fork(&self, target: &Target, runtime: &PythonRuntime) -> Option<Self> {
+        let path = interpreter_file(target, runtime)?;
+        Some(Self { path, sites: self.sites.clone(), duty: self.duty, is_live: false, turned: Instant::now() })
+    }
+
     /// Turns the probes on or off when it is time.
     pub fn keep_time(&mut self, programs: &mut Programs, process: (ProcessId, u32)) -> Result<(), SessionError> {
         if self.duty >= 1.0 && self.is_live {
@@ -63,7 +69,7 @@ impl Frames {
         if on {
             programs.place_frames(process, &self.path, &self.sites)?;
         } else {
-            programs.remove_frames()?;
+            programs.remove_frames(process.0)?;
         }
         self.is_live = on;
         self.turned = Instant::now();
@@ -72,25 +78,34 @@ impl Frames {
 }
 
 /// The file that holds an interpreter, as the tracer opens it.
-fn interpreter_file(target: &Target, runtime: &PythonRuntime) -> Option<PathBuf> {
+pub fn interpreter_file(target: &Target, runtime: &PythonRuntime) -> Option<PathBuf> {
     let module = target.modules.iter().find(|module| module.path.to_string_lossy() == runtime.module);
     module.map(|module| module.access_path.clone())
 }
 
 /// Where exceptions pass in the file of an interpreter. Without it they are seen, but not what they are.
-pub fn exception_site(target: &Target, runtime: &PythonRuntime) -> Option<(PathBuf, InterpreterSite)> {
-    let path = interpreter_file(target, runtime)?;
-    let cache = ReadCache::new(File::open(&path).ok()?);
-    let functions = ElfFile::parse(&cache, &path).and_then(Functions::read).ok()?;
-    let site =
-        functions.exception_site().inspect_err(|error| tracing::debug!(%error, "exceptions have no type")).ok()?;
-    Some((path, site))
+pub fn exception_site(path: &Path) -> Option<InterpreterSite> {
+    let cache = ReadCache::new(File::open(path).ok()?);
+    let functions = ElfFile::parse(&cache, path).and_then(Functions::read).ok()?;
+    functions.exception_site().inspect_err(|error| tracing::debug!(%error, "exceptions have no type")).ok()
 }
 
 impl Interpreter {
-    /// Counts calls for a moment and tells what the mode costs, then begins.
-    pub(super) fn begin_frames(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
+    /// Counts calls for a moment and tells what the mode costs, then begins. Of a process that was forked it costs what it
+    /// costs of the one that forked it.
+    pub(super) fn begin_frames(&mut self, means: &mut Means<'_>, may_wait: bool) -> Result<(), SessionError> {
         let Some(mut frames) = self.frames.take() else { return Ok(()) };
+        if may_wait {
+            self.count_for_a_moment(means, &mut frames)?;
+        }
+        self.choose(means.planner, &HashMap::new());
+        self.tell(means)?;
+        frames.turn(means.programs, self.process, true)?;
+        self.frames = Some(frames);
+        Ok(())
+    }
+
+    fn count_for_a_moment(&self, means: &mut Means<'_>, frames: &mut Frames) -> Result<(), SessionError> {
         means.programs.set_python(self.process, &self.layout, &crate::model::PythonTables::default())?;
         let before = means.programs.python_calls_passed()?;
         frames.turn(means.programs, self.process, true)?;
@@ -98,11 +113,7 @@ impl Interpreter {
         std::thread::sleep(COUNTING);
         let calls = means.programs.python_calls_passed()?.saturating_sub(before) as f64 / began.elapsed().as_secs_f64();
         frames.turn(means.programs, self.process, false)?;
-        self.tell_cost(&frames, calls);
-        self.choose(means.planner, &HashMap::new());
-        self.tell(means)?;
-        frames.turn(means.programs, self.process, true)?;
-        self.frames = Some(frames);
+        self.tell_cost(frames, calls);
         Ok(())
     }
 

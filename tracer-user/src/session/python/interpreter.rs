@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 
 use super::super::error::SessionError;
 use super::super::settings::PythonSettings;
-use super::frames::{Frames, exception_site};
+use super::experience::Experience;
+use super::frames::{Frames, exception_site, interpreter_file};
 use super::lives::Lives;
 use super::targets::Means;
 use super::watching::DEBUG_REGISTERS;
 use crate::engine::cpython::CpythonEngine;
 use crate::model::{
-    ProcessId, PythonLayout, PythonMode, PythonNames, PythonPlan, PythonSurvey, RemoteAddress, SymbolMap, Target,
-    WatchedCode,
+    InterpreterSite, ProcessId, ProgramImage, PythonLayout, PythonMode, PythonNames, PythonPlan, PythonSurvey,
+    RemoteAddress, SymbolMap, Target, WatchedCode,
 };
 use crate::plan::{Planner, PythonBudget};
 use crate::symbol_map::PythonRules;
@@ -33,8 +34,15 @@ const TURN: Duration = Duration::from_millis(250);
 /// How often it is looked at while nothing to trace has been found: it is importing its libraries, perhaps.
 const LOOK_EARLY: Duration = Duration::from_millis(200);
 
-/// A look may take this share of the time: where it takes longer, the next one comes later.
+/// Looks may take this share of the time, those at all interpreters together: where one takes longer, the next one comes
+/// later.
 const PART_OF_TIME: u32 = 10;
+
+/// A worker that was just forked makes its model soon, and then has requests: until it has, a greater share is well spent.
+const PART_OF_SETTLING_TIME: u32 = 3;
+
+/// How long that may take a forked process.
+const SETTLING: Duration = Duration::from_secs(60);
 
 /// A program that has just begun is importing its libraries, and may use them the moment they are there. For so long, and
 /// until a call is seen, it is looked at as often as this while its memory grows, and half of the time at most.
@@ -54,8 +62,17 @@ pub struct Interpreter {
     /// In frames mode: the probes and when they are live.
     pub(super) frames: Option<Frames>,
     target: Target,
+    /// Where exceptions pass in the interpreter's file, once that was asked.
+    exceptions: Option<Option<InterpreterSite>>,
     /// Whether there has been anything to see: until then nothing is placed.
     has_begun: bool,
+    /// Whether its process was forked by a traced one.
+    is_followed: bool,
+    /// Whether it was found while its program was perhaps still making its classes and models, and no look since has found
+    /// everything as it was.
+    is_settling: bool,
+    /// Whether its names were told.
+    has_told: bool,
     /// Watchpoints that can be had.
     pub(super) slots: usize,
     /// Who has the others.
@@ -72,6 +89,8 @@ pub struct Interpreter {
     pub(super) worth: HashMap<RemoteAddress, u64>,
     /// Code that was watched before, and its calls then.
     pub(super) past: HashMap<RemoteAddress, WatchedCode>,
+    /// When it came to the session.
+    since: Instant,
     looked: Instant,
     look_took: Duration,
     /// Time from the last look to the next.
@@ -119,7 +138,11 @@ impl Interpreter {
             mode,
             frames,
             target: target.clone(),
+            exceptions: None,
             has_begun: false,
+            is_followed: false,
+            is_settling: false,
+            has_told: false,
             slots: DEBUG_REGISTERS,
             held_by: Vec::new(),
             obstacle: None,
@@ -128,6 +151,7 @@ impl Interpreter {
             counted: HashMap::new(),
             worth: HashMap::new(),
             past: HashMap::new(),
+            since: Instant::now(),
             looked: Instant::now(),
             look_took: time_worked().saturating_sub(began),
             look_every: LOOK_EVERY,
@@ -139,6 +163,103 @@ impl Interpreter {
             called_at: None,
             all_had_a_turn: false,
         }))
+    }
+
+    /// The interpreter of a process that was forked by this one's and runs the same program: what is known of this one
+    /// holds for it, until a look of its own, which comes soon. `None` where the file cannot be had.
+    pub fn in_fork(&self, target: &Target) -> Option<Self> {
+        if target.image != self.image() {
+            return None;
+        }
+        let engine = self.engine.in_fork(target.process);
+        let frames = match &self.frames {
+            Some(frames) => Some(frames.in_fork(target, engine.runtime())?),
+            None => None,
+        };
+        Some(Self {
+            process: (target.process, target.kernel_pid),
+            engine,
+            layout: PythonLayout { exceptions_are_seen: 0, ..self.layout },
+            survey: self.survey.clone(),
+            lives: self.lives.clone(),
+            plan: PythonPlan::default(),
+            mode: self.mode,
+            frames,
+            target: target.clone(),
+            exceptions: self.exceptions.clone(),
+            has_begun: false,
+            is_followed: true,
+            is_settling: !self.has_begun,
+            has_told: false,
+            slots: DEBUG_REGISTERS,
+            held_by: Vec::new(),
+            obstacle: None,
+            watched: Vec::new(),
+            idle: HashSet::new(),
+            counted: HashMap::new(),
+            worth: HashMap::new(),
+            past: HashMap::new(),
+            since: Instant::now(),
+            looked: Instant::now(),
+            look_took: Duration::ZERO,
+            look_every: LOOK_EARLY,
+            look_young: LOOK_YOUNG,
+            memory: 0,
+            began: None,
+            seen_after: None,
+            calls_looked_at: Instant::now(),
+            called_at: None,
+            all_had_a_turn: false,
+        })
+    }
+
+    /// The same after a look at it.
+    pub fn looked_at(mut self) -> Result<Self, String> {
+        let began = time_worked();
+        let mut survey = self.engine.survey().map_err(|error| error.to_string())?;
+        self.lives.take_up(&self.survey, &mut survey);
+        self.survey = survey;
+        self.look_took = time_worked().saturating_sub(began);
+        (self.looked, self.look_every) = (Instant::now(), LOOK_EVERY);
+        Ok(self)
+    }
+
+    /// The same interpreter, found in a process that a traced one has forked.
+    #[must_use]
+    pub fn followed(self) -> Self {
+        Self { is_followed: true, is_settling: true, ..self }
+    }
+
+    /// Whether more may be found at any moment, because the process is young.
+    pub fn is_settling(&self) -> bool {
+        self.is_followed && self.is_settling && self.since.elapsed() < SETTLING
+    }
+
+    /// Whether its process was forked by a traced one.
+    pub fn is_followed(&self) -> bool {
+        self.is_followed
+    }
+
+    /// Whether there has been anything to see.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Its process.
+    pub fn process(&self) -> ProcessId {
+        self.process.0
+    }
+
+    /// The program that it belongs to.
+    pub fn image(&self) -> ProgramImage {
+        self.target.image
+    }
+
+    /// Calls that were counted, by the name of the code.
+    pub fn add_to(&self, experience: &mut Experience) {
+        for code in &self.survey.codes {
+            experience.add(code, self.counted.get(&code.address).copied().unwrap_or(0));
+        }
     }
 
     /// Whether it is the interpreter of this process.
@@ -166,29 +287,44 @@ impl Interpreter {
     }
 
     /// Chooses what to see and makes it so, once there is something to see.
-    pub fn attach(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
+    pub fn attach(
+        &mut self,
+        means: &mut Means<'_>,
+        experience: &Experience,
+        may_wait: bool,
+    ) -> Result<(), SessionError> {
         // Code is there when its class has been imported; whether it has objects yet does not matter.
         if self.has_begun || self.survey.codes.is_empty() {
             return Ok(());
         }
         self.has_begun = true;
+        if self.is_followed {
+            means.drain.add_process(self.target.clone())?;
+        }
         // In watch mode the end of a call tells its exception, where it is seen at once.
-        if (self.mode == PythonMode::Frames || self.layout.exits_are_prompt == 0)
-            && let Some((path, site)) = exception_site(&self.target, self.engine.runtime())
-        {
-            means.programs.place_exceptions(self.process, &path, &site)?;
-            self.layout.exceptions_are_seen = 1;
+        if self.mode == PythonMode::Frames || self.layout.exits_are_prompt == 0 {
+            self.see_exceptions(means)?;
         }
         match self.mode {
-            PythonMode::Watch => self.begin_watching(means),
-            PythonMode::Frames => self.begin_frames(means),
+            PythonMode::Watch => self.begin_watching(means, experience, may_wait),
+            PythonMode::Frames => self.begin_frames(means, may_wait),
         }?;
         self.seen_after = self.began.map(|began| began.elapsed());
         Ok(())
     }
 
+    fn see_exceptions(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
+        let Some(path) = interpreter_file(&self.target, self.engine.runtime()) else { return Ok(()) };
+        if let Some(site) = self.exceptions.get_or_insert_with(|| exception_site(&path)) {
+            means.programs.place_exceptions(self.process, &path, site)?;
+            self.layout.exceptions_are_seen = 1;
+        }
+        Ok(())
+    }
+
     /// Forgets what is watched: the programs that did it are gone.
     pub fn let_go(&mut self) {
+        self.has_begun = false;
         self.watched.clear();
         self.counted.clear();
         self.worth.clear();
@@ -196,26 +332,28 @@ impl Interpreter {
 
     /// Looks again if it is time: new classes and functions become known, and a model that was loaded or replaced changes
     /// what is seen.
-    pub fn look_again(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
+    /// `experience` is given if there is time for a look at the process now, which may take some ten milliseconds. Gives
+    /// whether there was one.
+    pub fn look_again(&mut self, means: &mut Means<'_>, experience: Option<&Experience>) -> Result<bool, SessionError> {
         if self.has_begun
             && let Some(frames) = &mut self.frames
         {
             frames.keep_time(means.programs, self.process)?;
         }
-        if self.looked.elapsed() < self.pause() {
-            return self.look_at_calls(means);
-        }
+        let Some(experience) = experience else { return self.look_at_calls(means).map(|()| false) };
         if has_ended(self.process.0) {
-            return Ok(());
+            return Ok(false);
         }
         let began = time_worked();
         let survey = self.engine.survey();
         self.looked = Instant::now();
         self.look_took = time_worked().saturating_sub(began);
         // A process that is ending; the next look tells.
-        let Ok(mut survey) = survey else { return Ok(()) };
+        let Ok(mut survey) = survey else { return Ok(true) };
         let news = self.lives.take_up(&self.survey, &mut survey);
         let is_new = news.is_any;
+        // Nothing to trace, and again nothing: it is still to come.
+        self.is_settling &= is_new || !self.has_begun;
         self.look_every = if is_new { LOOK_EVERY } else { LOOK_SELDOM.min(self.look_every * 2) };
         let memory = self.engine.memory_read();
         let is_busy = is_new || memory != self.memory;
@@ -226,33 +364,42 @@ impl Interpreter {
             self.survey = survey;
         }
         if !self.has_begun {
-            self.attach(means)?;
-            means.programs.accept_entries(true)?;
-            return Ok(());
+            self.attach(means, experience, !self.is_followed)?;
+            means.programs.accept_entries_of(self.process.0, true)?;
+            return Ok(true);
         }
         self.calls_looked_at = Instant::now();
         match self.mode {
-            PythonMode::Watch => self.watch_again(means, is_new),
+            PythonMode::Watch => self.watch_again(means, is_new)?,
             PythonMode::Frames if is_new => {
                 // An interpreter that ends has no objects any more: what was covered is remembered.
                 let named = self.plan.watched.iter().filter(|(_, watched)| !watched.methods.is_empty());
                 self.past.extend(named.cloned());
                 self.choose(means.planner, &HashMap::new());
-                self.tell(means)
+                self.tell(means)?;
             }
-            PythonMode::Frames => Ok(()),
+            PythonMode::Frames => {}
         }
+        Ok(true)
+    }
+
+    /// Whether it is time for another look at the process. `count` is the number of interpreters, which share the time.
+    pub fn is_due(&self, count: u32) -> bool {
+        self.looked.elapsed() >= self.pause(count)
     }
 
     /// Time from the end of one look to the next.
-    fn pause(&self) -> Duration {
+    fn pause(&self, count: u32) -> Duration {
         let is_young = self.called_at.is_none() && self.began.is_some_and(|began| began.elapsed() < YOUNG);
+        let shared = PART_OF_TIME.saturating_mul(count);
         let (every, part) = if is_young {
             (self.look_young, 1)
+        } else if self.is_settling() {
+            (LOOK_EARLY.min(self.look_every), PART_OF_SETTLING_TIME)
         } else if self.plan.watched.is_empty() {
-            (LOOK_EARLY, PART_OF_TIME)
+            (LOOK_EARLY.min(self.look_every), shared)
         } else {
-            (self.look_every, PART_OF_TIME)
+            (self.look_every, shared)
         };
         every.max(self.look_took * part)
     }
@@ -283,7 +430,7 @@ impl Interpreter {
 
     /// What a budget would give.
     pub(super) fn planned(&self, planner: &mut Planner, budget: &PythonBudget) -> PythonPlan {
-        planner.plan_python(self.process.0, &self.engine.runtime().module, &self.survey, budget)
+        planner.plan_python(&self.engine.runtime().module, &self.survey, budget)
     }
 
     /// Everything: no limit on what is watched.
@@ -300,11 +447,12 @@ impl Interpreter {
     }
 
     /// Tells the programs and the assembler what the plan says.
-    pub(super) fn tell(&self, means: &mut Means<'_>) -> Result<(), SessionError> {
+    pub(super) fn tell(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
         means.drain.add_functions(self.plan.functions.clone())?;
         let classes = self.survey.classes.iter().map(|class| (class.address, class.name.clone())).collect();
         let members = self.survey.members.clone();
-        means.drain.add_python_names(PythonNames { process: self.process.1, classes, members })?;
+        let is_first = !std::mem::replace(&mut self.has_told, true);
+        means.drain.add_python_names(PythonNames { process: self.process.1, is_first, classes, members })?;
         means.programs.set_python(self.process, &self.layout, &self.plan.tables)?;
         Ok(())
     }

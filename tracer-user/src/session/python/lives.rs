@@ -10,7 +10,7 @@ use crate::model::{ContainerMember, PythonCode, PythonSurvey, Reached, RemoteAdd
 const WARY_LOOKS: u64 = 10;
 
 /// The classes and containers of one interpreter over time.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Lives {
     /// Bare names of classes that have had an object at a look.
     classes: HashSet<Arc<str>>,
@@ -22,7 +22,7 @@ pub struct Lives {
     wary_until: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Container {
     members: Vec<ContainerMember>,
     /// The first look that found it with these children.

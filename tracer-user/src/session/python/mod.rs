@@ -2,6 +2,7 @@
 //! them come out.
 
 mod coverage;
+mod experience;
 mod frames;
 mod interpreter;
 mod lives;
@@ -9,5 +10,6 @@ mod names;
 mod targets;
 mod watching;
 
+pub use interpreter::Interpreter;
 pub use names::python_class_names;
 pub use targets::{Means, PythonTargets, may_run_python};

@@ -1,10 +1,12 @@
-//! The interpreters of all targets: found at the start, or when a target begins to run one.
+//! The interpreters of all targets: found at the start, when a target begins to run one, or taken over by a forked process.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::super::drain::Drain;
 use super::super::error::SessionError;
 use super::super::settings::PythonSettings;
+use super::experience::Experience;
 use super::interpreter::Interpreter;
 use crate::attach::Programs;
 use crate::model::{ProcessId, PythonCoverage, SymbolMap, Target};
@@ -14,6 +16,12 @@ use crate::target::{has_ended, look_at};
 /// How long a process that has mapped an interpreter may take to set it up.
 const MOST_FOR_START: Duration = Duration::from_secs(30);
 
+/// Looking for an interpreter that is still being set up may take this share of the time.
+const PART_OF_TIME: u32 = 20;
+
+/// Ended processes whose coverage is remembered for the summary.
+const MOST_ENDED: usize = 1_024;
+
 /// The interpreters of the targets.
 pub struct PythonTargets {
     settings: PythonSettings,
@@ -21,11 +29,21 @@ pub struct PythonTargets {
     interpreters: Vec<Interpreter>,
     /// Processes that may have an interpreter soon.
     starting: Vec<Starting>,
+    /// What was covered of processes that have ended.
+    ended: VecDeque<PythonCoverage>,
+    /// What the calls in them have shown.
+    experience: Experience,
+    /// Code objects that were seen in them.
+    seen_before: usize,
+    /// Whose turn it is to be looked at again.
+    next: usize,
 }
 
 struct Starting {
     target: Target,
+    is_followed: bool,
     since: Instant,
+    due: Instant,
 }
 
 /// What the tracer works with, lent to its Python side.
@@ -39,26 +57,68 @@ pub struct Means<'tracer> {
 }
 
 impl PythonTargets {
-    /// Finds the interpreters of the targets and looks at them. What cannot be read is a problem to be told, not an error.
-    pub fn find(targets: &[Target], maps: &[SymbolMap], settings: PythonSettings) -> (Self, Vec<String>) {
-        let mut found = Self { settings, maps: maps.to_vec(), interpreters: Vec::new(), starting: Vec::new() };
-        let mut problems = Vec::new();
-        for target in targets {
-            match Interpreter::find(target, maps, settings) {
-                Ok(Some(interpreter)) => found.interpreters.push(interpreter),
-                Ok(None) => {}
-                Err(problem) => {
-                    found.mapped(target);
-                    problems.push(problem);
-                }
-            }
+    /// None so far.
+    pub fn new(maps: &[SymbolMap], settings: PythonSettings) -> Self {
+        Self {
+            settings,
+            maps: maps.to_vec(),
+            interpreters: Vec::new(),
+            starting: Vec::new(),
+            ended: VecDeque::new(),
+            experience: Experience::default(),
+            seen_before: 0,
+            next: 0,
         }
-        (found, problems)
     }
 
-    /// Whether no target runs Python.
-    pub fn is_empty(&self) -> bool {
-        self.interpreters.is_empty()
+    /// None so far, and what would be taken in: the interpreter of each of these processes, given with who has forked it,
+    /// if it has one that can be read; and what cannot be read.
+    pub fn find_all(
+        arriving: &[(Option<ProcessId>, Target)],
+        maps: &[SymbolMap],
+        settings: PythonSettings,
+    ) -> (Self, Vec<Option<Interpreter>>, Vec<String>) {
+        let mut targets = Self::new(maps, settings);
+        let mut problems = Vec::new();
+        let mut found: Vec<Option<Interpreter>> = Vec::new();
+        for (forked_by, target) in arriving {
+            // What is in its file is known already if it runs the program of the one that forked it.
+            let kin = forked_by.and_then(|parent| found.iter().flatten().find(|interpreter| interpreter.is_of(parent)));
+            let interpreter = match kin.and_then(|kin| kin.in_fork(target)) {
+                Some(fork) => fork.looked_at().map(Some),
+                None => targets.find(target),
+            };
+            let interpreter = interpreter.unwrap_or_else(|problem| {
+                targets.mapped(target, forked_by.is_some());
+                // One that was not named may end, or begin, in this very moment: if it lasts, it is told later.
+                if forked_by.is_none() {
+                    problems.push(problem);
+                }
+                None
+            });
+            found.push(interpreter.map(|found| if forked_by.is_some() { found.followed() } else { found }));
+        }
+        (targets, found, problems)
+    }
+
+    /// Looks for the interpreter of a process; what cannot be read is a problem to be told, not an error.
+    pub fn find(&self, target: &Target) -> Result<Option<Interpreter>, String> {
+        Interpreter::find(target, &self.maps, self.settings)
+    }
+
+    /// The interpreter of a process that was forked from a traced one and runs the same program.
+    pub fn find_in_fork(&self, parent: ProcessId, target: &Target) -> Option<Interpreter> {
+        self.interpreters.iter().find(|interpreter| interpreter.is_of(parent))?.in_fork(target)
+    }
+
+    /// Takes an interpreter in; it is seen from the next [`Self::attach`] on.
+    pub fn take(&mut self, interpreter: Interpreter) {
+        self.interpreters.push(interpreter);
+    }
+
+    /// Code objects that are seen now, and that were seen in processes that have ended.
+    pub fn seen_in_all(&self) -> usize {
+        self.seen_before + self.seen()
     }
 
     /// Code objects that are seen now.
@@ -66,17 +126,45 @@ impl PythonTargets {
         self.interpreters.iter().map(Interpreter::seen).sum()
     }
 
+    /// Those of one process.
+    pub fn seen_of(&self, process: ProcessId) -> usize {
+        self.interpreters.iter().filter(|interpreter| interpreter.is_of(process)).map(Interpreter::seen).sum()
+    }
+
+    /// Those of one process, once no more are expected in the next moments.
+    pub fn settled_of(&self, process: ProcessId) -> Option<usize> {
+        let begins = |interpreter: &Interpreter| interpreter.has_begun() && interpreter.is_settling();
+        let is_settling = |interpreter: &Interpreter| interpreter.is_of(process) && begins(interpreter);
+        (!self.interpreters.iter().any(is_settling)).then(|| self.seen_of(process))
+    }
+
     /// What would be seen, without seeing anything.
     pub fn plan_only(&mut self, planner: &mut Planner) -> Vec<PythonCoverage> {
         self.interpreters.iter_mut().map(|interpreter| interpreter.plan_only(planner)).collect()
     }
 
-    /// Chooses what to see and makes it so.
+    /// Chooses what to see of the interpreters of one process, and makes it so. Calls are seen once its entries are accepted.
     ///
     /// # Errors
     /// Not permitted, or the kernel cannot.
-    pub fn attach(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
-        self.interpreters.iter_mut().try_for_each(|interpreter| interpreter.attach(means))
+    pub fn attach(&mut self, process: ProcessId, means: &mut Means<'_>) -> Result<(), SessionError> {
+        self.begin(process, true, means)
+    }
+
+    /// `may_wait`: a followed process may be watched for a moment before it begins, if it is the first.
+    fn begin(&mut self, process: ProcessId, may_wait: bool, means: &mut Means<'_>) -> Result<(), SessionError> {
+        let is_waiting = |interpreter: &Interpreter| interpreter.is_of(process) && !interpreter.has_begun();
+        if !self.interpreters.iter().any(is_waiting) {
+            return Ok(());
+        }
+        let experience = self.experience();
+        // Of several workers, the first one shows what is called.
+        let is_first = !self.interpreters.iter().any(Interpreter::has_begun);
+        for interpreter in self.interpreters.iter_mut().filter(|interpreter| is_waiting(interpreter)) {
+            let may_wait = !interpreter.is_followed() || (may_wait && is_first);
+            interpreter.attach(means, &experience, may_wait)?;
+        }
+        Ok(())
     }
 
     /// Forgets what is watched: the programs that did it are gone.
@@ -85,46 +173,123 @@ impl PythonTargets {
     }
 
     /// A process has mapped files: perhaps an interpreter is among them.
-    pub fn mapped(&mut self, target: &Target) {
+    pub fn mapped(&mut self, target: &Target, is_followed: bool) {
         let is_known = |process: ProcessId| {
             self.interpreters.iter().any(|interpreter| interpreter.is_of(process))
                 || self.starting.iter().any(|starting| starting.target.process == process)
         };
         if may_run_python(target) && !is_known(target.process) {
-            self.starting.push(Starting { target: target.clone(), since: Instant::now() });
+            let now = Instant::now();
+            self.starting.push(Starting { target: target.clone(), is_followed, since: now, due: now });
         }
     }
 
-    /// Looks at each interpreter again if it is time.
+    /// A process has ended, runs another program, or is not to be traced any more: what was known of its interpreter is of
+    /// the past. Nothing of it may be asked of the programs afterwards.
+    ///
+    /// # Errors
+    /// The counts cannot be read.
+    pub fn forget(&mut self, process: ProcessId, programs: &mut Programs) -> Result<(), SessionError> {
+        self.starting.retain(|starting| starting.target.process != process);
+        for mut interpreter in self.interpreters.extract_if(.., |interpreter| interpreter.is_of(process)) {
+            interpreter.add_to(&mut self.experience);
+            self.seen_before += interpreter.seen();
+            if !is_worth_telling(&interpreter) {
+                continue;
+            }
+            if self.ended.len() >= MOST_ENDED {
+                self.ended.pop_front();
+            }
+            self.ended.push_back(interpreter.counted_coverage(programs)?);
+        }
+        Ok(())
+    }
+
+    /// Looks at each interpreter again if it is time. Gives the followed processes with which that went wrong: the session
+    /// goes on without them.
     ///
     /// # Errors
     /// Not permitted, or the kernel cannot.
-    pub fn look_again(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
-        for starting in std::mem::take(&mut self.starting) {
-            let began = look_at(starting.target.process.pid)
-                .ok()
-                .filter(|target| target.process == starting.target.process)
-                .and_then(|target| Interpreter::find(&target, &self.maps, self.settings).ok().flatten());
-            match began {
-                Some(interpreter) => {
-                    let mut interpreter = interpreter.young_since(starting.since);
-                    interpreter.attach(means)?;
-                    means.programs.accept_entries(true)?;
-                    self.interpreters.push(interpreter);
-                }
-                None if starting.since.elapsed() < MOST_FOR_START && !has_ended(starting.target.process) => {
-                    self.starting.push(starting);
-                }
-                None => {}
+    pub fn look_again(&mut self, means: &mut Means<'_>) -> Result<Vec<(ProcessId, SessionError)>, SessionError> {
+        let mut failed = Vec::new();
+        for (process, is_followed) in self.look_for_begun() {
+            let attached = self.begin(process, false, means);
+            match attached.and_then(|()| Ok(means.programs.accept_entries_of(process, true)?)) {
+                Err(error) if is_followed => failed.push((process, error)),
+                result => result?,
             }
         }
         for process in means.programs.unguarded() {
             let left = self.interpreters.iter_mut().find(|interpreter| interpreter.is_of_number(process));
-            if let Some(interpreter) = left.filter(|interpreter| !has_ended(interpreter.process.0)) {
+            if let Some(interpreter) = left.filter(|interpreter| !has_ended(interpreter.process())) {
+                means.programs.unwatch_all(interpreter.process)?;
                 interpreter.watch_nothing("its guard has been killed".to_owned());
             }
         }
-        self.interpreters.iter_mut().try_for_each(|interpreter| interpreter.look_again(means))
+        let count = self.interpreters.len();
+        let mut has_looked = false;
+        for turn in 0..count {
+            let index = (self.next + turn) % count;
+            // One look at a time: whoever forks meanwhile is not kept waiting for all of them.
+            let experience = if has_looked { None } else { self.experience_if_due(index) };
+            let Some(interpreter) = self.interpreters.get_mut(index) else { continue };
+            match interpreter.look_again(means, experience.as_ref()) {
+                Ok(true) => {
+                    has_looked = true;
+                    self.next = index + 1;
+                }
+                Ok(false) => {}
+                Err(error) if interpreter.is_followed() => failed.push((interpreter.process(), error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(failed)
+    }
+
+    /// Takes in the interpreters that have been set up meanwhile; gives their processes, and whether they were followed.
+    fn look_for_begun(&mut self) -> Vec<(ProcessId, bool)> {
+        let mut begun = Vec::new();
+        for mut starting in std::mem::take(&mut self.starting) {
+            let tried = Instant::now();
+            if tried < starting.due {
+                self.starting.push(starting);
+                continue;
+            }
+            let process = starting.target.process;
+            let target = look_at(process.pid).ok().filter(|target| target.process == process);
+            match target.map(|target| self.find(&target)) {
+                Some(Ok(Some(interpreter))) => {
+                    let interpreter = interpreter.young_since(starting.since);
+                    let interpreter = if starting.is_followed { interpreter.followed() } else { interpreter };
+                    self.take(interpreter);
+                    begun.push((process, starting.is_followed));
+                    continue;
+                }
+                Some(Err(problem)) if starting.since.elapsed() >= MOST_FOR_START && !has_ended(process) => {
+                    tracing::warn!("{problem}");
+                }
+                _ => {}
+            }
+            if starting.since.elapsed() < MOST_FOR_START && !has_ended(process) {
+                starting.due = Instant::now() + tried.elapsed() * PART_OF_TIME;
+                self.starting.push(starting);
+            }
+        }
+        begun
+    }
+
+    /// What the calls in all processes have shown so far, if it is time to look at an interpreter again.
+    fn experience_if_due(&self, index: usize) -> Option<Experience> {
+        let count = u32::try_from(self.interpreters.len()).unwrap_or(u32::MAX);
+        let interpreter = self.interpreters.get(index).filter(|interpreter| interpreter.is_due(count))?;
+        // Only its begin needs to know.
+        Some(if interpreter.has_begun() { Experience::default() } else { self.experience() })
+    }
+
+    fn experience(&self) -> Experience {
+        let mut experience = self.experience.clone();
+        self.interpreters.iter().for_each(|interpreter| interpreter.add_to(&mut experience));
+        experience
     }
 
     /// What was covered and what not, with the calls counted so far.
@@ -132,7 +297,11 @@ impl PythonTargets {
     /// # Errors
     /// The counts cannot be read.
     pub fn coverage(&mut self, programs: &mut Programs) -> Result<Vec<PythonCoverage>, SessionError> {
-        self.interpreters.iter_mut().map(|interpreter| interpreter.counted_coverage(programs)).collect()
+        let mut coverage: Vec<_> = self.ended.drain(..).collect();
+        for interpreter in self.interpreters.iter_mut().filter(|interpreter| is_worth_telling(interpreter)) {
+            coverage.push(interpreter.counted_coverage(programs)?);
+        }
+        Ok(coverage)
     }
 }
 
@@ -141,4 +310,9 @@ pub fn may_run_python(target: &Target) -> bool {
     target.modules.iter().any(|module| {
         module.path.file_name().is_some_and(|name| name.to_string_lossy().to_ascii_lowercase().contains("python"))
     })
+}
+
+/// Of a forked process in which nothing was ever found, nothing needs to be said: a server has many of those.
+fn is_worth_telling(interpreter: &Interpreter) -> bool {
+    interpreter.has_begun() || !interpreter.is_followed()
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::super::error::SessionError;
+use super::experience::Experience;
 use super::interpreter::Interpreter;
 use super::targets::Means;
 use crate::attach::{Programs, WatchOutcome};
@@ -32,9 +33,16 @@ const CALIBRATION_STEPS: usize = 8;
 const QUIET: Duration = Duration::from_secs(3);
 
 impl Interpreter {
-    /// Chooses what to watch, after a calibration where there is more than can be watched, and watches it.
-    pub(super) fn begin_watching(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
-        let calls = self.calibrate(means)?;
+    /// Chooses what to watch and watches it; where there is more than can be watched, by what the calls in other processes
+    /// have shown or else after a calibration.
+    pub(super) fn begin_watching(
+        &mut self,
+        means: &mut Means<'_>,
+        experience: &Experience,
+        may_wait: bool,
+    ) -> Result<(), SessionError> {
+        let known = experience.of(&self.survey);
+        let calls = if known.is_empty() && may_wait { self.calibrate(means)? } else { known };
         self.choose(means.planner, &calls);
         self.put_into_force(means)?;
         if self.plan.watched.len() > self.slots {
@@ -78,7 +86,7 @@ impl Interpreter {
         self.choose(means.planner, &worth);
         self.remember(&before, &calls);
         self.put_into_force(means)?;
-        means.programs.accept_entries(true)?;
+        means.programs.accept_entries_of(self.process.0, true)?;
         Ok(())
     }
 
@@ -117,7 +125,7 @@ impl Interpreter {
             return Ok(calls);
         }
         means.programs.set_python(self.process, &self.layout, &all.tables)?;
-        means.programs.accept_entries(false)?;
+        means.programs.accept_entries_of(self.process.0, false)?;
         let groups = all.watched.len().div_ceil(self.slots.max(1)).min(CALIBRATION_STEPS);
         let step = (CALIBRATION / u32::try_from(groups).unwrap_or(1).max(1)).clamp(SHORTEST_STEP, LONGEST_STEP);
         for group in all.watched.chunks(self.slots.max(1)).take(groups) {

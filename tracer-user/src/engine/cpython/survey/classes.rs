@@ -35,7 +35,7 @@ pub(super) struct ClassRule {
 }
 
 /// The classes of a process, kept from one look to the next.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Classes {
     known: HashMap<RemoteAddress, HeapClass>,
     metaclasses: HashSet<RemoteAddress>,

@@ -19,7 +19,7 @@ use crate::symbol_map::PythonRules;
 const PASS_LIMIT: usize = 5;
 
 /// Looks for what the symbol maps ask for in the memory of a process.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Surveyor {
     rules: PythonRules,
     classes: Classes,

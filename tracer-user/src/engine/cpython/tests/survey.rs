@@ -66,6 +66,7 @@ fn target(pid: u32) -> Target {
         executable: PathBuf::new(),
         modules: modules(pid),
         container_id: None,
+        image: crate::model::ProgramImage::default(),
     }
 }
 

@@ -1,0 +1,289 @@
+//! Workers of servers: forked, executed, and started again by gunicorn, with `--follow` and without.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tracer_tests::process::{Running, poll};
+use tracer_tests::python::{ALL, Interpreter, Truth};
+use tracer_tests::python_run::PythonRun;
+use tracer_tests::spans::{SpanRow, Spans};
+use tracer_tests::suite::{Case, Need, case_of, report};
+use tracer_tests::targets::Target;
+use tracer_tests::tracer::{Attached, Tracer};
+use tracer_tests::workspace;
+
+type Test = fn(Interpreter) -> Result<()>;
+
+/// What is tested, on each version.
+const TESTS: &[(&str, Test)] = &[
+    ("forked_workers_are_followed", |interpreter| followed(interpreter, "fork")),
+    ("workers_that_execute_python_are_followed", |interpreter| followed(interpreter, "exec")),
+    ("workers_behind_a_shell_are_followed", |interpreter| followed(interpreter, "shell")),
+    ("workers_of_workers_are_followed", |interpreter| followed(interpreter, "nested")),
+    ("workers_are_left_alone_unless_asked", left_alone),
+    ("workers_of_a_command_are_followed", of_a_command),
+];
+
+/// The environment that has gunicorn.
+const MODELS: Interpreter = Interpreter::Environment("models");
+
+/// The tests.
+pub fn cases() -> Vec<Case> {
+    let needs = |interpreter| vec![Need::Program, Need::Kernel, Need::Python(interpreter)];
+    let mut cases = Vec::new();
+    for (name, test) in TESTS {
+        for interpreter in ALL {
+            let name = format!("{name}_{}", interpreter.label());
+            cases.push(case_of(name, needs(interpreter), move || test(interpreter)));
+        }
+    }
+    for (name, preload) in [("gunicorn_workers_are_followed", false), ("gunicorn_with_preloaded_model", true)] {
+        cases.push(case_of(name.to_owned(), needs(MODELS), move || gunicorn(preload)));
+    }
+    cases
+}
+
+/// Predictions of each process in each batch.
+const COUNT: u64 = 30;
+
+fn run(interpreter: Interpreter, how: &str, mode: &str) -> PythonRun {
+    PythonRun::of(interpreter, "python_workers", &[how, &COUNT.to_string()])
+        .map("targets/python_workers/map.yaml")
+        .tracer_arguments(&["--python", mode])
+        .batches(3)
+}
+
+/// The processes that spans are of.
+fn processes(spans: &Spans) -> BTreeSet<String> {
+    spans.0.iter().filter_map(|row| row.resource("process.pid")).collect()
+}
+
+/// Waits until the tracer says of so many processes that it follows them.
+fn wait_for_workers(tracer: &mut Running, count: usize) -> Result<Vec<u32>> {
+    let number = |line: String| {
+        let number = line.split_once("following process ").and_then(|(_, rest)| rest.split_once(' '));
+        number.and_then(|(number, _)| number.parse().ok()).context(line)
+    };
+    (0..count).map(|_| number(tracer.wait_errors("following process")?)).collect()
+}
+
+fn followed(interpreter: Interpreter, how: &str) -> Result<()> {
+    for mode in ["watch", "frames"] {
+        let run = run(interpreter, how, mode).tracer_arguments(&["--follow"]);
+        let mut target = run.start()?;
+        let mut attached = run.attach(&target)?;
+        target.batch()?;
+        wait_for_workers(&mut attached.running, 2).with_context(|| mode.to_owned())?;
+        (0..2).try_for_each(|_| target.batch())?;
+        let finished = target.finish()?;
+        // Once all of them have ended, the tracer does.
+        let trace = attached.finish()?;
+        let alone = run.alone()?;
+        ensure!(finished == alone, "{how}, {mode}: traced: {finished:?}\nalone: {alone:?}");
+        trace.check_whole()?;
+        Truth::of(&finished)?.check(&trace.spans).with_context(|| format!("{mode}: {}", trace.summary.0))?;
+        ensure!(processes(&trace.spans).len() == 3, "spans of {:?}", processes(&trace.spans));
+        let told = trace.finished.errors.split("following process ").skip(1);
+        let told: BTreeSet<&str> = told.filter_map(|rest| rest.split(' ').next()).collect();
+        ensure!(told.len() == 2, "{told:?} are told of: {}", trace.finished.errors);
+    }
+    Ok(())
+}
+
+fn left_alone(interpreter: Interpreter) -> Result<()> {
+    let run = run(interpreter, "fork", "watch");
+    let mut target = run.start()?;
+    let pid = target.pid();
+    let attached = run.attach(&target)?;
+    (0..3).try_for_each(|_| target.batch())?;
+    let trace = attached.stop()?;
+    let (finished, alone) = (target.finish()?, run.alone()?);
+    ensure!(finished == alone, "traced: {finished:?}\nalone: {alone:?}");
+    trace.check_whole()?;
+    ensure!(processes(&trace.spans) == BTreeSet::from([pid.to_string()]), "{:?}", processes(&trace.spans));
+    ensure!(trace.summary.spans() == 2 * 2 * COUNT, "{:?}", trace.summary);
+    Ok(())
+}
+
+fn of_a_command(interpreter: Interpreter) -> Result<()> {
+    let command = interpreter.command("targets/python_workers/target.py")?;
+    let count = COUNT.to_string();
+    let mut tracer = Tracer::run()?.map_file(&workspace::tests("targets/python_workers/map.yaml"))?;
+    tracer = tracer.arguments(["--follow", "--"]).arguments([command.get_program()]).arguments(command.get_args());
+    for (name, value) in command.get_envs() {
+        if let (Some(name), Some(value)) = (name.to_str(), value.and_then(|value| value.to_str())) {
+            tracer = tracer.variable(name, value);
+        }
+    }
+    let mut attached = tracer.arguments(["fork", &count]).start()?;
+    let running = &mut attached.running;
+    running.wait_output("ready")?;
+    // The command itself: an interpreter that begins.
+    running.wait_errors("more functions")?;
+    running.send_line("go")?;
+    running.wait_output("ready")?;
+    wait_for_workers(running, 2)?;
+    running.send_line("go")?;
+    running.wait_output("ready")?;
+    let trace = attached.finish()?;
+    trace.check_whole()?;
+    ensure!(processes(&trace.spans).len() == 3, "spans of {:?}", processes(&trace.spans));
+    ensure!(trace.summary.spans() == 3 * 2 * COUNT, "{:?}", trace.summary);
+    Ok(())
+}
+
+/// A running gunicorn, and where it listens.
+struct Gunicorn {
+    master: Target,
+    address: String,
+}
+
+/// Who has answered a request, and what.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Answer {
+    pid: u32,
+    digest: String,
+}
+
+impl Gunicorn {
+    fn start(preload: bool) -> Result<Self> {
+        let mut command = Command::new(workspace::python_environment("models", "bin/gunicorn"));
+        command.args(["--workers", "2", "--bind", "127.0.0.1:0", "--chdir"]);
+        command.arg(workspace::tests("targets/gunicorn_server")).args(preload.then_some("--preload"));
+        command.arg("app:application").env("OMP_NUM_THREADS", "1");
+        let mut running = Running::start(command)?;
+        let line = running.wait_errors("Listening at: http://")?;
+        let address = line.split_once("http://").and_then(|(_, rest)| rest.split_whitespace().next());
+        let address = address.with_context(|| line.clone())?.to_owned();
+        Ok(Self { master: Target { running }, address })
+    }
+
+    fn ask(address: &str, number: usize) -> Result<Answer> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        write!(stream, "GET /predict?{number} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let (_, body) = text.split_once("\r\n\r\n").with_context(|| format!("no answer: {text}"))?;
+        let answer: Value = serde_json::from_str(body).with_context(|| text.clone())?;
+        let pid = answer["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).context("no pid")?;
+        Ok(Answer { pid, digest: answer["digest"].as_str().unwrap_or_default().to_owned() })
+    }
+
+    /// Asks until this many requests are answered by each of so many workers.
+    fn ask_all(&self, workers: usize, each: usize) -> Result<Vec<(usize, Answer)>> {
+        let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+        let mut answers = Vec::new();
+        while counts.len() < workers || counts.values().any(|count| *count < each) {
+            // Two at a time, so that both workers have something to do.
+            let first = answers.len();
+            let address = self.address.as_str();
+            let pair = std::thread::scope(|scope| {
+                let other = scope.spawn(|| Self::ask(address, first + 1));
+                [Ok(Self::ask(address, first)), other.join()]
+            });
+            for answer in pair {
+                let answer = answer.map_err(|_| anyhow::anyhow!("a thread has ended"))??;
+                *counts.entry(answer.pid).or_default() += 1;
+                answers.push((answers.len(), answer));
+            }
+            ensure!(answers.len() < 100_000, "one worker answers all: {counts:?}");
+        }
+        Ok(answers)
+    }
+}
+
+/// Nanoseconds since 1970.
+fn now() -> Result<u64> {
+    Ok(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos())?)
+}
+
+/// What a request must look like.
+const TREE: [&str; 4] =
+    ["Pipeline.predict", "StandardScaler.transform", "PolynomialFeatures.transform", "LogisticRegression.predict"];
+
+/// Waits until a request to each worker is seen whole: a worker that makes its model after it was forked is seen in parts
+/// while it does so.
+fn wait_until_whole(server: &Gunicorn, attached: &Attached) -> Result<()> {
+    poll("a whole request of each worker", || {
+        let since = now()?;
+        let answers = server.ask_all(2, 1)?;
+        std::thread::sleep(Duration::from_millis(300));
+        let spans = Spans::read(&attached.file("spans.jsonl"))?;
+        Ok(check(&spans, &answers, (since, u64::MAX)).is_ok().then_some(()))
+    })
+}
+
+/// In this time each worker has made the spans of its requests, and no others.
+fn check(spans: &Spans, answers: &[(usize, Answer)], (since, until): (u64, u64)) -> Result<()> {
+    let mut asked: BTreeMap<String, usize> = BTreeMap::new();
+    for (_, answer) in answers {
+        *asked.entry(answer.pid.to_string()).or_default() += 1;
+    }
+    let in_time = |row: &&SpanRow| (since..until).contains(&row.span.start_time_unix_nano);
+    for name in TREE {
+        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+        for row in spans.named(name).filter(in_time) {
+            *seen.entry(row.resource("process.pid").unwrap_or_default()).or_default() += 1;
+        }
+        ensure!(seen == asked, "{name}: {asked:?} requests, {seen:?} spans");
+    }
+    let count = spans.0.iter().filter(in_time).count();
+    ensure!(count == TREE.len() * answers.len(), "{count} spans of {} requests", answers.len());
+    Ok(())
+}
+
+fn gunicorn(preload: bool) -> Result<()> {
+    let server = Gunicorn::start(preload)?;
+    let outcome = trace_gunicorn(server, preload);
+    outcome.with_context(|| format!("preload: {preload}"))
+}
+
+fn trace_gunicorn(mut server: Gunicorn, preload: bool) -> Result<()> {
+    let untraced: BTreeMap<usize, String> =
+        server.ask_all(2, 40)?.into_iter().map(|(number, answer)| (number, answer.digest)).collect();
+    let mut attached = Tracer::attach(server.master.pid())?.arguments(["--follow"]).start()?;
+    let first = wait_for_workers(&mut attached.running, 2)?;
+    let mut phases = Vec::new();
+    let since = now()?;
+    let answers = server.ask_all(2, 40)?;
+    phases.push((answers, (since, now()?)));
+
+    let killed = *first.first().context("a worker")?;
+    let pid = i32::try_from(killed).ok().and_then(Pid::from_raw).context("a process id")?;
+    // Those of before have been told of.
+    (0..2).try_for_each(|_| server.master.running.wait_errors("Booting worker").map(drop))?;
+    kill_process(pid, Signal::KILL)?;
+    server.master.running.wait_errors("Booting worker")?;
+    let began = Instant::now();
+    let second = wait_for_workers(&mut attached.running, 1)?;
+    report(&format!("gunicorn, preload {preload}: followed {} ms after a worker began", began.elapsed().as_millis()));
+    ensure!(!first.contains(second.first().context("a worker")?), "{first:?}, then {second:?}");
+    if !preload {
+        wait_until_whole(&server, &attached)?;
+    }
+    let since = now()?;
+    let answers = server.ask_all(2, 40)?;
+    phases.push((answers, (since, now()?)));
+
+    server.master.running.signal(Signal::TERM)?;
+    let finished = server.master.finish()?;
+    ensure!(finished.code == Some(0), "{finished:?}");
+    let trace = attached.finish()?;
+    ensure!(trace.summary.lost() == 0, "{}: {}", trace.finished.errors, finished.errors);
+    trace.check_books()?;
+    for (answers, time) in &phases {
+        check(&trace.spans, answers, *time).with_context(|| format!("{}\n{}", finished.errors, trace.summary.0))?;
+        for (number, answer) in answers {
+            let expected = untraced.get(number).unwrap_or(&answer.digest);
+            ensure!(answer.digest == *expected, "another answer to request {number}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,271 @@
+//! Who is traced: the processes that were named, and those that were followed.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::model::{ProcessId, Target};
+
+/// Processes without anything to trace, or that have ended, are remembered for the summary up to this number.
+const MOST_ENDED: usize = 1_024;
+
+/// A process that was forked to execute another program has done so by then, even on a busy machine: it is told under the
+/// name of that one.
+const TELL_AFTER: Duration = Duration::from_millis(100);
+
+/// A process, for the summary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ProcessReport {
+    /// Process id.
+    pub pid: u32,
+    /// The process that has forked it, if it was followed.
+    pub forked_by: Option<u32>,
+    /// The program that it runs, or ran last.
+    pub executable: String,
+    /// Functions that were seen in it: native ones that are probed, and Python code.
+    pub functions: usize,
+    /// Whether it has ended.
+    pub has_ended: bool,
+}
+
+/// A followed process whose first functions are traced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Followed {
+    /// The process.
+    pub process: ProcessId,
+    /// The process that has forked it.
+    pub forked_by: ProcessId,
+    /// Name of the program's file.
+    pub name: String,
+    /// Functions that are traced.
+    pub functions: usize,
+}
+
+/// What is new about the processes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Followed processes that are traced from now on.
+    pub followed: Vec<Followed>,
+    /// Functions that are traced in addition in other processes.
+    pub more_functions: usize,
+}
+
+/// One process that goes on.
+pub(super) struct Member {
+    pub process: ProcessId,
+    pub forked_by: Option<ProcessId>,
+    /// Native functions that are probed.
+    pub native: usize,
+    is_left: bool,
+    /// Whether the sinks know it, and its program.
+    is_described: bool,
+    executable: String,
+    name: String,
+    /// Since when it has run its program, as far as is known.
+    since: Instant,
+    /// Functions that were told of.
+    told: usize,
+}
+
+/// The processes.
+#[derive(Default)]
+pub(super) struct Roster {
+    members: Vec<Member>,
+    ended: VecDeque<ProcessReport>,
+    /// Followed processes that are not traced.
+    not_followed: u64,
+}
+
+impl Roster {
+    /// A process begins to be traced.
+    pub fn add(&mut self, target: &Target, forked_by: Option<ProcessId>) {
+        let mut member = Member {
+            process: target.process,
+            forked_by,
+            native: 0,
+            is_left: false,
+            is_described: forked_by.is_none(),
+            executable: String::new(),
+            name: String::new(),
+            since: Instant::now(),
+            told: 0,
+        };
+        member.describe(target);
+        self.members.push(member);
+    }
+
+    /// A process, if it goes on and is not left alone.
+    pub fn traced(&mut self, process: ProcessId) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.process == process && !member.is_left)
+    }
+
+    /// A process that is not traced, although it goes on; `true` the first time that there is one.
+    pub fn leave(&mut self, process: ProcessId) -> bool {
+        if let Some(member) = self.traced(process) {
+            member.is_left = true;
+            member.native = 0;
+            self.not_followed += 1;
+        }
+        self.not_followed == 1
+    }
+
+    /// A process has ended. `python` is how much of its code was seen.
+    pub fn end(&mut self, process: ProcessId, python: usize) {
+        for member in self.members.extract_if(.., |member| member.process == process) {
+            // Of what a server starts besides, most is of no interest.
+            if member.forked_by.is_some() && member.native + python == 0 {
+                continue;
+            }
+            if self.ended.len() >= MOST_ENDED {
+                self.ended.pop_front();
+            }
+            self.ended.push_back(member.report(python, true));
+        }
+    }
+
+    /// What is new since this was asked last. `python` tells how much Python code of a process is seen, unless there may be
+    /// more in a moment.
+    pub fn news(&mut self, now: Instant, python: impl Fn(ProcessId) -> Option<usize>) -> News {
+        let mut news = News::default();
+        for member in &mut self.members {
+            let is_new = member.forked_by.is_some() && member.told == 0;
+            if is_new && now.saturating_duration_since(member.since) < TELL_AFTER {
+                continue;
+            }
+            let Some(python) = python(member.process) else { continue };
+            let functions = member.native + python;
+            let more = functions.saturating_sub(member.told);
+            match member.forked_by {
+                Some(forked_by) if member.told == 0 && more > 0 => news.followed.push(Followed {
+                    process: member.process,
+                    forked_by,
+                    name: member.name.clone(),
+                    functions,
+                }),
+                _ => news.more_functions += more,
+            }
+            member.told = functions;
+        }
+        news
+    }
+
+    /// Everybody, for the summary: those that go on first. Of followed ones, those with something to trace.
+    pub fn report(&self, python: impl Fn(ProcessId) -> usize) -> Vec<ProcessReport> {
+        let going_on = self.members.iter().map(|member| member.report(python(member.process), false));
+        let going_on = going_on.filter(|process| process.forked_by.is_none() || process.functions > 0);
+        going_on.chain(self.ended.iter().cloned()).collect()
+    }
+
+    /// Followed processes that are not traced.
+    pub fn not_followed(&self) -> u64 {
+        self.not_followed
+    }
+}
+
+impl Member {
+    /// Whether the sinks are still to be told of it. It is taken for done.
+    pub fn is_to_be_described(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_described, true)
+    }
+
+    /// It runs another program now.
+    pub fn executes(&mut self, target: &Target) {
+        self.is_described = self.forked_by.is_none();
+        self.since = Instant::now();
+        if self.forked_by.is_some() {
+            self.told = 0;
+        }
+        self.describe(target);
+    }
+
+    fn describe(&mut self, target: &Target) {
+        self.executable = target.executable.to_string_lossy().into_owned();
+        let name = target.executable.file_name().map(|name| name.to_string_lossy().into_owned());
+        self.name = name.unwrap_or_else(|| self.executable.clone());
+    }
+
+    fn report(&self, python: usize, has_ended: bool) -> ProcessReport {
+        ProcessReport {
+            pid: self.process.pid,
+            forked_by: self.forked_by.map(|parent| parent.pid),
+            executable: self.executable.clone(),
+            functions: self.native + python,
+            has_ended,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ProgramImage;
+
+    const MASTER: ProcessId = ProcessId { pid: 1, start_time: 1 };
+
+    fn target(pid: u32) -> Target {
+        Target {
+            process: ProcessId { pid, start_time: 1 },
+            kernel_pid: pid,
+            command_line: Vec::new(),
+            executable: "/usr/bin/python3.11".into(),
+            modules: Vec::new(),
+            container_id: None,
+            image: ProgramImage::default(),
+        }
+    }
+
+    fn roster() -> Roster {
+        let mut roster = Roster::default();
+        roster.add(&target(1), None);
+        roster.add(&target(2), Some(MASTER));
+        roster
+    }
+
+    #[test]
+    fn a_followed_process_is_told_once_it_has_functions() {
+        let mut roster = roster();
+        let worker = ProcessId { pid: 2, start_time: 1 };
+        assert_eq!(roster.news(Instant::now(), |_| Some(0)), News::default());
+        let now = Instant::now() + TELL_AFTER;
+        assert_eq!(roster.news(now, |_| None), News::default(), "there may be more in a moment");
+        let seen = |process: ProcessId| Some(if process == worker { 4 } else { 1 });
+        let followed = Followed { process: worker, forked_by: MASTER, name: "python3.11".into(), functions: 4 };
+        assert_eq!(roster.news(now, seen), News { followed: vec![followed], more_functions: 1 });
+        assert_eq!(roster.news(now, seen), News::default());
+        assert_eq!(roster.news(now, |_| Some(5)), News { followed: Vec::new(), more_functions: 4 + 1 });
+    }
+
+    #[test]
+    fn the_summary_leaves_out_what_ran_nothing_of_interest() {
+        let mut roster = roster();
+        roster.add(&target(3), Some(MASTER));
+        roster.end(ProcessId { pid: 3, start_time: 1 }, 0);
+        roster.end(ProcessId { pid: 2, start_time: 1 }, 3);
+        let report = roster.report(|_| 0);
+        let facts: Vec<_> = report.iter().map(|it| (it.pid, it.forked_by, it.functions, it.has_ended)).collect();
+        assert_eq!(facts, [(1, None, 0, false), (2, Some(1), 3, true)]);
+    }
+
+    #[test]
+    fn what_is_left_alone_is_counted_once() {
+        let mut roster = roster();
+        let worker = ProcessId { pid: 2, start_time: 1 };
+        assert!(roster.leave(worker));
+        assert!(roster.traced(worker).is_none() && roster.traced(MASTER).is_some());
+        roster.add(&target(3), Some(MASTER));
+        assert!(!roster.leave(ProcessId { pid: 3, start_time: 1 }));
+        assert_eq!(roster.not_followed(), 2);
+    }
+
+    #[test]
+    fn ended_processes_are_remembered_up_to_a_number() {
+        let mut roster = Roster::default();
+        for pid in 2..5_000 {
+            roster.add(&target(pid), Some(MASTER));
+            roster.end(ProcessId { pid, start_time: 1 }, 1);
+        }
+        assert!(roster.members.is_empty());
+        assert_eq!(roster.report(|_| 0).len(), MOST_ENDED);
+    }
+}
