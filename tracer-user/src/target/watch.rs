@@ -130,6 +130,11 @@ impl Watched {
         if target.process != self.process {
             return Err(Ended);
         }
+        // In the middle of `execve` code and stack are not yet what they will be: the next look tells.
+        let is_settled = || glance(self.process.pid).is_ok_and(|now| now.image == target.image);
+        if target.image != self.image && (target.image.code == 0 || !is_settled()) {
+            return Ok(None);
+        }
         let modules: Vec<_> =
             target.modules.iter().filter(|module| self.known_files.insert(file_of(module))).cloned().collect();
         self.mapped_bytes = seen.mapped_bytes;
