@@ -161,6 +161,7 @@ fn held_registers(interpreter: Interpreter) -> Result<()> {
 }
 
 /// Of a debugger it is known that it is one. It holds them until the target ends: the kernel keeps what ptrace(2) has set.
+/// In a virtual machine nothing is watched beside a debugger, and it is said who keeps the guard away.
 fn debugged(interpreter: Interpreter) -> Result<()> {
     let run = run(interpreter, "chain", 100);
     let mut target = run.start()?;
