@@ -1,5 +1,7 @@
 //! scikit-learn: pipelines and what can be in them, watched, and with probes that every call passes.
 
+use std::collections::HashSet;
+
 use anyhow::{Context, Result, ensure};
 use tracer_tests::python::{Interpreter, SCIKIT_LEARN};
 use tracer_tests::python_run::{PythonRun, PythonTrace};
@@ -12,6 +14,7 @@ const TESTS: &[(&str, Test)] = &[
     ("pipeline_from_four_threads", pipeline),
     ("pipeline_from_late_threads", late_threads),
     ("steps_on_other_threads", n_jobs),
+    ("two_calls_on_one_container", together),
     ("estimators_of_a_user", user_estimators),
     ("exceptions_in_steps", exceptions),
     ("coroutines", coroutines),
@@ -60,6 +63,28 @@ fn late_threads(interpreter: Interpreter) -> Result<()> {
 fn n_jobs(interpreter: Interpreter) -> Result<()> {
     let run = PythonRun::of(interpreter, "python_n_jobs", &["40"]);
     in_both_modes(&run, &["FeatureUnion.transform", "ColumnTransformer.transform", "MinMaxScaler.transform"]).map(drop)
+}
+
+/// Which of two calls on a container a step on another thread belongs to is not known: it has no parent then, and none is
+/// made up.
+fn together(interpreter: Interpreter) -> Result<()> {
+    const TRANSFORMS: u32 = 10;
+    for mode in ["watch", "frames"] {
+        let run = PythonRun::of(interpreter, "python_n_jobs", &[&TRANSFORMS.to_string(), "--together"]);
+        let trace = run.tracer_arguments(&["--python", mode]).traced()?.trace;
+        trace.check_whole().context(mode)?;
+        // Two batches, two threads.
+        let expected = 4 * TRANSFORMS as usize;
+        for name in ["FeatureUnion.transform", "StandardScaler.transform", "PolynomialFeatures.transform"] {
+            ensure!(trace.spans.count(name) == expected, "{mode}: {} of {expected} {name}", trace.spans.count(name));
+        }
+        let mut steps = HashSet::new();
+        for row in trace.spans.0.iter().filter(|row| !row.span.parent_span_id.is_empty()) {
+            let step = (&row.span.parent_span_id, row.text("ml.step"));
+            ensure!(steps.insert(step), "{mode}: a call has its step {:?} twice", row.text("ml.step"));
+        }
+    }
+    Ok(())
 }
 
 fn user_estimators(interpreter: Interpreter) -> Result<()> {

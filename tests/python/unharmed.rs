@@ -130,6 +130,7 @@ fn coming_and_going(interpreter: Interpreter) -> Result<()> {
     target.running.wait_output("ready")?;
     let (before, after) = (before.context("no cycle")?, Resources::of(target.pid())?);
     report(&format!("{cycles} cycles on {}: {spans} spans, {before:?}, then {after:?}", interpreter.label()));
+    ensure!(spans > 0, "no span in {cycles} cycles");
     before.is_much_like(after)?;
     ensure!(target.finish()?.code == Some(0), "the target ended badly");
     Ok(())

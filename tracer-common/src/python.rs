@@ -174,13 +174,17 @@ pub struct PythonClassRule {
     pub reserved: u32,
 }
 
-/// An open call on a container, as calls of other threads on its children look for it: value of the map of open
+/// Open calls on a container, as calls of other threads on its children look for them: value of the map of open
 /// containers, by the address of the object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct OpenContainer {
-    /// Where calls of other threads hang: this call, and the trace that it is part of.
+    /// Where calls of other threads hang: the call that began last, and the trace that it is part of; empty if it has ended.
     pub join: Join,
+    /// Calls that are open.
+    pub calls: u32,
+    /// 1 once calls of two threads were open at the same time: which of them a child belongs to is not known.
+    pub is_contested: u32,
 }
 
 /// A call of a container's method that has begun on a thread and whose receiver has not been read yet: a slot of the
@@ -204,6 +208,9 @@ pub struct WaitingContainer {
     pub join: Join,
 }
 
+/// `Frame::by_caller` of a call whose entry is not proven to be one until it is seen to end.
+pub const PROVISIONAL: u32 = 2;
+
 /// Slots of the array of waiting containers. A power of two: a thread begins to look for a free one at its number masked.
 pub const WAITING_CONTAINERS: u32 = 64;
 
@@ -215,7 +222,7 @@ const _: () = {
     assert!(size_of::<PythonWatched>() == 32);
     assert!(size_of::<PythonFunctionRule>() == 16);
     assert!(size_of::<PythonClassRule>() == 16);
-    assert!(size_of::<OpenContainer>() == 40);
+    assert!(size_of::<OpenContainer>() == 48);
     assert!(size_of::<WaitingContainer>() == 72);
     assert!(WAITING_CONTAINERS.is_power_of_two());
 };

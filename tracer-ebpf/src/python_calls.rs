@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
 use tracer_common::{
     limits::MAX_DEPTH,
-    python::{PythonCodeRule, PythonKey},
+    python::{PROVISIONAL, PythonCodeRule, PythonKey},
     records::{Frame, FrameKind, RecordEnding, ThreadStack},
 };
 
@@ -12,9 +12,6 @@ use crate::{
     python_frame::{code_of, current_frame, field},
     python_join, python_resolve, stack,
 };
-
-/// [`Frame::by_caller`] of a call whose entry is not proven to be one until it is seen to end.
-pub const PROVISIONAL: u32 = 2;
 
 /// What is known of a call when it begins.
 pub struct Entered {

@@ -47,7 +47,18 @@ pub unsafe fn container_opens(thread: *mut ThreadStack, frame: *mut Frame, proce
     // SAFETY: promised by the caller.
     unsafe {
         let key = PythonKey { address: (*frame).object, process, reserved: 0 };
-        let open = OpenContainer { join: join_below(thread, frame) };
+        let join = join_below(thread, frame);
+        if let Some(open) = OPEN_CONTAINERS.get_ptr_mut(&key) {
+            // Of calls of one thread, the inner one is what its children belong to.
+            if (*open).join.parent_thread != join.parent_thread {
+                (*open).is_contested = 1;
+            }
+            (*open).join = join;
+            (*open).calls += 1;
+            (*frame).found |= FOUND_OPEN;
+            return;
+        }
+        let open = OpenContainer { join, calls: 1, is_contested: 0 };
         // A full map costs the joins of this container, and nothing else: its children then begin traces of their own.
         if OPEN_CONTAINERS.insert(&key, &open, 0).is_ok() {
             (*frame).found |= FOUND_OPEN;
@@ -55,8 +66,7 @@ pub unsafe fn container_opens(thread: *mut ThreadStack, frame: *mut Frame, proce
     }
 }
 
-/// A call on a container has ended, or is no span of its own: it is not to be found any more. Another call on the same
-/// container that is still open stays where it is.
+/// A call on a container has ended, or is no span of its own: it is not to be found any more.
 /// A global function, see `stack::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -78,9 +88,14 @@ pub extern "C" fn forget_container(frame: *mut Frame, process: u32) -> u64 {
             return 0;
         }
         let key = PythonKey { address: (*frame).object, process, reserved: 0 };
-        let Some(open) = OPEN_CONTAINERS.get(&key) else { return 0 };
-        if open.join.parent_call == (*frame).call && open.join.parent_thread == number {
+        let Some(open) = OPEN_CONTAINERS.get_ptr_mut(&key) else { return 0 };
+        if (*open).calls <= 1 {
             let _ = OPEN_CONTAINERS.remove(&key);
+            return 0;
+        }
+        (*open).calls -= 1;
+        if (*open).join.parent_call == (*frame).call && (*open).join.parent_thread == number {
+            (*open).join = Join::default();
         }
         0
     }
@@ -126,8 +141,8 @@ pub extern "C" fn free_slot(number: u32) -> u64 {
     u64::from(number & (WAITING_CONTAINERS - 1))
 }
 
-/// The outermost call of this thread has been resolved: if its receiver is a child of a container with an open call, the
-/// tree hangs there.
+/// The outermost call of this thread has been resolved: if its receiver is a child of a container with open calls of one
+/// other thread, the tree hangs at the innermost of them. With calls of two threads open it is not known at which.
 ///
 /// # Safety
 /// `thread` must be checked.
@@ -143,16 +158,22 @@ pub unsafe fn to_open_container(thread: *mut ThreadStack, process: u32, object: 
         let container = *container;
         // Of `predict` and the `predict_proba` that it calls on the same container, the inner one may still wait: no event
         // of its thread has resolved it.
-        if to_waiting_container(thread, process, container) != 0 {
-            return;
-        }
+        let is_contested = to_waiting_container(thread, process, container) != 0;
+        let waits = (*thread).join.parent_thread;
         if let Some(open) = OPEN_CONTAINERS.get(&PythonKey { address: container, process, reserved: 0 }) {
-            (*thread).join = open.join;
+            if open.is_contested != 0
+                || (waits != 0 && open.join.parent_thread != 0 && waits != open.join.parent_thread)
+            {
+                (*thread).join = Join::default();
+            } else if waits == 0 && !is_contested {
+                (*thread).join = open.join;
+            }
         }
     }
 }
 
-/// The same for a container whose call has just begun. A global function, see `stack::end_wide`.
+/// The same for a container whose call has just begun. 1 if calls of two threads have: then it is not known which.
+/// A global function, see `stack::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn to_waiting_container(thread: *mut ThreadStack, process: u32, container: u64) -> u64 {
@@ -163,8 +184,14 @@ pub extern "C" fn to_waiting_container(thread: *mut ThreadStack, process: u32, c
         if waits_for(index, process, container) != 0 {
             let Some(waiting) = WAITING.get(index) else { return 0 };
             // SAFETY: `thread` is a checked map value used by this thread alone.
-            unsafe { (*thread).join = waiting.join };
-            return 1;
+            unsafe {
+                let found = (*thread).join.parent_thread;
+                if found != 0 && found != waiting.join.parent_thread {
+                    (*thread).join = Join::default();
+                    return 1;
+                }
+                (*thread).join = waiting.join;
+            }
         }
     }
     0

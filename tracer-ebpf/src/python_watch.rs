@@ -11,13 +11,15 @@ use aya_ebpf::{
 use tracer_common::{
     counters::Counter,
     limits::MAX_DEPTH,
-    python::{FrameStyle, NO_FUNCTION, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout},
+    python::{
+        FrameStyle, NO_FUNCTION, PROVISIONAL, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout,
+    },
     records::{FrameKind, RecordEnding, ThreadStack},
 };
 
 use crate::{
     maps::{PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PUSH_SITES, count},
-    python_calls::{self, Entered, PROVISIONAL},
+    python_calls::{self, Entered},
     python_frame::{current_frame, exception_of, field, half_word, reference, word},
     python_resolve, stack,
 };
@@ -182,9 +184,33 @@ fn heap_exit(hit: &Hit<'_>, thread: *mut ThreadStack) {
     // Its own frame is cleared by now: what was not seen while it ran is not seen any more.
     python_resolve::resolve(thread, hit.code.process, 0, 0);
     if is_innermost(thread, caller, hit.code.address) {
+        if was_never_seen(thread) != 0 {
+            // SAFETY: a checked map value used by this thread alone.
+            unsafe {
+                (*thread).depth -= 1;
+                (*thread).excluded += 1;
+            }
+            return;
+        }
         learn_push_site(thread, hit.rule.process_slot);
         let exception = exception_of(hit.layout, hit.python_thread);
         end(thread, exception);
+    }
+}
+
+/// Whether nothing but the count says that the innermost call was one: neither its function nor its receiver was seen, and
+/// no instruction is known yet that pushes frames. Somebody may have taken a reference and dropped it again. A global
+/// function, see `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn was_never_seen(thread: *mut ThreadStack) -> u64 {
+    if thread.is_null() {
+        return 0;
+    }
+    // SAFETY: a checked map value used by this thread alone.
+    unsafe {
+        let top = stack::frame(thread, (*thread).depth.wrapping_sub(1));
+        u64::from((*top).by_caller == PROVISIONAL && (*top).push_site == 0 && (*top).object == 0)
     }
 }
 

@@ -1,10 +1,12 @@
 """A union and a column transformer whose children run on threads of joblib's.
 
-Usage: target.py TRANSFORMS
+Usage: target.py TRANSFORMS [--together]. With `--together` two threads transform at the same time, with one model.
 """
 
+import concurrent.futures
 import pathlib
 import sys
+import threading
 
 import joblib
 import numpy
@@ -14,6 +16,30 @@ from sklearn.preprocessing import MinMaxScaler, PolynomialFeatures, StandardScal
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "shared_python"))
 from gate import Truth, serve
+
+
+def together(transforms):
+    """Each thread begins its transform when the other one does."""
+    features = numpy.random.default_rng(23).normal(size=(20000, 4))
+    union = FeatureUnion([("scaled", StandardScaler()), ("squares", PolynomialFeatures(3))], n_jobs=2)
+    truth = Truth()
+    both = threading.Barrier(2)
+
+    def share(thread):
+        output = []
+        with joblib.parallel_backend("threading"):
+            for _ in range(transforms):
+                both.wait()
+                output.append(union.transform(features).sum())
+        return output
+
+    def batch():
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            return repr(list(pool.map(share, range(2)))).encode()
+
+    with joblib.parallel_backend("threading"):
+        union.fit(features)
+    serve(batch, truth)
 
 
 def main(transforms):
@@ -44,4 +70,4 @@ def main(transforms):
     serve(batch, truth)
 
 
-main(int(sys.argv[1]))
+(together if "--together" in sys.argv else main)(int(sys.argv[1]))

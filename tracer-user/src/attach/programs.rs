@@ -258,13 +258,17 @@ pub(super) fn load_error(error: &EbpfError) -> AttachError {
     classify(error, "the BPF maps and programs")
 }
 
+/// What the verifier says last, after its judgement.
+const FIGURES: [&str; 3] = ["processed", "stack depth", "verification time"];
+
 pub(super) fn program_error(error: &ProgramError) -> AttachError {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         // The verifier refuses with EACCES as well, but it says why.
         let log = verifier_log.to_string();
         if !log.trim().is_empty() {
             tracing::debug!(log, "the verifier's words");
-            let last = log.lines().rev().find(|line| !line.starts_with("processed")).unwrap_or_default();
+            let is_figure = |line: &&str| FIGURES.iter().any(|figure| line.starts_with(figure));
+            let last = log.lines().rev().find(|line| !is_figure(line)).unwrap_or_default();
             return AttachError::Load { problem: format!("{io_error}: the verifier says: {last}") };
         }
     }
