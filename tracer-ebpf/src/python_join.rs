@@ -158,41 +158,49 @@ pub unsafe fn to_open_container(thread: *mut ThreadStack, process: u32, object: 
         let container = *container;
         // Of `predict` and the `predict_proba` that it calls on the same container, the inner one may still wait: no event
         // of its thread has resolved it.
-        let is_contested = to_waiting_container(thread, process, container) != 0;
+        if to_waiting_container(thread, process, container) != 0 {
+            (*thread).join = Join::default();
+            return;
+        }
         let waits = (*thread).join.parent_thread;
         if let Some(open) = OPEN_CONTAINERS.get(&PythonKey { address: container, process, reserved: 0 }) {
-            if open.is_contested != 0
-                || (waits != 0 && open.join.parent_thread != 0 && waits != open.join.parent_thread)
-            {
+            let is_open = open.join.parent_thread != 0;
+            if open.is_contested != 0 || (waits != 0 && is_open && waits != open.join.parent_thread) {
                 (*thread).join = Join::default();
-            } else if waits == 0 && !is_contested {
+            } else if waits == 0 {
                 (*thread).join = open.join;
             }
         }
     }
 }
 
-/// The same for a container whose call has just begun. 1 if calls of two threads have: then it is not known which.
-/// A global function, see `stack::end_wide`.
+/// The same for a container whose call has just begun. Not 0 if calls of two threads have: then it is not known which. A
+/// global function, see `stack::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn to_waiting_container(thread: *mut ThreadStack, process: u32, container: u64) -> u64 {
-    if thread.is_null() {
+    let mut is_contested = 0;
+    for index in 0..WAITING_CONTAINERS {
+        is_contested |= to_waiting_call(thread, index, process, container);
+    }
+    is_contested
+}
+
+/// The same for the call in one slot. A global function, so that the loop around it has one way only.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn to_waiting_call(thread: *mut ThreadStack, index: u32, process: u32, container: u64) -> u64 {
+    if thread.is_null() || waits_for(index, process, container) == 0 {
         return 0;
     }
-    for index in 0..WAITING_CONTAINERS {
-        if waits_for(index, process, container) != 0 {
-            let Some(waiting) = WAITING.get(index) else { return 0 };
-            // SAFETY: `thread` is a checked map value used by this thread alone.
-            unsafe {
-                let found = (*thread).join.parent_thread;
-                if found != 0 && found != waiting.join.parent_thread {
-                    (*thread).join = Join::default();
-                    return 1;
-                }
-                (*thread).join = waiting.join;
-            }
+    let Some(waiting) = WAITING.get(index) else { return 0 };
+    // SAFETY: `thread` is a checked map value used by this thread alone.
+    unsafe {
+        let found = (*thread).join.parent_thread;
+        if found != 0 && found != waiting.join.parent_thread {
+            return 1;
         }
+        (*thread).join = waiting.join;
     }
     0
 }

@@ -185,7 +185,10 @@ impl Programs {
         self.replace::<PythonClassRule>("PYTHON_CLASSES", kernel_pid, Vec::new())?;
         self.replace::<PythonFunctionRule>("PYTHON_FUNCTIONS", kernel_pid, Vec::new())?;
         self.replace::<PythonCodeRule>("PYTHON_CODES", kernel_pid, Vec::new())?;
-        self.tell_watched(kernel_pid, |codes| Some(codes.fill(0)))?;
+        self.tell_watched(kernel_pid, |codes| {
+            codes.fill(0);
+            Some(())
+        })?;
         // The programs make these themselves.
         let mut counts = python_map::<PythonCount>(&mut self.ebpf, "PYTHON_COUNTS")?;
         let counted: Vec<PythonKey> = counts.keys().filter_map(Result::ok).collect();
@@ -221,7 +224,10 @@ impl Programs {
     /// A map cannot be written.
     pub fn unwatch_all(&mut self, (process, kernel_pid): (ProcessId, u32)) -> Result<(), AttachError> {
         self.python.watchpoints.retain(|watchpoint| !watchpoint.is_of(process.pid));
-        self.tell_watched(kernel_pid, |codes| Some(codes.fill(0)))?;
+        self.tell_watched(kernel_pid, |codes| {
+            codes.fill(0);
+            Some(())
+        })?;
         self.next_python_epoch(process)
     }
 
