@@ -1,13 +1,16 @@
 //! Python and what it calls in one tree: functions of a BLAS library, and methods that Cython has made, as a map asks for them.
 
 use anyhow::{Context, Result, ensure};
-use tracer_tests::python::{Interpreter, SCIKIT_LEARN};
+use tracer_tests::python::{Interpreter, SYSTEM};
 use tracer_tests::python_run::PythonRun;
 use tracer_tests::suite::{Case, Need, case_of};
 
 type Test = fn(Interpreter) -> Result<()>;
 
-/// What is tested, on pyenv's and Debian's interpreters.
+/// Shared and with symbols, and static and stripped.
+const INTERPRETERS: [Interpreter; 2] = [Interpreter::Environment("sklearn-3.12"), SYSTEM];
+
+/// What is tested, on each of them.
 const TESTS: &[(&str, Test)] =
     &[("products_of_matrices", products), ("trees_of_a_forest", trees), ("walks_of_trees_that_no_map_asks_for", walks)];
 
@@ -16,7 +19,7 @@ pub fn cases() -> Vec<Case> {
     let needs = |interpreter| vec![Need::Program, Need::Kernel, Need::Python(interpreter)];
     let mut cases = Vec::new();
     for (name, test) in TESTS {
-        for interpreter in SCIKIT_LEARN {
+        for interpreter in INTERPRETERS {
             let name = format!("{name}_{}", interpreter.label());
             cases.push(case_of(name, needs(interpreter), move || test(interpreter)));
         }

@@ -124,7 +124,7 @@ fn what_is_left_goes_to_classes_without_objects() {
 /// Classes without objects: one that lists children, many that share code, and one of its own.
 fn unborn() -> PythonSurvey {
     let class = |name: &str, is_container| PythonClass {
-        address: RemoteAddress(0x99),
+        address: class_address(name),
         name: name.into(),
         path: name.into(),
         library: "scikit-learn".into(),
@@ -169,7 +169,12 @@ fn where_nothing_lives_containers_come_first_and_then_what_many_share() {
 fn what_the_application_names_comes_first_and_is_trained_too() {
     let mut survey = unborn();
     let named = survey.classes[1].clone();
-    survey.classes.push(PythonClass { name: "Forest".into(), is_named: true, ..named });
+    survey.classes.push(PythonClass {
+        address: class_address("Forest"),
+        name: "Forest".into(),
+        is_named: true,
+        ..named
+    });
     let budget = PythonBudget { without_objects: true, ..budget(2) };
     assert_eq!(watched(&plan(&survey, &budget)), [3, 1]);
 }
