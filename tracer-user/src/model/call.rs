@@ -115,6 +115,7 @@ pub struct LossCounts {
     /// Returns for which no call was open; no loss.
     pub returns_without_entry: u64,
     /// Hits of watchpoints that the kernel did not know for ones, and that were recognised all the same. Not a loss.
+    #[serde(default)]
     pub hits_without_cause: u64,
 }
 
