@@ -128,7 +128,20 @@ impl Interpreter {
             PythonMode::Watch => None,
             PythonMode::Frames => Some(Frames::find(target, engine.runtime(), duty)?),
         };
-        Ok(Some(Self {
+        let look_took = time_worked().saturating_sub(began);
+        Ok(Some(Self { frames, look_took, ..Self::unseen(target, engine, layout, survey, lives, mode) }))
+    }
+
+    /// One that has been looked at, and of which nothing is seen yet.
+    fn unseen(
+        target: &Target,
+        engine: CpythonEngine,
+        layout: PythonLayout,
+        survey: PythonSurvey,
+        lives: Lives,
+        mode: PythonMode,
+    ) -> Self {
+        Self {
             process: (target.process, target.kernel_pid),
             engine,
             layout,
@@ -136,7 +149,7 @@ impl Interpreter {
             lives,
             plan: PythonPlan::default(),
             mode,
-            frames,
+            frames: None,
             target: target.clone(),
             exceptions: None,
             has_begun: false,
@@ -153,7 +166,7 @@ impl Interpreter {
             past: HashMap::new(),
             since: Instant::now(),
             looked: Instant::now(),
-            look_took: time_worked().saturating_sub(began),
+            look_took: Duration::ZERO,
             look_every: LOOK_EVERY,
             look_young: LOOK_YOUNG,
             memory: 0,
@@ -162,7 +175,7 @@ impl Interpreter {
             calls_looked_at: Instant::now(),
             called_at: None,
             all_had_a_turn: false,
-        }))
+        }
     }
 
     /// The interpreter of a process that was forked by this one's and runs the same program: what is known of this one
@@ -176,40 +189,14 @@ impl Interpreter {
             Some(frames) => Some(frames.in_fork(target, engine.runtime())?),
             None => None,
         };
+        let layout = PythonLayout { exceptions_are_seen: 0, ..self.layout };
         Some(Self {
-            process: (target.process, target.kernel_pid),
-            engine,
-            layout: PythonLayout { exceptions_are_seen: 0, ..self.layout },
-            survey: self.survey.clone(),
-            lives: self.lives.clone(),
-            plan: PythonPlan::default(),
-            mode: self.mode,
             frames,
-            target: target.clone(),
             exceptions: self.exceptions.clone(),
-            has_begun: false,
             is_followed: true,
             is_settling: !self.has_begun,
-            has_told: false,
-            slots: DEBUG_REGISTERS,
-            held_by: Vec::new(),
-            obstacle: None,
-            watched: Vec::new(),
-            idle: HashSet::new(),
-            counted: HashMap::new(),
-            worth: HashMap::new(),
-            past: HashMap::new(),
-            since: Instant::now(),
-            looked: Instant::now(),
-            look_took: Duration::ZERO,
             look_every: LOOK_EARLY,
-            look_young: LOOK_YOUNG,
-            memory: 0,
-            began: None,
-            seen_after: None,
-            calls_looked_at: Instant::now(),
-            called_at: None,
-            all_had_a_turn: false,
+            ..Self::unseen(target, engine, layout, self.survey.clone(), self.lives.clone(), self.mode)
         })
     }
 
