@@ -166,6 +166,7 @@ impl Programs {
         let guards: Vec<_> = python.guards.extract_if(.., |guard| guard.process() == process.pid).collect();
         let kept_signals = Arc::clone(&python.kept_signals);
         if watchpoints.is_empty() && exceptions.is_empty() && frames.as_ref().is_none_or(Vec::is_empty) {
+            relieve(guards, &kept_signals);
             return Ok(());
         }
         let all = (watchpoints, frames, exceptions);

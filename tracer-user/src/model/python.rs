@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 pub use tracer_common::python::{
-    FrameStyle, PythonClassRule, PythonCodeRule, PythonFunctionRule, PythonLayout, Receiver,
+    DEBUG_REGISTERS, FrameStyle, PythonClassRule, PythonCodeRule, PythonFunctionRule, PythonLayout, Receiver,
 };
 
 use super::plan::FunctionDescription;

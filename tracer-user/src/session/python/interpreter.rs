@@ -9,11 +9,10 @@ use super::experience::Experience;
 use super::frames::{Frames, exception_site, interpreter_file};
 use super::lives::Lives;
 use super::targets::Means;
-use super::watching::DEBUG_REGISTERS;
 use crate::engine::cpython::CpythonEngine;
 use crate::model::{
-    InterpreterSite, ProcessId, ProgramImage, PythonLayout, PythonMode, PythonNames, PythonPlan, PythonSurvey,
-    RemoteAddress, SymbolMap, Target, WatchedCode,
+    DEBUG_REGISTERS, InterpreterSite, ProcessId, ProgramImage, PythonLayout, PythonMode, PythonNames, PythonPlan,
+    PythonSurvey, RemoteAddress, SymbolMap, Target, WatchedCode,
 };
 use crate::plan::{Planner, PythonBudget};
 use crate::symbol_map::PythonRules;

@@ -12,9 +12,6 @@ use crate::memory::{LiveProcess, Memory as _};
 use crate::model::{ProcessId, PythonPlan, RemoteAddress};
 use crate::target::tracer_of;
 
-/// Debug registers of an x86-64 processor.
-pub const DEBUG_REGISTERS: usize = 4;
-
 /// A calibration takes so long at most: it watches a few candidates at a time.
 const CALIBRATION: Duration = Duration::from_millis(120);
 
