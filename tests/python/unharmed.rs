@@ -86,8 +86,7 @@ fn killed_tracer(interpreter: Interpreter) -> Result<()> {
         let mut target = run.start()?;
         let attached = run.attach(&target)?;
         target.begin_batch()?;
-        let spans = attached.file("spans.jsonl");
-        poll("the first span", || Ok(fs::metadata(&spans).is_ok_and(|file| file.len() > 0).then_some(())))?;
+        attached.wait_for_span()?;
         attached.running.signal(Signal::KILL)?;
         ensure!(attached.running.finish()?.signal == Some(9), "the tracer was not killed");
         target.running.wait_output("ready")?;
@@ -108,8 +107,9 @@ fn coming_and_going(interpreter: Interpreter) -> Result<()> {
         Ok(number) => number.parse().context("ML_TRACER_CYCLES is no number")?,
         Err(_) => CYCLES,
     };
-    // Predicts for as long as there is input: a batch is asked for before the last one is done.
-    let run = run(interpreter, "threads", 500);
+    // Predicts for as long as there is input: a batch is asked for before the last one is done, and takes longer than to
+    // attach.
+    let run = run(interpreter, "threads", 20_000);
     let mut target = run.start()?;
     target.begin_batch()?;
     let mut before = None;
@@ -117,10 +117,11 @@ fn coming_and_going(interpreter: Interpreter) -> Result<()> {
     for cycle in 0..cycles {
         target.begin_batch()?;
         let attached = run.attach(&target)?;
-        target.running.wait_output("ready")?;
+        attached.wait_for_span()?;
         let trace = attached.stop().with_context(|| format!("cycle {cycle}"))?;
         ensure!(trace.summary.lost() == 0, "cycle {cycle}: {}", trace.finished.errors);
         trace.check_books().with_context(|| format!("cycle {cycle}"))?;
+        target.running.wait_output("ready")?;
         spans += trace.summary.spans();
         // What the first cycles have brought into memory stays.
         if cycle == cycles / 2 {

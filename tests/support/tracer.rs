@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::process::{Finished, Running, run};
+use crate::process::{Finished, Running, poll, run};
 use crate::spans::Spans;
 use crate::workspace;
 
@@ -160,6 +160,15 @@ impl Attached {
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Waits until it has written a span.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub fn wait_for_span(&self) -> Result<()> {
+        let spans = self.file("spans.jsonl");
+        poll("the first span", || Ok(fs::metadata(&spans).is_ok_and(|file| file.len() > 0).then_some(())))
     }
 
     /// Has it detach with SIGINT and reads what it has left.

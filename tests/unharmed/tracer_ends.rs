@@ -40,8 +40,7 @@ fn killed_tracer() -> Result<()> {
     let attached = Tracer::attach(target.pid())?.map(NEST_ALL)?.start()?;
     ensure!(changed_bytes(target.pid(), &program)? > 0, "no probe is to be seen while attached");
     target.begin_batch()?;
-    let spans = attached.file("spans.jsonl");
-    poll("the first span", || Ok(std::fs::metadata(&spans).is_ok_and(|file| file.len() > 0).then_some(())))?;
+    attached.wait_for_span()?;
     attached.running.signal(Signal::KILL)?;
     let finished = attached.running.finish()?;
     ensure!(finished.signal == Some(9), "{finished:?}");

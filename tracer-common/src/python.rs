@@ -208,8 +208,12 @@ pub struct WaitingContainer {
     pub join: Join,
 }
 
-/// `Frame::by_caller` of a call whose entry is not proven to be one until it is seen to end.
+/// `Frame::by_caller` of a call whose function was seen with its caller, but whose entry is not proven to be one until it is
+/// seen to run or to end.
 pub const PROVISIONAL: u32 = 2;
+
+/// `Frame::by_caller` of what may be a call: nothing but the count says so.
+pub const UNSEEN: u32 = 3;
 
 /// Slots of the array of waiting containers. A power of two: a thread begins to look for a free one at its number masked.
 pub const WAITING_CONTAINERS: u32 = 64;

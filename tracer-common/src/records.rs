@@ -131,7 +131,7 @@ impl WideCallRecord {
 #[repr(C)]
 pub struct Frame {
     /// Identity of the frame. Native: address of the return address. Python: address of the frame, or of the caller's
-    /// frame where `by_caller` is 1.
+    /// frame where `by_caller` is not 0.
     pub stack_pointer: u64,
     /// Number of the function.
     pub function: u32,
@@ -173,8 +173,8 @@ pub struct Frame {
     pub receiver_offset: u32,
     /// Python, heap frames: the instruction of the caller that calls.
     pub call_instruction: u32,
-    /// Python: 0 if `stack_pointer` is the frame itself, 1 if it is the frame of the caller, 2 if it is that and the entry
-    /// is not proven yet.
+    /// Python: 0 if `stack_pointer` is the frame itself, 1 if it is the frame of the caller, more if it is that and the entry
+    /// is not proven yet: [`PROVISIONAL`](crate::python::PROVISIONAL) or [`UNSEEN`](crate::python::UNSEEN).
     pub by_caller: u32,
     /// Python: where calls of other threads can find this call: [`FOUND_WAITING`], [`FOUND_OPEN`].
     pub found: u32,

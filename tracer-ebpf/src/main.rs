@@ -11,6 +11,7 @@ mod python_frame;
 mod python_frames;
 mod python_join;
 mod python_missed_hit;
+mod python_push_sites;
 mod python_resolve;
 mod python_watch;
 mod stack;

@@ -10,7 +10,7 @@ use tracer_common::{
 use crate::{
     maps::{PROCESSES, PYTHON_LAYOUTS},
     python_frame::{code_of, current_frame, field},
-    python_join, python_resolve, stack,
+    python_join, python_push_sites, python_resolve, stack,
 };
 
 /// What is known of a call when it begins.
@@ -19,13 +19,13 @@ pub struct Entered {
     pub function: u32,
     /// 1 if the function is found on a class whose instances list their children.
     pub of_container: u32,
-    /// The frame, or the caller's where `by_caller` is 1.
+    /// The frame, or the caller's where `by_caller` is not 0.
     pub frame: u64,
     /// The receiver, if it is known already.
     pub object: u64,
     /// Heap frames: the instruction of the caller.
     pub call_instruction: u32,
-    /// 1 if `frame` is the caller's, or [`PROVISIONAL`].
+    /// As in [`Frame::by_caller`].
     pub by_caller: u32,
     /// The instruction of the interpreter that took the reference.
     pub instruction: u64,
@@ -194,6 +194,7 @@ fn resolve_innermost(thread: *mut ThreadStack, process: u32) {
             own_frame = is_in_chain(thread, top, (*top).process_slot);
             if own_frame > TOO_FAR {
                 // It runs: its beginning was one.
+                python_push_sites::learn(thread);
                 (*top).by_caller = 1;
             }
         }
@@ -317,7 +318,7 @@ pub extern "C" fn end_left_call(thread: *mut ThreadStack, now: u64) -> u64 {
         if (*top).kind == FrameKind::Native as u32 {
             return stack::end_wide(thread, RecordEnding::Unwound as u32, now, 0, 0);
         }
-        if (*top).by_caller == PROVISIONAL {
+        if (*top).by_caller >= PROVISIONAL {
             // It was never more than a guess.
             (*thread).depth -= 1;
             (*thread).excluded += 1;

@@ -13,15 +13,16 @@ use tracer_common::{
     limits::MAX_DEPTH,
     python::{
         FrameStyle, NO_FUNCTION, PROVISIONAL, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout,
+        UNSEEN,
     },
     records::{FrameKind, RecordEnding, ThreadStack},
 };
 
 use crate::{
-    maps::{PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PUSH_SITES, count},
+    maps::{PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, count},
     python_calls::{self, Entered},
     python_frame::{current_frame, exception_of, field, half_word, reference, word},
-    python_resolve, stack,
+    python_push_sites, python_resolve, stack,
 };
 
 /// One hit, as the programs look at it.
@@ -159,17 +160,20 @@ fn heap_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
     let layout = hit.layout;
     let caller = current_frame(layout, hit.python_thread);
     let (function, receiver) = called_from(hit, caller);
-    let is_push = is_push_site(hit.rule.process_slot, hit.instruction);
-    // Where no site is known yet, a call that is made in a way that does not show the function is better taken than missed.
-    if function == 0 && !is_push && knows_push_site(hit.rule.process_slot) {
+    let by_caller = if python_push_sites::is_known(hit.rule.process_slot, hit.instruction) {
+        1
+    } else if function != 0 {
+        PROVISIONAL
+    } else {
+        UNSEEN
+    };
+    // Where no site is known yet, a call that is made in a way that does not show the function may still prove to be one.
+    if by_caller == UNSEEN && python_push_sites::knows_any(hit.rule.process_slot) {
         python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
         return;
     }
-    let call = HeapCall {
-        receiver,
-        instruction: half_word(caller + u64::from(layout.frame_last_instruction)),
-        by_caller: if is_push { 1 } else { PROVISIONAL },
-    };
+    let call =
+        HeapCall { receiver, instruction: half_word(caller + u64::from(layout.frame_last_instruction)), by_caller };
     enter(hit, thread, function, caller, &call);
 }
 
@@ -184,7 +188,7 @@ fn heap_exit(hit: &Hit<'_>, thread: *mut ThreadStack) {
     // Its own frame is cleared by now: what was not seen while it ran is not seen any more.
     python_resolve::resolve(thread, hit.code.process, 0, 0);
     if is_innermost(thread, caller, hit.code.address) {
-        if was_never_seen(thread) != 0 {
+        if python_push_sites::was_no_push(thread) != 0 {
             // SAFETY: a checked map value used by this thread alone.
             unsafe {
                 (*thread).depth -= 1;
@@ -192,64 +196,9 @@ fn heap_exit(hit: &Hit<'_>, thread: *mut ThreadStack) {
             }
             return;
         }
-        learn_push_site(thread, hit.rule.process_slot);
+        python_push_sites::learn(thread);
         let exception = exception_of(hit.layout, hit.python_thread);
         end(thread, exception);
-    }
-}
-
-/// Whether nothing but the count says that the innermost call was one: neither its function nor its receiver was seen, and
-/// no instruction is known yet that pushes frames. Somebody may have taken a reference and dropped it again. A global
-/// function, see `stack::end_wide`.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn was_never_seen(thread: *mut ThreadStack) -> u64 {
-    if thread.is_null() {
-        return 0;
-    }
-    // SAFETY: a checked map value used by this thread alone.
-    unsafe {
-        let top = stack::frame(thread, (*thread).depth.wrapping_sub(1));
-        u64::from((*top).by_caller == PROVISIONAL && (*top).push_site == 0 && (*top).object == 0)
-    }
-}
-
-/// Whether any instruction is known to take the reference of a frame that is pushed.
-#[inline(always)]
-fn knows_push_site(process_slot: u32) -> bool {
-    PYTHON_PUSH_SITES.get(process_slot).is_some_and(|known| known.instructions[0] != 0)
-}
-
-/// Whether an instruction is known to take the reference of a frame that is pushed.
-#[inline(always)]
-fn is_push_site(process_slot: u32, instruction: u64) -> bool {
-    let Some(known) = PYTHON_PUSH_SITES.get(process_slot) else { return false };
-    known.instructions[0] == instruction
-        || known.instructions[1] == instruction
-        || known.instructions[2] == instruction
-        || known.instructions[3] == instruction
-}
-
-/// The innermost call ends where it began, at the same instruction of its caller: its beginning was one.
-#[inline(always)]
-fn learn_push_site(thread: *mut ThreadStack, process_slot: u32) {
-    // SAFETY: checked map values; the call is used by this thread alone.
-    unsafe {
-        let top = stack::frame(thread, (*thread).depth.wrapping_sub(1));
-        if (*top).by_caller != PROVISIONAL || (*top).push_site == 0 {
-            return;
-        }
-        let Some(known) = PYTHON_PUSH_SITES.get_ptr_mut(process_slot) else { return };
-        let instructions = &mut (*known).instructions;
-        for index in 0..4 {
-            if instructions[index] == (*top).push_site {
-                return;
-            }
-            if instructions[index] == 0 {
-                instructions[index] = (*top).push_site;
-                return;
-            }
-        }
     }
 }
 
@@ -348,8 +297,7 @@ fn enter(hit: &Hit<'_>, thread: *mut ThreadStack, function: u64, frame: u64, cal
         object: call.receiver,
         call_instruction: call.instruction,
         by_caller: call.by_caller,
-        // What does not show its function teaches nothing.
-        instruction: if function == 0 { 0 } else { hit.instruction },
+        instruction: hit.instruction,
         stack_pointer: hit.stack_pointer,
     };
     python_calls::enter(thread, &hit.code, hit.rule, &entered);

@@ -86,6 +86,10 @@ pub struct Interpreter {
     pub(super) counted: HashMap<RemoteAddress, u64>,
     /// What these calls are worth: old ones count for less.
     pub(super) worth: HashMap<RemoteAddress, u64>,
+    /// Calls that were seen while all that is chosen was watched.
+    pub(super) traffic: u64,
+    /// The same when watched code began to be watched.
+    pub(super) watched_since: HashMap<RemoteAddress, u64>,
     /// Code that was watched before, and its calls then.
     pub(super) past: HashMap<RemoteAddress, WatchedCode>,
     /// When it came to the session.
@@ -162,6 +166,8 @@ impl Interpreter {
             idle: HashSet::new(),
             counted: HashMap::new(),
             worth: HashMap::new(),
+            traffic: 0,
+            watched_since: HashMap::new(),
             past: HashMap::new(),
             since: Instant::now(),
             looked: Instant::now(),
@@ -314,6 +320,7 @@ impl Interpreter {
         self.watched.clear();
         self.counted.clear();
         self.worth.clear();
+        self.watched_since.clear();
     }
 
     /// Looks again if it is time: new classes and functions become known, and a model that was loaded or replaced changes

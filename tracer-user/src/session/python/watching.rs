@@ -26,6 +26,10 @@ const ENOUGH_CALLS: u64 = 32;
 /// Steps of a calibration at most: what is not tried by then is tried later, when there is traffic.
 const CALIBRATION_STEPS: usize = 8;
 
+/// So many calls of other code show that code is not called which was watched meanwhile: the steps of one call may be still
+/// to come.
+const ENOUGH_OF_OTHERS: u64 = 2;
+
 /// After so long without a call of watched code, classes without objects have their turns again.
 const QUIET: Duration = Duration::from_secs(3);
 
@@ -58,7 +62,8 @@ impl Interpreter {
         }
         // Calls of an earlier time say nothing about code that is watched only since then.
         let counted = |code: &RemoteAddress| self.counted.get(code).copied().unwrap_or(0);
-        let is_traffic = calls.iter().any(|(code, calls)| *calls > counted(code));
+        let traffic: u64 = calls.iter().map(|(code, calls)| calls.saturating_sub(counted(code))).sum();
+        let is_traffic = traffic > 0;
         // What has trained a model may never be called again: old calls count for less with every look that sees new ones.
         let worth = |(code, calls): (&RemoteAddress, &u64)| {
             let before = self.worth.get(code).copied().unwrap_or(0);
@@ -71,6 +76,8 @@ impl Interpreter {
         let mut idle: Vec<_> = worth.iter().filter(|(_, worth)| **worth == 0).map(|(code, _)| *code).collect();
         if is_traffic {
             self.called_at = Some(Instant::now());
+            self.traffic += traffic;
+            idle.retain(|code| self.traffic_since(*code) >= ENOUGH_OF_OTHERS);
         } else {
             self.take_turns(&mut idle);
         }
@@ -85,6 +92,11 @@ impl Interpreter {
         self.put_into_force(means)?;
         means.programs.accept_entries_of(self.process.0, true)?;
         Ok(())
+    }
+
+    /// Calls that were seen while this code was watched.
+    fn traffic_since(&self, code: RemoteAddress) -> u64 {
+        self.traffic - self.watched_since.get(&code).copied().unwrap_or(self.traffic)
     }
 
     /// Keeps the calls of code that was watched under an earlier plan and is no longer.
@@ -180,6 +192,18 @@ impl Interpreter {
                 WatchOutcome::Gone => break,
             }
         }
+        self.count_from_here(means.programs)
+    }
+
+    /// From here on all that is chosen is watched: calls of some of it while others were not yet watched say nothing about
+    /// these.
+    fn count_from_here(&mut self, programs: &mut Programs) -> Result<(), SessionError> {
+        let mut since = HashMap::new();
+        for code in &self.watched {
+            self.counted.insert(*code, programs.python_calls(self.process.1, *code)?);
+            since.insert(*code, self.watched_since.get(code).copied().unwrap_or(self.traffic));
+        }
+        self.watched_since = since;
         Ok(())
     }
 
