@@ -110,8 +110,11 @@ fn loaded_late(interpreter: Interpreter) -> Result<()> {
     let mut target = run.start()?;
     let attached = run.attach(&target)?;
     std::thread::sleep(Duration::from_secs(3));
-    target.batch()?;
-    std::thread::sleep(Duration::from_secs(3));
+    // The first batch trains; of the next two the tracer learns what is called.
+    for _ in 0..3 {
+        target.batch()?;
+        std::thread::sleep(Duration::from_secs(2));
+    }
     target.batch()?;
     target.batch()?;
     let trace = attached.stop()?;

@@ -1,6 +1,5 @@
 //! The traced process does what it does without a tracer, however it ends and however the tracer ends.
 
-use std::fs;
 use std::process::Command;
 
 use crate::resources::Resources;
@@ -109,7 +108,7 @@ fn coming_and_going(interpreter: Interpreter) -> Result<()> {
     };
     // Predicts for as long as there is input: a batch is asked for before the last one is done, and takes longer than to
     // attach.
-    let run = run(interpreter, "threads", 20_000);
+    let run = run(interpreter, "threads", 10_000);
     let mut target = run.start()?;
     target.begin_batch()?;
     let mut before = None;

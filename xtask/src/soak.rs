@@ -1,6 +1,7 @@
 //! `cargo xtask soak`: attaches to a busy scikit-learn process and lets go of it thousands of times, and looks at what is
 //! left of both afterwards.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use crate::{provision, python, workspace};
 /// Predictions in a batch, spread over the threads.
 const PREDICTIONS: &str = "64";
 const THREADS: &str = "4";
+/// Batches of the same process without a tracer, to compare with.
+const UNTRACED_BATCHES: u64 = 1_000;
 /// Code objects that the map asks for: all debug registers are in use.
 const WATCHED: u64 = 4;
 /// The tracer's memory may differ by this much between the first tenth of the cycles and the last, KiB.
@@ -54,12 +57,18 @@ pub fn run(cycles: u32, starts: u32) -> Result<()> {
     ensure!(spans > 0, "nothing is seen any more: {summary}");
     println!("afterwards: {watched} watchpoints, {spans} spans in 2 s");
 
-    let (batches, traced) = target.finish()?;
-    let untraced = digest_of(&python, batches)?;
-    ensure!(traced == untraced, "the model gave {traced} after {batches} batches, and {untraced} without a tracer");
-    println!("the model's output over {batches} batches is the same as without a tracer");
+    // All batches ask the same of the model.
+    let traced = target.finish()?;
+    let untraced = untraced(&python)?;
+    let batches: u64 = traced.values().sum();
+    ensure!(untraced.len() == 1, "the model gives {untraced:?} without a tracer");
+    ensure!(traced.keys().eq(untraced.keys()), "the model gave {traced:?}, and {untraced:?} without a tracer");
+    println!("the model's output in each of {batches} batches is the same as without a tracer");
     Ok(())
 }
+
+/// What the model gave in how many batches.
+type Outputs = BTreeMap<String, u64>;
 
 /// The last figures of the tracer, with its memory and descriptors.
 fn many_cycles(tracer: &Path, pid: u32, cycles: u32) -> Result<String> {
@@ -119,7 +128,7 @@ fn attach(tracer: &Path, pid: u32, duration: &str) -> Result<Value> {
 struct Target {
     process: Process,
     stop: Arc<AtomicBool>,
-    driver: JoinHandle<Result<(u64, String)>>,
+    driver: JoinHandle<Result<Outputs>>,
 }
 
 impl Target {
@@ -134,8 +143,8 @@ impl Target {
         Ok(Self { process, stop, driver })
     }
 
-    /// Lets it end; gives the batches that it made and what it says of their output.
-    fn finish(mut self) -> Result<(u64, String)> {
+    /// Lets it end; gives what it says of its output.
+    fn finish(mut self) -> Result<Outputs> {
         self.stop.store(true, Ordering::Relaxed);
         let driven = self.driver.join().ok().context("the driver of the target has failed")?;
         self.process.wait("the target")?;
@@ -150,18 +159,18 @@ fn command(python: &PathBuf) -> Command {
     command
 }
 
-fn digest_of(python: &PathBuf, batches: u64) -> Result<String> {
+fn untraced(python: &PathBuf) -> Result<Outputs> {
     let mut process = Process(command(python).spawn().context("cannot start python")?);
     let input = process.0.stdin.take().context("the input is a pipe")?;
     let mut output = BufReader::new(process.0.stdout.take().context("the output is a pipe")?);
     wait_until_ready(&mut output)?;
-    let (_, digest) = drive(input, &mut output, |made| made < batches)?;
+    let outputs = drive(input, &mut output, |made| made < UNTRACED_BATCHES)?;
     process.wait("the target")?;
-    Ok(digest)
+    Ok(outputs)
 }
 
 /// Asks for batches as long as `more` says so of the number that was made.
-fn drive(mut input: ChildStdin, output: &mut impl BufRead, more: impl Fn(u64) -> bool) -> Result<(u64, String)> {
+fn drive(mut input: ChildStdin, output: &mut impl BufRead, more: impl Fn(u64) -> bool) -> Result<Outputs> {
     let mut batches = 0;
     while more(batches) {
         input.write_all(b"go\n").context("the target has ended")?;
@@ -171,9 +180,10 @@ fn drive(mut input: ChildStdin, output: &mut impl BufRead, more: impl Fn(u64) ->
     drop(input);
     let mut said = String::new();
     output.read_line(&mut said)?;
-    let truth: Value = serde_json::from_str(&said).context("the target's last words")?;
-    let digest = truth.get("digest").and_then(Value::as_str).context("no digest")?;
-    Ok((batches, digest.to_owned()))
+    let mut truth: Value = serde_json::from_str(&said).context("the target's last words")?;
+    let outputs: Outputs = serde_json::from_value(truth["outputs"].take()).context("no outputs")?;
+    ensure!(outputs.values().sum::<u64>() == batches, "of {batches} batches the target says {outputs:?}");
+    Ok(outputs)
 }
 
 fn wait_until_ready(output: &mut impl BufRead) -> Result<()> {

@@ -1,7 +1,7 @@
 """What the Python targets share: batches at a line each, and at the end what they know about themselves.
 
 The last line of output is a JSON object. `digest` is over everything that the model gave, so that runs with and without a
-tracer can be compared. `spans` is the truth: for each kind of call the names from the outermost call inwards (`path`), the
+tracer can be compared; `outputs` has how many batches gave what, for runs that differ in length. `spans` is the truth: for each kind of call the names from the outermost call inwards (`path`), the
 name of the last one's object in the container that made the call (`step`), the exception that left it (`error`), and how
 often it happened.
 """
@@ -35,8 +35,12 @@ class Truth:
 def serve(batch, truth, **more):
     """Does a batch for each line on standard input. A batch gives the bytes that belong to the digest."""
     digest = hashlib.sha256()
+    outputs = collections.Counter()
     print("ready", flush=True)
     for _ in sys.stdin:
-        digest.update(batch())
+        output = batch()
+        digest.update(output)
+        outputs[hashlib.sha256(output).hexdigest()] += 1
         print("ready", flush=True)
-    print(json.dumps({"digest": digest.hexdigest(), "spans": truth.spans(), **more}), flush=True)
+    told = {"digest": digest.hexdigest(), "outputs": outputs, "spans": truth.spans(), **more}
+    print(json.dumps(told), flush=True)

@@ -7,3 +7,4 @@ mod python_choice;
 
 pub use choose::Planner;
 pub use python::PythonBudget;
+pub use python_choice::only_trains;

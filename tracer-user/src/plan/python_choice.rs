@@ -204,6 +204,12 @@ const FIT: u64 = 1;
 /// The same for a class that the application names and that has no object yet.
 const TRAINED: u64 = 35;
 
+/// Whether code is called in training only.
+#[must_use]
+pub fn only_trains(code: &PythonCode) -> bool {
+    code.reached_by.iter().all(|reached| weight(&reached.method) == FIT)
+}
+
 /// Where no traffic has been seen: a server predicts more often than it trains.
 fn weight(method: &str) -> u64 {
     match method {

@@ -10,6 +10,7 @@ use super::targets::Means;
 use crate::attach::{Programs, WatchOutcome};
 use crate::memory::{LiveProcess, Memory as _};
 use crate::model::{ProcessId, PythonPlan, RemoteAddress};
+use crate::plan::only_trains;
 use crate::target::tracer_of;
 
 /// A calibration takes so long at most: it watches a few candidates at a time.
@@ -26,9 +27,9 @@ const ENOUGH_CALLS: u64 = 32;
 /// Steps of a calibration at most: what is not tried by then is tried later, when there is traffic.
 const CALIBRATION_STEPS: usize = 8;
 
-/// So many calls of other code show that code is not called which was watched meanwhile: the steps of one call may be still
-/// to come.
-const ENOUGH_OF_OTHERS: u64 = 2;
+/// So many calls of other code show that code is not called which was watched meanwhile. Fewer may be one training, in which
+/// other code is called than afterwards, or the beginning of a call, the steps of which are still to come.
+const ENOUGH_OF_OTHERS: u64 = 16;
 
 /// After so long without a call of watched code, classes without objects have their turns again.
 const QUIET: Duration = Duration::from_secs(3);
@@ -64,10 +65,14 @@ impl Interpreter {
         let counted = |code: &RemoteAddress| self.counted.get(code).copied().unwrap_or(0);
         let traffic: u64 = calls.iter().map(|(code, calls)| calls.saturating_sub(counted(code))).sum();
         let is_traffic = traffic > 0;
-        // What has trained a model may never be called again: old calls count for less with every look that sees new ones.
+        // Old calls count for less with every look that sees new ones, and those of what has trained a model for nothing: it
+        // may never be called again.
+        let training: HashSet<RemoteAddress> =
+            self.survey.codes.iter().filter(|code| only_trains(code)).map(|code| code.address).collect();
         let worth = |(code, calls): (&RemoteAddress, &u64)| {
             let before = self.worth.get(code).copied().unwrap_or(0);
-            let worth = if is_traffic { before / 2 + calls.saturating_sub(counted(code)) } else { before };
+            let kept = if training.contains(code) { 0 } else { before / 2 };
+            let worth = if is_traffic { kept + calls.saturating_sub(counted(code)) } else { before };
             (*code, worth)
         };
         let worth: HashMap<RemoteAddress, u64> = calls.iter().map(worth).collect();
