@@ -86,7 +86,13 @@ impl MultiPrograms {
         parsed.relocate_calls(&text_sections).map_err(|error| load_error(&error))?;
         parsed.sanitize_functions(aya::features());
         let load = |name: &'static str| load_program(&parsed, name, types.as_ref());
-        let (Some(entry), Some(exit), Some(returned)) = (load(entry)?, load(exit)?, load(returned)?) else {
+        // The verifier takes most of the time of an attach.
+        let [entry, exit, returned] = std::thread::scope(|scope| {
+            [entry, exit, returned]
+                .map(|name| scope.spawn(move || load(name)))
+                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let (Some(entry), Some(exit), Some(returned)) = (entry?, exit?, returned?) else {
             return Ok(None);
         };
         Ok(Some(Self { entry, exit, returned }))

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 use std::os::fd::AsFd as _;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use aya::maps::{Array, HashMap, MapData};
 use aya::programs::raw_trace_point::RawTracePointLink;
-use aya::programs::{PerfEvent, RawTracePoint};
+use aya::programs::{PerfEvent, Program, RawTracePoint};
 use aya::{Ebpf, Pod};
 use tracer_common::python::{
     PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout, PythonWatched,
@@ -281,11 +282,10 @@ impl Programs {
         if self.python.loaded {
             return Ok(());
         }
-        let watcher = program::<PerfEvent>(&mut self.ebpf, "python_watch")?;
-        watcher.load().map_err(|error| program_error(&error))?;
-        if is_virtual_machine() {
+        let missed_hits = is_virtual_machine();
+        load_watch(&mut self.ebpf, missed_hits)?;
+        if missed_hits {
             let missed = program::<RawTracePoint>(&mut self.ebpf, "python_missed_hit")?;
-            missed.load().map_err(|error| program_error(&error))?;
             let link = missed.attach("signal_generate").map_err(|error| program_error(&error))?;
             self.python.missed_hits = Some(missed.take_link(link).map_err(|error| program_error(&error))?);
         }
@@ -319,6 +319,24 @@ impl Programs {
         }
         Ok(())
     }
+}
+
+/// Loads the programs of watchpoints side by side: the verifier takes most of the time of an attach.
+fn load_watch(ebpf: &mut Ebpf, missed_hits: bool) -> Result<(), AttachError> {
+    std::thread::scope(|scope| {
+        let mut loading = Vec::new();
+        for (name, program) in ebpf.programs_mut() {
+            match (name, program) {
+                ("python_watch", Program::PerfEvent(watcher)) => loading.push(scope.spawn(|| watcher.load())),
+                ("python_missed_hit", Program::RawTracePoint(missed)) if missed_hits => {
+                    loading.push(scope.spawn(|| missed.load()));
+                }
+                _ => {}
+            }
+        }
+        let ended = loading.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        ended.collect::<Result<(), _>>().map_err(|error| program_error(&error))
+    })
 }
 
 /// Their watchpoints are gone.
