@@ -80,6 +80,8 @@ fn followed(interpreter: Interpreter, how: &str) -> Result<()> {
         let mut attached = run.attach(&target)?;
         target.batch()?;
         wait_for_workers(&mut attached.running, 2).with_context(|| mode.to_owned())?;
+        // One that was found in the middle of its imports is looked at again soon.
+        std::thread::sleep(Duration::from_millis(500));
         (0..2).try_for_each(|_| target.batch())?;
         let finished = target.finish()?;
         // Once all of them have ended, the tracer does.
