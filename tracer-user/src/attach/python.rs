@@ -293,20 +293,25 @@ impl Programs {
         Ok(())
     }
 
-    /// Writes what is there now and takes away what was written for this process and is not there any more.
-    fn replace<Value: Pod>(
+    /// Writes what is there now and takes away what was written for this process and is not there any more. What is as it
+    /// was is left alone: the kernel uses the memory of a replaced element again at once, while a program may still read it.
+    fn replace<Value: Pod + PartialEq>(
         &mut self,
         name: &'static str,
         kernel_pid: u32,
         entries: Vec<(PythonKey, Value)>,
     ) -> Result<(), AttachError> {
         let mut map = python_map::<Value>(&mut self.ebpf, name)?;
+        let before = self.python.written.iter_mut().find(|(known, _)| *known == name);
         let mut now = HashSet::with_capacity(entries.len());
         for (key, value) in entries {
-            map.insert(key, value, 0).map_err(|error| map_error(name, &error))?;
+            let is_there = before.as_ref().is_some_and(|(_, written)| written.contains(&key));
+            if !is_there || map.get(&key, 0).ok() != Some(value) {
+                map.insert(key, value, 0).map_err(|error| map_error(name, &error))?;
+            }
             now.insert(key);
         }
-        match self.python.written.iter_mut().find(|(known, _)| *known == name) {
+        match before {
             Some((_, written)) => {
                 for stale in written.iter().filter(|key| key.process == kernel_pid && !now.contains(key)) {
                     // It may be gone already.
