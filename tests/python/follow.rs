@@ -81,7 +81,7 @@ fn followed(interpreter: Interpreter, how: &str) -> Result<()> {
         target.batch()?;
         wait_for_workers(&mut attached.running, 2).with_context(|| mode.to_owned())?;
         // One that was found in the middle of its imports is looked at again soon.
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(Duration::from_secs(1));
         (0..2).try_for_each(|_| target.batch())?;
         let finished = target.finish()?;
         // Once all of them have ended, the tracer does.
