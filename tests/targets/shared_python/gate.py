@@ -1,9 +1,9 @@
 """What the Python targets share: batches at a line each, and at the end what they know about themselves.
 
 The last line of output is a JSON object. `digest` is over everything that the model gave, so that runs with and without a
-tracer can be compared; `outputs` has how many batches gave what, for runs that differ in length. `spans` is the truth: for each kind of call the names from the outermost call inwards (`path`), the
-name of the last one's object in the container that made the call (`step`), the exception that left it (`error`), and how
-often it happened.
+tracer can be compared; `outputs` has how many batches gave what, for runs that differ in length. `spans` is the truth: for
+each kind of call the names from the outermost call inwards (`path`), the name of the last one's object in the container
+that made the call (`step`), the exception that left it (`error`), and how often it happened.
 """
 
 import collections

@@ -67,11 +67,10 @@ impl Interpreter {
         let is_traffic = traffic > 0;
         // Old calls count for less with every look that sees new ones, and those of what has trained a model for nothing: it
         // may never be called again.
-        let training: HashSet<RemoteAddress> =
-            self.survey.codes.iter().filter(|code| only_trains(code)).map(|code| code.address).collect();
+        let trains = |code| self.survey.codes.iter().any(|known| known.address == code && only_trains(known));
         let worth = |(code, calls): (&RemoteAddress, &u64)| {
             let before = self.worth.get(code).copied().unwrap_or(0);
-            let kept = if training.contains(code) { 0 } else { before / 2 };
+            let kept = if trains(*code) { 0 } else { before / 2 };
             let worth = if is_traffic { kept + calls.saturating_sub(counted(code)) } else { before };
             (*code, worth)
         };
