@@ -89,14 +89,15 @@ pub fn python_frame_entry(context: ProbeContext) -> u32 {
     let frame = frame_at(&context, cookie, layout, python_thread);
     let code = PythonKey { address: code_of(layout, frame), process, reserved: 0 };
     let Some(rule) = PYTHON_CODES.get_ptr(&code) else { return 0 };
-    // SAFETY: a checked map value.
-    let rule = unsafe { &*rule };
+    // SAFETY: a checked map value, copied as in `python_watch::count_changed`.
+    let rule = unsafe { core::ptr::read_volatile(rule) };
     let (function, of_container) = if layout.style == FrameStyle::Heap as u32 {
         (rule.only_function, rule.of_container)
     } else {
         let object = reference(layout, frame, layout.frame_function);
-        // SAFETY: user space replaces values of this map whole.
-        match unsafe { PYTHON_FUNCTIONS.get(&PythonKey { address: object, process, reserved: 0 }) } {
+        let key = PythonKey { address: object, process, reserved: 0 };
+        // SAFETY: as for the rule of the code.
+        match PYTHON_FUNCTIONS.get_ptr(&key).map(|known| unsafe { core::ptr::read_volatile(known) }) {
             Some(known) if known.code == code.address && known.function == NO_FUNCTION => return 0,
             Some(known) if known.code == code.address => (known.function, known.of_container),
             _ => (rule.only_function, rule.of_container),
@@ -132,7 +133,7 @@ pub fn python_frame_entry(context: ProbeContext) -> u32 {
         instruction: 0,
         stack_pointer,
     };
-    python_calls::enter(thread, &code, rule, &entered);
+    python_calls::enter(thread, &code, &rule, &entered);
     python_resolve::resolve(thread, process, frame, 1);
     0
 }

@@ -28,7 +28,7 @@ use crate::{
 /// One hit, as the programs look at it.
 struct Hit<'maps> {
     code: PythonKey,
-    rule: &'maps PythonCodeRule,
+    rule: PythonCodeRule,
     counted: *mut PythonCount,
     layout: &'maps PythonLayout,
     python_thread: u64,
@@ -68,8 +68,9 @@ pub fn count_changed(address: u64, stack_pointer: u64, instruction: u64) {
     let identity = bpf_get_current_pid_tgid();
     let code = PythonKey { address, process: (identity >> 32) as u32, reserved: 0 };
     let Some(rule) = PYTHON_CODES.get_ptr(&code) else { return };
-    // SAFETY: a checked map value.
-    let rule = unsafe { &*rule };
+    // SAFETY: a checked map value; volatile, so that it is copied here: once user space has replaced an element, its memory
+    // becomes another one.
+    let rule = unsafe { core::ptr::read_volatile(rule) };
     let Some((counted, delta)) = counted(&code) else { return };
     let Some(layout) = PYTHON_LAYOUTS.get(rule.process_slot) else { return };
     let python_thread = word(layout.current_thread);
@@ -266,13 +267,14 @@ fn enter(hit: &Hit<'_>, thread: *mut ThreadStack, function: u64, frame: u64, cal
     };
     if function != 0 {
         let key = PythonKey { address: function, process: hit.code.process, reserved: 0 };
-        // SAFETY: user space replaces values of this map whole.
-        if let Some(rule) = unsafe { PYTHON_FUNCTIONS.get(&key) }
-            && rule.code == hit.code.address
-        {
-            function_rule = *rule;
-            if rule.function == NO_FUNCTION {
-                return;
+        if let Some(rule) = PYTHON_FUNCTIONS.get_ptr(&key) {
+            // SAFETY: as in `count_changed`.
+            let rule = unsafe { core::ptr::read_volatile(rule) };
+            if rule.code == hit.code.address {
+                function_rule = rule;
+                if rule.function == NO_FUNCTION {
+                    return;
+                }
             }
         }
     }
@@ -300,7 +302,7 @@ fn enter(hit: &Hit<'_>, thread: *mut ThreadStack, function: u64, frame: u64, cal
         instruction: hit.instruction,
         stack_pointer: hit.stack_pointer,
     };
-    python_calls::enter(thread, &hit.code, hit.rule, &entered);
+    python_calls::enter(thread, &hit.code, &hit.rule, &entered);
 }
 
 /// Ends the innermost call, which is Python.
