@@ -47,18 +47,19 @@ fn run(interpreter: Interpreter, what: &str, count: u32) -> PythonRun {
 
 fn every_way(interpreter: Interpreter) -> Result<()> {
     let ways = [("signals", 1000), ("fork", 5), ("exec", 20), ("exit", 20), ("uncaught", 20), ("overflow", 3)];
-    for mode in ["watch", "frames"] {
-        for (what, count) in ways {
-            let run = run(interpreter, what, count).tracer_arguments(&["--python", mode]);
+    for (what, count) in ways {
+        let run = run(interpreter, what, count);
+        let mut alone = run.start()?;
+        work(&mut alone)?;
+        let alone = alone.finish()?;
+        for mode in ["watch", "frames"] {
+            let run = run.clone().tracer_arguments(&["--python", mode]);
             let mut target = run.start()?;
             let attached = run.attach(&target)?;
             work(&mut target)?;
             let traced = target.finish()?;
             // The target's death ends the tracer.
             let trace = attached.finish()?;
-            let mut alone = run.start()?;
-            work(&mut alone)?;
-            let alone = alone.finish()?;
             ensure!(traced == alone, "{what}, {mode}: traced: {traced:?}\nalone: {alone:?}");
             trace.check_books().with_context(|| format!("{what}, {mode}"))?;
         }

@@ -1,9 +1,11 @@
 //! A Python target under the tracer: the spans that it made beside the truth that it told, and the same run without.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
@@ -23,6 +25,16 @@ pub struct PythonRun {
     tracer_arguments: Vec<String>,
     batches: u32,
     contained: bool,
+}
+
+/// How targets end without a tracer, by what they do: found out once for all tests that compare themselves with it.
+static ENDS_ALONE: LazyLock<Mutex<HashMap<String, Arc<Finished>>>> = LazyLock::new(Mutex::default);
+
+/// The run without a tracer.
+enum Alone {
+    Known(Arc<Finished>),
+    /// Ready for its first batch.
+    Waits(Target),
 }
 
 /// What came of it.
@@ -115,11 +127,47 @@ impl PythonRun {
     /// # Errors
     /// When it does not run to its end.
     pub fn alone(&self) -> Result<Finished> {
-        let mut target = self.start()?;
+        self.work(self.start()?)
+    }
+
+    fn work(&self, mut target: Target) -> Result<Finished> {
         for _ in 0..self.batches {
             target.batch()?;
         }
         target.finish()
+    }
+
+    /// Starts it twice, side by side, because importing takes longest: one to be traced, and one to compare it with, unless
+    /// it is known how that ends.
+    fn start_both(&self) -> Result<(Target, Alone)> {
+        let known = ENDS_ALONE.lock().unwrap_or_else(PoisonError::into_inner).get(&self.key()).cloned();
+        std::thread::scope(|scope| {
+            let other = known.is_none().then(|| scope.spawn(|| self.start()));
+            let target = self.start();
+            let other = other.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            let alone = match (known, other) {
+                (Some(finished), _) => Alone::Known(finished),
+                (None, other) => Alone::Waits(other.context("it was started")??),
+            };
+            Ok((target?, alone))
+        })
+    }
+
+    /// How the other one ends, which must not run while this is traced.
+    fn end_alone(&self, alone: Alone) -> Result<Arc<Finished>> {
+        let target = match alone {
+            Alone::Known(finished) => return Ok(finished),
+            Alone::Waits(target) => target,
+        };
+        let finished = Arc::new(self.work(target)?);
+        ENDS_ALONE.lock().unwrap_or_else(PoisonError::into_inner).insert(self.key(), Arc::clone(&finished));
+        Ok(finished)
+    }
+
+    /// What it does, whatever the tracer is told.
+    fn key(&self) -> String {
+        let Self { interpreter, script, arguments, batches, contained, .. } = self;
+        format!("{interpreter:?} {script} {arguments:?} {batches} {contained}")
     }
 
     /// Runs it under the tracer. It must say the same as without one and end in the same way.
@@ -131,14 +179,14 @@ impl PythonRun {
     }
 
     fn run(&self) -> Result<PythonTrace> {
-        let mut target = self.start()?;
+        let (mut target, alone) = self.start_both()?;
         let attached = self.attach(&target)?;
         for _ in 0..self.batches {
             target.batch()?;
         }
         let trace = attached.stop()?;
         let finished = target.finish()?;
-        let alone = self.alone()?;
+        let alone = self.end_alone(alone)?;
         ensure!(
             (finished.code, finished.signal, &finished.output) == (alone.code, alone.signal, &alone.output),
             "traced: {finished:?}\nalone: {alone:?}"

@@ -274,6 +274,15 @@ impl Summary {
         self.number("lost")
     }
 
+    /// Calls lost for a reason that has these words.
+    #[must_use]
+    pub fn lost_because(&self, words: &str) -> u64 {
+        let reasons = self.0.get("lost_by_reason").and_then(Value::as_array);
+        let reasons = reasons.unwrap_or_else(|| panic!("no reasons in the summary {}", self.0));
+        let of_it = reasons.iter().filter(|it| it["reason"].as_str().is_some_and(|reason| reason.contains(words)));
+        of_it.filter_map(|it| it["calls"].as_u64()).sum()
+    }
+
     /// Calls still open at the end.
     #[must_use]
     pub fn open(&self) -> u64 {
