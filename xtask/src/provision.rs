@@ -3,13 +3,14 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
 use crate::workspace;
 
-/// Runs a command with its output in sight; the heading says `what` is done and the time it took.
+/// Runs a command with its output in sight; a heading says `what` is done, and a last line the time it took.
 ///
 /// # Errors
 /// When the command cannot start or ends with a failure.
@@ -20,7 +21,7 @@ pub fn run(what: &str, command: &mut Command) -> Result<()> {
     if !status.success() {
         bail!("{what}: {} ended with {status}", line_of(command));
     }
-    eprintln!("    {:.1} s", started.elapsed().as_secs_f64());
+    eprintln!("    {:.1} s: {what}", started.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -56,6 +57,9 @@ pub fn output_of(command: &mut Command) -> Result<String> {
 /// # Errors
 /// When packages are missing and cannot be installed here; the message is the command to run by hand.
 pub fn system_packages(why: &str, packages: &[&str]) -> Result<()> {
+    // What is set up side by side may want packages at the same time, and dpkg serves one.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let missing: Vec<&str> = packages.iter().copied().filter(|package| !is_installed(package)).collect();
     if missing.is_empty() {
         return Ok(());

@@ -1,7 +1,11 @@
 //! `cargo xtask test`: everything that must hold, step by step, with one line of figures at the end.
 
 use std::io::{BufRead, BufReader};
+use std::panic::resume_unwind;
+use std::path::PathBuf;
 use std::process::Stdio;
+use std::slice::Iter;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -102,15 +106,32 @@ fn once(step: impl FnOnce() -> Result<()>) -> Result<Outcome> {
 pub fn prepare() -> Result<()> {
     provision::programs("compiling the programs to trace", &[("cc", "gcc"), ("c++", "g++")])?;
     provision::programs("making test certificates", &[("openssl", "openssl")])?;
-    let requirements = |name: &str| workspace::root().join(format!("tests/requirements/{name}.txt"));
-    for (name, file, interpreter) in ENVIRONMENTS {
-        python::environment(name, &requirements(file), interpreter)?;
-    }
+    // Before all others: Debian sid is filled with its pip.
     let pip = python::models()?.join("bin/python");
-    if let Err(error) = chroot::debian_sid(&requirements("sklearn"), &pip) {
-        eprintln!("==> no Debian sid: {error:#}; the tests that want CPython 3.14 are skipped");
+    let waiting = Mutex::new(ENVIRONMENTS.iter());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            if let Err(error) = chroot::debian_sid(&requirements("sklearn"), &pip) {
+                eprintln!("==> no Debian sid: {error:#}; the tests that want CPython 3.14 are skipped");
+            }
+        });
+        // Two at a time: one keeps one processor busy.
+        let lanes = [(); 2].map(|()| scope.spawn(|| environments(&waiting)));
+        lanes.into_iter().try_for_each(|lane| lane.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
+}
+
+/// Makes one environment after another, until none is left to be made.
+fn environments(waiting: &Mutex<Iter<'_, (&str, &str, Interpreter)>>) -> Result<()> {
+    loop {
+        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let Some((name, file, interpreter)) = next else { return Ok(()) };
+        python::environment(name, &requirements(file), *interpreter)?;
     }
-    Ok(())
+}
+
+fn requirements(name: &str) -> PathBuf {
+    workspace::root().join(format!("tests/requirements/{name}.txt"))
 }
 
 fn release_build() -> Result<()> {
