@@ -74,10 +74,7 @@ pub struct ProbeCost {
 /// # Errors
 /// The programs cannot be loaded at all.
 pub fn measure_probe_costs() -> Result<ProbeCost, AttachError> {
-    let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(|error| load_error(&error))?;
-    for name in ["floor_entry", "floor_return"] {
-        program::<UProbe>(&mut ebpf, name)?.load().map_err(|error| program_error(&error))?;
-    }
+    let mut ebpf = load(&["floor_entry", "floor_return"])?;
     program::<PerfEvent>(&mut ebpf, "floor_watchpoint")?.load().map_err(|error| program_error(&error))?;
 
     let mut cost = ProbeCost { none_ns: time(EMULATED.call), ..ProbeCost::default() };
@@ -97,6 +94,19 @@ pub fn measure_probe_costs() -> Result<ProbeCost, AttachError> {
     cost.watchpoint_ns = keep("watchpoint", watchpoint);
     cost.problems = problems;
     Ok(cost)
+}
+
+/// Measures [`ProbeCost::emulated_ns`] alone, which takes a tenth of the time. `None` where it is not possible.
+pub fn measure_emulated_probe() -> Option<f64> {
+    with_probes(&mut load(&["floor_entry"]).ok()?, &["floor_entry"], &EMULATED).ok()
+}
+
+fn load(probes: &[&'static str]) -> Result<Ebpf, AttachError> {
+    let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(|error| load_error(&error))?;
+    for name in probes {
+        program::<UProbe>(&mut ebpf, name)?.load().map_err(|error| program_error(&error))?;
+    }
+    Ok(ebpf)
 }
 
 /// A tiny function and where it begins.

@@ -10,7 +10,7 @@ use object::ReadCache;
 use super::super::error::SessionError;
 use super::interpreter::Interpreter;
 use super::targets::Means;
-use crate::attach::{Programs, measure_probe_costs};
+use crate::attach::{Programs, measure_emulated_probe};
 use crate::model::{InterpreterSite, InterpreterSites, ProcessId, PythonRuntime, Target};
 use crate::symbol::{ElfFile, Functions};
 
@@ -121,7 +121,7 @@ impl Interpreter {
         let process = self.process.0;
         let windows =
             if frames.duty < 1.0 { format!(", in {:.0} % of the time", frames.duty * 100.0) } else { String::new() };
-        match measure_probe_costs().ok().and_then(|cost| cost.emulated_ns) {
+        match measure_emulated_probe() {
             Some(ns) => {
                 let share = calls * 2.0 * ns / 1e9 * 100.0 * frames.duty;
                 tracing::warn!(
