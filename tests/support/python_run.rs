@@ -141,16 +141,14 @@ impl PythonRun {
     /// it is known how that ends.
     fn start_both(&self) -> Result<(Target, Alone)> {
         let known = ENDS_ALONE.lock().unwrap_or_else(PoisonError::into_inner).get(&self.key()).cloned();
-        std::thread::scope(|scope| {
-            let other = known.is_none().then(|| scope.spawn(|| self.start()));
-            let target = self.start();
-            let other = other.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            let alone = match (known, other) {
-                (Some(finished), _) => Alone::Known(finished),
-                (None, other) => Alone::Waits(other.context("it was started")??),
-            };
-            Ok((target?, alone))
-        })
+        if let Some(finished) = known {
+            return Ok((self.start()?, Alone::Known(finished)));
+        }
+        let (target, other) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| self.start());
+            (self.start(), other.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        });
+        Ok((target?, Alone::Waits(other?)))
     }
 
     /// How the other one ends, which must not run while this is traced.
