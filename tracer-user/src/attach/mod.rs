@@ -1,5 +1,6 @@
 //! Takes a `ProbePlan` and makes it live probes; gives back the ring buffer, the totals and the calls still open.
 
+mod asides;
 mod checkup;
 mod cost;
 mod error;

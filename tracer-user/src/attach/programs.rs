@@ -7,6 +7,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use tracer_common::limits::RING_BYTES;
 use tracer_common::records::CaptureSpec;
 
+use super::asides::Asides;
 use super::error::AttachError;
 use super::features::{in_initial_pid_namespace, probe_features};
 use super::multi::MultiPrograms;
@@ -55,6 +56,7 @@ pub struct Programs {
     multi: Option<MultiPrograms>,
     features: KernelFeatures,
     pub(super) python: PythonPrograms,
+    pub(super) asides: Asides,
     pub(super) ebpf: Ebpf,
     forward_log: Option<Box<dyn FnMut() + Send>>,
 }
@@ -98,6 +100,7 @@ impl Programs {
             multi,
             features,
             python: PythonPrograms::new(frames),
+            asides: Asides::default(),
             ebpf,
             forward_log,
         };
@@ -159,7 +162,7 @@ impl Programs {
         self.free_slot(process)?;
         // Without a slot they do nothing any more, and nobody has to wait for them.
         let placed: Vec<_> = self.placed.extract_if(.., |(known, _)| *known == process).collect();
-        std::thread::spawn(move || drop(placed));
+        self.asides.begin(move || drop(placed));
         Ok(())
     }
 
@@ -172,6 +175,7 @@ impl Programs {
         self.python.remove();
         self.thread_ends.clear();
         remove(placed.iter_mut().flat_map(|(_, placed)| placed.take_exits()).collect());
+        self.asides = Asides::default();
     }
 
     /// Reads the totals and the calls that are still open. Exact once the probes are gone.

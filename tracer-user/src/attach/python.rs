@@ -176,7 +176,7 @@ impl Programs {
             relieve(guards, &kept_signals);
         } else {
             // The kernel takes a tenth of a second or more, and others are forking meanwhile.
-            std::thread::spawn(move || {
+            self.asides.begin(move || {
                 drop(all);
                 relieve(guards, &kept_signals);
             });
