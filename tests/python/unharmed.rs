@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::resources::Resources;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use tracer_tests::process::{Running, poll};
+use tracer_tests::process::{Running, poll, run as run_to_its_end};
 use tracer_tests::python::{ALL, Interpreter};
 use tracer_tests::python_run::PythonRun;
 use tracer_tests::suite::{Case, Need, case_of, report};
@@ -38,6 +38,7 @@ pub fn cases() -> Vec<Case> {
     }
     let oldest = ALL[0];
     cases.push(case_of("debug_registers_of_a_debugger".to_owned(), needs(oldest), move || debugged(oldest)));
+    cases.push(case_of("killed_target_leaves_nothing".to_owned(), needs(oldest), move || killed_target(oldest)));
     cases
 }
 
@@ -97,6 +98,35 @@ fn killed_tracer(interpreter: Interpreter) -> Result<()> {
         ensure!(finished == alone, "{mode}: {finished:?}\nalone: {alone:?}");
     }
     Ok(())
+}
+
+/// The kernel forgets the probes of a process that is gone, where another one still runs the same file, too.
+fn killed_target(interpreter: Interpreter) -> Result<()> {
+    let run = run(interpreter, "chain", 100).tracer_arguments(&["--python", "frames"]);
+    let mut other = run.start()?;
+    // Whoever has had a probe is looked at each time that one is taken away.
+    let attached = run.attach(&other)?;
+    other.batch()?;
+    attached.stop()?.check_whole()?;
+    let before = probes_left_behind()?;
+    for _ in 0..10 {
+        let target = run.start()?;
+        let attached = run.attach(&target)?;
+        target.running.signal(Signal::KILL)?;
+        ensure!(target.finish()?.signal == Some(9), "the target was not killed");
+        attached.finish()?.check_books()?;
+    }
+    let after = probes_left_behind()?;
+    ensure!(after <= before, "the kernel could not take {} probes away", after - before);
+    ensure!(other.finish()?.code == Some(0), "the other process ended badly");
+    Ok(())
+}
+
+/// Probes that the kernel says it has left behind (`uprobe_unregister`, kernel/events/uprobes.c, Linux 6.18).
+fn probes_left_behind() -> Result<usize> {
+    let log = run_to_its_end(Command::new("dmesg"))?;
+    ensure!(log.code == Some(0), "{log:?}");
+    Ok(log.output.matches("failed to unregister, leaking uprobe").count())
 }
 
 /// Times that a tracer comes and goes; `ML_TRACER_CYCLES` sets another number.
