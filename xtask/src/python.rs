@@ -56,13 +56,17 @@ pub fn environment(name: &str, requirements: &Path, interpreter: Interpreter) ->
     Ok(Some(folder))
 }
 
+/// The requirements file of this name.
+pub fn requirements(name: &str) -> PathBuf {
+    workspace::root().join(format!("tests/requirements/{name}.txt"))
+}
+
 /// The environment of the model programs, as [`environment`] makes it with any interpreter.
 ///
 /// # Errors
 /// When the environment cannot be made or `pip` fails.
 pub fn models() -> Result<PathBuf> {
-    let requirements = workspace::root().join("tests/requirements/models.txt");
-    environment("models", &requirements, Interpreter::Any)?.context("an interpreter was found or installed")
+    environment("models", &requirements("models"), Interpreter::Any)?.context("an interpreter was found or installed")
 }
 
 /// An interpreter with scikit-learn and OpenTelemetry's SDK, in an environment as the tests make them: CPython 3.12 if it is
@@ -71,7 +75,7 @@ pub fn models() -> Result<PathBuf> {
 /// # Errors
 /// When there is none.
 pub fn scikit_learn() -> Result<PathBuf> {
-    let requirements = workspace::root().join("tests/requirements/sklearn.txt");
+    let requirements = requirements("sklearn");
     let environments = [
         ("sklearn-3.12", Interpreter::Version("3.12")),
         ("sklearn-3.11", Interpreter::Version("3.11")),

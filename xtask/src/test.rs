@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader};
 use std::panic::resume_unwind;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::slice::Iter;
 use std::sync::{Mutex, PoisonError};
@@ -11,12 +10,11 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use crate::python::{self, Interpreter};
-use crate::{build_ebpf, check, chroot, provision, workspace};
+use crate::{build_ebpf, check, chroot, provision};
 
-/// Python environments of the suites: name below `target/venv`, requirements file, interpreter. Where an interpreter is
-/// missing, so is its environment, and the tests that want it are skipped.
-const ENVIRONMENTS: [(&str, &str, Interpreter); 11] = [
-    ("models", "models", Interpreter::Any),
+/// Python environments of the suites beside the one of the models: name below `target/venv`, requirements file,
+/// interpreter. Where an interpreter is missing, so is its environment, and the tests that want it are skipped.
+const ENVIRONMENTS: [(&str, &str, Interpreter); 10] = [
     ("collector", "collector", Interpreter::Any),
     ("oracle-3.9", "oracle", Interpreter::Version("3.9")),
     ("plain-3.8", "plain", Interpreter::Version("3.8")),
@@ -111,7 +109,7 @@ pub fn prepare() -> Result<()> {
     let waiting = Mutex::new(ENVIRONMENTS.iter());
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            if let Err(error) = chroot::debian_sid(&requirements("sklearn"), &pip) {
+            if let Err(error) = chroot::debian_sid(&python::requirements("sklearn"), &pip) {
                 eprintln!("==> no Debian sid: {error:#}; the tests that want CPython 3.14 are skipped");
             }
         });
@@ -126,12 +124,8 @@ fn environments(waiting: &Mutex<Iter<'_, (&str, &str, Interpreter)>>) -> Result<
     loop {
         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
         let Some((name, file, interpreter)) = next else { return Ok(()) };
-        python::environment(name, &requirements(file), *interpreter)?;
+        python::environment(name, &python::requirements(file), *interpreter)?;
     }
-}
-
-fn requirements(name: &str) -> PathBuf {
-    workspace::root().join(format!("tests/requirements/{name}.txt"))
 }
 
 fn release_build() -> Result<()> {
