@@ -88,6 +88,14 @@ pub static OPEN_CONTAINERS: HashMap<PythonKey, OpenContainer> =
 #[map]
 pub static WAITING: Array<WaitingContainer> = Array::with_max_entries(WAITING_CONTAINERS, 0);
 
+/// A copy of a value that user space writes: once an element is replaced, the kernel uses its memory for another one at
+/// once, so nothing is read through a pointer to it for longer than that.
+#[inline(always)]
+pub fn copy_of<Key, Value: Copy>(map: &HashMap<Key, Value>, key: &Key) -> Option<Value> {
+    // SAFETY: a checked map value; volatile, so that it is copied here.
+    map.get_ptr(key).map(|value| unsafe { core::ptr::read_volatile(value) })
+}
+
 /// 1 to log each decision; set before loading, so that the verifier removes the code otherwise.
 #[unsafe(no_mangle)]
 static DEBUG_LOG: u8 = 0;

@@ -17,7 +17,10 @@ use tracer_common::{
 };
 
 use crate::{
-    maps::{PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PASSED, THREADS, count},
+    maps::{
+        PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PASSED, THREADS, copy_of,
+        count,
+    },
     python_calls::{self, ANY_CODE, Entered, NOTED_PENDING},
     python_frame::{code_of, current_frame, exception_of, field, reference, word},
     python_resolve, stack,
@@ -88,16 +91,12 @@ pub fn python_frame_entry(context: ProbeContext) -> u32 {
     let stack_pointer = register!(context.regs, rsp);
     let frame = frame_at(&context, cookie, layout, python_thread);
     let code = PythonKey { address: code_of(layout, frame), process, reserved: 0 };
-    let Some(rule) = PYTHON_CODES.get_ptr(&code) else { return 0 };
-    // SAFETY: a checked map value, copied as in `python_watch::count_changed`.
-    let rule = unsafe { core::ptr::read_volatile(rule) };
+    let Some(rule) = copy_of(&PYTHON_CODES, &code) else { return 0 };
     let (function, of_container) = if layout.style == FrameStyle::Heap as u32 {
         (rule.only_function, rule.of_container)
     } else {
         let object = reference(layout, frame, layout.frame_function);
-        let key = PythonKey { address: object, process, reserved: 0 };
-        // SAFETY: as for the rule of the code.
-        match PYTHON_FUNCTIONS.get_ptr(&key).map(|known| unsafe { core::ptr::read_volatile(known) }) {
+        match copy_of(&PYTHON_FUNCTIONS, &PythonKey { address: object, process, reserved: 0 }) {
             Some(known) if known.code == code.address && known.function == NO_FUNCTION => return 0,
             Some(known) if known.code == code.address => (known.function, known.of_container),
             _ => (rule.only_function, rule.of_container),

@@ -7,7 +7,7 @@ use tracer_common::{
 };
 
 use crate::{
-    maps::{OPEN_CONTAINERS, PYTHON_LAYOUTS, PYTHON_MEMBERS, WAITING},
+    maps::{OPEN_CONTAINERS, PYTHON_LAYOUTS, PYTHON_MEMBERS, WAITING, copy_of},
     python_frame::{code_of, receiver_of},
     stack,
 };
@@ -154,8 +154,9 @@ pub unsafe fn to_open_container(thread: *mut ThreadStack, process: u32, object: 
         if object == 0 {
             return;
         }
-        let Some(container) = PYTHON_MEMBERS.get(&PythonKey { address: object, process, reserved: 0 }) else { return };
-        let container = *container;
+        let Some(container) = copy_of(&PYTHON_MEMBERS, &PythonKey { address: object, process, reserved: 0 }) else {
+            return;
+        };
         // Of `predict` and the `predict_proba` that it calls on the same container, the inner one may still wait: no event
         // of its thread has resolved it.
         if to_waiting_container(thread, process, container) != 0 {

@@ -17,7 +17,7 @@ use tracer_common::{
 };
 
 use crate::{
-    maps::{PYTHON_COUNTS, PYTHON_WATCHED, count},
+    maps::{PYTHON_COUNTS, PYTHON_WATCHED, copy_of, count},
     python_frame::half_word,
     python_watch::count_changed,
 };
@@ -49,8 +49,7 @@ pub fn python_missed_hit(context: RawTracePointContext) -> i32 {
         return 0;
     }
     let process = (bpf_get_current_pid_tgid() >> 32) as u32;
-    // SAFETY: user space replaces values of this map whole.
-    let Some(watched) = (unsafe { PYTHON_WATCHED.get(&process) }) else { return 0 };
+    let Some(watched) = copy_of(&PYTHON_WATCHED, &process) else { return 0 };
     // SAFETY: helpers without side effects; the second one takes what the first one gives.
     let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as u64;
     // SAFETY: as above.

@@ -7,7 +7,7 @@ use tracer_common::{
 };
 
 use crate::{
-    maps::{PYTHON_CLASSES, PYTHON_LAYOUTS},
+    maps::{PYTHON_CLASSES, PYTHON_LAYOUTS, copy_of},
     python_frame::{code_of, field, receiver_of},
     python_join, stack,
 };
@@ -45,7 +45,7 @@ fn innermost(thread: *mut ThreadStack, process: u32, own_frame: u64, is_certain:
         (*frame).class = field((*frame).object, layout.object_type);
         let class = PythonKey { address: (*frame).class, process, reserved: 0 };
         let (mut excluded, mut is_container) = (0, 0);
-        if let Some(rule) = PYTHON_CLASSES.get(&class) {
+        if let Some(rule) = copy_of(&PYTHON_CLASSES, &class) {
             (*frame).nests = rule.nests;
             excluded = rule.excluded;
             is_container = rule.is_container;

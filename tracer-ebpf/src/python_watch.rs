@@ -19,7 +19,7 @@ use tracer_common::{
 };
 
 use crate::{
-    maps::{PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, count},
+    maps::{PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, copy_of, count},
     python_calls::{self, Entered},
     python_frame::{current_frame, exception_of, field, half_word, reference, word},
     python_push_sites, python_resolve, stack,
@@ -67,10 +67,7 @@ pub fn python_watch(context: PerfEventContext) -> u32 {
 pub fn count_changed(address: u64, stack_pointer: u64, instruction: u64) {
     let identity = bpf_get_current_pid_tgid();
     let code = PythonKey { address, process: (identity >> 32) as u32, reserved: 0 };
-    let Some(rule) = PYTHON_CODES.get_ptr(&code) else { return };
-    // SAFETY: a checked map value; volatile, so that it is copied here: once user space has replaced an element, its memory
-    // becomes another one.
-    let rule = unsafe { core::ptr::read_volatile(rule) };
+    let Some(rule) = copy_of(&PYTHON_CODES, &code) else { return };
     let Some((counted, delta)) = counted(&code) else { return };
     let Some(layout) = PYTHON_LAYOUTS.get(rule.process_slot) else { return };
     let python_thread = word(layout.current_thread);
@@ -267,14 +264,12 @@ fn enter(hit: &Hit<'_>, thread: *mut ThreadStack, function: u64, frame: u64, cal
     };
     if function != 0 {
         let key = PythonKey { address: function, process: hit.code.process, reserved: 0 };
-        if let Some(rule) = PYTHON_FUNCTIONS.get_ptr(&key) {
-            // SAFETY: as in `count_changed`.
-            let rule = unsafe { core::ptr::read_volatile(rule) };
-            if rule.code == hit.code.address {
-                function_rule = rule;
-                if rule.function == NO_FUNCTION {
-                    return;
-                }
+        if let Some(rule) = copy_of(&PYTHON_FUNCTIONS, &key)
+            && rule.code == hit.code.address
+        {
+            function_rule = rule;
+            if rule.function == NO_FUNCTION {
+                return;
             }
         }
     }
