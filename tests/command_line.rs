@@ -472,6 +472,6 @@ fn script() -> Result<()> {
     fs::write(&file, "#!/bin/sh\nexit 9\n")?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
     let finished = ml_tracer(["run".as_ref(), "--".as_ref(), file.as_os_str()])?;
-    ensure!(finished.code == Some(9) && !finished.errors.contains("WARN"), "{finished:?}");
+    ensure!(finished.code == Some(9) && !finished.errors.contains("warning"), "{finished:?}");
     Ok(())
 }

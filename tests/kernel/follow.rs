@@ -80,7 +80,7 @@ fn traced(more: &[&str]) -> Result<()> {
     check(&trace, pid, 2, 2)?;
     let processes = trace.summary.0["processes"].as_array().map_or(0, Vec::len);
     ensure!(processes == 3 && trace.summary.0["not_followed"] == 0, "{}", trace.summary.0);
-    ensure!(!trace.finished.errors.contains("WARN"), "{}", trace.finished.errors);
+    ensure!(!trace.finished.errors.contains("warning"), "{}", trace.finished.errors);
     Ok(())
 }
 
@@ -150,7 +150,7 @@ fn too_many() -> Result<()> {
     let counts = spans_by_process(&trace.spans);
     ensure!(counts.len() == ROOM, "spans of {} processes", counts.len());
     ensure!(trace.summary.0["not_followed"] == workers - (ROOM - 1), "{}", trace.summary.0["not_followed"]);
-    let said = trace.finished.errors.matches("WARN").count();
+    let said = trace.finished.errors.matches("ml-tracer: warning").count();
     ensure!(said == 1, "said {said} times: {}", trace.finished.errors);
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! What was typed.
 
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::exit::{self, UsageError};
+use super::print::LogLines;
 use crate::model;
 use crate::session::{Destination, PythonSettings};
 
@@ -320,9 +320,9 @@ pub fn begin_log() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-        .without_time()
-        .with_target(false)
+        // A line that cannot be written would be told of on the same stderr, which ends the process.
+        .log_internal_errors(false)
+        .event_format(LogLines)
         .init();
 }
 

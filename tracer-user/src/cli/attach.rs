@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::arguments::{AttachArguments, TraceOptions};
-use super::exit::{MissingPrivilege, UsageError, tell};
+use super::exit::{MissingPrivilege, UsageError};
 use super::list;
+use super::print::tell;
 use super::summary_file::SummaryFile;
 use super::supervise::{Signals, Stop, supervise};
 use crate::model::{PythonMode, SymbolMap, Target};

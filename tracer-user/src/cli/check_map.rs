@@ -1,10 +1,10 @@
 //! `ml-tracer check-map`.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use super::arguments::CheckMapArguments;
-use super::exit::{USAGE, tell};
+use super::exit::USAGE;
+use super::print::{line, tell_lines};
 use crate::session::{MapSummary, read_map};
 
 /// Checks every file, tells every error, and prints what each good file holds.
@@ -15,12 +15,12 @@ pub fn check_map(arguments: &CheckMapArguments) -> anyhow::Result<ExitCode> {
         match read_map(path) {
             Ok(maps) => {
                 for map in &maps {
-                    writeln!(output, "{}:{}: {}", path.display(), map.origin.line, MapSummary(map))?;
+                    line(&mut output, format_args!("{}:{}: {}", path.display(), map.origin.line, MapSummary(map)))?;
                 }
             }
             Err(errors) => {
                 bad += 1;
-                tell(&errors.to_string());
+                tell_lines(&errors.to_string());
             }
         }
     }

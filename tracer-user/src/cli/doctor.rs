@@ -7,6 +7,8 @@ use serde::Serialize;
 
 use super::arguments::DoctorArguments;
 use super::exit::NOT_PERMITTED;
+use super::print::{json, line};
+use crate::model::printable;
 use crate::session::{Check, CheckState, ProbeCost, check_machine, measure_probe_costs};
 
 #[derive(Serialize)]
@@ -26,8 +28,7 @@ pub fn doctor(arguments: &DoctorArguments) -> anyhow::Result<ExitCode> {
     let diagnosis = Diagnosis { checks, probe_cost, probe_cost_problem };
     let mut output = std::io::stdout().lock();
     if arguments.json {
-        serde_json::to_writer_pretty(&mut output, &diagnosis)?;
-        writeln!(output)?;
+        json(&mut output, &diagnosis)?;
     } else {
         write_text(&diagnosis, &mut output)?;
     }
@@ -45,12 +46,12 @@ fn write_text(diagnosis: &Diagnosis, output: &mut impl Write) -> std::io::Result
         };
         let word = format!("{word:7}");
         let word = if colour { format!("\x1b[{code}m{word}\x1b[0m") } else { word };
-        writeln!(output, "{word}  {:20} {}", check.name, check.detail)?;
+        writeln!(output, "{word}  {:20} {}", check.name, printable(&check.detail))?;
     }
     writeln!(output)?;
     match (&diagnosis.probe_cost, &diagnosis.probe_cost_problem) {
         (Some(cost), _) => write_cost(cost, output),
-        (None, Some(problem)) => writeln!(output, "what a probe costs could not be measured: {problem}"),
+        (None, Some(problem)) => line(output, format_args!("what a probe costs could not be measured: {problem}")),
         (None, None) => Ok(()),
     }
 }
@@ -72,7 +73,7 @@ fn write_cost(cost: &ProbeCost, output: &mut impl Write) -> std::io::Result<()> 
     }
     writeln!(output, "  {:40} {:>9}", "watchpoints that a thread can have now", cost.watchpoint_slots)?;
     for problem in &cost.problems {
-        writeln!(output, "  {problem}")?;
+        line(output, format_args!("  {problem}"))?;
     }
     Ok(())
 }

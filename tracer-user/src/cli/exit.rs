@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::print::{tell, tell_lines};
 use crate::session::AttachError;
 use crate::session::SessionError;
 use crate::session::{MapErrors, TargetError};
@@ -37,15 +38,13 @@ pub fn report(failure: &anyhow::Error) -> ExitCode {
     if is_closed_output(failure) {
         return ExitCode::SUCCESS;
     }
-    // Each message names its cause itself.
-    tell(&failure.to_string());
+    // Each message names its cause itself. Only a list of what is wrong with maps has more than one line.
+    if failure.is::<MapErrors>() {
+        tell_lines(&failure.to_string())
+    } else {
+        tell(&failure.to_string())
+    }
     ExitCode::from(code_of(failure))
-}
-
-/// One line to stderr, with the name of the program.
-#[expect(clippy::print_stderr, reason = "messages go to stderr, stdout belongs to the console destination")]
-pub fn tell(sentence: &str) {
-    eprintln!("ml-tracer: {sentence}");
 }
 
 /// `ml-tracer doctor | head -1` closes our output early; that is no failure.

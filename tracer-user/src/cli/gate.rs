@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use rustix::process::{Signal, getpid, getppid, kill_process, set_parent_process_death_signal};
 
 use super::arguments::GateArguments;
-use super::exit::tell;
+use super::print::tell;
 
 /// Shells give this code for a command that cannot be executed.
 const CANNOT_EXECUTE: u8 = 126;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::exit::tell;
+use super::print::{json, line, tell};
 use crate::model::{EntrySite, PlannedFunction, ProbePlan, PythonCoverage, PythonMode, ReturnMethod, Skipped};
 use crate::session::{PlanOnly, first_names};
 
@@ -46,12 +46,13 @@ struct SkippedFunction<'plan> {
 }
 
 /// Prints what would be probed and what not and why. Nothing at all is a failure of its own.
-pub fn print_plan(plan: &PlanOnly, json: bool) -> anyhow::Result<ExitCode> {
+pub fn print_plan(plan: &PlanOnly, as_json: bool) -> anyhow::Result<ExitCode> {
     let PlanOnly { native, python, unreadable } = plan;
     let mut output = std::io::stdout().lock();
-    let written = if json { write_json(plan, &mut output) } else { write_text(native, python, &mut output) };
-    written?;
-    if !json {
+    if as_json {
+        write_json(plan, &mut output)?;
+    } else {
+        write_text(native, python, &mut output)?;
         unreadable.iter().for_each(|sentence| tell(sentence));
     }
     if native.functions.is_empty() && python.iter().all(|coverage| coverage.watched.is_empty()) {
@@ -64,15 +65,14 @@ pub fn print_plan(plan: &PlanOnly, json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn write_json(plan: &PlanOnly, output: &mut impl Write) -> std::io::Result<()> {
+fn write_json(plan: &PlanOnly, output: &mut impl Write) -> anyhow::Result<()> {
     let listing = Listing {
         functions: plan.native.functions.iter().map(function).collect(),
         python: &plan.python,
         skipped: plan.native.skipped.iter().map(skipped).collect(),
         unreadable: &plan.unreadable,
     };
-    serde_json::to_writer_pretty(&mut *output, &listing)?;
-    writeln!(output)
+    json(output, &listing)
 }
 
 fn function(function: &PlannedFunction) -> Function<'_> {
@@ -109,19 +109,21 @@ fn write_text(plan: &ProbePlan, python: &[PythonCoverage], output: &mut impl Wri
     for function in &plan.functions {
         let request = &function.request;
         if module != Some(&request.module.path) {
-            writeln!(output, "{}", request.module.path.display())?;
+            line(output, format_args!("{}", request.module.path.display()))?;
             module = Some(&request.module.path);
         }
-        writeln!(
+        line(
             output,
-            "  {:widest$}  entry {}; {}{}",
-            request.span_name,
-            describe_entry(&request.function.entry),
-            describe_returns(&request.function.returns),
-            if request.nests { "" } else { "; inside folded" },
+            format_args!(
+                "  {:widest$}  entry {}; {}{}",
+                request.span_name,
+                describe_entry(&request.function.entry),
+                describe_returns(&request.function.returns),
+                if request.nests { "" } else { "; inside folded" }
+            ),
         )?;
         if request.function.name.path != request.span_name.replace('.', "::") {
-            writeln!(output, "  {:widest$}    {}", "", request.function.name.path)?;
+            line(output, format_args!("  {:widest$}    {}", "", request.function.name.path))?;
         }
     }
     for coverage in python {
@@ -129,48 +131,57 @@ fn write_text(plan: &ProbePlan, python: &[PythonCoverage], output: &mut impl Wri
     }
     let not_watched: usize = python.iter().map(|coverage| coverage.not_watched.len()).sum();
     if plan.skipped.len() + not_watched > 0 {
-        writeln!(output, "not traced:")?;
+        line(output, format_args!("not traced:"))?;
     }
     for coverage in python {
         write_not_watched(coverage, output)?;
     }
     for skipped in &plan.skipped {
-        writeln!(output, "  {}  ({}): {}", skipped.name.path, skipped.module, skipped.reason)?;
+        line(output, format_args!("  {}  ({}): {}", skipped.name.path, skipped.module, skipped.reason))?;
     }
     let codes: usize = python.iter().map(|coverage| coverage.watched.len()).sum();
-    writeln!(output, "{} functions, {} not traced", plan.functions.len() + codes, plan.skipped.len() + not_watched)
+    line(
+        output,
+        format_args!("{} functions, {} not traced", plan.functions.len() + codes, plan.skipped.len() + not_watched),
+    )
 }
 
 /// The Python code that is seen, and the methods of live models that it stands for.
 fn write_python(coverage: &PythonCoverage, output: &mut impl Write) -> std::io::Result<()> {
     let PythonCoverage { process, interpreter, mode, slots, slots_held_by, watched, not_watched, .. } = coverage;
     match mode {
-        PythonMode::Watch => writeln!(
+        PythonMode::Watch => line(
             output,
-            "{interpreter} of process {process}: a watchpoint on each of these, {slots} at one time{}",
-            slots_held_by.iter().map(|holder| format!("; {holder} has others")).collect::<String>()
+            format_args!(
+                "{interpreter} of process {process}: a watchpoint on each of these, {slots} at one time{}",
+                slots_held_by.iter().map(|holder| format!("; {holder} has others")).collect::<String>()
+            ),
         ),
-        PythonMode::Frames => {
-            writeln!(output, "{interpreter} of process {process}: every Python call is looked at, these become spans")
-        }
+        PythonMode::Frames => line(
+            output,
+            format_args!("{interpreter} of process {process}: every Python call is looked at, these become spans"),
+        ),
     }?;
     if watched.is_empty() {
-        writeln!(
+        line(
             output,
-            "  nothing yet: there is no live object of a class that a map is about; `attach` waits for one"
+            format_args!(
+                "  nothing yet: there is no live object of a class that a map is about; `attach` waits for one"
+            ),
         )?;
     }
     let widest = watched.iter().map(|code| code.code.len()).max().unwrap_or(0).min(44);
     for code in watched {
         let methods: Vec<&str> = code.methods.iter().map(String::as_str).collect();
-        writeln!(output, "  {:widest$}  {}", code.code, first_names(&methods, MAX_METHODS))?;
+        line(output, format_args!("  {:widest$}  {}", code.code, first_names(&methods, MAX_METHODS)))?;
     }
     if *mode == PythonMode::Watch && !watched.is_empty() && !not_watched.is_empty() {
-        writeln!(
-            output,
-            "  This choice knows the live models and no traffic. `attach` first counts calls of each candidate for a moment,\n  \
-             watches what is called, and tries others while something that it watches is not called."
-        )?;
+        for sentence in [
+            "  This choice knows the live models and no traffic. `attach` first counts calls of each candidate for a moment,",
+            "  watches what is called, and tries others while something that it watches is not called.",
+        ] {
+            line(output, format_args!("{sentence}"))?;
+        }
     }
     Ok(())
 }
@@ -178,9 +189,9 @@ fn write_python(coverage: &PythonCoverage, output: &mut impl Write) -> std::io::
 /// Methods of live models that are not seen, in a few lines for each reason.
 fn write_not_watched(coverage: &PythonCoverage, output: &mut impl Write) -> std::io::Result<()> {
     for (reason, names) in coverage.not_watched_by_reason() {
-        writeln!(output, "  {} of process {}: {reason}", coverage.interpreter, coverage.process)?;
+        line(output, format_args!("  {} of process {}: {reason}", coverage.interpreter, coverage.process))?;
         for (class, methods) in by_class(&names) {
-            writeln!(output, "    {class:<28}  {}", methods.join(", "))?;
+            line(output, format_args!("    {class:<28}  {}", methods.join(", ")))?;
         }
     }
     Ok(())

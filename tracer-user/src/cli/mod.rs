@@ -9,6 +9,7 @@ mod gate;
 mod guard;
 mod list;
 mod place_floor;
+mod print;
 mod replay;
 mod run;
 mod soak;

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::process::ExitCode;
 
 use super::arguments::PlaceFloorArguments;
-use super::exit::tell;
+use super::print::tell;
 use crate::session::{FloorProbes, FloorSites};
 
 /// Places empty probes and keeps them until standard input ends.

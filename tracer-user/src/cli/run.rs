@@ -13,8 +13,9 @@ use super::arguments::RunArguments;
 use super::attach::{
     LOOK_FOR_FORKS_EVERY, conclude, demand_privilege, finish, load_maps, runtime, settings, tell_attached,
 };
-use super::exit::{UsageError, tell};
+use super::exit::UsageError;
 use super::list;
+use super::print::tell;
 use super::summary_file::SummaryFile;
 use super::supervise::{Signals, Stop, supervise};
 use crate::model::{Module, Target};

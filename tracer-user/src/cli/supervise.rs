@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::exit::tell;
+use super::print::tell;
 use crate::session::{Followed, SessionError, Tracer};
 
 /// Signals that end a session in order.
@@ -25,6 +25,8 @@ pub enum Stop {
     Duration,
     /// Every target is gone.
     TargetsGone,
+    /// Nobody reads the spans any more, at any destination.
+    NobodyReads,
     /// The command that was started has ended.
     ChildEnded(ExitStatus),
 }
@@ -103,6 +105,9 @@ pub async fn supervise(
         }
         if news.more_functions > 0 {
             tell(&format!("{} more functions, in newly mapped files", news.more_functions));
+        }
+        if tracer.nobody_reads() {
+            return Ok(Stop::NobodyReads);
         }
         if !alive && child.is_none() {
             return Ok(Stop::TargetsGone);

@@ -1,5 +1,6 @@
 //! The attributes of a span: made here once, for all sinks. docs/attributes.md explains each.
 
+use super::attribute_limits::AttributeLimits;
 use crate::model::{AttributeValue, Ending, Language, Parent, Span};
 
 /// A borrowed attribute value.
@@ -24,29 +25,38 @@ impl<'value> From<&'value AttributeValue> for ValueRef<'value> {
 }
 
 /// Calls `visit` with each attribute that all calls of the span's function share.
-pub fn visit_function_attributes(span: &Span, mut visit: impl FnMut(&'static str, ValueRef<'_>)) {
+pub fn visit_function_attributes(
+    span: &Span,
+    limits: AttributeLimits,
+    mut visit: impl FnMut(&'static str, ValueRef<'_>),
+) {
+    let text = |text| ValueRef::Text(limits.shorten(text));
     if let Some(function) = &span.function {
-        visit("code.function.name", ValueRef::Text(&function.path));
+        visit("code.function.name", text(&function.path));
         if let Some((file, line)) = &function.source {
-            visit("code.file.path", ValueRef::Text(file));
+            visit("code.file.path", text(file));
             visit("code.line.number", ValueRef::Integer(i64::from(*line)));
         }
-        visit("ml.library", ValueRef::Text(&function.library));
+        visit("ml.library", text(&function.library));
         visit("ml.language", ValueRef::Text(language_name(function.language)));
-        visit("ml.module", ValueRef::Text(&function.module));
+        visit("ml.module", text(&function.module));
     }
 }
 
 /// Calls `visit` with each attribute of the span's thread.
-pub fn visit_thread_attributes(span: &Span, mut visit: impl FnMut(&'static str, ValueRef<'_>)) {
+pub fn visit_thread_attributes(
+    span: &Span,
+    limits: AttributeLimits,
+    mut visit: impl FnMut(&'static str, ValueRef<'_>),
+) {
     visit("thread.id", ValueRef::Integer(i64::from(span.thread.0)));
     if let Some(name) = &span.thread_name {
-        visit("thread.name", ValueRef::Text(name));
+        visit("thread.name", ValueRef::Text(limits.shorten(name)));
     }
 }
 
 /// Calls `visit` with each attribute of this one call.
-pub fn visit_call_attributes(span: &Span, mut visit: impl FnMut(&str, ValueRef<'_>)) {
+pub fn visit_call_attributes(span: &Span, limits: AttributeLimits, mut visit: impl FnMut(&str, ValueRef<'_>)) {
     visit("ml.ending", ValueRef::Text(span.ending.as_str()));
     if span.ending == Ending::Lost {
         visit("ml.start_observed", ValueRef::Boolean(false));
@@ -58,7 +68,7 @@ pub fn visit_call_attributes(span: &Span, mut visit: impl FnMut(&str, ValueRef<'
         visit("ml.parent_observed", ValueRef::Boolean(false));
     }
     if let Some(step) = &span.step {
-        visit("ml.step", ValueRef::Text(step));
+        visit("ml.step", ValueRef::Text(limits.shorten(step)));
     }
     if !span.class_observed {
         visit("ml.class_observed", ValueRef::Boolean(false));
@@ -72,18 +82,24 @@ pub fn visit_call_attributes(span: &Span, mut visit: impl FnMut(&str, ValueRef<'
         }
     }
     for (name, value) in &span.attributes {
-        visit(name, value.into());
+        visit(
+            name,
+            match value.into() {
+                ValueRef::Text(value) => ValueRef::Text(limits.shorten(value)),
+                other => other,
+            },
+        );
     }
     if let Some(error) = &span.error {
-        visit("error.type", ValueRef::Text(&error.kind()));
+        visit("error.type", ValueRef::Text(limits.shorten(&error.kind())));
     }
 }
 
 /// Calls `visit` with every attribute of the span.
-pub fn visit_attributes(span: &Span, mut visit: impl FnMut(&str, ValueRef<'_>)) {
-    visit_function_attributes(span, &mut visit);
-    visit_thread_attributes(span, &mut visit);
-    visit_call_attributes(span, visit);
+pub fn visit_attributes(span: &Span, limits: AttributeLimits, mut visit: impl FnMut(&str, ValueRef<'_>)) {
+    visit_function_attributes(span, limits, &mut visit);
+    visit_thread_attributes(span, limits, &mut visit);
+    visit_call_attributes(span, limits, visit);
 }
 
 fn language_name(language: Language) -> &'static str {

@@ -4,11 +4,11 @@
 //! readable file.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::sync::Arc;
 
+use super::attribute_limits::{AttributeLimits, shorten_name};
 use super::attributes::visit_attributes;
-use super::background_writer::{BackgroundWriter, CHUNK_BYTES, Chunk};
+use super::background_writer::{BackgroundWriter, CHUNK_BYTES, Chunk, Place};
 use super::error::ExportError;
 use super::json::{push_microseconds, push_number, push_string, push_value};
 use super::resource::Resource;
@@ -24,6 +24,7 @@ const NS_PER_DAY: u64 = 86_400 * 1_000_000_000;
 pub struct ChromeTrace {
     writer: BackgroundWriter,
     place: String,
+    limits: AttributeLimits,
     chunk: Chunk,
     /// Timestamps count from here: microseconds since 1970 with three decimals would not fit a double.
     origin: Option<WallClockNs>,
@@ -35,13 +36,14 @@ impl ChromeTrace {
     ///
     /// # Errors
     /// [`ExportError::CannotStartThread`].
-    pub fn new(writer: impl Write + Send + 'static, place: String) -> Result<Self, ExportError> {
+    pub fn new(writer: impl Place + 'static, place: String, limits: AttributeLimits) -> Result<Self, ExportError> {
         let mut chunk = Chunk::default();
         // An event without meaning, so that every other one can begin with a comma.
         chunk.bytes.extend_from_slice(br#"[{"ph":"M","name":"trace_begin","pid":0,"tid":0,"args":{}}"#);
         Ok(Self {
             writer: BackgroundWriter::start(NAME, writer)?,
             place,
+            limits,
             chunk,
             origin: None,
             named_threads: HashMap::new(),
@@ -112,7 +114,7 @@ impl Sink for ChromeTrace {
         let origin = *self
             .origin
             .get_or_insert(WallClockNs((span.start.0 - span.start.0 % NS_PER_DAY).saturating_sub(NS_PER_DAY)));
-        self.begin_event("X", span.name(), span.process.pid, span.thread);
+        self.begin_event("X", shorten_name(span.name()), span.process.pid, span.thread);
         let text = &mut self.chunk.bytes;
         text.extend_from_slice(br#","cat":"#);
         push_string(text, span.function.as_ref().map_or("lost", |function| &function.library));
@@ -122,7 +124,7 @@ impl Sink for ChromeTrace {
         push_microseconds(text, i128::from(span.duration_ns()));
         text.extend_from_slice(br#","args":{"trace_id":"#);
         push_string(text, &span.trace_id.to_string());
-        visit_attributes(span, |name, value| {
+        visit_attributes(span, self.limits, |name, value| {
             text.push(b',');
             push_string(text, name);
             text.push(b':');
@@ -149,6 +151,10 @@ impl Sink for ChromeTrace {
         self.writer.pass_on(&mut self.chunk);
     }
 
+    fn is_gone(&self) -> bool {
+        self.writer.reader_is_gone()
+    }
+
     fn finish(mut self: Box<Self>, _summary: &Summary) -> Delivery {
         self.chunk.bytes.extend_from_slice(b"\n]\n");
         self.flush();
@@ -167,7 +173,9 @@ mod tests {
 
     fn events(spans: &[Span]) -> Vec<Value> {
         let file = Shared::default();
-        let mut sink = Box::new(ChromeTrace::new(file.clone(), "test.json".to_owned()).expect("a thread"));
+        let mut sink = Box::new(
+            ChromeTrace::new(file.clone(), "test.json".to_owned(), AttributeLimits::default()).expect("a thread"),
+        );
         sink.process(&samples::resource());
         for span in spans {
             sink.span(span);
@@ -238,7 +246,8 @@ mod tests {
     #[test]
     fn a_file_cut_short_lacks_only_its_bracket() {
         let file = Shared::default();
-        let mut sink = ChromeTrace::new(file.clone(), "test.json".to_owned()).expect("a thread");
+        let mut sink =
+            ChromeTrace::new(file.clone(), "test.json".to_owned(), AttributeLimits::default()).expect("a thread");
         samples::spans().iter().for_each(|span| sink.span(span));
         sink.flush();
         file.wait_for(1);

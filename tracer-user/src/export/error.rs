@@ -87,6 +87,12 @@ pub enum ExportError {
         /// The pipe.
         path: PathBuf,
     },
+    /// Standard output is closed.
+    #[error("cannot write to standard output: {source}; open it, or name another destination with --export")]
+    NoStandardOutput {
+        /// Why not.
+        source: std::io::Error,
+    },
     /// No thread for the sink.
     #[error("cannot start a thread for the `{sink}` sink: {source}; check the limit on processes (ulimit -u)")]
     CannotStartThread {

@@ -3,11 +3,11 @@
 //! as strings, enumerations as numbers).
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::sync::Arc;
 
+use super::attribute_limits::{AttributeLimits, shorten_name};
 use super::attributes::{ValueRef, visit_call_attributes, visit_function_attributes, visit_thread_attributes};
-use super::background_writer::{BackgroundWriter, CHUNK_BYTES, Chunk};
+use super::background_writer::{BackgroundWriter, CHUNK_BYTES, Chunk, Place};
 use super::described::Described;
 use super::error::ExportError;
 use super::json::{push_hexadecimal, push_number, push_string};
@@ -48,7 +48,10 @@ struct Line {
 /// Texts of functions by the address of their description, which is kept so that no other takes its place. One Python
 /// method has a description for each class that it is called on.
 #[derive(Default)]
-struct FunctionTexts(HashMap<usize, FunctionJson>);
+struct FunctionTexts {
+    texts: HashMap<usize, FunctionJson>,
+    limits: AttributeLimits,
+}
 
 /// The attributes of a function, as text.
 struct FunctionJson {
@@ -62,13 +65,13 @@ impl JsonLines {
     ///
     /// # Errors
     /// [`ExportError::CannotStartThread`].
-    pub fn new(writer: impl Write + Send + 'static, place: String) -> Result<Self, ExportError> {
+    pub fn new(writer: impl Place + 'static, place: String, limits: AttributeLimits) -> Result<Self, ExportError> {
         Ok(Self {
             writer: BackgroundWriter::start(NAME, writer)?,
             place,
             chunk: Chunk::default(),
             lines: Described::default(),
-            functions: FunctionTexts::default(),
+            functions: FunctionTexts { limits, ..FunctionTexts::default() },
         })
     }
 
@@ -114,7 +117,7 @@ impl Sink for JsonLines {
         }
         push_span(&mut line.text, span, &mut self.functions);
         line.spans += 1;
-        if line.text.len() >= LINE_BYTES {
+        if line.text.len() >= LINE_BYTES + line.head.len() {
             line.end(&mut self.chunk);
             if self.chunk.bytes.len() >= CHUNK_BYTES - LINE_BYTES {
                 self.writer.pass_on(&mut self.chunk);
@@ -133,6 +136,10 @@ impl Sink for JsonLines {
             line.end(&mut self.chunk);
         }
         self.writer.pass_on(&mut self.chunk);
+    }
+
+    fn is_gone(&self) -> bool {
+        self.writer.reader_is_gone()
     }
 
     fn finish(mut self: Box<Self>, _summary: &Summary) -> Delivery {
@@ -185,8 +192,8 @@ fn push_span(text: &mut Vec<u8>, span: &Span, functions: &mut FunctionTexts) {
         text.extend_from_slice(&function.attributes);
     }
     let mut list = AttributeList { text, first: function.is_none() };
-    visit_thread_attributes(span, |name, value| list.push(name, value));
-    visit_call_attributes(span, |name, value| list.push(name, value));
+    visit_thread_attributes(span, functions.limits, |name, value| list.push(name, value));
+    visit_call_attributes(span, functions.limits, |name, value| list.push(name, value));
     text.push(b']');
     if let Some(error) = &span.error {
         text.extend_from_slice(br#","status":{"code":"#);
@@ -202,15 +209,15 @@ impl FunctionTexts {
     /// The text for a function, made at its first span.
     fn of(&mut self, function: &Arc<FunctionDescription>, span: &Span) -> &FunctionJson {
         let address = Arc::as_ptr(function).addr();
-        if self.0.len() >= MAX_FUNCTION_TEXTS && !self.0.contains_key(&address) {
-            self.0.clear();
+        if self.texts.len() >= MAX_FUNCTION_TEXTS && !self.texts.contains_key(&address) {
+            self.texts.clear();
         }
-        self.0.entry(address).or_insert_with(|| {
+        self.texts.entry(address).or_insert_with(|| {
             let mut made =
                 FunctionJson { _description: Arc::clone(function), name: Vec::new(), attributes: Vec::new() };
-            push_string(&mut made.name, span.name());
+            push_string(&mut made.name, shorten_name(span.name()));
             let mut list = AttributeList::begin(&mut made.attributes);
-            visit_function_attributes(span, |name, value| list.push(name, value));
+            visit_function_attributes(span, self.limits, |name, value| list.push(name, value));
             made
         })
     }
@@ -260,7 +267,9 @@ mod tests {
 
     fn lines_of(spans: &[Span], describe: bool) -> (Vec<TracesData>, Delivery) {
         let file = Shared::default();
-        let mut sink = Box::new(JsonLines::new(file.clone(), "test.jsonl".to_owned()).expect("a thread"));
+        let mut sink = Box::new(
+            JsonLines::new(file.clone(), "test.jsonl".to_owned(), AttributeLimits::default()).expect("a thread"),
+        );
         if describe {
             sink.process(&samples::resource());
         }
@@ -297,7 +306,7 @@ mod tests {
             let function = samples::python_function(1, &format!("Class{number}"), "fit");
             let span = samples::span(1, crate::model::Parent::Root, 0, Some(&function), (0, 1));
             assert_eq!(texts.of(&function, &span).name, format!("\"Class{number}.fit\"").as_bytes());
-            assert!(texts.0.len() <= MAX_FUNCTION_TEXTS);
+            assert!(texts.texts.len() <= MAX_FUNCTION_TEXTS);
         }
     }
 
@@ -321,7 +330,9 @@ mod tests {
     fn many_spans_make_lines_of_bounded_length() {
         let spans: Vec<Span> = samples::spans().into_iter().cycle().take(10_000).collect();
         let file = Shared::default();
-        let mut sink = Box::new(JsonLines::new(file.clone(), "test.jsonl".to_owned()).expect("a thread"));
+        let mut sink = Box::new(
+            JsonLines::new(file.clone(), "test.jsonl".to_owned(), AttributeLimits::default()).expect("a thread"),
+        );
         for span in &spans {
             sink.span(span);
         }
@@ -341,7 +352,8 @@ mod tests {
     #[test]
     fn a_full_disk_is_told_once() {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
-        let mut sink = Box::new(JsonLines::new(full, "/dev/full".to_owned()).expect("a thread"));
+        let mut sink =
+            Box::new(JsonLines::new(full, "/dev/full".to_owned(), AttributeLimits::default()).expect("a thread"));
         let spans = samples::spans();
         for _ in 0..3 {
             spans.iter().for_each(|span| sink.span(span));

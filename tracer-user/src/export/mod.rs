@@ -1,5 +1,6 @@
 //! Spans and losses go in; terminals, files and collectors get them, and what was lost on the way is reported.
 
+mod attribute_limits;
 mod attributes;
 mod background_writer;
 mod chrome_trace;

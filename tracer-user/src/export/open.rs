@@ -2,11 +2,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::IsTerminal;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
+use super::attribute_limits::AttributeLimits;
 use super::chrome_trace::ChromeTrace;
 use super::console::Console;
 use super::destination::Destination;
@@ -22,11 +24,16 @@ use super::sink::Sink;
 /// # Errors
 /// The file cannot be created, or a setting cannot be used.
 pub fn open(destination: &Destination, environment: Environment<'_>) -> Result<Box<dyn Sink>, ExportError> {
+    let limits = AttributeLimits::read(environment)?;
     Ok(match destination {
-        Destination::Console => Box::new(Console::new(std::io::stdout(), colour(environment))?),
+        Destination::Console => Box::new(Console::new(standard_output()?, colour(environment))?),
         Destination::Otlp(url) => Box::new(Otlp::new(url.as_deref(), environment)?),
-        Destination::JsonLines(path) => Box::new(JsonLines::new(create_file(path)?, path.display().to_string())?),
-        Destination::Perfetto(path) => Box::new(ChromeTrace::new(create_file(path)?, path.display().to_string())?),
+        Destination::JsonLines(path) => {
+            Box::new(JsonLines::new(create_file(path)?, path.display().to_string(), limits)?)
+        }
+        Destination::Perfetto(path) => {
+            Box::new(ChromeTrace::new(create_file(path)?, path.display().to_string(), limits)?)
+        }
     })
 }
 
@@ -46,6 +53,12 @@ pub fn create_file(path: &Path) -> Result<File, ExportError> {
         Some(libc::ENXIO) => ExportError::NobodyReads { path: path.to_owned() },
         _ => ExportError::CannotCreate { path: path.to_owned(), source },
     })
+}
+
+/// Standard output as a file: it is written in chunks of our own.
+fn standard_output() -> Result<File, ExportError> {
+    let copy = std::io::stdout().as_fd().try_clone_to_owned();
+    copy.map(File::from).map_err(|source| ExportError::NoStandardOutput { source })
 }
 
 /// Colour for people only. Source: no-color.org.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::attribute_limits::shorten_name;
 use super::environment::{Environment, parse_pairs, set};
 use crate::model::{AttributeValue, ProcessId, Target};
 
@@ -94,7 +95,7 @@ impl Resource {
 }
 
 fn text(value: String) -> AttributeValue {
-    AttributeValue::Text(value.into())
+    AttributeValue::Text(shorten_name(&value).into())
 }
 
 #[cfg(test)]

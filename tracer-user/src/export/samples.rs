@@ -8,6 +8,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, Key
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as ProtoSpan, Status};
 
+use super::background_writer::Place;
 use super::resource::{Resource, TRACER_NAME, TRACER_VERSION};
 use crate::model::{
     ArgumentType, AttributeValue, CallError, Ending, FunctionDescription, FunctionId, Language, Parent, ProcessId,
@@ -33,6 +34,8 @@ impl Write for Shared {
         Ok(())
     }
 }
+
+impl Place for Shared {}
 
 impl Shared {
     /// What was written.

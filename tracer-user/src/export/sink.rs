@@ -23,6 +23,11 @@ pub trait Sink: Send {
     /// Passes on what has waited for company; called every 100 ms or so.
     fn flush(&mut self);
 
+    /// Whether nothing can reach the place any more, because its reader has gone.
+    fn is_gone(&self) -> bool {
+        false
+    }
+
     /// Delivers what is left, waiting a bounded time, and tells how it all went.
     fn finish(self: Box<Self>, summary: &Summary) -> Delivery;
 }

@@ -5,6 +5,7 @@ mod capability;
 mod function;
 mod interpreter;
 mod plan;
+mod printable;
 mod python;
 mod span;
 mod symbol_map;
@@ -19,6 +20,7 @@ pub use function::{
 };
 pub use interpreter::{FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites};
 pub use plan::{FunctionDescription, ModuleFile, PlanChange, PlannedFunction, ProbePlan, ProbeRequest};
+pub use printable::printable;
 pub use python::{
     ContainerMember, DEBUG_REGISTERS, FrameStyle, NotWatched, PythonClass, PythonClassRule, PythonCode, PythonCodeRule,
     PythonCoverage, PythonFunction, PythonFunctionRule, PythonLayout, PythonMode, PythonNames, PythonPlan,

@@ -1,5 +1,7 @@
 //! The thread that empties the ring buffer.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -31,6 +33,7 @@ enum Order {
 /// The running thread.
 pub struct Drain {
     orders: Sender<Order>,
+    nobody_reads: Arc<AtomicBool>,
     thread: JoinHandle<(StreamTotals, Vec<Delivery>)>,
 }
 
@@ -38,10 +41,17 @@ impl Drain {
     /// Starts to empty the ring.
     pub fn start(ring: KernelRing, pipeline: RecordedPipeline) -> std::io::Result<Self> {
         let (orders, inbox) = channel();
+        let nobody_reads = Arc::new(AtomicBool::new(false));
+        let tell_nobody_reads = Arc::clone(&nobody_reads);
         let thread = std::thread::Builder::new()
             .name("drain".into())
-            .spawn(move || DrainThread { ring, pipeline }.run(&inbox))?;
-        Ok(Self { orders, thread })
+            .spawn(move || DrainThread { ring, pipeline, tell_nobody_reads }.run(&inbox))?;
+        Ok(Self { orders, nobody_reads, thread })
+    }
+
+    /// Whether no span can reach any destination any more.
+    pub fn nobody_reads(&self) -> bool {
+        self.nobody_reads.load(Ordering::Acquire)
     }
 
     /// Makes functions known. Waits until they are: their first record may be in the ring as soon as their probes are
@@ -79,6 +89,7 @@ impl Drain {
 struct DrainThread {
     ring: KernelRing,
     pipeline: RecordedPipeline,
+    tell_nobody_reads: Arc<AtomicBool>,
 }
 
 impl DrainThread {
@@ -111,6 +122,7 @@ impl DrainThread {
             }
             if flushed.elapsed() >= FLUSH_EVERY {
                 self.pipeline.flush();
+                self.tell_nobody_reads.store(self.pipeline.nobody_reads(), Ordering::Release);
                 flushed = Instant::now();
             }
             if drained < BATCH {
@@ -120,7 +132,7 @@ impl DrainThread {
     }
 
     fn drain(&mut self) -> usize {
-        let Self { ring, pipeline } = self;
+        let Self { ring, pipeline, .. } = self;
         ring.drain(BATCH, |record| pipeline.record(&record))
     }
 }

@@ -72,6 +72,11 @@ impl RecordedPipeline {
         self.pipeline.flush();
     }
 
+    /// See [`Pipeline::nobody_reads`]. A tape is read later.
+    pub fn nobody_reads(&self) -> bool {
+        self.recording.is_none() && self.pipeline.nobody_reads()
+    }
+
     /// The stream has ended: ends the tape and waits for the sinks.
     pub fn finish(mut self, counts: LossCounts, open_calls: Vec<Call>) -> (StreamTotals, Vec<Delivery>) {
         let end = TapeEnd { totals: counts.clone(), open_calls: open_calls.clone() };

@@ -183,6 +183,12 @@ impl Tracer {
         Ok(!self.watcher.is_empty())
     }
 
+    /// Whether no span can reach any destination any more, because the readers of all have gone.
+    #[must_use]
+    pub fn nobody_reads(&self) -> bool {
+        self.drain.nobody_reads()
+    }
+
     /// Takes all probes away, reads the books, and delivers everything.
     ///
     /// # Errors

@@ -68,6 +68,11 @@ impl Pipeline {
         }
     }
 
+    /// Whether no span can reach any destination any more, because nobody reads them.
+    pub fn nobody_reads(&self) -> bool {
+        !self.sinks.is_empty() && self.sinks.iter().all(|sink| sink.is_gone())
+    }
+
     /// The stream has ended: calls still open become spans.
     pub fn open_calls(&mut self, open_calls: Vec<Call>) {
         for call in open_calls {

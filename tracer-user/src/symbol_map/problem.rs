@@ -8,7 +8,7 @@ use serde_saphyr::{Error as YamlError, Location, MessageFormatter, UserMessageFo
 use thiserror::Error;
 use tracer_common::limits::MAX_ARGUMENTS;
 
-use crate::model::Language;
+use crate::model::{self, Language};
 
 use super::parse::MAX_FILE_BYTES;
 
@@ -268,11 +268,9 @@ fn message(error: &YamlError) -> String {
 /// Text from the file, fit for a terminal.
 pub(super) fn printable(text: &str) -> String {
     const SHOWN: usize = 120;
-    let mut shown: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
-    if text.chars().nth(SHOWN).is_some() {
-        shown.push('…');
-    }
-    shown.replace("\\'", "'").replace("\\\"", "\"")
+    let (shown, rest) = text.split_at(text.char_indices().nth(SHOWN).map_or(text.len(), |(place, _)| place));
+    let shown = model::printable(shown);
+    if rest.is_empty() { shown.into_owned() } else { format!("{shown}…") }
 }
 
 /// `did you mean`, if a known word is near; otherwise the known words.
@@ -322,7 +320,8 @@ impl fmt::Display for MapErrors {
 
 impl fmt::Display for MapError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}:", self.file.display())?;
+        // A path may hold a line end, and each error is a line.
+        write!(formatter, "{}:", model::printable(&self.file.to_string_lossy()))?;
         if let Some((line, column)) = self.position {
             write!(formatter, "{line}:{column}:")?;
         }

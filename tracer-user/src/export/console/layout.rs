@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::model::{AttributeValue, CallError, Ending, Parent, Span, WallClockNs};
+use crate::model::{AttributeValue, CallError, Ending, Parent, Span, WallClockNs, printable};
 
 /// Width of everything.
 pub const WIDTH: usize = 100;
@@ -125,7 +125,7 @@ fn remarks(span: &Span, parent_is_shown: bool) -> String {
     match (&span.error, span.ending) {
         (Some(CallError::ThreadEnded), _) => remarks.push("(thread ended)".to_owned()),
         (Some(error @ (CallError::Returned { .. } | CallError::Unwound { exception: Some(_) })), _) => {
-            remarks.push(printable(&error.to_string()));
+            remarks.push(printable(&error.to_string()).into_owned());
         }
         (_, Ending::Unwound) => remarks.push("(unwound)".to_owned()),
         (_, Ending::StillOpen) => remarks.push("(still open)".to_owned()),
@@ -193,11 +193,6 @@ pub fn time_of_day(instant: WallClockNs) -> String {
     format!("{:02}:{:02}:{:02}.{:06}Z", seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60, microseconds % 1_000_000)
 }
 
-/// Names come from the traced program: nothing in them may steer the terminal.
-pub fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
-}
-
 /// Text cut to a width, its end marked.
 pub fn shorten(text: &str, room: usize) -> String {
     if width(text) <= room {
@@ -237,10 +232,5 @@ mod tests {
         assert_eq!(guides(&[true, false]), "│  └─ ");
         let deep = guides(&[false; 64]);
         assert!(deep.starts_with("(54) ") && width(&deep) <= 35, "{deep}");
-    }
-
-    #[test]
-    fn escape_sequences_of_the_target_are_not_passed_on() {
-        assert_eq!(printable("a\u{1b}[2Jb\nc"), "a\u{fffd}[2Jb\u{fffd}c");
     }
 }

@@ -1,10 +1,9 @@
 //! Collects the spans of each trace and prints the trace when it is complete.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::io::Write;
 use std::sync::Arc;
 
-use super::super::background_writer::{BackgroundWriter, CHUNK_BYTES, Chunk};
+use super::super::background_writer::{BackgroundWriter, CHUNK_BYTES, Chunk, Place};
 use super::super::described::Described;
 use super::super::error::ExportError;
 use super::super::resource::Resource;
@@ -41,7 +40,7 @@ impl Console {
     ///
     /// # Errors
     /// [`ExportError::CannotStartThread`].
-    pub fn new(writer: impl Write + Send + 'static, colour: bool) -> Result<Self, ExportError> {
+    pub fn new(writer: impl Place + 'static, colour: bool) -> Result<Self, ExportError> {
         Ok(Self {
             writer: BackgroundWriter::start(NAME, writer)?,
             palette: Palette { colour },
@@ -160,6 +159,10 @@ impl Sink for Console {
     fn flush(&mut self) {
         self.print_losses();
         self.writer.pass_on(&mut self.chunk);
+    }
+
+    fn is_gone(&self) -> bool {
+        self.writer.reader_is_gone()
     }
 
     fn finish(mut self: Box<Self>, _summary: &Summary) -> Delivery {

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::layout::{Palette, Style, WIDTH, duration, guides, printable, shorten, span_line, time_of_day};
-use crate::model::{Span, SpanId, WallClockNs};
+use super::layout::{Palette, Style, WIDTH, duration, guides, shorten, span_line, time_of_day};
+use crate::model::{Span, SpanId, WallClockNs, printable};
 
 /// Children of one call that are shown; what is beyond is summed up in a line.
 const MAX_CHILDREN: usize = 100;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
+use super::super::attribute_limits::AttributeLimits;
 use super::super::environment::Environment;
 use super::super::error::ExportError;
 use super::super::resource::Resource;
@@ -57,6 +58,7 @@ impl Otlp {
     /// # Errors
     /// The URL or a variable cannot be used, or there is no thread.
     pub fn new(url: Option<&str>, environment: Environment<'_>) -> Result<Self, ExportError> {
+        let limits = AttributeLimits::read(environment)?;
         let settings = Settings::read(url, environment)?;
         let (url, timeout) = (settings.shown_url(), settings.timeout);
         let answer = Answer::default();
@@ -72,7 +74,7 @@ impl Otlp {
         let (batches, to_send) = mpsc::channel(MAX_BATCHES);
         let (abort, aborted) = oneshot::channel();
         let (still_there, ended) = sync_channel(0);
-        let worker = Worker::new(transport, timeout, answer.clone(), Arc::clone(&outcome));
+        let worker = Worker::new(transport, timeout, answer.clone(), Arc::clone(&outcome), limits);
         let thread = std::thread::Builder::new()
             .name("export-otlp".to_owned())
             .spawn(move || {

@@ -6,6 +6,7 @@ use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, Tr
 use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
+use super::super::attribute_limits::{AttributeLimits, shorten_name};
 use super::super::attributes::{ValueRef, visit_attributes};
 use super::super::resource::{Resource, TRACER_NAME, TRACER_VERSION};
 use crate::model::{Span, WallClockNs};
@@ -16,9 +17,9 @@ pub fn scope() -> InstrumentationScope {
 }
 
 /// The span with its own ids, parent and times.
-pub fn span_data(span: &Span, scope: &InstrumentationScope) -> SpanData {
+pub fn span_data(span: &Span, scope: &InstrumentationScope, limits: AttributeLimits) -> SpanData {
     let mut attributes = Vec::with_capacity(12);
-    visit_attributes(span, |name, value| attributes.push(KeyValue::new(name.to_owned(), owned(value))));
+    visit_attributes(span, limits, |name, value| attributes.push(KeyValue::new(name.to_owned(), owned(value))));
     SpanData {
         span_context: SpanContext::new(
             TraceId::from_bytes(span.trace_id.0),
@@ -30,7 +31,7 @@ pub fn span_data(span: &Span, scope: &InstrumentationScope) -> SpanData {
         parent_span_id: span.parent.span_id().map_or(SpanId::INVALID, |parent| SpanId::from_bytes(parent.0)),
         parent_span_is_remote: false,
         span_kind: SpanKind::Internal,
-        name: span.name().to_owned().into(),
+        name: shorten_name(span.name()).to_owned().into(),
         start_time: system_time(span.start),
         end_time: system_time(span.end),
         attributes,

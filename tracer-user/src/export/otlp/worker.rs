@@ -10,6 +10,7 @@ use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::SpanExporter as _;
 use tokio::sync::mpsc::Receiver;
 
+use super::super::attribute_limits::AttributeLimits;
 use super::super::described::Described;
 use super::super::resource::Resource;
 use super::span_data::{resource_data, scope, span_data};
@@ -50,6 +51,7 @@ pub struct Worker {
     answer: Answer,
     outcome: Arc<Outcome>,
     scope: InstrumentationScope,
+    limits: AttributeLimits,
     exporters: Described<Exporter>,
 }
 
@@ -61,8 +63,14 @@ enum Exporter {
 
 impl Worker {
     /// A worker that has sent nothing yet.
-    pub fn new(transport: Transport, timeout: Duration, answer: Answer, outcome: Arc<Outcome>) -> Self {
-        Self { transport, timeout, answer, outcome, scope: scope(), exporters: Described::default() }
+    pub fn new(
+        transport: Transport,
+        timeout: Duration,
+        answer: Answer,
+        outcome: Arc<Outcome>,
+        limits: AttributeLimits,
+    ) -> Self {
+        Self { transport, timeout, answer, outcome, scope: scope(), limits, exporters: Described::default() }
     }
 
     /// Takes batches until the sender is gone.
@@ -89,7 +97,7 @@ impl Worker {
             return self.outcome.note_problem(problem);
         }
         let Some(Exporter::Made(exporter)) = self.exporters.get(process) else { return };
-        let data = spans.iter().map(|span| span_data(span, &self.scope)).collect();
+        let data = spans.iter().map(|span| span_data(span, &self.scope, self.limits)).collect();
         let result = tokio::time::timeout(self.timeout + GRACE, exporter.export(data)).await;
         let answer = self.answer.take();
         match result {

@@ -1,0 +1,123 @@
+//! What the commands print: every line goes through here, is escaped, and is no failure where nobody reads it.
+
+use std::fmt;
+use std::io::Write;
+
+use serde::Serialize;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::model::printable;
+
+/// Name of the program, before each of its sentences.
+const PROGRAM: &str = "ml-tracer";
+
+/// One line to stderr, with the name of the program. A stderr that takes nothing (a full disk under a log, a reader that has
+/// gone) is no reason to stop: what matters is told by the exit code too.
+pub fn tell(sentence: &str) {
+    // One system call for the whole line, so that lines of other programs do not get into it.
+    let line = format!("{PROGRAM}: {}\n", printable(sentence));
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// Several lines of our own making to stderr, each escaped.
+pub fn tell_lines(text: &str) {
+    let lines: Vec<_> = text.lines().map(printable).collect();
+    let text = format!("{PROGRAM}: {}\n", lines.join("\n"));
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// One line of a list.
+pub fn line(output: &mut impl Write, text: fmt::Arguments<'_>) -> std::io::Result<()> {
+    writeln!(output, "{}", printable(&text.to_string()))
+}
+
+/// A value as JSON for people and machines. What a terminal must not see is written as `\u` and four digits, which means the
+/// same to every reader.
+pub fn json(output: &mut impl Write, value: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(value)?;
+    let mut shown = String::with_capacity(text.len() + 1);
+    for character in text.chars() {
+        // The line ends are the format's own: those in strings are escaped already.
+        if character == '\n' || printable(character.encode_utf8(&mut [0; 4])) == *character.encode_utf8(&mut [0; 4]) {
+            shown.push(character);
+        } else {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                shown.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    shown.push('\n');
+    Ok(output.write_all(shown.as_bytes())?)
+}
+
+/// Log lines look as all other sentences do: `ml-tracer: warning: what happened (field=value)`.
+pub struct LogLines;
+
+impl<S, N> FormatEvent<S, N> for LogLines
+where
+    S: Subscriber + for<'lookup> LookupSpan<'lookup>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+{
+    fn format_event(&self, _context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut words = Words::default();
+        event.record(&mut words);
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warning",
+            Level::INFO => "info",
+            Level::DEBUG => "debug",
+            Level::TRACE => "trace",
+        };
+        let Words { message, fields } = words;
+        let fields = if fields.is_empty() { String::new() } else { format!(" ({})", fields.join(", ")) };
+        writeln!(writer, "{PROGRAM}: {level}: {}", printable(&format!("{message}{fields}")))
+    }
+}
+
+/// The message of a log line, and what else it says.
+#[derive(Default)]
+struct Words {
+    message: String,
+    fields: Vec<String>,
+}
+
+impl Visit for Words {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            name => self.fields.push(format!("{name}={value:?}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_forges_no_line_and_clears_no_screen() {
+        let mut page = Vec::new();
+        line(&mut page, format_args!("  {}: x", "Model\u{1b}[2J\nml-tracer: attached 9\u{202e}")).expect("memory");
+        let page = String::from_utf8(page).expect("text");
+        assert_eq!(page, "  Model\\u{1b}[2J\\nml-tracer: attached 9\\u{202e}: x\n");
+    }
+
+    #[test]
+    fn json_says_the_same_to_readers_and_nothing_to_terminals() {
+        let name = "Modèle\u{1b}\u{9b}\u{202e}\u{e0041}模\"\\\n";
+        let mut page = Vec::new();
+        json(&mut page, &[name]).expect("memory");
+        let page = String::from_utf8(page).expect("text");
+        assert!(page.chars().all(|it| it == '\n' || printable(&it.to_string()) == it.to_string()), "{page}");
+        assert!(page.contains("Modèle") && page.contains('模'));
+        assert_eq!(serde_json::from_str::<Vec<String>>(&page).expect("JSON"), [name]);
+    }
+}
