@@ -94,6 +94,12 @@ impl Need {
     }
 }
 
+/// Whether the long repetitions are asked for: `cargo xtask test --full`.
+#[must_use]
+pub fn is_full() -> bool {
+    std::env::var_os("ML_TRACER_FULL").is_some_and(|value| value == "1")
+}
+
 fn environment_missing(name: &str, file: &str) -> Option<String> {
     let file = workspace::python_environment(name, file);
     (!file.exists()).then(|| format!("{} is missing: `cargo xtask test` makes it", file.display()))

@@ -66,7 +66,11 @@ enum Command {
         action: tape::Action,
     },
     /// Run every check and test; prepares the machine first.
-    Test,
+    Test {
+        /// With the long repetitions: a hundred runs of whatever could harm a traced program.
+        #[arg(long)]
+        full: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -79,7 +83,7 @@ fn main() -> ExitCode {
         Command::Prepare => test::prepare(),
         Command::Soak { cycles, starts } => soak::run(cycles, starts),
         Command::Tape { action } => tape::run(action),
-        Command::Test => test::run(),
+        Command::Test { full } => test::run(full),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -29,19 +29,24 @@ const ENVIRONMENTS: [(&str, &str, Interpreter); 10] = [
 
 type Step = fn() -> Result<Outcome>;
 
-/// Prepares the machine and runs every step; a failed step does not keep the next ones from running.
+/// Tells the suites to run what takes long, too. They read it in `tests/support/suite.rs`.
+const FULL: (&str, &str) = ("ML_TRACER_FULL", "1");
+
+/// Prepares the machine and runs every step; a failed step does not keep the next ones from running. `full`: with the long
+/// repetitions.
 ///
 /// # Errors
 /// When any step failed.
-pub fn run() -> Result<()> {
+pub fn run(full: bool) -> Result<()> {
     let started = Instant::now();
+    let suites = if full { || suites(&[FULL]) } else { || suites(&[]) };
     let steps: [(&str, Step); 6] = [
         ("prepare the machine", || once(prepare)),
         ("house rules", || once(check::run)),
         ("BPF object", || once(build_ebpf::check)),
         ("release build", || once(release_build)),
-        ("unit tests", || tests(&["--workspace", "--exclude", "tracer-ebpf", "--exclude", "tracer-tests"])),
-        ("suites", || tests(&["--package", "tracer-tests"])),
+        ("unit tests", || tests(&["--workspace", "--exclude", "tracer-ebpf", "--exclude", "tracer-tests"], &[])),
+        ("suites", suites),
     ];
     let mut total = Outcome::default();
     let mut failed = Vec::new();
@@ -134,10 +139,14 @@ fn release_build() -> Result<()> {
     provision::run("cargo build --release", &mut command)
 }
 
+fn suites(variables: &[(&str, &str)]) -> Result<Outcome> {
+    tests(&["--package", "tracer-tests"], variables)
+}
+
 /// Runs `cargo test`, passes its output on, and adds up the figures of all its test programs.
-fn tests(arguments: &[&str]) -> Result<Outcome> {
+fn tests(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Outcome> {
     let mut command = provision::cargo();
-    command.args(["test", "--locked", "--no-fail-fast"]).args(arguments);
+    command.args(["test", "--locked", "--no-fail-fast"]).args(arguments).envs(variables.iter().copied());
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo test")?;
     let output = child.stdout.take().context("the output of cargo test is a pipe")?;
     let mut total = Outcome::default();
