@@ -35,6 +35,10 @@ pub static PROCESSES: Array<ProcessSlot> = Array::with_max_entries(MAX_PROCESSES
 #[map]
 pub static CAPTURES: Array<CaptureSpec> = Array::with_max_entries(MAX_FUNCTIONS, 0);
 
+/// Calls of each native function, by its number: what its probes cost, folded calls included.
+#[map]
+pub static CALLS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_FUNCTIONS, 0);
+
 /// What is counted outside a thread's own stack, by [`Counter`].
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
@@ -105,6 +109,15 @@ static DEBUG_LOG: u8 = 0;
 pub fn debug_log() -> bool {
     // SAFETY: a static of this program; volatile because user space writes it before loading.
     unsafe { core::ptr::read_volatile(&raw const DEBUG_LOG) != 0 }
+}
+
+/// Counts a call of a native function on this processor.
+#[inline(always)]
+pub fn count_call(function: u32) {
+    if let Some(calls) = CALLS.get_ptr_mut(function) {
+        // SAFETY: as in `count`; no exact figure is promised.
+        unsafe { *calls += 1 };
+    }
 }
 
 /// Adds to a counter of this processor. Not atomic: called where preemption is off (end of a thread) or where no exact

@@ -20,7 +20,7 @@ use tracer_common::{
 };
 
 use crate::{
-    maps::{CAPTURES, PROCESSES, count, debug_log},
+    maps::{CAPTURES, PROCESSES, count, count_call, debug_log},
     python_calls, stack,
 };
 
@@ -50,6 +50,7 @@ fn enter(context: &ProbeContext, cookie: Cookie, thread: *mut ThreadStack) {
     unsafe {
         let stack_pointer = (*registers).rsp + cookie.stack_delta();
         (*thread).entries += 1;
+        count_call(cookie.function());
         stack::end_left_frames(thread, stack_pointer, true);
         let object = object_of(registers, cookie);
         if is_inside_python(thread) && python_calls::folds_native(thread, stack_pointer) {

@@ -44,6 +44,9 @@ unsafe extern "C" {
 const CALLS: u32 = 2_000;
 const ROUNDS: usize = 5;
 
+/// Calls measured at once where the user waits.
+const FEW_CALLS: u32 = 50;
+
 /// Hardware watchpoints that are tried: more than any x86-64 processor has.
 const MOST_WATCHPOINTS: usize = 8;
 
@@ -77,7 +80,7 @@ pub fn measure_probe_costs() -> Result<ProbeCost, AttachError> {
     let mut ebpf = load(&["floor_entry", "floor_return"])?;
     program::<PerfEvent>(&mut ebpf, "floor_watchpoint")?.load().map_err(|error| program_error(&error))?;
 
-    let mut cost = ProbeCost { none_ns: time(EMULATED.call), ..ProbeCost::default() };
+    let mut cost = ProbeCost { none_ns: time(EMULATED.call, CALLS), ..ProbeCost::default() };
     let mut problems = Vec::new();
     let mut keep = |what: &str, measured: Result<f64, String>| match measured {
         Ok(nanoseconds) => Some(nanoseconds),
@@ -86,9 +89,10 @@ pub fn measure_probe_costs() -> Result<ProbeCost, AttachError> {
             None
         }
     };
-    cost.emulated_ns = keep("uprobe", with_probes(&mut ebpf, &["floor_entry"], &EMULATED));
-    cost.single_stepped_ns = keep("single-stepped uprobe", with_probes(&mut ebpf, &["floor_entry"], &SINGLE_STEPPED));
-    cost.uretprobe_ns = keep("uretprobe", with_probes(&mut ebpf, &["floor_entry", "floor_return"], &EMULATED));
+    cost.emulated_ns = keep("uprobe", with_probes(&mut ebpf, &["floor_entry"], &EMULATED, CALLS));
+    cost.single_stepped_ns =
+        keep("single-stepped uprobe", with_probes(&mut ebpf, &["floor_entry"], &SINGLE_STEPPED, CALLS));
+    cost.uretprobe_ns = keep("uretprobe", with_probes(&mut ebpf, &["floor_entry", "floor_return"], &EMULATED, CALLS));
     let (slots, watchpoint) = watchpoints(&mut ebpf);
     cost.watchpoint_slots = slots;
     cost.watchpoint_ns = keep("watchpoint", watchpoint);
@@ -96,9 +100,30 @@ pub fn measure_probe_costs() -> Result<ProbeCost, AttachError> {
     Ok(cost)
 }
 
+/// Nanoseconds that the kernel takes for one hit, by what it does there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SiteCosts {
+    /// At an instruction that it emulates.
+    pub emulated_ns: f64,
+    /// At one that it single-steps.
+    pub single_stepped_ns: f64,
+    /// For a return through its trampoline.
+    pub trampoline_ns: f64,
+}
+
+/// Measures what one hit costs, in a hundredth of a second. `None` where it is not possible.
+pub fn measure_site_costs() -> Option<SiteCosts> {
+    let mut ebpf = load(&["floor_entry", "floor_return"]).ok()?;
+    let mut measure = |programs: &[&'static str], measured| with_probes(&mut ebpf, programs, measured, FEW_CALLS).ok();
+    let emulated_ns = measure(&["floor_entry"], &EMULATED)?;
+    let single_stepped_ns = measure(&["floor_entry"], &SINGLE_STEPPED)?;
+    let with_return = measure(&["floor_entry", "floor_return"], &EMULATED)?;
+    Some(SiteCosts { emulated_ns, single_stepped_ns, trampoline_ns: (with_return - emulated_ns).max(0.0) })
+}
+
 /// Measures [`ProbeCost::emulated_ns`] alone, which takes a tenth of the time. `None` where it is not possible.
 pub fn measure_emulated_probe() -> Option<f64> {
-    with_probes(&mut load(&["floor_entry"]).ok()?, &["floor_entry"], &EMULATED).ok()
+    with_probes(&mut load(&["floor_entry"]).ok()?, &["floor_entry"], &EMULATED, CALLS).ok()
 }
 
 fn load(probes: &[&'static str]) -> Result<Ebpf, AttachError> {
@@ -127,19 +152,19 @@ const SINGLE_STEPPED: Measured = Measured {
     address: ml_tracer_cost_single_stepped,
 };
 
-fn time(call: fn()) -> f64 {
+fn time(call: fn(), calls: u32) -> f64 {
     let mut rounds: Vec<f64> = (0..ROUNDS)
         .map(|_| {
             let start = Instant::now();
-            (0..CALLS).for_each(|_| call());
-            start.elapsed().as_nanos() as f64 / f64::from(CALLS)
+            (0..calls).for_each(|_| call());
+            start.elapsed().as_nanos() as f64 / f64::from(calls)
         })
         .collect();
     rounds.sort_by(f64::total_cmp);
     rounds[ROUNDS / 2]
 }
 
-fn with_probes(ebpf: &mut Ebpf, programs: &[&'static str], measured: &Measured) -> Result<f64, String> {
+fn with_probes(ebpf: &mut Ebpf, programs: &[&'static str], measured: &Measured, calls: u32) -> Result<f64, String> {
     let address = measured.address as usize as u64;
     let offset = offset_in_executable(address).ok_or("our own executable could not be found in memory")?;
     let mut links = Vec::new();
@@ -150,7 +175,7 @@ fn with_probes(ebpf: &mut Ebpf, programs: &[&'static str], measured: &Measured) 
             probe.attach(location, "/proc/self/exe", UProbeScope::CallingProcess).map_err(|error| chain(&error))?;
         links.push(probe.take_link(id).map_err(|error| chain(&error))?);
     }
-    Ok(time(measured.call))
+    Ok(time(measured.call, calls))
 }
 
 fn offset_in_executable(address: u64) -> Option<u64> {
@@ -174,7 +199,7 @@ fn watchpoints(ebpf: &mut Ebpf) -> (usize, Result<f64, String>) {
     }
     let slots = links.len();
     links.truncate(1);
-    let cost = if slots == 0 { Err(problem.unwrap_or_default()) } else { Ok(time(write_watched)) };
+    let cost = if slots == 0 { Err(problem.unwrap_or_default()) } else { Ok(time(write_watched, CALLS)) };
     (slots, cost)
 }
 

@@ -17,7 +17,7 @@ mod totals;
 mod watchpoints;
 
 pub use checkup::{Check, CheckState, check_machine};
-pub use cost::{ProbeCost, measure_emulated_probe, measure_probe_costs};
+pub use cost::{ProbeCost, SiteCosts, measure_emulated_probe, measure_probe_costs, measure_site_costs};
 pub use error::AttachError;
 pub use features::{Capability, missing_capabilities, probe_features};
 pub use floor::{FloorProbes, FloorSites};

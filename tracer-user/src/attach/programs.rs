@@ -16,7 +16,7 @@ use super::python::PythonPrograms;
 use super::python_frames::FramesPrograms;
 use super::slots::Slots;
 use super::totals;
-use crate::model::{Call, KernelFeatures, LossCounts, ModuleFile, PlannedFunction, ProbePlan, ProcessId};
+use crate::model::{Call, FunctionId, KernelFeatures, LossCounts, ModuleFile, PlannedFunction, ProbePlan, ProcessId};
 
 /// The object that `cargo xtask build-ebpf` makes; the build refuses a stale one.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/tracer.o");
@@ -184,6 +184,14 @@ impl Programs {
     /// A map cannot be read.
     pub fn totals(&self) -> Result<(LossCounts, Vec<Call>), AttachError> {
         totals::read(&self.ebpf)
+    }
+
+    /// Calls of these functions so far, folded ones included.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn calls_of(&self, functions: impl Iterator<Item = FunctionId>) -> Result<Vec<u64>, AttachError> {
+        totals::calls_of(&self.ebpf, functions)
     }
 
     /// Hands on what the programs logged, if they were loaded to log.

@@ -51,6 +51,16 @@ pub(super) fn read(ebpf: &Ebpf) -> Result<(LossCounts, Vec<Call>), AttachError> 
     Ok((totals, open_calls))
 }
 
+pub(super) fn calls_of(ebpf: &Ebpf, functions: impl Iterator<Item = FunctionId>) -> Result<Vec<u64>, AttachError> {
+    let calls: PerCpuArray<_, u64> = map(ebpf, "CALLS")?.try_into().map_err(|error| map_error("CALLS", &error))?;
+    functions
+        .map(|function| {
+            let values = calls.get(&function.0, 0).map_err(|error| map_error("CALLS", &error))?;
+            Ok(values.iter().sum())
+        })
+        .collect()
+}
+
 fn map<'ebpf>(ebpf: &'ebpf Ebpf, name: &'static str) -> Result<&'ebpf Map, AttachError> {
     ebpf.map(name).ok_or(AttachError::Incomplete { name })
 }

@@ -77,6 +77,7 @@ impl Tracer {
         self.python.forget(process, &mut self.programs)?;
         self.programs.let_go(process)?;
         self.planner.forget(process);
+        self.load.forget(process);
         Ok(())
     }
 

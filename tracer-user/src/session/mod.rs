@@ -5,6 +5,7 @@ mod error;
 mod follow;
 mod left_calls;
 mod measure;
+mod probe_load;
 mod python;
 mod python_remarks;
 mod recording;

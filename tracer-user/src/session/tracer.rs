@@ -12,6 +12,7 @@ use super::drain::Drain;
 use super::error::SessionError;
 use super::follow::prepare_to_follow;
 use super::left_calls::LeftCalls;
+use super::probe_load::ProbeLoad;
 use super::python::{Interpreter, Means, PythonTargets, may_run_python, python_class_names};
 use super::recording::{Learned, RecordedPipeline, Recording};
 use super::report::Report;
@@ -40,6 +41,7 @@ pub struct Tracer {
     pub(super) python: PythonTargets,
     pub(super) watcher: Watcher,
     pub(super) roster: Roster,
+    pub(super) load: ProbeLoad,
     functions: usize,
     skipped: Vec<Skipped>,
     attach_ms: u64,
@@ -113,6 +115,7 @@ impl Tracer {
             python,
             watcher: Watcher::new(&targets, follow),
             roster: Roster::default(),
+            load: ProbeLoad::new(),
             functions: 0,
             skipped: Vec::new(),
             attach_ms: 0,
@@ -172,6 +175,9 @@ impl Tracer {
     /// Probes for a new module could not be made live.
     pub fn look_again(&mut self) -> Result<bool, SessionError> {
         self.programs.forward_log();
+        if let Some(sentence) = self.load.look(&self.programs)? {
+            tracing::warn!("{sentence}");
+        }
         for change in self.watcher.poll() {
             self.take_note_of(change)?;
         }
@@ -252,6 +258,8 @@ impl Tracer {
                 );
             }
         }
+        let is_placed = |function: &&PlannedFunction| !refused.iter().any(|refusal| refusal.function == function.id);
+        self.load.add(added.functions.iter().filter(is_placed));
         let placed = added.functions.len() - refused.len();
         self.functions += placed;
         if let Some(member) = self.roster.traced(target.process) {

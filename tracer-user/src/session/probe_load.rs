@@ -1,0 +1,217 @@
+//! What the native probes take from the targets: calls counted, times what a call of each kind of probe costs here.
+
+use std::time::{Duration, Instant};
+
+use crate::attach::{AttachError, Programs, SiteCosts, measure_site_costs};
+use crate::model::{FunctionId, PlannedFunction, ProcessId, ReturnMethod};
+
+/// How often calls are counted.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Calls a second below which nothing is measured: they cannot cost what is worth a word.
+const FEW: f64 = 2_000.0;
+
+/// Share of one processor from which the cost is told.
+const DEAR: f64 = 0.25;
+
+/// Functions that are named, the dearest first.
+const NAMED: usize = 3;
+
+/// What is known of the cost of the native probes.
+pub struct ProbeLoad {
+    functions: Vec<Probed>,
+    looked: Instant,
+    /// Measured when there is a reason to; what this machine cannot do cannot be measured.
+    costs: Option<Option<SiteCosts>>,
+    told: bool,
+}
+
+/// A function with probes.
+struct Probed {
+    id: FunctionId,
+    process: ProcessId,
+    name: String,
+    sites: Sites,
+    /// Calls at the last look; numbers of functions are used again, so that the first look tells nothing.
+    calls: Option<u64>,
+}
+
+/// What the kernel does at the probes that one call passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sites {
+    entry_is_emulated: bool,
+    exit: Exit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    Trampoline,
+    /// A jump.
+    Emulated,
+    SingleStepped,
+}
+
+/// A function and what its probes take.
+#[derive(Clone, Debug, PartialEq)]
+struct Load {
+    process: ProcessId,
+    name: String,
+    /// Calls a second.
+    rate: f64,
+    /// Nanoseconds that the probes of one call take.
+    cost_ns: f64,
+    is_single_stepped: bool,
+}
+
+impl ProbeLoad {
+    /// Nothing is probed yet.
+    pub fn new() -> Self {
+        Self { functions: Vec::new(), looked: Instant::now(), costs: None, told: false }
+    }
+
+    /// These functions have probes from now on.
+    pub fn add<'plan>(&mut self, placed: impl Iterator<Item = &'plan PlannedFunction>) {
+        self.functions.extend(placed.map(|function| Probed {
+            id: function.id,
+            process: function.request.module.process,
+            name: function.request.span_name.clone(),
+            sites: sites(function),
+            calls: None,
+        }));
+    }
+
+    /// The probes of a process are gone.
+    pub fn forget(&mut self, process: ProcessId) {
+        self.functions.retain(|function| function.process != process);
+    }
+
+    /// Counts the calls if it is time; a sentence the first time that the probes take much.
+    ///
+    /// # Errors
+    /// The counts cannot be read.
+    pub fn look(&mut self, programs: &Programs) -> Result<Option<String>, AttachError> {
+        let seconds = self.looked.elapsed().as_secs_f64();
+        if self.told || self.looked.elapsed() < EVERY {
+            return Ok(None);
+        }
+        self.looked = Instant::now();
+        let counts = programs.calls_of(self.functions.iter().map(|function| function.id))?;
+        let mut loads = Vec::new();
+        for (function, calls) in self.functions.iter_mut().zip(counts) {
+            let before = function.calls.replace(calls).unwrap_or(calls);
+            let rate = calls.saturating_sub(before) as f64 / seconds;
+            if rate > 0.0 {
+                loads.push((&*function, rate));
+            }
+        }
+        if loads.iter().map(|(_, rate)| rate).sum::<f64>() < FEW {
+            return Ok(None);
+        }
+        let Some(costs) = *self.costs.get_or_insert_with(measure_site_costs) else { return Ok(None) };
+        let loads = loads.iter().map(|(function, rate)| Load {
+            process: function.process,
+            name: function.name.clone(),
+            rate: *rate,
+            cost_ns: function.sites.cost_ns(&costs),
+            is_single_stepped: function.sites.is_single_stepped(),
+        });
+        let sentence = sentence(loads.collect());
+        self.told = sentence.is_some();
+        Ok(sentence)
+    }
+}
+
+impl Sites {
+    /// Nanoseconds that the probes of one call take.
+    fn cost_ns(self, costs: &SiteCosts) -> f64 {
+        let entry = if self.entry_is_emulated { costs.emulated_ns } else { costs.single_stepped_ns };
+        entry
+            + match self.exit {
+                Exit::Trampoline => costs.trampoline_ns,
+                Exit::Emulated => costs.emulated_ns,
+                Exit::SingleStepped => costs.single_stepped_ns,
+            }
+    }
+
+    fn is_single_stepped(self) -> bool {
+        !self.entry_is_emulated || self.exit == Exit::SingleStepped
+    }
+}
+
+fn sites(function: &PlannedFunction) -> Sites {
+    let resolved = &function.request.function;
+    let exit = match &resolved.returns {
+        ReturnMethod::Uretprobe { .. } => Exit::Trampoline,
+        ReturnMethod::ReturnSites { sites } if sites.iter().all(|site| site.tail_jump) => Exit::Emulated,
+        ReturnMethod::ReturnSites { .. } => Exit::SingleStepped,
+    };
+    Sites { entry_is_emulated: resolved.entry.emulated, exit }
+}
+
+/// What to say of the process in which the probes take most, if that is much.
+fn sentence(mut loads: Vec<Load>) -> Option<String> {
+    loads.sort_by(|left, right| right.share().total_cmp(&left.share()));
+    let share_of = |process| loads.iter().filter(|load| load.process == process).map(Load::share).sum::<f64>();
+    let process = loads.first()?.process;
+    let share = share_of(process);
+    if share < DEAR {
+        return None;
+    }
+    let of_process = || loads.iter().filter(|load| load.process == process);
+    let named: Vec<String> = of_process().take(NAMED).map(Load::words).collect();
+    let stepped = of_process().take(NAMED).any(|load| load.is_single_stepped);
+    let why = if stepped { "; the kernel has to single-step the probed instructions" } else { "" };
+    Some(format!(
+        "the probes take about {:.0} % of one processor of process {process}: {}{why}; leave out what is called so often \
+         (`exclude` in a map), or let the tracer do so (--max-overhead 5%)",
+        share * 100.0,
+        named.join(", "),
+    ))
+}
+
+impl Load {
+    /// Share of one processor.
+    fn share(&self) -> f64 {
+        self.rate * self.cost_ns / 1e9
+    }
+
+    fn words(&self) -> String {
+        format!("{} {:.0} times a second, {:.1} us each", self.name, self.rate, self.cost_ns / 1e3)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COSTS: SiteCosts = SiteCosts { emulated_ns: 500.0, single_stepped_ns: 12_000.0, trampoline_ns: 350.0 };
+
+    fn load(name: &str, rate: f64, exit: Exit) -> Load {
+        let sites = Sites { entry_is_emulated: true, exit };
+        Load {
+            process: ProcessId { pid: 7, start_time: 0 },
+            name: name.to_owned(),
+            rate,
+            cost_ns: sites.cost_ns(&COSTS),
+            is_single_stepped: sites.is_single_stepped(),
+        }
+    }
+
+    #[test]
+    fn the_dearest_are_named() {
+        let loads = vec![
+            load("Cheap.fit", 1_000.0, Exit::Trampoline),
+            load("Tree.predict", 40_000.0, Exit::SingleStepped),
+            load("Model.predict", 100_000.0, Exit::Emulated),
+        ];
+        let said = sentence(loads).expect("a sentence");
+        assert!(said.contains("about 60 % of one processor of process 7: Tree.predict 40000 times"), "{said}");
+        assert!(said.contains("12.5 us each, Model.predict") && said.contains("single-step"), "{said}");
+    }
+
+    #[test]
+    fn what_costs_little_is_no_word_worth() {
+        assert_eq!(sentence(vec![load("Model.predict", 100_000.0, Exit::Trampoline)]), None);
+        assert_eq!(sentence(Vec::new()), None);
+    }
+}
