@@ -2,11 +2,13 @@
 //! delivered, no exit code, and no traced process; what a target calls itself reaches no terminal as it is.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use tracer_tests::process::{Running, run};
 use tracer_tests::suite::{self, Need, case};
 use tracer_tests::targets::{Target, build};
@@ -18,6 +20,7 @@ fn main() -> ExitCode {
     let cases = vec![
         case("errors_that_cannot_be_written_cost_nothing", KERNEL, unwritable_errors),
         case("errors_that_cannot_be_written_do_not_end_the_command", KERNEL, unwritable_errors_of_run),
+        case("errors_that_nobody_takes_do_not_keep_the_tracer_waiting", KERNEL, sleeping_reader_of_errors),
         case("nobody_reads_so_the_trace_ends", KERNEL, nobody_reads),
         case("nobody_reads_and_nothing_is_called", KERNEL, nobody_reads_and_nothing_is_called),
         case("run_outlives_its_readers", KERNEL, run_outlives_its_readers),
@@ -65,6 +68,31 @@ fn unwritable_errors_of_run() -> Result<()> {
     command.args(["run", "--", "sh", "-c", "echo alive; exit 7"]).env("RUST_LOG", "info");
     let output = command.stderr(File::options().write(true).open("/dev/full")?).output()?;
     ensure!(output.status.code() == Some(7) && output.stdout == b"alive\n", "{output:?}");
+    Ok(())
+}
+
+/// The pipe of stderr is full when the tracer begins.
+fn sleeping_reader_of_errors() -> Result<()> {
+    let mut target = Target::start("cpp_pipeline", &["--requests", "20"])?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("spans.jsonl");
+    let (reader, mut pipe) = std::io::pipe()?;
+    let flags = fcntl_getfl(&pipe)?;
+    fcntl_setfl(&pipe, flags | OFlags::NONBLOCK)?;
+    while pipe.write(&[b'x'; 4096]).is_ok() {}
+    fcntl_setfl(&pipe, flags)?;
+    let mut command = Command::new(workspace::ml_tracer());
+    let words = format!("attach --pid {} --duration 2s --export jsonl={}", target.pid(), file.display());
+    command.args(words.split(' ')).env("RUST_LOG", "info").stderr(pipe);
+    let begin = Instant::now();
+    let mut tracer = command.spawn()?;
+    std::thread::sleep(Duration::from_millis(1000));
+    target.batch()?;
+    let status = tracer.wait()?;
+    ensure!(status.success() && begin.elapsed() < Duration::from_secs(10), "{status} after {:?}", begin.elapsed());
+    let predictions = fs::read_to_string(&file)?.matches("\"name\":\"Pipeline.predict\"").count();
+    ensure!(predictions == 12, "{predictions} predictions");
+    drop(reader);
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::exit::{self, UsageError};
-use super::print::LogLines;
+use super::print::{Errors, LogLines};
 use crate::model;
 use crate::session::{Destination, PythonSettings};
 
@@ -317,13 +317,7 @@ pub fn parse() -> Result<Arguments, ExitCode> {
 pub fn begin_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,opentelemetry=off"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        // A line that cannot be written would be told of on the same stderr, which ends the process.
-        .log_internal_errors(false)
-        .event_format(LogLines)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Errors).event_format(LogLines).init();
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

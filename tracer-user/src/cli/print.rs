@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -15,19 +18,50 @@ use crate::model::printable;
 /// Name of the program, before each of its sentences.
 const PROGRAM: &str = "ml-tracer";
 
-/// One line to stderr, with the name of the program. A stderr that takes nothing (a full disk under a log, a reader that has
-/// gone) is no reason to stop: what matters is told by the exit code too.
+/// How long a line waits for a reader of stderr that sleeps.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// What a pipe that can be written takes without waiting, bytes (`PIPE_BUF`, pipe(7)).
+const PIECE: usize = 4096;
+
+/// One line to stderr, with the name of the program.
 pub fn tell(sentence: &str) {
-    // One system call for the whole line, so that lines of other programs do not get into it.
-    let line = format!("{PROGRAM}: {}\n", printable(sentence));
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    // One write for the whole line, so that lines of other programs do not get into it.
+    let _ = Errors.write_all(format!("{PROGRAM}: {}\n", printable(sentence)).as_bytes());
+}
+
+/// Standard error. Where it takes nothing (a full disk under a log, a reader that sleeps or has gone), what would have been
+/// said is dropped: that is no reason to stop or to wait, and what matters is told by the exit code too.
+pub struct Errors;
+
+impl Write for Errors {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        static IS_STALLED: AtomicBool = AtomicBool::new(false);
+        let errors = std::io::stderr();
+        for piece in bytes.chunks(PIECE) {
+            // A reader is waited for once, until it goes on.
+            let patience = if IS_STALLED.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
+            let timeout = Timespec { tv_sec: 0, tv_nsec: patience.subsec_nanos().into() };
+            let mut place = [PollFd::new(&errors, PollFlags::OUT)];
+            let is_ready = poll(&mut place, Some(&timeout)).is_ok_and(|ready| ready > 0);
+            IS_STALLED.store(!is_ready, Ordering::Relaxed);
+            if !is_ready || errors.lock().write_all(piece).is_err() {
+                break;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Several lines of our own making to stderr, each escaped.
 pub fn tell_lines(text: &str) {
     let lines: Vec<_> = text.lines().map(printable).collect();
     let text = format!("{PROGRAM}: {}\n", lines.join("\n"));
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    let _ = Errors.write_all(text.as_bytes());
 }
 
 /// One line of a list.
