@@ -131,6 +131,9 @@ pub async fn supervise(
         if news.more_functions > 0 {
             tell(&format!("{} more functions, in newly mapped files", news.more_functions));
         }
+        for process in news.ended {
+            tell(&format!("process {process} has ended; the others are traced on"));
+        }
         if !alive && child.is_none() {
             return Ok(Stop::TargetsGone);
         }

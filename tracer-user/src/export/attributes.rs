@@ -60,6 +60,9 @@ pub fn visit_call_attributes(span: &Span, mut visit: impl FnMut(&str, ValueRef<'
     if let Some(step) = &span.step {
         visit("ml.step", ValueRef::Text(step));
     }
+    if !span.children_observed {
+        visit("ml.children_observed", ValueRef::Boolean(false));
+    }
     if !span.class_observed {
         visit("ml.class_observed", ValueRef::Boolean(false));
     }

@@ -55,3 +55,14 @@ pub enum SessionError {
     )]
     DrainEnded,
 }
+
+impl SessionError {
+    /// Whether it says that a process is ending: it has no memory any more.
+    #[must_use]
+    pub(super) fn is_about_the_end(&self) -> bool {
+        let Self::Attach(AttachError::Place { source, .. } | AttachError::Watchpoint { source, .. }) = self else {
+            return false;
+        };
+        matches!(source.raw_os_error(), Some(libc::ESRCH | libc::ENOENT))
+    }
+}

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::background::Background;
 use super::drain::Drain;
 use super::error::SessionError;
-use super::follow::prepare_to_follow;
+use super::follow::{Failure, prepare_to_follow};
 use super::left_calls::LeftCalls;
 use super::python::{Interpreter, Means, PythonTargets, may_run_python, python_class_names};
 use super::recording::{Learned, RecordedPipeline, Recording};
@@ -48,6 +48,8 @@ pub struct Tracer {
     attach_ms: u64,
     /// What was new at the start.
     first_news: News,
+    /// What has gone wrong with processes that go on and are left alone.
+    pub(super) failures: Vec<Failure>,
 }
 
 /// A process that begins to be traced, and what was found in it.
@@ -123,21 +125,24 @@ impl Tracer {
             skipped: Vec::new(),
             attach_ms: 0,
             first_news: News::default(),
+            failures: Vec::new(),
         };
         let mut first_refused = None;
         for (((forked_by, target), native), interpreter) in arriving.into_iter().zip(found).zip(interpreters) {
             let module = native.requests.first().map(|request| request.module.path.clone());
             let arrival = Arrival { target, forked_by, native, interpreter };
-            match forked_by {
-                Some(_) => tracer.follow(arrival)?,
-                None => {
-                    let refused = tracer.add(arrival)?;
+            let process = arrival.target.process;
+            match tracer.add(arrival) {
+                Ok(refused) if forked_by.is_none() => {
                     first_refused = first_refused.or(module.zip(refused.into_iter().next()));
                 }
+                Ok(_) => {}
+                Err(error) => tracer.leave(process, error)?,
             }
         }
+        all_ended(&targets)?;
+        tracer.go_on()?;
         if let (0, Some((path, refusal))) = (tracer.functions, first_refused) {
-            all_ended(&targets)?;
             let source = std::io::Error::other(refusal.problem);
             return Err(AttachError::Place { path, source }.into());
         }
@@ -168,6 +173,7 @@ impl Tracer {
         let later = roster.news(Instant::now(), |process| python.settled_of(process));
         news.followed.extend(later.followed);
         news.more_functions += later.more_functions;
+        news.ended.extend(later.ended);
         news
     }
 
@@ -175,17 +181,18 @@ impl Tracer {
     /// gone.
     ///
     /// # Errors
-    /// Probes for a new module could not be made live.
+    /// The session cannot go on, or there is nothing left that it could trace because of what went wrong.
     pub fn look_again(&mut self) -> Result<bool, SessionError> {
         self.programs.forward_log();
         for change in self.watcher.poll() {
             self.take_note_of(change)?;
         }
         let Self { programs, drain, planner, python, .. } = self;
-        let failed = python.look_again(&mut Means { programs, planner, drain })?;
+        let failed = python.look_again(&mut Means { programs, planner, drain });
         for (process, error) in failed {
             self.leave(process, error)?;
         }
+        self.go_on()?;
         Ok(!self.watcher.is_empty())
     }
 
@@ -199,7 +206,7 @@ impl Tracer {
         let report = take_away(&mut programs, drain)?;
         let processes = roster.report(|process| python.seen_of(process));
         let not_followed = roster.not_followed() + watcher.left_out();
-        let python = python.coverage(&mut programs)?;
+        let python = python.coverage(&mut programs);
         Ok(Report { attach_ms, functions, python, processes, not_followed, skipped: skipped.len(), ..report })
     }
 
@@ -264,6 +271,8 @@ impl Tracer {
 
 /// Takes all probes away, reads the books, and delivers everything.
 pub fn take_away(programs: &mut Programs, drain: Drain) -> Result<Report, SessionError> {
+    // What is open now and returns while the probes go lacks the calls that begin meanwhile.
+    drain.begin_gap(None)?;
     programs.accept_entries(false)?;
     std::thread::sleep(SETTLE);
     let (_, open_calls) = programs.totals()?;

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::super::background::{Background, Progress};
+use super::super::drain::OpenGap;
 use super::super::error::SessionError;
 use super::super::settings::PythonSettings;
 use super::experience::Experience;
@@ -14,10 +15,11 @@ use super::targets::Means;
 use crate::engine::cpython::CpythonEngine;
 use crate::memory::ReadLimit;
 use crate::model::{
-    DEBUG_REGISTERS, InterpreterSite, ProcessId, ProgramImage, PythonLayout, PythonMode, PythonNames, PythonPlan,
-    PythonSurvey, RemoteAddress, SymbolMap, Target, WatchedCode,
+    DEBUG_REGISTERS, InterpreterSite, ProcessId, ProgramImage, PythonLayout, PythonLeftOut, PythonMode, PythonNames,
+    PythonPlan, PythonSurvey, RemoteAddress, SymbolMap, Target, WatchedCode,
 };
-use crate::plan::{Planner, PythonBudget};
+use crate::attach::Programs;
+use crate::plan::{MOST_PYTHON, Planner, PythonBudget};
 use crate::symbol_map::PythonRules;
 use crate::target::has_ended;
 
@@ -45,6 +47,9 @@ const PART_OF_SETTLING_TIME: u32 = 3;
 
 /// How long that may take a forked process.
 const SETTLING: Duration = Duration::from_secs(60);
+
+/// Functions that get a number on behalf of one process: a share of all numbers, so that there are some for others.
+const MOST_NUMBERS: usize = MOST_PYTHON as usize / 8;
 
 /// A program that has just begun is importing its libraries, and may use them the moment they are there. For so long, and
 /// until a call is seen, it is looked at as often as this while its memory grows, and half of the time at most.
@@ -117,6 +122,23 @@ pub struct Interpreter {
     pub(super) called_at: Option<Instant>,
     /// Whether each class without objects has had its turn to be watched.
     pub(super) all_had_a_turn: bool,
+    /// Code that was chosen among with what calls elsewhere have shown of it.
+    pub(super) considered: HashSet<RemoteAddress>,
+    /// The time of a calibration, in which nothing is recorded.
+    pub(super) calibration: Option<OpenGap>,
+    /// Functions that have got a number on its behalf.
+    numbers: usize,
+    /// Functions that found all numbers in use, at most.
+    without_number: usize,
+}
+
+/// Calls that are known when code is chosen.
+#[derive(Clone, Debug, Default)]
+pub struct Calls {
+    /// In this process.
+    pub here: HashMap<RemoteAddress, u64>,
+    /// In others that have the same code.
+    pub elsewhere: HashMap<RemoteAddress, u64>,
 }
 
 impl Interpreter {
@@ -194,6 +216,10 @@ impl Interpreter {
             calls_looked_at: Instant::now(),
             called_at: None,
             all_had_a_turn: false,
+            considered: HashSet::new(),
+            calibration: None,
+            numbers: 0,
+            without_number: 0,
         }
     }
 
@@ -260,6 +286,38 @@ impl Interpreter {
     /// The program that it belongs to.
     pub fn image(&self) -> ProgramImage {
         self.target.image
+    }
+
+    /// What has found no room in the tables, at most.
+    pub fn left_out(&self, programs: &Programs) -> PythonLeftOut {
+        programs.python_left_out(self.process.1).most(PythonLeftOut {
+            numbers: self.without_number,
+            ..PythonLeftOut::default()
+        })
+    }
+
+    /// Counts the calls of code that is seen so far.
+    ///
+    /// # Errors
+    /// The counts cannot be read.
+    pub fn count(&mut self, programs: &mut Programs) -> Result<(), SessionError> {
+        let seen: Vec<RemoteAddress> = match self.mode {
+            PythonMode::Watch => self.watched.clone(),
+            PythonMode::Frames => self.plan.watched.iter().map(|(code, _)| *code).collect(),
+        };
+        for code in seen {
+            self.counted.insert(code, programs.python_calls(self.process.1, code)?);
+        }
+        Ok(())
+    }
+
+    /// From now on calls are recorded.
+    ///
+    /// # Errors
+    /// The process map cannot be written.
+    pub fn accept_entries(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
+        means.programs.accept_entries_of(self.process.0, true)?;
+        self.calibration.take().map_or(Ok(()), |gap| means.drain.end_gap(gap))
     }
 
     /// Calls that were counted, by the name of the code.
@@ -336,6 +394,7 @@ impl Interpreter {
         self.counted.clear();
         self.worth.clear();
         self.watched_since.clear();
+        self.calibration = None;
     }
 
     /// Whether a look at the process is under way.
@@ -372,14 +431,15 @@ impl Interpreter {
     pub fn look_again(
         &mut self,
         means: &mut Means<'_>,
-        looked: Option<(Looked, &Experience)>,
+        looked: Option<Looked>,
+        experience: &Experience,
     ) -> Result<(), SessionError> {
         if self.has_begun
             && let Some(frames) = &mut self.frames
         {
-            frames.keep_time(means.programs, self.process)?;
+            frames.keep_time(means, self.process)?;
         }
-        let Some((Looked { engine, survey, took }, experience)) = looked else { return self.look_at_calls(means) };
+        let Some(Looked { engine, survey, took }) = looked else { return self.look_at_calls(means, experience) };
         self.looked = Instant::now();
         self.look_took = took;
         if has_ended(self.process.0) {
@@ -403,17 +463,20 @@ impl Interpreter {
         }
         if !self.has_begun {
             self.attach(means, experience, !self.is_followed)?;
-            means.programs.accept_entries_of(self.process.0, true)?;
-            return Ok(());
+            return self.accept_entries(means);
         }
         self.calls_looked_at = Instant::now();
         match self.mode {
-            PythonMode::Watch => self.watch_again(means, is_new)?,
+            PythonMode::Watch => self.watch_again(means, experience, is_new)?,
             PythonMode::Frames if is_new => {
                 // An interpreter that ends has no objects any more: what was covered is remembered.
-                let named = self.plan.watched.iter().filter(|(_, watched)| !watched.methods.is_empty());
-                self.past.extend(named.cloned());
-                self.choose(means.planner, &HashMap::new());
+                for (code, watched) in self.plan.watched.iter().filter(|(_, watched)| !watched.methods.is_empty()) {
+                    self.past.entry(*code).or_insert_with(|| watched.clone());
+                }
+                self.count(means.programs)?;
+                let before = std::mem::take(&mut self.plan);
+                self.choose(means.planner, &Calls { here: self.counted.clone(), elsewhere: HashMap::new() });
+                self.remember(&before, &self.counted.clone());
                 self.tell(means)?;
             }
             PythonMode::Frames => {}
@@ -443,7 +506,7 @@ impl Interpreter {
     }
 
     /// Between two looks at the process, in watch mode: looks whether watched code is called.
-    fn look_at_calls(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
+    fn look_at_calls(&mut self, means: &mut Means<'_>, experience: &Experience) -> Result<(), SessionError> {
         let is_watching = self.has_begun && self.mode == PythonMode::Watch;
         let takes_turns = self.called_at.is_none()
             && !self.all_had_a_turn
@@ -454,16 +517,19 @@ impl Interpreter {
             return Ok(());
         }
         self.calls_looked_at = Instant::now();
-        self.watch_again(means, false)
+        self.watch_again(means, experience, false)
     }
 
     /// Chooses, given the calls that were counted.
-    pub(super) fn choose(&mut self, planner: &mut Planner, calls: &HashMap<RemoteAddress, u64>) {
+    pub(super) fn choose(&mut self, planner: &mut Planner, calls: &Calls) {
         let past = self.past.iter().map(|(code, past)| (code, past.calls_seen));
         let called = past.chain(self.counted.iter().map(|(code, calls)| (code, *calls)));
         let past = called.filter(|(_, calls)| *calls > 0).map(|(code, _)| *code).collect();
-        let budget = PythonBudget { calls: calls.clone(), idle: self.idle.clone(), past, ..self.budget() };
+        let Calls { here, elsewhere } = calls.clone();
+        let budget = PythonBudget { calls: here, elsewhere, idle: self.idle.clone(), past, ..self.budget() };
         self.plan = self.planned(planner, &budget);
+        self.numbers += self.plan.new_numbers;
+        self.without_number = self.without_number.max(self.plan.without_number);
     }
 
     /// What a budget would give.
@@ -481,7 +547,8 @@ impl Interpreter {
 
     fn budget(&self) -> PythonBudget {
         let slots = (self.mode == PythonMode::Watch).then_some(self.slots);
-        PythonBudget { slots, obstacle: self.obstacle.clone(), without_objects: true, ..self.unlimited() }
+        let new_numbers = Some(MOST_NUMBERS.saturating_sub(self.numbers));
+        PythonBudget { slots, obstacle: self.obstacle.clone(), without_objects: true, new_numbers, ..self.unlimited() }
     }
 
     /// Tells the programs and the assembler what the plan says.

@@ -25,6 +25,9 @@ const PART_OF_TIME: u32 = 20;
 /// Looks at one time: one that takes long leaves room for others.
 const MOST_LOOKS: usize = 2;
 
+/// For so long what calls have shown is not asked again.
+const SHARED_FOR: Duration = Duration::from_millis(200);
+
 /// Ended processes whose coverage is remembered for the summary.
 const MOST_ENDED: usize = 1_024;
 
@@ -39,6 +42,8 @@ pub struct PythonTargets {
     ended: VecDeque<PythonCoverage>,
     /// What the calls in them have shown.
     experience: Experience,
+    /// The same with what calls in the others show, as it was a moment ago.
+    shared: Option<(Instant, Arc<Experience>)>,
     /// Code objects that were seen in them.
     seen_before: usize,
     /// Whose turn it is to be looked at again.
@@ -80,6 +85,7 @@ impl PythonTargets {
             starting: Vec::new(),
             ended: VecDeque::new(),
             experience: Experience::default(),
+            shared: None,
             seen_before: 0,
             next: 0,
         }
@@ -202,12 +208,13 @@ impl PythonTargets {
 
     /// A process has ended, runs another program, or is not to be traced any more: what was known of its interpreter is of
     /// the past. Nothing of it may be asked of the programs afterwards.
-    ///
-    /// # Errors
-    /// The counts cannot be read.
-    pub fn forget(&mut self, process: ProcessId, programs: &mut Programs) -> Result<(), SessionError> {
+    pub fn forget(&mut self, process: ProcessId, programs: &mut Programs) {
         self.starting.retain(|starting| starting.target.process != process);
         for mut interpreter in self.interpreters.extract_if(.., |interpreter| interpreter.is_of(process)) {
+            // A worker may have lived from one look at the calls to the next: what it has called serves those after it.
+            if let Err(error) = interpreter.count(programs) {
+                tracing::debug!(%error, %process, "its calls cannot be counted");
+            }
             interpreter.add_to(&mut self.experience);
             self.seen_before += interpreter.seen();
             if !is_worth_telling(&interpreter) {
@@ -216,46 +223,53 @@ impl PythonTargets {
             if self.ended.len() >= MOST_ENDED {
                 self.ended.pop_front();
             }
-            self.ended.push_back(interpreter.counted_coverage(programs)?);
+            self.ended.push_back(interpreter.counted_coverage(programs));
         }
-        Ok(())
     }
 
-    /// Looks at each interpreter again if it is time. Gives the followed processes with which that went wrong: the session
-    /// goes on without them.
-    ///
-    /// # Errors
-    /// Not permitted, or the kernel cannot.
-    pub fn look_again(&mut self, means: &mut Means<'_>) -> Result<Vec<(ProcessId, SessionError)>, SessionError> {
+    /// Looks at each interpreter again if it is time. Gives the processes with which that went wrong: the session goes on
+    /// without them.
+    #[must_use]
+    pub fn look_again(&mut self, means: &mut Means<'_>) -> Vec<(ProcessId, SessionError)> {
         let mut failed = Vec::new();
-        for (process, is_followed) in self.look_for_begun() {
-            let attached = self.begin(process, false, means);
-            match attached.and_then(|()| Ok(means.programs.accept_entries_of(process, true)?)) {
-                Err(error) if is_followed => failed.push((process, error)),
-                result => result?,
-            }
+        for process in self.look_for_begun() {
+            let begun = self.begin(process, false, means).and_then(|()| self.accept_entries(process, means));
+            failed.extend(begun.err().map(|error| (process, error)));
         }
         for process in means.programs.unguarded() {
             let left = self.interpreters.iter_mut().find(|interpreter| interpreter.is_of_number(process));
             if let Some(interpreter) = left.filter(|interpreter| !has_ended(interpreter.process())) {
-                means.programs.unwatch_all(interpreter.process)?;
-                interpreter.watch_nothing("its guard has been killed".to_owned());
+                let left = interpreter.lose_guard(means);
+                failed.extend(left.err().map(|error| (interpreter.process(), error)));
             }
         }
         self.begin_looks();
-        for index in 0..self.interpreters.len() {
-            let Some(interpreter) = self.interpreters.get_mut(index) else { continue };
+        let experience = self.shared_experience();
+        for interpreter in &mut self.interpreters {
             let looked = interpreter.take_look();
-            // Only its begin needs to know.
-            let experience =
-                if looked.is_none() || interpreter.has_begun() { Experience::default() } else { self.experience() };
-            let Some(interpreter) = self.interpreters.get_mut(index) else { continue };
-            match interpreter.look_again(means, looked.map(|looked| (looked, &experience))) {
-                Err(error) if interpreter.is_followed() => failed.push((interpreter.process(), error)),
-                result => result?,
+            let result = interpreter.look_again(means, looked, &experience);
+            failed.extend(result.err().map(|error| (interpreter.process(), error)));
+        }
+        failed
+    }
+
+    /// From now on the calls of a process are recorded.
+    fn accept_entries(&mut self, process: ProcessId, means: &mut Means<'_>) -> Result<(), SessionError> {
+        means.programs.accept_entries_of(process, true)?;
+        let mut interpreters = self.interpreters.iter_mut().filter(|interpreter| interpreter.is_of(process));
+        interpreters.try_for_each(|interpreter| interpreter.accept_entries(means))
+    }
+
+    /// What the calls in all processes have shown so far, or had a moment ago.
+    fn shared_experience(&mut self) -> Arc<Experience> {
+        match &self.shared {
+            Some((since, shared)) if since.elapsed() < SHARED_FOR => Arc::clone(shared),
+            _ => {
+                let shared = Arc::new(self.experience());
+                self.shared = Some((Instant::now(), Arc::clone(&shared)));
+                shared
             }
         }
-        Ok(failed)
     }
 
     /// Begins looks at the interpreters for which it is time, in turns, and not at all of them at once: looks share the time.
@@ -276,8 +290,8 @@ impl PythonTargets {
         }
     }
 
-    /// Takes in the interpreters that have been set up meanwhile; gives their processes, and whether they were followed.
-    fn look_for_begun(&mut self) -> Vec<(ProcessId, bool)> {
+    /// Takes in the interpreters that have been set up meanwhile; gives their processes.
+    fn look_for_begun(&mut self) -> Vec<ProcessId> {
         let mut begun = Vec::new();
         for mut starting in std::mem::take(&mut self.starting) {
             let process = starting.target.process;
@@ -301,7 +315,7 @@ impl PythonTargets {
                     let interpreter = interpreter.young_since(starting.since);
                     let interpreter = if starting.is_followed { interpreter.followed() } else { interpreter };
                     self.take(interpreter);
-                    begun.push((process, starting.is_followed));
+                    begun.push(process);
                     continue;
                 }
                 Err(problem) if starting.since.elapsed() >= MOST_FOR_START && !has_ended(process) => {
@@ -335,15 +349,12 @@ impl PythonTargets {
     }
 
     /// What was covered and what not, with the calls counted so far.
-    ///
-    /// # Errors
-    /// The counts cannot be read.
-    pub fn coverage(&mut self, programs: &mut Programs) -> Result<Vec<PythonCoverage>, SessionError> {
+    pub fn coverage(&mut self, programs: &mut Programs) -> Vec<PythonCoverage> {
         let mut coverage: Vec<_> = self.ended.drain(..).collect();
         for interpreter in self.interpreters.iter_mut().filter(|interpreter| is_worth_telling(interpreter)) {
-            coverage.push(interpreter.counted_coverage(programs)?);
+            coverage.push(interpreter.counted_coverage(programs));
         }
-        Ok(coverage)
+        coverage
     }
 }
 
