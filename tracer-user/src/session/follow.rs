@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::error::SessionError;
+use super::python::Means;
 use super::roster::Left;
 use super::survey::Survey;
 use super::tracer::{Arrival, Tracer};
@@ -57,7 +58,10 @@ impl Tracer {
                 let interpreter = self.python.find_in_fork(parent, &target);
                 let process = target.process;
                 let arrived = self.add(Arrival { target, forked_by: Some(parent), native, interpreter });
-                let accepted = arrived.and_then(|_| Ok(self.programs.accept_entries_of(process, true)?));
+                let accepted = arrived.and_then(|_| {
+                    let Self { programs, drain, planner, python, .. } = self;
+                    python.accept_entries(process, &mut Means { programs, planner, drain })
+                });
                 self.or_leave(process, accepted)
             }
             TargetChange::Executed { target, modules } => {

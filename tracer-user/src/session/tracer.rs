@@ -148,6 +148,7 @@ impl Tracer {
         }
         // Everything at once, so that the first traces are as whole as the later ones.
         tracer.programs.accept_entries(true)?;
+        tracer.python.entries_are_accepted(&tracer.drain)?;
         let news = tracer.news();
         tracer.first_news = News { more_functions: 0, ..news };
         tracer.attach_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::super::background::{Background, Progress};
-use super::super::drain::OpenGap;
+use super::super::drain::{Drain, OpenGap};
 use super::super::error::SessionError;
 use super::super::settings::PythonSettings;
 use super::experience::Experience;
@@ -317,7 +317,15 @@ impl Interpreter {
     /// The process map cannot be written.
     pub fn accept_entries(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
         means.programs.accept_entries_of(self.process.0, true)?;
-        self.calibration.take().map_or(Ok(()), |gap| means.drain.end_gap(gap))
+        self.entries_are_accepted(means.drain)
+    }
+
+    /// Calls are recorded: a calibration is over.
+    ///
+    /// # Errors
+    /// The session cannot go on.
+    pub fn entries_are_accepted(&mut self, drain: &Drain) -> Result<(), SessionError> {
+        self.calibration.take().map_or(Ok(()), |gap| drain.end_gap(gap))
     }
 
     /// Calls that were counted, by the name of the code.

@@ -254,10 +254,21 @@ impl PythonTargets {
     }
 
     /// From now on the calls of a process are recorded.
-    fn accept_entries(&mut self, process: ProcessId, means: &mut Means<'_>) -> Result<(), SessionError> {
+    ///
+    /// # Errors
+    /// The process map cannot be written.
+    pub fn accept_entries(&mut self, process: ProcessId, means: &mut Means<'_>) -> Result<(), SessionError> {
         means.programs.accept_entries_of(process, true)?;
         let mut interpreters = self.interpreters.iter_mut().filter(|interpreter| interpreter.is_of(process));
-        interpreters.try_for_each(|interpreter| interpreter.accept_entries(means))
+        interpreters.try_for_each(|interpreter| interpreter.entries_are_accepted(means.drain))
+    }
+
+    /// The calls of all processes are recorded.
+    ///
+    /// # Errors
+    /// The session cannot go on.
+    pub fn entries_are_accepted(&mut self, drain: &Drain) -> Result<(), SessionError> {
+        self.interpreters.iter_mut().try_for_each(|interpreter| interpreter.entries_are_accepted(drain))
     }
 
     /// What the calls in all processes have shown so far, or had a moment ago.
