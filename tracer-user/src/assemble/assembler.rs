@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::gaps::Gaps;
 use super::identity::ThreadIdentity;
 use super::integer_hash::IntegerState;
 use super::python::{PythonClassNames, PythonObjects};
 use super::thread::Thread;
 use super::waiting::Waiting;
 use crate::model::{
-    AttributeValue, Call, CallError, ClockAnchor, Ending, Event, FunctionDescription, FunctionId, Loss, MonotonicNs,
-    ProcessId, PythonNames, Span, StreamTotals, ThreadId,
+    AttributeValue, Call, CallError, ClockAnchor, Ending, Event, FunctionDescription, FunctionId, Gap, Loss,
+    MonotonicNs, ProcessId, PythonNames, Span, StreamTotals, ThreadId,
 };
 
 /// Gives the name of a thread when its first record arrives. Called once for each thread.
@@ -46,6 +47,7 @@ pub struct Assembler {
     clock: ClockAnchor,
     thread_names: ThreadNames,
     python: PythonObjects,
+    gaps: Gaps,
     functions: HashMap<FunctionId, KnownFunction, IntegerState>,
     processes: HashMap<u32, ProcessId, IntegerState>,
     threads: HashMap<ThreadId, Thread, IntegerState>,
@@ -70,6 +72,7 @@ impl Assembler {
             clock,
             thread_names: names.threads,
             python: PythonObjects::new(names.python_classes),
+            gaps: Gaps::default(),
             functions: HashMap::default(),
             processes: HashMap::default(),
             threads: HashMap::default(),
@@ -93,12 +96,19 @@ impl Assembler {
         }
         if self.processes.insert(kernel_pid, process).is_some_and(|before| before != process) {
             self.python.forget(kernel_pid);
+            self.gaps.forget(kernel_pid);
         }
     }
 
     /// Makes Python classes and steps known. Records that come earlier are named without them.
     pub fn add_python_names(&mut self, names: PythonNames) {
         self.python.learn(names);
+    }
+
+    /// Not every call is seen to begin from now on, or is again. Told at its place among the records: those before had ended by
+    /// then.
+    pub fn add_gap(&mut self, gap: Gap) {
+        self.gaps.add(gap);
     }
 
     /// Counts a record that could not be decoded.
@@ -127,7 +137,7 @@ impl Assembler {
         if self.threads.get(&call.thread).is_none_or(|thread| thread.incarnation != call.incarnation) {
             self.begin_thread(call, out);
         }
-        let Self { clock, functions, threads, totals, python, .. } = self;
+        let Self { clock, functions, threads, totals, python, gaps, .. } = self;
         let Some(thread) = threads.get_mut(&call.thread) else { return };
 
         thread.last_end = call.end;
@@ -168,6 +178,8 @@ impl Assembler {
             end: clock.wall_clock_of(call.end.max(call.start)),
             ending: call.ending,
             end_observed: call.end_observed,
+            // Of what has not ended nobody takes the children for all.
+            children_observed: call.ending == Ending::StillOpen || !gaps.meet(call),
             thread_ended: call.thread_ended,
             folded_calls: call.folded_calls,
             lost_before,

@@ -2,6 +2,7 @@
 //! missing.
 
 mod assembler;
+mod gaps;
 mod identity;
 mod integer_hash;
 mod python;

@@ -85,6 +85,7 @@ impl Thread {
             end: clock.wall_clock_of(lost.end.max(lost.start)),
             ending: Ending::Lost,
             end_observed: false,
+            children_observed: true,
             thread_ended: false,
             folded_calls: 0,
             lost_before: 0,

@@ -12,6 +12,7 @@ mod placement;
 mod programs;
 mod python;
 mod python_frames;
+mod python_tables;
 mod slots;
 mod totals;
 mod watchpoints;

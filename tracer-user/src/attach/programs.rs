@@ -4,7 +4,7 @@ use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::{ProgramError, RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use tracer_common::limits::RING_BYTES;
+use tracer_common::limits::{MAX_PYTHON_FUNCTIONS, RING_BYTES};
 use tracer_common::records::CaptureSpec;
 
 use super::asides::Asides;
@@ -14,6 +14,7 @@ use super::multi::MultiPrograms;
 use super::placement::{Placed, Placer, Refused, remove};
 use super::python::PythonPrograms;
 use super::python_frames::FramesPrograms;
+use super::python_tables::PYTHON_TABLES;
 use super::slots::Slots;
 use super::totals;
 use crate::model::{Call, FunctionId, KernelFeatures, LossCounts, ModuleFile, PlannedFunction, ProbePlan, ProcessId};
@@ -34,6 +35,8 @@ pub struct LoadOptions {
     pub python_watch: bool,
     /// Load the programs that every Python call passes.
     pub python_frames: bool,
+    /// Entries of each table about Python code, of all processes together.
+    pub python_entries: u32,
 }
 
 impl Default for LoadOptions {
@@ -44,6 +47,7 @@ impl Default for LoadOptions {
             single_probes: false,
             python_watch: false,
             python_frames: false,
+            python_entries: MAX_PYTHON_FUNCTIONS,
         }
     }
 }
@@ -56,6 +60,8 @@ pub struct Programs {
     multi: Option<MultiPrograms>,
     features: KernelFeatures,
     pub(super) python: PythonPrograms,
+    /// Entries that each table about Python code has room for.
+    pub(super) python_room: usize,
     pub(super) asides: Asides,
     pub(super) ebpf: Ebpf,
     forward_log: Option<Box<dyn FnMut() + Send>>,
@@ -71,7 +77,11 @@ impl Programs {
             return Err(AttachError::PidNamespace);
         }
         let debug_log = u8::from(options.debug_log);
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        for table in PYTHON_TABLES {
+            loader.map_max_entries(table, options.python_entries);
+        }
+        let mut ebpf = loader
             .map_max_entries("RECORDS", options.ring_bytes)
             .override_global("DEBUG_LOG", &debug_log, true)
             .load(OBJECT)
@@ -100,6 +110,7 @@ impl Programs {
             multi,
             features,
             python: PythonPrograms::new(frames),
+            python_room: options.python_entries as usize,
             asides: Asides::default(),
             ebpf,
             forward_log,
@@ -158,12 +169,15 @@ impl Programs {
     /// # Errors
     /// A map cannot be written.
     pub fn let_go(&mut self, process: ProcessId) -> Result<(), AttachError> {
-        self.let_go_of_python(process, false)?;
-        self.free_slot(process)?;
+        let python = self.let_go_of_python(process, false);
+        let slot = self.free_slot(process);
         // Without a slot they do nothing any more, and nobody has to wait for them.
         let placed: Vec<_> = self.placed.extract_if(.., |(known, _)| *known == process).collect();
-        self.asides.begin(move || drop(placed));
-        Ok(())
+        if !placed.is_empty() {
+            self.asides.begin(move || drop(placed));
+        }
+        // Whatever goes wrong with one of them, the others are gone.
+        python.and(slot)
     }
 
     /// Takes all probes away: first those at entries, then the others. A thread that ends while the books are read would
@@ -192,6 +206,12 @@ impl Programs {
     /// The map cannot be read.
     pub fn calls_of(&self, functions: impl Iterator<Item = FunctionId>) -> Result<Vec<u64>, AttachError> {
         totals::calls_of(&self.ebpf, functions)
+    }
+
+    /// The number under which the programs know a process, if they do.
+    #[must_use]
+    pub fn kernel_pid(&self, process: ProcessId) -> Option<u32> {
+        self.slots.kernel_pid(process)
     }
 
     /// Hands on what the programs logged, if they were loaded to log.

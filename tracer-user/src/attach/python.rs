@@ -1,6 +1,5 @@
 //! The Python side of the programs: tables of what to see in which interpreter, and watchpoints on code objects.
 
-use std::collections::HashSet;
 use std::os::fd::AsFd as _;
 use std::panic::resume_unwind;
 use std::path::Path;
@@ -11,9 +10,7 @@ use aya::maps::{Array, HashMap, MapData};
 use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::{PerfEvent, Program, RawTracePoint};
 use aya::{Ebpf, Pod};
-use tracer_common::python::{
-    PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout, PythonWatched,
-};
+use tracer_common::python::{PythonCount, PythonKey, PythonLayout, PythonWatched};
 
 use super::checkup::is_virtual_machine;
 use super::error::AttachError;
@@ -21,6 +18,7 @@ use super::guard::Guard;
 use super::placement::Link;
 use super::programs::{Programs, map_error, program, program_error};
 use super::python_frames::FramesPrograms;
+use super::python_tables::Written;
 use super::watchpoints::{Obstacle, Watchpoint};
 use crate::model::{ProcessId, PythonTables, RemoteAddress};
 
@@ -36,7 +34,7 @@ pub struct PythonPrograms {
     guards: Vec<Guard>,
     /// Signals that guards which are not needed any more have kept from their processes.
     kept_signals: Arc<AtomicU64>,
-    written: Vec<(&'static str, HashSet<PythonKey>)>,
+    pub(super) written: Written,
 }
 
 /// How setting a watchpoint went.
@@ -70,10 +68,10 @@ impl PythonPrograms {
 
 impl Programs {
     /// Makes an interpreter known, and its code, functions, classes and containers; what was known of the process before
-    /// is replaced. `counts` gives the reference count of a code object.
+    /// is replaced. What the tables have no room for is left out and counted ([`Self::python_left_out`]).
     ///
     /// # Errors
-    /// Not permitted, the kernel cannot run the programs, too many processes, or a table is full.
+    /// Not permitted, the kernel cannot run the programs, or too many processes.
     pub fn set_python(
         &mut self,
         (process, kernel_pid): (ProcessId, u32),
@@ -87,17 +85,7 @@ impl Programs {
             map.try_into().map_err(|error| map_error("PYTHON_LAYOUTS", &error))?;
         layouts.set(slot, *layout, 0).map_err(|error| map_error("PYTHON_LAYOUTS", &error))?;
 
-        let key = |address: RemoteAddress| PythonKey { address: address.0, process: kernel_pid, reserved: 0 };
-        let members: Vec<_> = tables.members.iter().map(|(child, container)| (key(*child), container.0)).collect();
-        self.replace("PYTHON_MEMBERS", kernel_pid, members)?;
-        let classes: Vec<_> = tables.classes.iter().map(|(address, rule)| (key(*address), *rule)).collect();
-        self.replace("PYTHON_CLASSES", kernel_pid, classes)?;
-        let functions: Vec<_> = tables.functions.iter().map(|(address, rule)| (key(*address), *rule)).collect();
-        self.replace("PYTHON_FUNCTIONS", kernel_pid, functions)?;
-        let codes =
-            tables.codes.iter().map(|(address, rule)| (key(*address), PythonCodeRule { process_slot: slot, ..*rule }));
-        let codes: Vec<_> = codes.collect();
-        self.replace("PYTHON_CODES", kernel_pid, codes)
+        self.tell_python(kernel_pid, slot, tables)
     }
 
     /// Watches calls of a code object on every thread of the process. `count` reads its reference count once the
@@ -119,19 +107,19 @@ impl Programs {
         // A count of an earlier time says nothing about the changes since.
         let _ = python_map::<PythonCount>(&mut self.ebpf, "PYTHON_COUNTS")?.remove(&key);
         self.tell_watched(kernel_pid, |codes| codes.iter_mut().find(|slot| **slot == 0).map(|slot| *slot = code.0))?;
-        let watcher = program::<PerfEvent>(&mut self.ebpf, "python_watch")?;
-        let descriptor = watcher.fd().map_err(|error| program_error(&error))?.as_fd();
-        let watchpoint = match Watchpoint::set(descriptor, process.pid, code.0) {
+        let watchpoint = match self.set_watchpoint(process, code) {
             Ok(watchpoint) => watchpoint,
-            Err(Obstacle::NoSlot) => {
+            Err(obstacle) => {
                 self.forget_watched(kernel_pid, code)?;
-                return Ok(WatchOutcome::NoSlot);
+                return match obstacle {
+                    Obstacle::NoSlot => Ok(WatchOutcome::NoSlot),
+                    Obstacle::Gone => Ok(WatchOutcome::Gone),
+                    Obstacle::Other(source) if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {
+                        Err(AttachError::NotPermitted { what: "a hardware watchpoint".to_owned() })
+                    }
+                    Obstacle::Other(source) => Err(AttachError::Watchpoint { pid: process.pid, source }),
+                };
             }
-            Err(Obstacle::Gone) => return Ok(WatchOutcome::Gone),
-            Err(Obstacle::Other(source)) if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {
-                return Err(AttachError::NotPermitted { what: "a hardware watchpoint".to_owned() });
-            }
-            Err(Obstacle::Other(source)) => return Err(AttachError::Watchpoint { pid: process.pid, source }),
         };
         self.python.watchpoints.push(watchpoint);
         if let Some(count) = count() {
@@ -140,6 +128,13 @@ impl Programs {
             let _ = python_map::<PythonCount>(&mut self.ebpf, "PYTHON_COUNTS")?.insert(key, count, NO_EXIST);
         }
         Ok(WatchOutcome::Live)
+    }
+
+    fn set_watchpoint(&mut self, process: ProcessId, code: RemoteAddress) -> Result<Watchpoint, Obstacle> {
+        let failed = |error: AttachError| Obstacle::Other(std::io::Error::other(error));
+        let watcher = program::<PerfEvent>(&mut self.ebpf, "python_watch").map_err(failed)?;
+        let descriptor = watcher.fd().map_err(|error| failed(program_error(&error)))?.as_fd();
+        Watchpoint::set(descriptor, process.pid, code.0)
     }
 
     /// Calls of a code object since it was last watched.
@@ -166,38 +161,29 @@ impl Programs {
         let exceptions: Vec<_> = python.exceptions.extract_if(.., |(known, _)| *known == process).collect();
         let guards: Vec<_> = python.guards.extract_if(.., |guard| guard.process() == process.pid).collect();
         let kept_signals = Arc::clone(&python.kept_signals);
-        if watchpoints.is_empty() && exceptions.is_empty() && frames.as_ref().is_none_or(Vec::is_empty) {
-            relieve(guards, &kept_signals);
-            return Ok(());
-        }
+        let is_empty = watchpoints.is_empty()
+            && exceptions.is_empty()
+            && guards.is_empty()
+            && frames.as_ref().is_none_or(Vec::is_empty);
         let all = (watchpoints, frames, exceptions);
         if goes_on {
             drop(all);
             relieve(guards, &kept_signals);
-        } else {
+        } else if !is_empty {
             // The kernel takes a tenth of a second or more, and others are forking meanwhile.
             self.asides.begin(move || {
                 drop(all);
                 relieve(guards, &kept_signals);
             });
         }
-        self.load_python()?;
+        // Whether anything was ever watched or not: the tables are written before.
         let Some(kernel_pid) = self.slots.kernel_pid(process) else { return Ok(()) };
-        self.replace::<u64>("PYTHON_MEMBERS", kernel_pid, Vec::new())?;
-        self.replace::<PythonClassRule>("PYTHON_CLASSES", kernel_pid, Vec::new())?;
-        self.replace::<PythonFunctionRule>("PYTHON_FUNCTIONS", kernel_pid, Vec::new())?;
-        self.replace::<PythonCodeRule>("PYTHON_CODES", kernel_pid, Vec::new())?;
-        self.tell_watched(kernel_pid, |codes| {
+        let forgotten = self.forget_python(kernel_pid);
+        let told = self.tell_watched(kernel_pid, |codes| {
             codes.fill(0);
             Some(())
-        })?;
-        // The programs make these themselves.
-        let mut counts = python_map::<PythonCount>(&mut self.ebpf, "PYTHON_COUNTS")?;
-        let counted: Vec<PythonKey> = counts.keys().filter_map(Result::ok).collect();
-        for key in counted.iter().filter(|key| key.process == kernel_pid) {
-            let _ = counts.remove(key);
-        }
-        self.next_python_epoch(process)
+        });
+        forgotten.and(told).and(self.next_python_epoch(process))
     }
 
     /// Takes the watchpoint of a code object away.
@@ -292,38 +278,6 @@ impl Programs {
         self.python.loaded = true;
         Ok(())
     }
-
-    /// Writes what is there now and takes away what was written for this process and is not there any more. What is as it
-    /// was is left alone: the kernel uses the memory of a replaced element again at once, while a program may still read it.
-    fn replace<Value: Pod + PartialEq>(
-        &mut self,
-        name: &'static str,
-        kernel_pid: u32,
-        entries: Vec<(PythonKey, Value)>,
-    ) -> Result<(), AttachError> {
-        let mut map = python_map::<Value>(&mut self.ebpf, name)?;
-        let before = self.python.written.iter_mut().find(|(known, _)| *known == name);
-        let mut now = HashSet::with_capacity(entries.len());
-        for (key, value) in entries {
-            let is_there = before.as_ref().is_some_and(|(_, written)| written.contains(&key));
-            if !is_there || map.get(&key, 0).ok() != Some(value) {
-                map.insert(key, value, 0).map_err(|error| map_error(name, &error))?;
-            }
-            now.insert(key);
-        }
-        match before {
-            Some((_, written)) => {
-                for stale in written.iter().filter(|key| key.process == kernel_pid && !now.contains(key)) {
-                    // It may be gone already.
-                    let _ = map.remove(stale);
-                }
-                written.retain(|key| key.process != kernel_pid);
-                written.extend(now);
-            }
-            None => self.python.written.push((name, now)),
-        }
-        Ok(())
-    }
 }
 
 /// Loads the programs of watchpoints side by side: the verifier takes most of the time of an attach.
@@ -354,7 +308,7 @@ fn relieve(guards: Vec<Guard>, kept_signals: &AtomicU64) {
 /// `BPF_NOEXIST` (include/uapi/linux/bpf.h).
 const NO_EXIST: u64 = 1;
 
-fn python_map<'ebpf, Value: Pod>(
+pub(super) fn python_map<'ebpf, Value: Pod>(
     ebpf: &'ebpf mut Ebpf,
     name: &'static str,
 ) -> Result<HashMap<&'ebpf mut MapData, PythonKey, Value>, AttachError> {

@@ -60,11 +60,24 @@ impl Programs {
         let slot = self.slot_of(process, kernel_pid)?;
         let missing = AttachError::Incomplete { name: "python_frame_entry" };
         let mut frames = self.python.frames.take().ok_or(missing)?;
-        let returns = self.place_role(&frames, Role::Exit, process, path, slot, &sites.returns)?;
-        frames.returns.extend(returns.into_iter().map(|link| (process, link)));
-        let entries = self.place_role(&frames, Role::Entry, process, path, slot, &sites.entries)?;
-        frames.entries.extend(entries.into_iter().map(|link| (process, link)));
+        let placed = self.place_both(&mut frames, process, path, slot, sites);
+        // However that went, the probes of other processes are in there.
         self.python.frames = Some(frames);
+        placed
+    }
+
+    fn place_both(
+        &mut self,
+        frames: &mut FramesPrograms,
+        process: ProcessId,
+        path: &Path,
+        slot: u8,
+        sites: &InterpreterSites,
+    ) -> Result<(), AttachError> {
+        let returns = self.place_role(frames, Role::Exit, process, path, slot, &sites.returns)?;
+        frames.returns.extend(returns.into_iter().map(|link| (process, link)));
+        let entries = self.place_role(frames, Role::Entry, process, path, slot, &sites.entries)?;
+        frames.entries.extend(entries.into_iter().map(|link| (process, link)));
         Ok(())
     }
 

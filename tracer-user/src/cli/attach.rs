@@ -2,17 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::arguments::{AttachArguments, TraceOptions};
-use super::exit::{MissingPrivilege, UsageError};
+use super::exit::{self, MissingPrivilege, UsageError};
 use super::list;
 use super::print::tell;
 use super::summary_file::SummaryFile;
-use super::supervise::{Signals, Stop, supervise};
+use super::supervise::{Signals, Stop, heeding_signals, supervise};
 use crate::model::{PythonMode, SymbolMap, Target};
 use crate::session::{
-    self, Capability, Destination, LoadOptions, MAP_DIRECTORY, Report, SessionError, Settings, Tracer,
+    self, Capability, Destination, LoadOptions, MAP_DIRECTORY, Report, SessionError, Settings, TargetError, Tracer,
     missing_capabilities, plan_only,
 };
 
@@ -28,14 +29,24 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
     trace.check()?;
     let maps = load_maps(&trace.maps)?;
     let mut targets: Vec<Target> = Vec::new();
+    let mut unreachable: Vec<TargetError> = Vec::new();
     for pid in &arguments.pids {
         if *pid == std::process::id() {
             return Err(UsageError(format!("{pid} is ml-tracer itself; it cannot trace itself")).into());
         }
-        if !targets.iter().any(|target| target.process.pid == *pid) {
-            targets.push(session::look_at(*pid)?);
+        if targets.iter().any(|target| target.process.pid == *pid) {
+            continue;
+        }
+        match session::look_at(*pid) {
+            Ok(target) => targets.push(target),
+            Err(error) => unreachable.push(error),
         }
     }
+    if targets.is_empty() && !unreachable.is_empty() {
+        return Err(unreachable.remove(0).into());
+    }
+    // Those that are there are traced.
+    unreachable.iter().for_each(|error| tell(&error.to_string()));
     if trace.dry_run {
         if trace.follow {
             targets.extend(session::descendants(&targets).into_iter().map(|(_, target)| target));
@@ -45,17 +56,26 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
     demand_privilege()?;
     let summary = SummaryFile::create(&trace.exports, trace.summary.as_deref())?;
     let runtime = runtime()?;
-    let report = runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let mut signals = Signals::listen()?;
-        let mut tracer = Tracer::start(settings(trace, targets, maps, began, false))?;
+        let settings = settings(trace, targets, maps, began, false);
+        let stop = Arc::clone(&settings.stop);
+        let mut tracer = match heeding_signals(&stop, || Tracer::start(settings))? {
+            Err(stopped @ SessionError::Stopped) => {
+                tell(&stopped.to_string());
+                return Ok(Ended { report: Report::of_nothing(), failure: None });
+            }
+            started => started?,
+        };
         tell_attached(&tracer);
         let live = Instant::now();
         let pause = if trace.follow { LOOK_FOR_FORKS_EVERY } else { LOOK_AGAIN_EVERY };
         let stopped = supervise(&mut tracer, &mut signals, live, trace.duration, |_| pause, None).await;
-        finish(tracer, stopped)
+        anyhow::Ok(finish(tracer, stopped)?)
     })?;
-    conclude(&report, summary)?;
-    Ok(ExitCode::SUCCESS)
+    conclude(&ended.report, summary)?;
+    // Everything is delivered, and yet the session has ended before its time.
+    Ok(ended.failure.as_ref().map_or(ExitCode::SUCCESS, exit::code_of_session))
 }
 
 /// One thread is enough: signals, timers and a look at the targets now and then.
@@ -99,6 +119,7 @@ pub fn settings(
         },
         began,
         may_begin_empty,
+        stop: Arc::default(),
     }
 }
 
@@ -107,13 +128,21 @@ pub fn tell_attached(tracer: &Tracer) {
     tell(&format!("attached {} functions in {} ms", tracer.functions(), tracer.attach_ms()));
 }
 
+/// A session that has delivered everything.
+pub struct Ended {
+    /// Its books.
+    pub report: Report,
+    /// What has ended it before its time. It is told already.
+    pub failure: Option<SessionError>,
+}
+
 /// Ends the session in order whatever stopped it: spans already taken are delivered even after an error.
-pub fn finish(tracer: Tracer, stopped: Result<Stop, SessionError>) -> anyhow::Result<Report> {
-    let report = tracer.finish()?;
-    if let Err(error) = stopped {
-        tell(&error.to_string());
+pub fn finish(tracer: Tracer, stopped: Result<Stop, SessionError>) -> Result<Ended, SessionError> {
+    let failure = stopped.err();
+    if let Some(failure) = &failure {
+        tell(&failure.to_string());
     }
-    Ok(report)
+    Ok(Ended { report: tracer.finish()?, failure })
 }
 
 /// The last words: the totals on stderr and, if asked for, as JSON.

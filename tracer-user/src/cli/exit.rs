@@ -70,15 +70,27 @@ fn code_of(failure: &anyhow::Error) -> u8 {
             TargetError::Unreadable { .. } => INTERNAL,
         };
     }
-    match failure.downcast_ref::<SessionError>() {
-        Some(SessionError::NothingToTrace { .. }) => NOTHING_TO_TRACE,
-        Some(SessionError::CannotFollow) => NOT_PERMITTED,
-        Some(SessionError::TargetsEnded { .. }) => NO_SUCH_PROCESS,
-        Some(SessionError::Attach(
-            AttachError::NotPermitted { .. } | AttachError::Load { .. } | AttachError::PidNamespace,
-        )) => NOT_PERMITTED,
-        Some(SessionError::Attach(AttachError::TooManyProcesses { .. }) | SessionError::Export(_)) => USAGE,
-        Some(SessionError::Attach(AttachError::Place { .. })) => NOT_PERMITTED,
+    failure.downcast_ref::<SessionError>().map_or(INTERNAL, session_code)
+}
+
+/// The exit code of a session that an error has ended.
+pub fn code_of_session(failure: &SessionError) -> ExitCode {
+    ExitCode::from(session_code(failure))
+}
+
+fn session_code(failure: &SessionError) -> u8 {
+    match failure {
+        SessionError::NothingToTrace { .. } => NOTHING_TO_TRACE,
+        SessionError::CannotFollow => NOT_PERMITTED,
+        SessionError::TargetsEnded { .. } => NO_SUCH_PROCESS,
+        SessionError::Attach(
+            AttachError::NotPermitted { .. }
+            | AttachError::Load { .. }
+            | AttachError::PidNamespace
+            | AttachError::Place { .. }
+            | AttachError::Watchpoint { .. },
+        ) => NOT_PERMITTED,
+        SessionError::Attach(AttachError::TooManyProcesses { .. }) | SessionError::Export(_) => USAGE,
         _ => INTERNAL,
     }
 }

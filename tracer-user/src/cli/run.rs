@@ -61,17 +61,18 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
         let live = Instant::now();
         let look_again_every = |age| if trace.follow { LOOK_FOR_FORKS_EVERY } else { look_again_every(age) };
         let mut ended = wait_in_background(child);
-        let (report, status) = loop {
+        let (ended_session, status) = loop {
             let stopped =
                 supervise(&mut tracer, &mut signals, live, trace.duration, look_again_every, Some(&mut ended)).await;
             match stopped {
-                Ok(Stop::ChildEnded(status)) => break (finish(tracer, stopped)?, Some(status)),
+                Ok(Stop::ChildEnded(status)) => break (finish(tracer, stopped), Some(status)),
                 Ok(Stop::Signal(number)) => pass_on(number, pid),
-                _ => break (finish(tracer, stopped)?, None),
+                _ => break (finish(tracer, stopped), None),
             }
         };
-        // Whatever becomes of the summary, the exit code is the command's.
-        conclude_run(&report, summary).unwrap_or_else(|failure| tell(&failure.to_string()));
+        // Whatever becomes of the session and its summary, the command goes on, and the exit code is its own.
+        let concluded = ended_session.map_err(Into::into).and_then(|ended| conclude_run(&ended.report, summary));
+        concluded.unwrap_or_else(|failure: anyhow::Error| tell(&failure.to_string()));
         match status {
             Some(status) => Ok(status),
             None => outlive(&mut signals, pid, ended).await,

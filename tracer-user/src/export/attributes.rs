@@ -70,6 +70,9 @@ pub fn visit_call_attributes(span: &Span, limits: AttributeLimits, mut visit: im
     if let Some(step) = &span.step {
         visit("ml.step", ValueRef::Text(limits.shorten(step)));
     }
+    if !span.children_observed {
+        visit("ml.children_observed", ValueRef::Boolean(false));
+    }
     if !span.class_observed {
         visit("ml.class_observed", ValueRef::Boolean(false));
     }

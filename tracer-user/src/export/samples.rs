@@ -85,6 +85,7 @@ pub fn span(
         depth,
         function: function.cloned(),
         class_observed: true,
+        children_observed: true,
         step: None,
         process: PROCESS,
         thread: ThreadId(4243),
@@ -174,6 +175,7 @@ pub fn python_spans() -> Vec<Span> {
     let mut unknown = span(0x17, Parent::Span(id(0x14)), 1, Some(&transform("TransformerMixin")), (260, 300));
     unknown.thread = select.thread;
     unknown.class_observed = false;
+    unknown.children_observed = false;
     let mut union = span(0x12, Parent::Span(id(0x10)), 1, Some(&transform("FeatureUnion")), (220, 820));
     union.step = Some("features".into());
     let mut forest = span(
@@ -249,6 +251,7 @@ pub fn expected_span(span: &Span) -> ProtoSpan {
     attributes.extend((!span.end_observed).then(|| boolean("ml.end_observed", false)));
     attributes.extend(matches!(span.parent, Parent::Ancestor(_)).then(|| boolean("ml.parent_observed", false)));
     attributes.extend(span.step.as_ref().map(|step| text("ml.step", step)));
+    attributes.extend((!span.children_observed).then(|| boolean("ml.children_observed", false)));
     attributes.extend((!span.class_observed).then(|| boolean("ml.class_observed", false)));
     attributes.extend(span.thread_ended.then(|| boolean("ml.thread_ended", true)));
     attributes.extend((span.folded_calls > 0).then(|| number("ml.folded_calls", span.folded_calls as i64)));

@@ -79,6 +79,17 @@ pub struct Call {
     pub join: Option<Join>,
 }
 
+/// A time in which not every call of a process was seen to begin: probes came, went, or changed places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Process id in the initial pid namespace; `None`: all of them.
+    pub process: Option<u32>,
+    /// When it began.
+    pub from: MonotonicNs,
+    /// From when on every call is seen again; `None` as long as that is not so.
+    pub to: Option<MonotonicNs>,
+}
+
 /// Where a tree of calls hangs that was joined to a call of another thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Join {

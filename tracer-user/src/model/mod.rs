@@ -12,7 +12,7 @@ mod symbol_map;
 mod target;
 mod units;
 
-pub use call::{Call, Event, ForeignCall, Join, LossCounts, LossOfReason, RawRecord};
+pub use call::{Call, Event, ForeignCall, Gap, Join, LossCounts, LossOfReason, RawRecord};
 pub use capability::KernelFeatures;
 pub use function::{
     EntrySite, FunctionName, ObjectLocation, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason, Skipped,
@@ -23,8 +23,9 @@ pub use plan::{FunctionDescription, ModuleFile, PlanChange, PlannedFunction, Pro
 pub use printable::printable;
 pub use python::{
     ContainerMember, DEBUG_REGISTERS, FrameStyle, NotWatched, PythonClass, PythonClassRule, PythonCode, PythonCodeRule,
-    PythonCoverage, PythonFunction, PythonFunctionRule, PythonLayout, PythonMode, PythonNames, PythonPlan,
-    PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables, Reached, Receiver, WatchedCode,
+    PythonCoverage, PythonFunction, PythonFunctionRule, PythonLayout, PythonLeftOut, PythonMode, PythonNames,
+    PythonPlan, PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables, Reached, Receiver,
+    WatchedCode,
 };
 pub use span::{AttributeValue, CallError, Ending, Loss, Parent, Span, SpanId, StreamTotals, TraceId};
 pub use symbol_map::{

@@ -190,6 +190,35 @@ pub struct PythonTables {
     pub members: Vec<(RemoteAddress, RemoteAddress)>,
 }
 
+/// What of one process the programs were not told, because the tables that all processes share had no room for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PythonLeftOut {
+    /// Code objects, calls of which are not seen.
+    pub codes: usize,
+    /// Function objects: where several run the same code, calls of these are lost.
+    pub functions: usize,
+    /// Classes: calls inside calls on their objects are counted, and are no spans of their own.
+    pub classes: usize,
+    /// Objects that a container lists: what other threads do with them begins a trace of its own.
+    pub members: usize,
+    /// Functions that found all numbers in use: their calls are not seen.
+    pub numbers: usize,
+}
+
+impl PythonLeftOut {
+    /// The greater one of each count.
+    #[must_use]
+    pub fn most(self, other: Self) -> Self {
+        Self {
+            codes: self.codes.max(other.codes),
+            functions: self.functions.max(other.functions),
+            classes: self.classes.max(other.classes),
+            members: self.members.max(other.members),
+            numbers: self.numbers.max(other.numbers),
+        }
+    }
+}
+
 /// What to watch in one interpreter.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PythonPlan {
@@ -206,6 +235,10 @@ pub struct PythonPlan {
     pub without_objects: HashMap<RemoteAddress, Vec<String>>,
     /// Whether other code could be watched instead.
     pub has_more: bool,
+    /// Functions that found all numbers in use.
+    pub without_number: usize,
+    /// Functions that have got a number that had none.
+    pub new_numbers: usize,
 }
 
 impl PythonPlan {
@@ -245,6 +278,8 @@ pub struct PythonCoverage {
     pub slots_held_by: Vec<String>,
     /// Milliseconds from the start of the interpreter until any of its code was seen; `None` if it was there before the tracer.
     pub seen_after_ms: Option<u64>,
+    /// What found no room in the tables, at most at one time.
+    pub left_out: PythonLeftOut,
     /// Code that was watched.
     pub watched: Vec<WatchedCode>,
     /// Methods that the maps ask for and that were not watched.

@@ -79,6 +79,8 @@ pub struct Span {
     /// The function, for a Python method under the name of the receiver's class; `None` for a `Lost` span, whose function
     /// is not known.
     pub function: Option<Arc<FunctionDescription>>,
+    /// `false` if the call was open, and has ended, while not every call inside it was seen to begin.
+    pub children_observed: bool,
     /// `false` for a Python method whose receiver's class was not seen: the name then says where the method is defined.
     pub class_observed: bool,
     /// Python: name of the call's object in the list of the container that holds it.

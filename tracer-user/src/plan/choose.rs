@@ -11,11 +11,19 @@ use crate::model::{
     SkipReason, Skipped, VirtualAddress,
 };
 
+/// Numbers of Python functions begin here, beyond all that the cookie of a native probe can hold: neither kind uses up the
+/// numbers of the other.
+const FIRST_PYTHON: u32 = 1 << 24;
+
+/// Python functions that one tracer can tell apart.
+pub const MOST_PYTHON: u32 = 1 << 18;
+
 /// Plans for one tracer; numbers go on where the last plan ended, so that a plan can be added to a running tracer. The same
 /// function of the same file has one number in all processes: workers that come and go use none up.
 pub struct Planner {
     features: KernelFeatures,
     next: u32,
+    next_python: u32,
     planned: HashSet<(ModuleFile, VirtualAddress)>,
     numbers: HashMap<NativeFunctionKey, FunctionId>,
     pub(super) python: KnownFunctions,
@@ -28,7 +36,14 @@ impl Planner {
     /// Begins with number 0.
     #[must_use]
     pub fn new(features: KernelFeatures) -> Self {
-        Self { features, next: 0, planned: HashSet::new(), numbers: HashMap::new(), python: KnownFunctions::default() }
+        Self {
+            features,
+            next: 0,
+            next_python: FIRST_PYTHON,
+            planned: HashSet::new(),
+            numbers: HashMap::new(),
+            python: KnownFunctions::default(),
+        }
     }
 
     /// Forgets what was planned for a process: nothing of it is probed any more.
@@ -71,8 +86,16 @@ impl Planner {
         Some(new)
     }
 
-    /// The next number; `None` once they are used up.
-    pub(super) fn number(&mut self) -> Option<FunctionId> {
+    /// The next number of a Python function; `None` once they are used up.
+    pub(super) fn number_of_new_python(&mut self) -> Option<FunctionId> {
+        (self.next_python < FIRST_PYTHON + MOST_PYTHON).then(|| {
+            self.next_python += 1;
+            FunctionId(self.next_python - 1)
+        })
+    }
+
+    /// The next number of a native function; `None` once they are used up.
+    fn number(&mut self) -> Option<FunctionId> {
         (self.next < MAX_FUNCTIONS).then(|| {
             self.next += 1;
             FunctionId(self.next - 1)

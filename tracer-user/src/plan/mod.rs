@@ -5,6 +5,6 @@ mod choose;
 mod python;
 mod python_choice;
 
-pub use choose::Planner;
+pub use choose::{MOST_PYTHON, Planner};
 pub use python::PythonBudget;
 pub use python_choice::only_trains;

@@ -8,8 +8,8 @@ use tracer_common::python::NO_FUNCTION;
 use super::choose::Planner;
 use super::python_choice::choose;
 use crate::model::{
-    FunctionDescription, FunctionId, Language, PythonClassRule, PythonCode, PythonCodeRule, PythonFunction,
-    PythonFunctionRule, PythonPlan, PythonSurvey, PythonTables, RemoteAddress,
+    FunctionDescription, FunctionId, Language, PythonClass, PythonClassRule, PythonCode, PythonCodeRule,
+    PythonFunction, PythonFunctionRule, PythonPlan, PythonSurvey, PythonTables, RemoteAddress,
 };
 
 /// Numbers that Python functions have got, in all processes together.
@@ -30,6 +30,8 @@ pub struct PythonBudget {
     pub function_is_seen: bool,
     /// Calls that were counted while the code was watched.
     pub calls: HashMap<RemoteAddress, u64>,
+    /// Calls in other processes of what is the same code there.
+    pub elsewhere: HashMap<RemoteAddress, u64>,
     /// Code that was called at an earlier time.
     pub past: HashSet<RemoteAddress>,
     /// Code that was watched without being called, while other code was.
@@ -38,6 +40,8 @@ pub struct PythonBudget {
     pub lived: HashSet<Arc<str>>,
     /// Whether what is left of the budget goes to classes that were never seen to have objects.
     pub without_objects: bool,
+    /// Functions that may get a number now that had none; `None`: as many as there are numbers.
+    pub new_numbers: Option<usize>,
 }
 
 impl Planner {
@@ -45,12 +49,20 @@ impl Planner {
     pub fn plan_python(&mut self, module: &str, survey: &PythonSurvey, budget: &PythonBudget) -> PythonPlan {
         let mut plan = PythonPlan::default();
         let chosen = choose(survey, budget, &mut plan);
-        let codes: HashSet<RemoteAddress> = chosen.iter().map(|code| code.address).collect();
-        for function in survey.functions.iter().filter(|function| codes.contains(&function.code)) {
-            let number = function
-                .method
-                .as_ref()
-                .and_then(|method| self.number_of_python(module, function, method, &mut plan.functions));
+        let place: HashMap<RemoteAddress, usize> =
+            chosen.iter().enumerate().map(|(place, code)| (code.address, place)).collect();
+        let of_chosen = survey.functions.iter().filter_map(|function| Some((*place.get(&function.code)?, function)));
+        let mut functions: Vec<(usize, &PythonFunction)> = of_chosen.collect();
+        // What is wanted most comes first, everywhere: the last is what finds no room.
+        functions.sort_by_key(|(place, _)| *place);
+        let may_be_new = budget.new_numbers.unwrap_or(usize::MAX);
+        let mut new_numbers = may_be_new;
+        for (_, function) in functions {
+            let number = function.method.as_ref().and_then(|method| {
+                let number = self.number_of_python(module, function, method, &mut new_numbers, &mut plan.functions);
+                plan.without_number += usize::from(number.is_none());
+                number
+            });
             plan.tables.functions.push((
                 function.address,
                 PythonFunctionRule {
@@ -60,10 +72,10 @@ impl Planner {
                 },
             ));
         }
-        for code in &chosen {
-            plan.tables.codes.push((code.address, code_rule(code, &plan.tables)));
-        }
-        plan.tables.classes = class_rules(survey);
+        plan.new_numbers = may_be_new - new_numbers;
+        let only = only_functions(&plan.tables);
+        plan.tables.codes = chosen.iter().map(|code| (code.address, code_rule(code, &only))).collect();
+        plan.tables.classes = class_rules(survey, &place);
         plan.tables.members = survey.members.iter().map(|member| (member.child, member.container)).collect();
         plan
     }
@@ -73,6 +85,7 @@ impl Planner {
         module: &str,
         function: &PythonFunction,
         method: &Arc<str>,
+        new_numbers: &mut usize,
         described: &mut Vec<FunctionDescription>,
     ) -> Option<FunctionId> {
         let key = (
@@ -86,7 +99,8 @@ impl Planner {
         let id = match self.python.get(&key) {
             Some(known) => *known,
             None => {
-                let new = self.number()?;
+                *new_numbers = new_numbers.checked_sub(1)?;
+                let new = self.number_of_new_python()?;
                 self.python.insert(key, new);
                 new
             }
@@ -116,12 +130,18 @@ fn own_name(qualified_name: &str) -> Arc<str> {
     }
 }
 
-fn code_rule(code: &PythonCode, tables: &PythonTables) -> PythonCodeRule {
-    let mut functions = tables.functions.iter().filter(|(_, rule)| rule.code == code.address.0);
-    let only = match (functions.next(), functions.next()) {
-        (Some((_, rule)), None) => *rule,
-        _ => PythonFunctionRule { function: NO_FUNCTION, ..PythonFunctionRule::default() },
-    };
+/// The function that runs each code object, where it is the only one.
+fn only_functions(tables: &PythonTables) -> HashMap<u64, Option<PythonFunctionRule>> {
+    let mut only = HashMap::with_capacity(tables.functions.len());
+    for (_, rule) in &tables.functions {
+        only.entry(rule.code).and_modify(|known| *known = None).or_insert(Some(*rule));
+    }
+    only
+}
+
+fn code_rule(code: &PythonCode, only: &HashMap<u64, Option<PythonFunctionRule>>) -> PythonCodeRule {
+    let nobody = PythonFunctionRule { function: NO_FUNCTION, ..PythonFunctionRule::default() };
+    let only = only.get(&code.address.0).copied().flatten().unwrap_or(nobody);
     PythonCodeRule {
         process_slot: 0,
         frame_bytes: code.frame_bytes,
@@ -132,14 +152,30 @@ fn code_rule(code: &PythonCode, tables: &PythonTables) -> PythonCodeRule {
     }
 }
 
-fn class_rules(survey: &PythonSurvey) -> Vec<(RemoteAddress, PythonClassRule)> {
-    let rule = |class: &crate::model::PythonClass| PythonClassRule {
+/// What is to be known of the classes, those first whose objects are called: those of the code that is seen, in its order, and
+/// of those the ones with objects. A class of which nothing is to be known needs no rule.
+fn class_rules(survey: &PythonSurvey, place: &HashMap<RemoteAddress, usize>) -> Vec<(RemoteAddress, PythonClassRule)> {
+    let rule = |class: &PythonClass| PythonClassRule {
         nests: u32::from(class.nests),
         excluded: u32::from(class.excluded.is_some()),
         is_container: u32::from(class.is_container),
         reserved: 0,
     };
-    survey.classes.iter().map(|class| (class.address, rule(class))).collect()
+    let mut first_place: HashMap<RemoteAddress, usize> = HashMap::new();
+    for code in &survey.codes {
+        let place = place.get(&code.address).copied().unwrap_or(usize::MAX);
+        for reached in &code.reached_by {
+            let first = first_place.entry(reached.address).or_insert(place);
+            *first = place.min(*first);
+        }
+    }
+    let mut classes: Vec<&PythonClass> =
+        survey.classes.iter().filter(|class| rule(class) != PythonClassRule::default()).collect();
+    classes.sort_by_key(|class| {
+        let place = first_place.get(&class.address).copied().unwrap_or(usize::MAX);
+        (place == usize::MAX, class.instances == 0, place, !class.is_named)
+    });
+    classes.into_iter().map(|class| (class.address, rule(class))).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What was found in an interpreter and a budget go in; the code to see comes out, the shared and the busy first.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::python::PythonBudget;
@@ -38,8 +38,9 @@ pub fn choose<'survey>(
 ) -> Vec<&'survey PythonCode> {
     let mut choice = Choice::new(survey, budget);
     let mut chosen: Vec<&PythonCode> = Vec::new();
+    let mut waiting = choice.candidates();
     while budget.slots.is_none_or(|slots| chosen.len() < slots) {
-        let Some(best) = choice.best(&chosen) else { break };
+        let Some(best) = choice.take_best(&mut waiting) else { break };
         let methods = choice.cover(best);
         if methods.is_empty() {
             plan.without_objects.insert(best.address, choice.in_question(best));
@@ -47,7 +48,7 @@ pub fn choose<'survey>(
         plan.watched.push((best.address, WatchedCode { code: best.name.to_string(), methods, calls_seen: 0 }));
         chosen.push(best);
     }
-    plan.has_more = choice.best(&chosen).is_some();
+    plan.has_more = choice.take_best(&mut waiting).is_some();
     plan.not_watched = not_watched(survey, &choice.wanted, budget);
     chosen
 }
@@ -60,9 +61,7 @@ impl<'survey> Choice<'survey> {
         }
         let usable =
             |code: &&PythonCode| budget.function_is_seen || shared.get(&code.address).is_none_or(|count| *count < 2);
-        let mut candidates: Vec<&PythonCode> = survey.codes.iter().filter(usable).collect();
-        // Addresses decide where all else is equal, so that the same process gives the same choice.
-        candidates.sort_by_key(|code| code.address);
+        let candidates: Vec<&PythonCode> = survey.codes.iter().filter(usable).collect();
         let classes = |which: fn(&crate::model::PythonClass) -> bool| {
             survey
                 .classes
@@ -98,16 +97,28 @@ impl<'survey> Choice<'survey> {
         choice
     }
 
-    /// The best code that is not chosen yet.
-    fn best(&self, chosen: &[&PythonCode]) -> Option<&'survey PythonCode> {
-        let is_chosen = |code: &PythonCode| chosen.iter().any(|taken| taken.address == code.address);
+    /// All code with what it is worth before any is chosen, the best on top.
+    fn candidates(&self) -> BinaryHeap<Candidate<'survey>> {
+        let candidate = |code: &&'survey PythonCode| Candidate { value: self.value(code), code };
+        self.candidates.iter().map(candidate).collect()
+    }
+
+    /// Takes the best code that is left. What code is worth never grows while other code is chosen, so one that is still
+    /// worth what it was is the best.
+    fn take_best(&self, waiting: &mut BinaryHeap<Candidate<'survey>>) -> Option<&'survey PythonCode> {
         let is_open =
             |reached: &Reached| self.wanted.contains(&pair(reached)) || self.possible.contains(&pair(reached));
-        self.candidates
-            .iter()
-            .filter(|code| !is_chosen(code) && code.reached_by.iter().any(is_open))
-            .max_by_key(|code| (self.value(code), Reverse(code.address)))
-            .copied()
+        loop {
+            let Candidate { value, code } = waiting.pop()?;
+            if !code.reached_by.iter().any(is_open) {
+                continue;
+            }
+            let now = self.value(code);
+            if now == value {
+                return Some(code);
+            }
+            waiting.push(Candidate { value: now, code });
+        }
     }
 
     /// Takes the methods of a code object for covered; gives those that were wanted.
@@ -135,7 +146,7 @@ impl<'survey> Choice<'survey> {
         names.collect::<Vec<Vec<String>>>().concat()
     }
 
-    /// What a code object is worth now: calls that were counted, then classes with objects, then what has not been tried,
+    /// What a code object is worth now: calls that were counted, here before elsewhere, then classes with objects, then what has not been tried,
     /// live models, live objects, containers, and code whose receiver stays readable before other code.
     fn value(&self, code: &PythonCode) -> Value {
         let is_wanted = |reached: &&Reached| self.wanted.contains(&pair(reached));
@@ -145,6 +156,7 @@ impl<'survey> Choice<'survey> {
         let sum = |count: fn(&Reached) -> u32| wanted().map(|it| u64::from(count(it)) * weight(&it.method)).sum();
         Value {
             calls: self.budget.calls.get(&code.address).copied().unwrap_or(0),
+            elsewhere: self.elsewhere(code),
             is_wanted: wanted().next().is_some(),
             may_be_called: !self.budget.idle.contains(&code.address)
                 && open().any(|reached| !self.tried.contains(&pair(reached))),
@@ -157,6 +169,14 @@ impl<'survey> Choice<'survey> {
             is_readable: !matches!(code.receiver, Receiver::None | Receiver::FirstOfTuple),
             wraps: code.wraps.len(),
         }
+    }
+
+    /// What is called in other processes is called here too, until it has been watched in vain.
+    fn elsewhere(&self, code: &PythonCode) -> u64 {
+        if self.budget.idle.contains(&code.address) {
+            return 0;
+        }
+        self.budget.elsewhere.get(&code.address).copied().unwrap_or(0)
     }
 
     /// What methods of classes are worth that the application names: where it makes an object, it trains it, too.
@@ -179,10 +199,45 @@ impl<'survey> Choice<'survey> {
     }
 }
 
+/// Code that may be chosen, and what it was worth when that was asked last.
+struct Candidate<'survey> {
+    value: Value,
+    code: &'survey PythonCode,
+}
+
+impl Candidate<'_> {
+    /// Addresses decide where all else is equal, so that the same process gives the same choice.
+    fn rank(&self) -> (&Value, Reverse<RemoteAddress>) {
+        (&self.value, Reverse(self.code.address))
+    }
+}
+
+impl PartialEq for Candidate<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.rank() == other.rank()
+    }
+}
+
+impl Eq for Candidate<'_> {}
+
+impl PartialOrd for Candidate<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Candidate<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
 /// What a code object is worth; compared field by field.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Value {
     calls: u64,
+    /// Calls in other processes, unless it was tried here.
+    elsewhere: u64,
     is_wanted: bool,
     may_be_called: bool,
     was_called: bool,

@@ -7,7 +7,9 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Call, ClockAnchor, FunctionDescription, LossCounts, PythonNames, RawRecord, RemoteAddress, Target};
+use crate::model::{
+    Call, ClockAnchor, FunctionDescription, Gap, LossCounts, PythonNames, RawRecord, RemoteAddress, Target,
+};
 
 const MAGIC: &str = "ml-tracer-tape 1\n";
 const RECORD: u8 = 1;
@@ -17,6 +19,7 @@ const THREAD: u8 = 4;
 const PYTHON_NAMES: u8 = 5;
 const PYTHON_CLASS: u8 = 6;
 const PROCESS: u8 = 7;
+const GAP: u8 = 8;
 
 /// No item is larger; more is a damaged length.
 const MAX_ITEM_BYTES: u32 = 64 << 20;
@@ -68,6 +71,8 @@ pub enum TapeItem<'tape> {
     },
     /// A process that records after this item may name: followed since, or running another program.
     Process(Box<Target>),
+    /// A time in which not every call was seen to begin, at its place among the records.
+    Gap(Gap),
     /// The end.
     End(Box<TapeEnd>),
 }
@@ -139,6 +144,14 @@ impl<Output: Write> TapeWriter<Output> {
     /// The output cannot be written.
     pub fn process(&mut self, target: &Target) -> Result<(), TapeError> {
         self.json(PROCESS, &Target { modules: Vec::new(), ..target.clone() })
+    }
+
+    /// Adds the beginning or the end of a time in which not every call was seen to begin.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    pub fn gap(&mut self, gap: Gap) -> Result<(), TapeError> {
+        self.json(GAP, &gap)
     }
 
     /// Adds the name of a thread.
@@ -254,6 +267,7 @@ impl<Input: Read> TapeReader<Input> {
                 TapeItem::PythonClass { process, class, name }
             }
             PROCESS => TapeItem::Process(serde_json::from_slice(bytes).map_err(json)?),
+            GAP => TapeItem::Gap(serde_json::from_slice(bytes).map_err(json)?),
             END => TapeItem::End(serde_json::from_slice(bytes).map_err(json)?),
             kind => return Err(damaged(format!("its kind is {kind}"))),
         }))
@@ -274,6 +288,8 @@ mod tests {
             members: vec![ContainerMember { container, child, class: None, step: Some("scaler".into()) }],
         }
     }
+
+    const GAP_OF_ONE: Gap = Gap { process: Some(7), from: MonotonicNs(3), to: None };
 
     fn process() -> Target {
         Target {
@@ -300,6 +316,7 @@ mod tests {
         writer.python_class(7, RemoteAddress(0x30), Some("ValueError")).expect("memory can be written");
         writer.python_class(7, RemoteAddress(0x31), None).expect("memory can be written");
         writer.process(&process()).expect("memory can be written");
+        writer.gap(GAP_OF_ONE).expect("memory can be written");
         writer.record(&RawRecord(&[1, 2, 3])).expect("memory can be written");
         let end = TapeEnd { totals: LossCounts { entries: 1, spans: 1, ..LossCounts::default() }, open_calls: vec![] };
         writer.finish(&end).expect("memory can be written");
@@ -320,6 +337,8 @@ mod tests {
         }
         assert_eq!(reader.next_item().expect("an item"), Some(TapeItem::Process(Box::new(process()))));
         assert_eq!(reader.next_item().expect("an item"), Some(TapeItem::Record(RawRecord(&[1, 2, 3]))));
+        assert_eq!(reader.next_item().expect("an item"), Some(TapeItem::Gap(GAP_OF_ONE)));
+        assert!(matches!(reader.next_item().expect("an item"), Some(TapeItem::Record(_))));
         let Some(TapeItem::End(end)) = reader.next_item().expect("an item") else { panic!("the end") };
         assert_eq!(end.totals.entries, 1);
         assert_eq!(reader.next_item().expect("nothing more"), None);

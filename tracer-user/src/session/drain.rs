@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::error::SessionError;
 use super::recording::RecordedPipeline;
 use crate::export::Delivery;
-use crate::model::{Call, FunctionDescription, LossCounts, PythonNames, StreamTotals, Target};
+use crate::model::{Call, FunctionDescription, Gap, LossCounts, MonotonicNs, PythonNames, StreamTotals, Target};
 use crate::ring::KernelRing;
 
 /// Records handed on before orders are looked at again.
@@ -27,7 +27,17 @@ enum Order {
     Process(Box<Target>),
     /// Likewise.
     PythonNames(Box<PythonNames>, Sender<()>),
+    /// The edge of a gap: its process, and its beginning if this is its end. The sender is dropped when no record is taken
+    /// any more, and none is until the time has come.
+    Gap(Option<u32>, Option<MonotonicNs>, Sender<()>, Receiver<MonotonicNs>),
     Finish(Box<(LossCounts, Vec<Call>)>),
+}
+
+/// A gap that has begun: see [`Gap`].
+#[derive(Clone, Copy, Debug)]
+pub struct OpenGap {
+    process: Option<u32>,
+    from: MonotonicNs,
 }
 
 /// The running thread.
@@ -71,6 +81,27 @@ impl Drain {
         self.order(|known| Order::PythonNames(Box::new(names), known))
     }
 
+    /// From now on not every call of a process (`None`: of any) is seen to begin: probes are about to come, to go, or to
+    /// change places. Calls that end from now on, and have not begun later than the gap ends, say so.
+    pub fn begin_gap(&self, process: Option<u32>) -> Result<OpenGap, SessionError> {
+        let from = self.edge(process, None)?;
+        Ok(OpenGap { process, from })
+    }
+
+    /// Every call is seen to begin again.
+    pub fn end_gap(&self, gap: OpenGap) -> Result<(), SessionError> {
+        self.edge(gap.process, Some(gap.from)).map(drop)
+    }
+
+    /// The time is read while no record is taken from the ring: all that were taken before had ended by then.
+    fn edge(&self, process: Option<u32>, from: Option<MonotonicNs>) -> Result<MonotonicNs, SessionError> {
+        let (send_time, time) = channel();
+        self.order(|ready| Order::Gap(process, from, ready, time))?;
+        let now = monotonic_now();
+        send_time.send(now).map_err(|_| SessionError::DrainEnded)?;
+        Ok(now)
+    }
+
     fn order(&self, order: impl FnOnce(Sender<()>) -> Order) -> Result<(), SessionError> {
         let (known, wait) = channel();
         self.orders.send(order(known)).map_err(|_| SessionError::DrainEnded)?;
@@ -97,7 +128,15 @@ impl DrainThread {
         let mut flushed = Instant::now();
         loop {
             let drained = self.drain();
-            match inbox.try_recv() {
+            let order = if drained < BATCH {
+                inbox.recv_timeout(PAUSE)
+            } else {
+                inbox.try_recv().map_err(|error| match error {
+                    TryRecvError::Empty => RecvTimeoutError::Timeout,
+                    TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+                })
+            };
+            match order {
                 Ok(Order::Functions(functions, known)) => {
                     self.pipeline.add_functions(functions);
                     drop(known);
@@ -111,22 +150,25 @@ impl DrainThread {
                     self.pipeline.add_python_names(*names);
                     drop(known);
                 }
+                Ok(Order::Gap(process, from, ready, time)) => {
+                    drop(ready);
+                    if let Ok(now) = time.recv() {
+                        self.pipeline.add_gap(Gap { process, from: from.unwrap_or(now), to: from.map(|_| now) });
+                    }
+                }
                 Ok(Order::Finish(end)) => {
                     let (counts, open_calls) = *end;
                     while self.drain() > 0 {}
                     return self.pipeline.finish(counts, open_calls);
                 }
                 // The session was dropped on an error: what was taken is still delivered.
-                Err(TryRecvError::Disconnected) => return self.pipeline.finish(LossCounts::default(), Vec::new()),
-                Err(TryRecvError::Empty) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.pipeline.finish(LossCounts::default(), Vec::new()),
+                Err(RecvTimeoutError::Timeout) => {}
             }
             if flushed.elapsed() >= FLUSH_EVERY {
                 self.pipeline.flush();
                 self.tell_nobody_reads.store(self.pipeline.nobody_reads(), Ordering::Release);
                 flushed = Instant::now();
-            }
-            if drained < BATCH {
-                std::thread::sleep(PAUSE);
             }
         }
     }
@@ -135,4 +177,9 @@ impl DrainThread {
         let Self { ring, pipeline, .. } = self;
         ring.drain(BATCH, |record| pipeline.record(&record))
     }
+}
+
+fn monotonic_now() -> MonotonicNs {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    MonotonicNs(now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs())
 }

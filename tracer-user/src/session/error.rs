@@ -35,15 +35,34 @@ pub enum SessionError {
         /// Who they were.
         processes: String,
     },
+    /// It was told to stop before it had begun.
+    #[error("stopped before any probe was live")]
+    Stopped,
     /// The kernel does not tell who was forked by whom.
     #[error(
         "--follow needs a kernel that tells the children of a process (CONFIG_PROC_CHILDREN, /proc/PID/task/TID/children); \
          name every process with --pid"
     )]
     CannotFollow,
+    /// The tracer has too many threads, or the machine has.
+    #[error(
+        "no thread can be had to look at the processes: is the limit of threads of this user or control group reached?"
+    )]
+    NoThread,
     /// A thread of the tracer ended before its time.
     #[error(
         "the thread that reads the ring buffer has ended before its time; please report this with the log (RUST_LOG=debug)"
     )]
     DrainEnded,
+}
+
+impl SessionError {
+    /// Whether it says that a process is ending: it has no memory any more.
+    #[must_use]
+    pub(super) fn is_about_the_end(&self) -> bool {
+        let Self::Attach(AttachError::Place { source, .. } | AttachError::Watchpoint { source, .. }) = self else {
+            return false;
+        };
+        matches!(source.raw_os_error(), Some(libc::ESRCH | libc::ENOENT))
+    }
 }

@@ -1,8 +1,12 @@
 //! What happens to the targets of a running tracer: they map files, execute other programs, fork, and end.
 
+use std::time::{Duration, Instant};
+
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::error::SessionError;
+use super::python::Means;
+use super::roster::Left;
 use super::survey::Survey;
 use super::tracer::{Arrival, Tracer};
 use crate::model::{Module, ProcessId, Target, TargetChange};
@@ -19,66 +23,139 @@ pub fn prepare_to_follow() -> Result<(), SessionError> {
     Ok(())
 }
 
+/// What has gone wrong with a process that is left alone since.
+pub(super) struct Failure {
+    pub process: ProcessId,
+    pub error: SessionError,
+    /// Whether it was said.
+    is_told: bool,
+}
+
+/// How long a process that is said to be ending may take for it.
+const ENDING: Duration = Duration::from_millis(20);
+
+/// Whether a process that has no memory any more comes to its end.
+fn ends_in_a_moment(process: ProcessId) -> bool {
+    let asked = Instant::now();
+    while asked.elapsed() < ENDING {
+        std::thread::sleep(ENDING / 10);
+        if has_ended(process) {
+            return true;
+        }
+    }
+    false
+}
+
 impl Tracer {
-    /// Adapts to a change.
+    /// Adapts to a change. What goes wrong with a process stays with it.
+    ///
+    /// # Errors
+    /// The session cannot go on.
     pub(super) fn take_note_of(&mut self, change: TargetChange) -> Result<(), SessionError> {
         match change {
             TargetChange::Forked { parent, target } => {
                 let native = self.survey(&target, &target.modules);
                 let interpreter = self.python.find_in_fork(parent, &target);
                 let process = target.process;
-                self.follow(Arrival { target, forked_by: Some(parent), native, interpreter })?;
-                self.programs.accept_entries_of(process, true)?;
+                let arrived = self.add(Arrival { target, forked_by: Some(parent), native, interpreter });
+                let accepted = arrived.and_then(|_| {
+                    let Self { programs, drain, planner, python, .. } = self;
+                    python.accept_entries(process, &mut Means { programs, planner, drain })
+                });
+                self.or_leave(process, accepted)
             }
             TargetChange::Executed { target, modules } => {
                 tracing::debug!(process = %target.process, executable = %target.executable.display(), "another program");
                 // Native probes belong to the process and its files; what was found in its memory is gone.
-                self.python.forget(target.process, &mut self.programs)?;
-                self.programs.let_go_of_python(target.process, true)?;
+                self.python.forget(target.process, &mut self.programs);
+                let let_go = self.programs.let_go_of_python(target.process, true);
                 if let Some(member) = self.roster.traced(target.process) {
                     member.executes(&target);
                 }
-                self.trace_more(&target, &modules)?;
+                let traced = let_go.map_err(SessionError::from).and_then(|()| self.trace_more(&target, &modules));
+                self.or_leave(target.process, traced)
             }
-            TargetChange::Mapped { target, modules } => self.trace_more(&target, &modules)?,
+            TargetChange::Mapped { target, modules } => {
+                let traced = self.trace_more(&target, &modules);
+                self.or_leave(target.process, traced)
+            }
             TargetChange::Gone(process) => {
                 tracing::debug!(%process, "a target is gone");
                 let python = self.python.seen_of(process);
                 self.roster.end(process, python);
-                self.let_go(process)?;
+                self.failures.retain(|failure| failure.process != process);
+                self.let_go(process);
+                Ok(())
             }
         }
-        Ok(())
     }
 
-    /// Takes in a process that was forked. If that goes wrong, the session goes on without it.
-    pub(super) fn follow(&mut self, arrival: Arrival) -> Result<(), SessionError> {
-        let process = arrival.target.process;
-        match self.add(arrival) {
-            Ok(_) => Ok(()),
-            Err(error) => self.leave(process, error),
-        }
+    /// Leaves a process alone if something has gone wrong with it.
+    pub(super) fn or_leave(
+        &mut self,
+        process: ProcessId,
+        result: Result<(), SessionError>,
+    ) -> Result<(), SessionError> {
+        result.or_else(|error| self.leave(process, error))
     }
 
-    /// Leaves a followed process alone. It is said the first time, and counted every time.
+    /// Leaves a process alone, and the session goes on without it. Of followed ones it is said the first time, and counted
+    /// every time.
+    ///
+    /// # Errors
+    /// The session cannot go on.
     pub(super) fn leave(&mut self, process: ProcessId, error: SessionError) -> Result<(), SessionError> {
         if matches!(error, SessionError::DrainEnded) {
             return Err(error);
         }
-        self.let_go(process)?;
-        // Of a process that has ended in the middle nothing needs to be said.
-        if !has_ended(process) && self.roster.leave(process) {
-            tracing::warn!("process {process} is not followed: {error}; what else is not followed is counted");
+        // Its probes go one after the other while it runs; what is open then lacks calls.
+        if let Some(number) = self.programs.kernel_pid(process) {
+            self.drain.begin_gap(Some(number))?;
         }
+        self.let_go(process);
+        // Of a process that has ended in the middle nothing needs to be said.
+        if has_ended(process) || (error.is_about_the_end() && ends_in_a_moment(process)) {
+            return Ok(());
+        }
+        let left = self.roster.leave(process, error.to_string());
+        match left {
+            Left::Named => {}
+            Left::FirstFollowed => {
+                tracing::warn!("process {process} is not followed: {error}; what else is not followed is counted");
+            }
+            Left::Followed => tracing::debug!(%process, %error, "not followed"),
+            Left::Unknown => return Ok(()),
+        }
+        self.failures.push(Failure { process, error, is_told: left != Left::Named });
         Ok(())
     }
 
-    fn let_go(&mut self, process: ProcessId) -> Result<(), SessionError> {
-        self.python.forget(process, &mut self.programs)?;
-        self.programs.let_go(process)?;
+    /// Says what has gone wrong with named processes, if the session can go on without them.
+    ///
+    /// # Errors
+    /// Nothing is left that could be traced, and this is why.
+    pub(super) fn go_on(&mut self) -> Result<(), SessionError> {
+        let last = if self.failures.is_empty() || self.roster.is_any_traced() {
+            None
+        } else {
+            Some(self.failures.remove(0).error)
+        };
+        for Failure { process, error, is_told } in &mut self.failures {
+            if !std::mem::replace(is_told, true) {
+                tracing::warn!("process {process} is not traced any more: {error}");
+            }
+        }
+        last.map_or(Ok(()), Err)
+    }
+
+    /// Whatever goes wrong with a part of it, the rest is let go.
+    fn let_go(&mut self, process: ProcessId) {
+        self.python.forget(process, &mut self.programs);
+        if let Err(error) = self.programs.let_go(process) {
+            tracing::debug!(%process, %error, "not all of what belongs to it could be taken away");
+        }
         self.planner.forget(process);
         self.load.forget(process);
-        Ok(())
     }
 
     /// A process has mapped files since.
@@ -87,11 +164,11 @@ impl Tracer {
         let is_followed = member.forked_by.is_some();
         self.python.mapped(target, is_followed);
         let found = self.survey(target, modules);
-        match self.place_more(target, found) {
-            Ok(_) => Ok(self.programs.accept_entries_of(target.process, true)?),
-            Err(error) if is_followed => self.leave(target.process, error),
-            Err(error) => Err(error),
-        }
+        // Calls that are open meanwhile lack those into the new files.
+        let gap = (!found.requests.is_empty()).then(|| self.drain.begin_gap(Some(target.kernel_pid))).transpose()?;
+        self.place_more(target, found)?;
+        self.programs.accept_entries_of(target.process, true)?;
+        gap.map_or(Ok(()), |gap| self.drain.end_gap(gap))
     }
 
     fn survey(&mut self, target: &Target, modules: &[Module]) -> Survey {

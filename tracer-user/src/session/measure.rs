@@ -74,6 +74,8 @@ impl Loaded {
                     }
                 }
                 TapeItem::Process(target) => processes.push(*target),
+                // It says nothing about the speed.
+                TapeItem::Gap(_) => {}
                 TapeItem::End(end) => {
                     let end = *end;
                     return Ok(Self { header, functions, python, processes, names, python_classes, records, end });

@@ -75,6 +75,7 @@ mod tests {
             slots: 3,
             slots_held_by: vec!["gdb (process 77)".into()],
             seen_after_ms: None,
+            left_out: crate::model::PythonLeftOut::default(),
             watched: vec![
                 watched("Pipeline.predict", &["Pipeline.predict"], 10),
                 watched("wrapped", &["StandardScaler.transform", "PCA.transform"], 20),

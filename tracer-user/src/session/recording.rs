@@ -9,7 +9,7 @@ use std::sync::mpsc::Receiver;
 use super::wiring::Pipeline;
 use crate::export::Delivery;
 use crate::model::{
-    Call, FunctionDescription, LossCounts, PythonNames, RawRecord, RemoteAddress, StreamTotals, Target,
+    Call, FunctionDescription, Gap, LossCounts, PythonNames, RawRecord, RemoteAddress, StreamTotals, Target,
 };
 use crate::ring::{TapeEnd, TapeError, TapeWriter};
 
@@ -65,6 +65,12 @@ impl RecordedPipeline {
     pub fn add_python_names(&mut self, names: PythonNames) {
         self.tape(|writer| writer.python_names(&names));
         self.pipeline.add_python_names(names);
+    }
+
+    /// See [`Pipeline::add_gap`].
+    pub fn add_gap(&mut self, gap: Gap) {
+        self.tape(|writer| writer.gap(gap));
+        self.pipeline.add_gap(gap);
     }
 
     /// See [`Pipeline::flush`].

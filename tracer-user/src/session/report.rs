@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::python_remarks::python_remarks;
 use super::roster::ProcessReport;
 use crate::export::Delivery;
-use crate::model::{LossCounts, PythonCoverage, StreamTotals};
+use crate::model::{LossCounts, PythonCoverage, PythonLeftOut, StreamTotals};
 
 /// Interpreters that are told of at length: workers of a server say the same again and again.
 const MOST_INTERPRETERS: usize = 8;
@@ -113,6 +113,12 @@ impl Report {
         }
     }
 
+    /// The books of a session that has seen nothing.
+    #[must_use]
+    pub fn of_nothing() -> Self {
+        Self { identity_holds: true, ..Self::default() }
+    }
+
     /// The books in one line: where every call that was seen to begin has gone.
     #[must_use]
     pub fn identity(&self) -> String {
@@ -149,6 +155,11 @@ impl Report {
         if more > 0 {
             remarks.push(format!("{more} more interpreters (`--summary` lists them)"));
         }
+        let problems = self.processes.iter().filter_map(|process| Some((process, process.problem.as_ref()?)));
+        for (process, problem) in problems.filter(|(process, _)| process.forked_by.is_none()) {
+            remarks.push(format!("process {} was not traced to the end: {problem}", process.pid));
+        }
+        remarks.extend(left_out(&self.python));
         if self.not_followed > 0 {
             remarks.push(format!("not followed: {} forked processes", self.not_followed));
         }
@@ -162,6 +173,29 @@ impl Report {
         }
         remarks
     }
+}
+
+/// What the tables had no room for, of all processes.
+fn left_out(python: &[PythonCoverage]) -> Option<String> {
+    let sum =
+        |count: fn(&PythonLeftOut) -> usize| python.iter().map(|coverage| count(&coverage.left_out)).sum::<usize>();
+    let counts = [
+        (sum(|left| left.codes), "code objects"),
+        (sum(|left| left.functions), "functions"),
+        (sum(|left| left.classes), "classes"),
+        (sum(|left| left.members), "steps"),
+        (sum(|left| left.numbers), "functions without a number"),
+    ];
+    let counts: Vec<String> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")).collect();
+    let processes = python.iter().filter(|coverage| coverage.left_out != PythonLeftOut::default()).count();
+    (processes > 0).then(|| {
+        format!(
+            "left out for want of room in the tables, the least used ones of {processes} processes: {}; `--summary` has \
+             them by process, a second tracer has tables of its own",
+            counts.join(", ")
+        )
+    })
 }
 
 #[cfg(test)]

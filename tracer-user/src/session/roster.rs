@@ -27,6 +27,9 @@ pub struct ProcessReport {
     pub functions: usize,
     /// Whether it has ended.
     pub has_ended: bool,
+    /// Why it was not traced to its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// A followed process whose first functions are traced.
@@ -49,6 +52,21 @@ pub struct News {
     pub followed: Vec<Followed>,
     /// Functions that are traced in addition in other processes.
     pub more_functions: usize,
+    /// Named processes that have ended while others are traced on.
+    pub ended: Vec<ProcessId>,
+}
+
+/// What became of a process that is left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// It was named.
+    Named,
+    /// It was followed, and is the first such one.
+    FirstFollowed,
+    /// It was followed.
+    Followed,
+    /// It is not there, or was left alone before.
+    Unknown,
 }
 
 /// One process that goes on.
@@ -57,7 +75,8 @@ pub(super) struct Member {
     pub forked_by: Option<ProcessId>,
     /// Native functions that are probed.
     pub native: usize,
-    is_left: bool,
+    /// Why it is left alone.
+    problem: Option<String>,
     /// Whether the sinks know it, and its program.
     is_described: bool,
     executable: String,
@@ -75,6 +94,8 @@ pub(super) struct Roster {
     ended: VecDeque<ProcessReport>,
     /// Followed processes that are not traced.
     not_followed: u64,
+    /// Named ones that have ended since that was told.
+    ended_now: Vec<ProcessId>,
 }
 
 impl Roster {
@@ -84,7 +105,7 @@ impl Roster {
             process: target.process,
             forked_by,
             native: 0,
-            is_left: false,
+            problem: None,
             is_described: forked_by.is_none(),
             executable: String::new(),
             name: String::new(),
@@ -97,22 +118,32 @@ impl Roster {
 
     /// A process, if it goes on and is not left alone.
     pub fn traced(&mut self, process: ProcessId) -> Option<&mut Member> {
-        self.members.iter_mut().find(|member| member.process == process && !member.is_left)
+        self.members.iter_mut().find(|member| member.process == process && member.problem.is_none())
     }
 
-    /// A process that is not traced, although it goes on; `true` the first time that there is one.
-    pub fn leave(&mut self, process: ProcessId) -> bool {
-        if let Some(member) = self.traced(process) {
-            member.is_left = true;
-            member.native = 0;
-            self.not_followed += 1;
+    /// Whether any process is traced that goes on.
+    pub fn is_any_traced(&self) -> bool {
+        self.members.iter().any(|member| member.problem.is_none())
+    }
+
+    /// A process that is not traced, although it goes on.
+    pub fn leave(&mut self, process: ProcessId, problem: String) -> Left {
+        let Some(member) = self.traced(process) else { return Left::Unknown };
+        member.problem = Some(problem);
+        member.native = 0;
+        if member.forked_by.is_none() {
+            return Left::Named;
         }
-        self.not_followed == 1
+        self.not_followed += 1;
+        if self.not_followed == 1 { Left::FirstFollowed } else { Left::Followed }
     }
 
     /// A process has ended. `python` is how much of its code was seen.
     pub fn end(&mut self, process: ProcessId, python: usize) {
         for member in self.members.extract_if(.., |member| member.process == process) {
+            if member.forked_by.is_none() {
+                self.ended_now.push(process);
+            }
             // Of what a server starts besides, most is of no interest.
             if member.forked_by.is_some() && member.native + python == 0 {
                 continue;
@@ -146,6 +177,10 @@ impl Roster {
                 _ => news.more_functions += more,
             }
             member.told = functions;
+        }
+        let ended = std::mem::take(&mut self.ended_now);
+        if self.is_any_traced() {
+            news.ended = ended;
         }
         news
     }
@@ -192,6 +227,7 @@ impl Member {
             executable: self.executable.clone(),
             functions: self.native + python,
             has_ended,
+            problem: self.problem.clone(),
         }
     }
 }
@@ -231,9 +267,9 @@ mod tests {
         assert_eq!(roster.news(now, |_| None), News::default(), "there may be more in a moment");
         let seen = |process: ProcessId| Some(if process == worker { 4 } else { 1 });
         let followed = Followed { process: worker, forked_by: MASTER, name: "python3.11".into(), functions: 4 };
-        assert_eq!(roster.news(now, seen), News { followed: vec![followed], more_functions: 1 });
+        assert_eq!(roster.news(now, seen), News { followed: vec![followed], more_functions: 1, ..News::default() });
         assert_eq!(roster.news(now, seen), News::default());
-        assert_eq!(roster.news(now, |_| Some(5)), News { followed: Vec::new(), more_functions: 4 + 1 });
+        assert_eq!(roster.news(now, |_| Some(5)), News { more_functions: 4 + 1, ..News::default() });
     }
 
     #[test]
@@ -251,11 +287,31 @@ mod tests {
     fn what_is_left_alone_is_counted_once() {
         let mut roster = roster();
         let worker = ProcessId { pid: 2, start_time: 1 };
-        assert!(roster.leave(worker));
+        assert_eq!(roster.leave(worker, "no descriptor left".to_owned()), Left::FirstFollowed);
         assert!(roster.traced(worker).is_none() && roster.traced(MASTER).is_some());
         roster.add(&target(3), Some(MASTER));
-        assert!(!roster.leave(ProcessId { pid: 3, start_time: 1 }));
+        assert_eq!(roster.leave(ProcessId { pid: 3, start_time: 1 }, "likewise".to_owned()), Left::Followed);
+        assert_eq!(roster.leave(worker, "again".to_owned()), Left::Unknown, "it is left alone once");
         assert_eq!(roster.not_followed(), 2);
+    }
+
+    #[test]
+    fn a_named_process_that_fails_or_ends_leaves_the_others() {
+        let mut roster = roster();
+        let other = ProcessId { pid: 9, start_time: 1 };
+        roster.add(&target(9), None);
+        assert_eq!(roster.leave(MASTER, "its memory cannot be read".to_owned()), Left::Named);
+        assert_eq!(roster.not_followed(), 0);
+        assert!(roster.is_any_traced());
+        roster.end(ProcessId { pid: 2, start_time: 1 }, 0);
+        roster.end(MASTER, 0);
+        let news = roster.news(Instant::now(), |_| None);
+        assert_eq!(news, News { ended: vec![MASTER], ..News::default() });
+        let report = roster.report(|_| 0);
+        let problems: Vec<_> = report.iter().map(|it| (it.pid, it.problem.as_deref())).collect();
+        assert_eq!(problems, [(9, None), (1, Some("its memory cannot be read"))]);
+        assert_eq!(roster.leave(other, "nor can this one's".to_owned()), Left::Named);
+        assert!(!roster.is_any_traced());
     }
 
     #[test]

@@ -5,12 +5,14 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io::BufWriter;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use super::background::Background;
 use super::drain::Drain;
 use super::error::SessionError;
-use super::follow::prepare_to_follow;
+use super::follow::{Failure, prepare_to_follow};
 use super::left_calls::LeftCalls;
 use super::probe_load::ProbeLoad;
 use super::python::{Interpreter, Means, PythonTargets, may_run_python, python_class_names};
@@ -22,6 +24,7 @@ use super::survey::Survey;
 use super::wiring::{Names, Pipeline, ThreadNames};
 use crate::attach::{AttachError, LoadOptions, Programs, Refused};
 use crate::engine::NativeEngine;
+use crate::memory::ReadLimit;
 use crate::model::{
     ClockAnchor, MonotonicNs, PlanChange, PlannedFunction, ProcessId, PythonMode, Skipped, Target, WallClockNs,
 };
@@ -47,6 +50,8 @@ pub struct Tracer {
     attach_ms: u64,
     /// What was new at the start.
     first_news: News,
+    /// What has gone wrong with processes that go on and are left alone.
+    pub(super) failures: Vec<Failure>,
 }
 
 /// A process that begins to be traced, and what was found in it.
@@ -64,7 +69,7 @@ impl Tracer {
     /// # Errors
     /// Nothing to trace, all targets ended meanwhile, not permitted, or a destination that cannot be opened. No probe is left behind then.
     pub fn start(settings: Settings) -> Result<Self, SessionError> {
-        let Settings { targets, follow, maps, python, exports, tape, load, began, may_begin_empty } = settings;
+        let Settings { targets, follow, maps, python, exports, tape, load, began, may_begin_empty, stop } = settings;
         let mut arriving: Vec<(Option<ProcessId>, Target)> =
             targets.iter().map(|target| (None, target.clone())).collect();
         if follow {
@@ -77,15 +82,18 @@ impl Tracer {
         let watches_python =
             python.mode == PythonMode::Watch && (may_begin_empty || targets.iter().any(may_run_python));
         let load = LoadOptions { python_watch: watches_python, ..load };
-        // Loading takes the kernel about as long as the survey takes us: do both at once.
-        let (found, python, programs) = std::thread::scope(|scope| {
-            let loading = scope.spawn(|| Programs::load(load));
-            let python = scope.spawn(|| PythonTargets::find_all(&arriving, &maps, python));
-            let survey = |target| Survey::of(&mut engine, target, &target.modules);
-            let found: Vec<Survey> = targets.iter().map(survey).collect();
-            (found, python.join(), loading.join())
-        });
-        let (python, interpreters, problems) = python.map_err(|_| SessionError::DrainEnded)?;
+        // Loading takes the kernel about as long as the survey takes us: do both at once. Whoever tells us to stop waits for
+        // neither.
+        let looks = arriving.clone();
+        let look = move |limit: &ReadLimit| PythonTargets::find_all(&looks, &maps, python, limit);
+        let look = Background::begin("look", look).ok_or(SessionError::NoThread)?;
+        let loading = Background::begin("load", move |_| Programs::load(load)).ok_or(SessionError::NoThread)?;
+        let survey = |target| Survey::of(&mut engine, target, &target.modules);
+        let found: Vec<Survey> = targets.iter().map(survey).collect();
+        let is_stopped = || stop.load(Ordering::Relaxed);
+        let ended = || if is_stopped() { SessionError::Stopped } else { SessionError::DrainEnded };
+        let (python, interpreters, problems) = look.wait(is_stopped).ok_or_else(ended)?;
+        let programs = loading.wait(is_stopped).ok_or_else(ended)?;
         all_ended(&targets)?;
         for sentence in found.iter().flat_map(|found| &found.unreadable).chain(&problems) {
             tracing::warn!("{sentence}");
@@ -95,7 +103,7 @@ impl Tracer {
         if is_empty && !may_begin_empty && !follow {
             return Err(SessionError::NothingToTrace { detail: nothing_found(&targets, &found) });
         }
-        let mut programs = programs.map_err(|_| SessionError::DrainEnded)??;
+        let mut programs = programs?;
 
         let header = tape_header(&targets);
         // The tape wants to know each name too; nobody listens when none is recorded.
@@ -120,26 +128,30 @@ impl Tracer {
             skipped: Vec::new(),
             attach_ms: 0,
             first_news: News::default(),
+            failures: Vec::new(),
         };
         let mut first_refused = None;
         for (((forked_by, target), native), interpreter) in arriving.into_iter().zip(found).zip(interpreters) {
             let module = native.requests.first().map(|request| request.module.path.clone());
             let arrival = Arrival { target, forked_by, native, interpreter };
-            match forked_by {
-                Some(_) => tracer.follow(arrival)?,
-                None => {
-                    let refused = tracer.add(arrival)?;
+            let process = arrival.target.process;
+            match tracer.add(arrival) {
+                Ok(refused) if forked_by.is_none() => {
                     first_refused = first_refused.or(module.zip(refused.into_iter().next()));
                 }
+                Ok(_) => {}
+                Err(error) => tracer.leave(process, error)?,
             }
         }
+        all_ended(&targets)?;
+        tracer.go_on()?;
         if let (0, Some((path, refusal))) = (tracer.functions, first_refused) {
-            all_ended(&targets)?;
             let source = std::io::Error::other(refusal.problem);
             return Err(AttachError::Place { path, source }.into());
         }
         // Everything at once, so that the first traces are as whole as the later ones.
         tracer.programs.accept_entries(true)?;
+        tracer.python.entries_are_accepted(&tracer.drain)?;
         let news = tracer.news();
         tracer.first_news = News { more_functions: 0, ..news };
         tracer.attach_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -165,6 +177,7 @@ impl Tracer {
         let later = roster.news(Instant::now(), |process| python.settled_of(process));
         news.followed.extend(later.followed);
         news.more_functions += later.more_functions;
+        news.ended.extend(later.ended);
         news
     }
 
@@ -172,7 +185,7 @@ impl Tracer {
     /// gone.
     ///
     /// # Errors
-    /// Probes for a new module could not be made live.
+    /// The session cannot go on, or there is nothing left that it could trace because of what went wrong.
     pub fn look_again(&mut self) -> Result<bool, SessionError> {
         self.programs.forward_log();
         if let Some(sentence) = self.load.look(&self.programs)? {
@@ -182,10 +195,11 @@ impl Tracer {
             self.take_note_of(change)?;
         }
         let Self { programs, drain, planner, python, .. } = self;
-        let failed = python.look_again(&mut Means { programs, planner, drain })?;
+        let failed = python.look_again(&mut Means { programs, planner, drain });
         for (process, error) in failed {
             self.leave(process, error)?;
         }
+        self.go_on()?;
         Ok(!self.watcher.is_empty())
     }
 
@@ -205,7 +219,7 @@ impl Tracer {
         let report = take_away(&mut programs, drain)?;
         let processes = roster.report(|process| python.seen_of(process));
         let not_followed = roster.not_followed() + watcher.left_out();
-        let python = python.coverage(&mut programs)?;
+        let python = python.coverage(&mut programs);
         Ok(Report { attach_ms, functions, python, processes, not_followed, skipped: skipped.len(), ..report })
     }
 
@@ -272,6 +286,8 @@ impl Tracer {
 
 /// Takes all probes away, reads the books, and delivers everything.
 pub fn take_away(programs: &mut Programs, drain: Drain) -> Result<Report, SessionError> {
+    // What is open now and returns while the probes go lacks the calls that begin meanwhile.
+    drain.begin_gap(None)?;
     programs.accept_entries(false)?;
     std::thread::sleep(SETTLE);
     let (_, open_calls) = programs.totals()?;

@@ -6,7 +6,7 @@ use crate::assemble::{Assembler, Output};
 pub use crate::assemble::{Names, PythonClassNames, ThreadNames};
 use crate::decode::decode;
 use crate::export::{Delivery, Destination, ExportError, Resource, Sink, Summary, open};
-use crate::model::{Call, Event, FunctionDescription, LossCounts, PythonNames, RawRecord, StreamTotals, Target};
+use crate::model::{Call, Event, FunctionDescription, Gap, LossCounts, PythonNames, RawRecord, StreamTotals, Target};
 use crate::ring::TapeHeader;
 
 /// Everything after the ring buffer.
@@ -48,6 +48,11 @@ impl Pipeline {
     /// Makes Python classes and steps known that records may now name.
     pub fn add_python_names(&mut self, names: PythonNames) {
         self.assembler.add_python_names(names);
+    }
+
+    /// Not every call is seen to begin from now on, or is again.
+    pub fn add_gap(&mut self, gap: Gap) {
+        self.assembler.add_gap(gap);
     }
 
     /// One record on its way from the ring to the sinks.

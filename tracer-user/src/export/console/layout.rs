@@ -111,7 +111,11 @@ pub fn span_line(palette: Palette, guides: &str, span: &Span, self_time: Option<
 }
 
 fn is_remarkable(span: &Span) -> bool {
-    span.ending != Ending::Returned || span.error.is_some() || span.lost_before > 0 || span.parent_is_far()
+    span.ending != Ending::Returned
+        || span.error.is_some()
+        || span.lost_before > 0
+        || span.parent_is_far()
+        || !span.children_observed
 }
 
 /// The step in brackets, if there is room for some of it.
@@ -146,6 +150,9 @@ fn remarks(span: &Span, parent_is_shown: bool) -> String {
     }
     if span.parent_is_far() {
         remarks.push("parent lost".to_owned());
+    }
+    if !span.children_observed {
+        remarks.push("calls inside not all seen".to_owned());
     }
     if !span.class_observed {
         remarks.push("class not seen".to_owned());

@@ -1,16 +1,16 @@
 //! Frames mode: probes that every Python call passes, all the time or in windows.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use object::ReadCache;
 
+use super::super::drain::OpenGap;
 use super::super::error::SessionError;
-use super::interpreter::Interpreter;
+use super::interpreter::{Calls, Interpreter};
 use super::targets::Means;
-use crate::attach::{Programs, measure_emulated_probe};
+use crate::attach::measure_emulated_probe;
 use crate::model::{InterpreterSite, InterpreterSites, ProcessId, PythonRuntime, Target};
 use crate::symbol::{ElfFile, Functions};
 
@@ -28,6 +28,8 @@ pub struct Frames {
     duty: f64,
     is_live: bool,
     turned: Instant,
+    /// The time since they were live last.
+    gap: Option<OpenGap>,
 }
 
 impl Frames {
@@ -41,17 +43,18 @@ impl Frames {
             ElfFile::parse(&cache, &path).and_then(Functions::read).map_err(|error| format!("{of}: {error}"))?;
         let sites = functions.interpreter_sites((major, minor));
         let sites = sites.map_err(|error| format!("{of}: {error}; `--python watch` does without"))?;
-        Ok(Self { path, sites, duty: duty.unwrap_or(1.0), is_live: false, turned: Instant::now() })
+        Ok(Self { path, sites, duty: duty.unwrap_or(1.0), is_live: false, turned: Instant::now(), gap: None })
     }
 
     /// The same in a process that was forked: its file is opened through it, because the other one may end.
     pub fn in_fork(&self, target: &Target, runtime: &PythonRuntime) -> Option<Self> {
         let path = interpreter_file(target, runtime)?;
-        Some(Self { path, sites: self.sites.clone(), duty: self.duty, is_live: false, turned: Instant::now() })
+        let (sites, duty) = (self.sites.clone(), self.duty);
+        Some(Self { path, sites, duty, is_live: false, turned: Instant::now(), gap: None })
     }
 
     /// Turns the probes on or off when it is time.
-    pub fn keep_time(&mut self, programs: &mut Programs, process: (ProcessId, u32)) -> Result<(), SessionError> {
+    pub fn keep_time(&mut self, means: &mut Means<'_>, process: (ProcessId, u32)) -> Result<(), SessionError> {
         if self.duty >= 1.0 && self.is_live {
             return Ok(());
         }
@@ -60,16 +63,23 @@ impl Frames {
         // The clock is looked at every window or so: half of it early is as near as it gets.
         let due = if self.is_live { on } else { off }.saturating_sub(WINDOW / 10);
         if self.turned.elapsed() >= due {
-            self.turn(programs, process, !self.is_live)?;
+            self.turn(means, process, !self.is_live)?;
         }
         Ok(())
     }
 
-    fn turn(&mut self, programs: &mut Programs, process: (ProcessId, u32), on: bool) -> Result<(), SessionError> {
+    /// Probes come and go one after the other: what is open meanwhile may lack children.
+    fn turn(&mut self, means: &mut Means<'_>, process: (ProcessId, u32), on: bool) -> Result<(), SessionError> {
+        let gap = match self.gap.take() {
+            Some(gap) => gap,
+            None => means.drain.begin_gap(Some(process.1))?,
+        };
         if on {
-            programs.place_frames(process, &self.path, &self.sites)?;
+            means.programs.place_frames(process, &self.path, &self.sites)?;
+            means.drain.end_gap(gap)?;
         } else {
-            programs.remove_frames(process.0)?;
+            means.programs.remove_frames(process.0)?;
+            self.gap = Some(gap);
         }
         self.is_live = on;
         self.turned = Instant::now();
@@ -98,9 +108,9 @@ impl Interpreter {
         if may_wait {
             self.count_for_a_moment(means, &mut frames)?;
         }
-        self.choose(means.planner, &HashMap::new());
+        self.choose(means.planner, &Calls::default());
         self.tell(means)?;
-        frames.turn(means.programs, self.process, true)?;
+        frames.turn(means, self.process, true)?;
         self.frames = Some(frames);
         Ok(())
     }
@@ -108,11 +118,11 @@ impl Interpreter {
     fn count_for_a_moment(&self, means: &mut Means<'_>, frames: &mut Frames) -> Result<(), SessionError> {
         means.programs.set_python(self.process, &self.layout, &crate::model::PythonTables::default())?;
         let before = means.programs.python_calls_passed()?;
-        frames.turn(means.programs, self.process, true)?;
+        frames.turn(means, self.process, true)?;
         let began = Instant::now();
         std::thread::sleep(COUNTING);
         let calls = means.programs.python_calls_passed()?.saturating_sub(before) as f64 / began.elapsed().as_secs_f64();
-        frames.turn(means.programs, self.process, false)?;
+        frames.turn(means, self.process, false)?;
         self.tell_cost(frames, calls);
         Ok(())
     }

@@ -3,18 +3,23 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use super::super::background::{Background, Progress};
+use super::super::drain::{Drain, OpenGap};
 use super::super::error::SessionError;
 use super::super::settings::PythonSettings;
 use super::experience::Experience;
 use super::frames::{Frames, exception_site, interpreter_file};
 use super::lives::Lives;
+use super::look::{Looked, time_worked};
 use super::targets::Means;
+use crate::attach::Programs;
 use crate::engine::cpython::CpythonEngine;
+use crate::memory::ReadLimit;
 use crate::model::{
-    DEBUG_REGISTERS, InterpreterSite, ProcessId, ProgramImage, PythonLayout, PythonMode, PythonNames, PythonPlan,
-    PythonSurvey, RemoteAddress, SymbolMap, Target, WatchedCode,
+    DEBUG_REGISTERS, InterpreterSite, ProcessId, ProgramImage, PythonLayout, PythonLeftOut, PythonMode, PythonNames,
+    PythonPlan, PythonSurvey, RemoteAddress, SymbolMap, Target, WatchedCode,
 };
-use crate::plan::{Planner, PythonBudget};
+use crate::plan::{MOST_PYTHON, Planner, PythonBudget};
 use crate::symbol_map::PythonRules;
 use crate::target::has_ended;
 
@@ -42,6 +47,9 @@ const PART_OF_SETTLING_TIME: u32 = 3;
 
 /// How long that may take a forked process.
 const SETTLING: Duration = Duration::from_secs(60);
+
+/// Functions that get a number on behalf of one process: a share of all numbers, so that there are some for others.
+const MOST_NUMBERS: usize = MOST_PYTHON as usize / 8;
 
 /// A program that has just begun is importing its libraries, and may use them the moment they are there. For so long, and
 /// until a call is seen, it is looked at as often as this while its memory grows, and half of the time at most.
@@ -95,6 +103,8 @@ pub struct Interpreter {
     /// When it came to the session.
     since: Instant,
     looked: Instant,
+    /// A look that is under way, on a thread of its own.
+    look: Option<Background<Looked>>,
     look_took: Duration,
     /// Time from the last look to the next.
     look_every: Duration,
@@ -112,14 +122,38 @@ pub struct Interpreter {
     pub(super) called_at: Option<Instant>,
     /// Whether each class without objects has had its turn to be watched.
     pub(super) all_had_a_turn: bool,
+    /// Code that was chosen among with what calls elsewhere have shown of it.
+    pub(super) considered: HashSet<RemoteAddress>,
+    /// The time of a calibration, in which nothing is recorded.
+    pub(super) calibration: Option<OpenGap>,
+    /// Functions that have got a number on its behalf.
+    numbers: usize,
+    /// Functions that found all numbers in use, at most.
+    without_number: usize,
+}
+
+/// Calls that are known when code is chosen.
+#[derive(Clone, Debug, Default)]
+pub struct Calls {
+    /// In this process.
+    pub here: HashMap<RemoteAddress, u64>,
+    /// In others that have the same code.
+    pub elsewhere: HashMap<RemoteAddress, u64>,
 }
 
 impl Interpreter {
     /// Finds the interpreter of a process and looks at it. `Ok(None)` if it has none.
-    pub fn find(target: &Target, maps: &[SymbolMap], settings: PythonSettings) -> Result<Option<Self>, String> {
+    ///
+    /// `limit` ends it, and nothing else: what comes of it is read without one.
+    pub fn find(
+        target: &Target,
+        maps: &[SymbolMap],
+        settings: PythonSettings,
+        limit: &ReadLimit,
+    ) -> Result<Option<Self>, String> {
         let began = time_worked();
         let rules = PythonRules::new(maps);
-        let Some(mut engine) = CpythonEngine::open(target, rules).map_err(|error| error.to_string())? else {
+        let Some(mut engine) = CpythonEngine::open(target, rules, limit).map_err(|error| error.to_string())? else {
             return Ok(None);
         };
         let layout = engine.kernel_layout().map_err(|error| error.to_string())?;
@@ -132,6 +166,7 @@ impl Interpreter {
             PythonMode::Frames => Some(Frames::find(target, engine.runtime(), duty)?),
         };
         let look_took = time_worked().saturating_sub(began);
+        let engine = engine.to_look_at(&ReadLimit::default());
         Ok(Some(Self { frames, look_took, ..Self::unseen(target, engine, layout, survey, lives, mode) }))
     }
 
@@ -171,6 +206,7 @@ impl Interpreter {
             past: HashMap::new(),
             since: Instant::now(),
             looked: Instant::now(),
+            look: None,
             look_took: Duration::ZERO,
             look_every: LOOK_EVERY,
             look_young: LOOK_YOUNG,
@@ -180,6 +216,10 @@ impl Interpreter {
             calls_looked_at: Instant::now(),
             called_at: None,
             all_had_a_turn: false,
+            considered: HashSet::new(),
+            calibration: None,
+            numbers: 0,
+            without_number: 0,
         }
     }
 
@@ -205,13 +245,14 @@ impl Interpreter {
         })
     }
 
-    /// The same after a look at it.
-    pub fn looked_at(mut self) -> Result<Self, String> {
-        let began = time_worked();
-        let mut survey = self.engine.survey().map_err(|error| error.to_string())?;
+    /// The same after a look at it, for which it waits.
+    pub fn looked_at(mut self, limit: &ReadLimit) -> Result<Self, String> {
+        let Looked { engine, survey, took } = Looked::at(self.engine.to_look_at(limit));
+        let mut survey = survey.map_err(|error| error.to_string())?;
+        self.engine = engine.to_look_at(&ReadLimit::default());
         self.lives.take_up(&self.survey, &mut survey);
         self.survey = survey;
-        self.look_took = time_worked().saturating_sub(began);
+        self.look_took = took;
         (self.looked, self.look_every) = (Instant::now(), LOOK_EVERY);
         Ok(self)
     }
@@ -245,6 +286,45 @@ impl Interpreter {
     /// The program that it belongs to.
     pub fn image(&self) -> ProgramImage {
         self.target.image
+    }
+
+    /// What has found no room in the tables, at most.
+    pub fn left_out(&self, programs: &Programs) -> PythonLeftOut {
+        programs
+            .python_left_out(self.process.1)
+            .most(PythonLeftOut { numbers: self.without_number, ..PythonLeftOut::default() })
+    }
+
+    /// Counts the calls of code that is seen so far.
+    ///
+    /// # Errors
+    /// The counts cannot be read.
+    pub fn count(&mut self, programs: &mut Programs) -> Result<(), SessionError> {
+        let seen: Vec<RemoteAddress> = match self.mode {
+            PythonMode::Watch => self.watched.clone(),
+            PythonMode::Frames => self.plan.watched.iter().map(|(code, _)| *code).collect(),
+        };
+        for code in seen {
+            self.counted.insert(code, programs.python_calls(self.process.1, code)?);
+        }
+        Ok(())
+    }
+
+    /// From now on calls are recorded.
+    ///
+    /// # Errors
+    /// The process map cannot be written.
+    pub fn accept_entries(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
+        means.programs.accept_entries_of(self.process.0, true)?;
+        self.entries_are_accepted(means.drain)
+    }
+
+    /// Calls are recorded: a calibration is over.
+    ///
+    /// # Errors
+    /// The session cannot go on.
+    pub fn entries_are_accepted(&mut self, drain: &Drain) -> Result<(), SessionError> {
+        self.calibration.take().map_or(Ok(()), |gap| drain.end_gap(gap))
     }
 
     /// Calls that were counted, by the name of the code.
@@ -321,28 +401,60 @@ impl Interpreter {
         self.counted.clear();
         self.worth.clear();
         self.watched_since.clear();
+        self.calibration = None;
     }
 
-    /// Looks again if it is time: new classes and functions become known, and a model that was loaded or replaced changes
-    /// what is seen.
-    /// `experience` is given if there is time for a look at the process now, which may take some ten milliseconds. Gives
-    /// whether there was one.
-    pub fn look_again(&mut self, means: &mut Means<'_>, experience: Option<&Experience>) -> Result<bool, SessionError> {
+    /// Whether a look at the process is under way.
+    pub fn is_looked_at(&self) -> bool {
+        self.look.is_some()
+    }
+
+    /// Begins another look at the process, on a thread of its own. What it finds is taken up by [`Self::look_again`] once it
+    /// is there.
+    pub fn begin_look(&mut self) {
+        let engine = self.engine.to_look_at(&ReadLimit::default());
+        self.look = Background::begin("look", move |limit| Looked::at(engine.to_look_at(limit)));
+        // Where there is no thread for it, it is tried again when the next one is due.
+        self.looked = Instant::now();
+    }
+
+    /// What a look has found, if one has ended.
+    pub fn take_look(&mut self) -> Option<Looked> {
+        match self.look.as_ref()?.progress() {
+            Progress::UnderWay => None,
+            Progress::Done(looked) => {
+                self.look = None;
+                Some(looked)
+            }
+            Progress::Failed => {
+                self.look = None;
+                None
+            }
+        }
+    }
+
+    /// Takes up what a look has found, if one has ended: new classes and functions become known, and a model that was loaded
+    /// or replaced changes what is seen. Otherwise looks at the calls, if it is time.
+    pub fn look_again(
+        &mut self,
+        means: &mut Means<'_>,
+        looked: Option<Looked>,
+        experience: &Experience,
+    ) -> Result<(), SessionError> {
         if self.has_begun
             && let Some(frames) = &mut self.frames
         {
-            frames.keep_time(means.programs, self.process)?;
+            frames.keep_time(means, self.process)?;
         }
-        let Some(experience) = experience else { return self.look_at_calls(means).map(|()| false) };
-        if has_ended(self.process.0) {
-            return Ok(false);
-        }
-        let began = time_worked();
-        let survey = self.engine.survey();
+        let Some(Looked { engine, survey, took }) = looked else { return self.look_at_calls(means, experience) };
         self.looked = Instant::now();
-        self.look_took = time_worked().saturating_sub(began);
+        self.look_took = took;
+        if has_ended(self.process.0) {
+            return Ok(());
+        }
         // A process that is ending; the next look tells.
-        let Ok(mut survey) = survey else { return Ok(true) };
+        let Ok(mut survey) = survey else { return Ok(()) };
+        self.engine = engine.to_look_at(&ReadLimit::default());
         let news = self.lives.take_up(&self.survey, &mut survey);
         let is_new = news.is_any;
         // Nothing to trace, and again nothing: it is still to come.
@@ -358,27 +470,30 @@ impl Interpreter {
         }
         if !self.has_begun {
             self.attach(means, experience, !self.is_followed)?;
-            means.programs.accept_entries_of(self.process.0, true)?;
-            return Ok(true);
+            return self.accept_entries(means);
         }
         self.calls_looked_at = Instant::now();
         match self.mode {
-            PythonMode::Watch => self.watch_again(means, is_new)?,
+            PythonMode::Watch => self.watch_again(means, experience, is_new)?,
             PythonMode::Frames if is_new => {
                 // An interpreter that ends has no objects any more: what was covered is remembered.
-                let named = self.plan.watched.iter().filter(|(_, watched)| !watched.methods.is_empty());
-                self.past.extend(named.cloned());
-                self.choose(means.planner, &HashMap::new());
+                for (code, watched) in self.plan.watched.iter().filter(|(_, watched)| !watched.methods.is_empty()) {
+                    self.past.entry(*code).or_insert_with(|| watched.clone());
+                }
+                self.count(means.programs)?;
+                let before = std::mem::take(&mut self.plan);
+                self.choose(means.planner, &Calls { here: self.counted.clone(), elsewhere: HashMap::new() });
+                self.remember(&before, &self.counted.clone());
                 self.tell(means)?;
             }
             PythonMode::Frames => {}
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Whether it is time for another look at the process. `count` is the number of interpreters, which share the time.
     pub fn is_due(&self, count: u32) -> bool {
-        self.looked.elapsed() >= self.pause(count)
+        self.look.is_none() && self.looked.elapsed() >= self.pause(count)
     }
 
     /// Time from the end of one look to the next.
@@ -398,7 +513,7 @@ impl Interpreter {
     }
 
     /// Between two looks at the process, in watch mode: looks whether watched code is called.
-    fn look_at_calls(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
+    fn look_at_calls(&mut self, means: &mut Means<'_>, experience: &Experience) -> Result<(), SessionError> {
         let is_watching = self.has_begun && self.mode == PythonMode::Watch;
         let takes_turns = self.called_at.is_none()
             && !self.all_had_a_turn
@@ -409,16 +524,19 @@ impl Interpreter {
             return Ok(());
         }
         self.calls_looked_at = Instant::now();
-        self.watch_again(means, false)
+        self.watch_again(means, experience, false)
     }
 
     /// Chooses, given the calls that were counted.
-    pub(super) fn choose(&mut self, planner: &mut Planner, calls: &HashMap<RemoteAddress, u64>) {
+    pub(super) fn choose(&mut self, planner: &mut Planner, calls: &Calls) {
         let past = self.past.iter().map(|(code, past)| (code, past.calls_seen));
         let called = past.chain(self.counted.iter().map(|(code, calls)| (code, *calls)));
         let past = called.filter(|(_, calls)| *calls > 0).map(|(code, _)| *code).collect();
-        let budget = PythonBudget { calls: calls.clone(), idle: self.idle.clone(), past, ..self.budget() };
+        let Calls { here, elsewhere } = calls.clone();
+        let budget = PythonBudget { calls: here, elsewhere, idle: self.idle.clone(), past, ..self.budget() };
         self.plan = self.planned(planner, &budget);
+        self.numbers += self.plan.new_numbers;
+        self.without_number = self.without_number.max(self.plan.without_number);
     }
 
     /// What a budget would give.
@@ -436,7 +554,8 @@ impl Interpreter {
 
     fn budget(&self) -> PythonBudget {
         let slots = (self.mode == PythonMode::Watch).then_some(self.slots);
-        PythonBudget { slots, obstacle: self.obstacle.clone(), without_objects: true, ..self.unlimited() }
+        let new_numbers = Some(MOST_NUMBERS.saturating_sub(self.numbers));
+        PythonBudget { slots, obstacle: self.obstacle.clone(), without_objects: true, new_numbers, ..self.unlimited() }
     }
 
     /// Tells the programs and the assembler what the plan says.
@@ -449,11 +568,4 @@ impl Interpreter {
         means.programs.set_python(self.process, &self.layout, &self.plan.tables)?;
         Ok(())
     }
-}
-
-/// Processor time that this thread has taken: a look costs no more where the machine is busy with other things.
-fn time_worked() -> Duration {
-    use rustix::time::{ClockId, clock_gettime};
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

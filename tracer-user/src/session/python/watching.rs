@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::error::SessionError;
 use super::experience::Experience;
-use super::interpreter::Interpreter;
+use super::interpreter::{Calls, Interpreter};
 use super::targets::Means;
 use crate::attach::{Programs, WatchOutcome};
 use crate::memory::{LiveProcess, Memory as _};
@@ -43,8 +43,10 @@ impl Interpreter {
         experience: &Experience,
         may_wait: bool,
     ) -> Result<(), SessionError> {
-        let known = experience.of(&self.survey);
-        let calls = if known.is_empty() && may_wait { self.calibrate(means)? } else { known };
+        let elsewhere = experience.of(&self.survey);
+        let here = if elsewhere.is_empty() && may_wait { self.calibrate(means)? } else { HashMap::new() };
+        self.considered.extend(elsewhere.keys());
+        let calls = Calls { here, elsewhere };
         self.choose(means.planner, &calls);
         self.put_into_force(means)?;
         if self.plan.watched.len() > self.slots {
@@ -55,8 +57,14 @@ impl Interpreter {
         Ok(())
     }
 
-    /// Chooses again if the process has changed, or if traffic has shown that watched code is not called.
-    pub(super) fn watch_again(&mut self, means: &mut Means<'_>, is_new: bool) -> Result<(), SessionError> {
+    /// Chooses again if the process has changed, if traffic has shown that watched code is not called, or if calls in other
+    /// processes have shown what is.
+    pub(super) fn watch_again(
+        &mut self,
+        means: &mut Means<'_>,
+        experience: &Experience,
+        is_new: bool,
+    ) -> Result<(), SessionError> {
         let mut calls = HashMap::new();
         for code in &self.watched {
             calls.insert(*code, means.programs.python_calls(self.process.1, *code)?);
@@ -86,16 +94,22 @@ impl Interpreter {
             self.take_turns(&mut idle);
         }
         let wants_more = self.plan.has_more && idle.iter().any(|code| !self.idle.contains(code));
-        if !is_new && !wants_more {
+        let elsewhere = experience.of(&self.survey);
+        let is_unheard_of = |code: &RemoteAddress| {
+            !self.watched.contains(code) && !self.idle.contains(code) && !self.considered.contains(code)
+        };
+        let has_room = self.watched.len() < self.slots || worth.values().any(|worth| *worth == 0);
+        let knows_more = has_room && elsewhere.keys().any(is_unheard_of);
+        if !is_new && !wants_more && !knows_more {
             return Ok(());
         }
+        self.considered.extend(elsewhere.keys());
         self.idle.extend(idle);
         let before = std::mem::take(&mut self.plan);
-        self.choose(means.planner, &worth);
+        self.choose(means.planner, &Calls { here: worth, elsewhere });
         self.remember(&before, &calls);
         self.put_into_force(means)?;
-        means.programs.accept_entries_of(self.process.0, true)?;
-        Ok(())
+        self.accept_entries(means)
     }
 
     /// Calls that were seen while this code was watched.
@@ -104,10 +118,11 @@ impl Interpreter {
     }
 
     /// Keeps the calls of code that was watched under an earlier plan and is no longer.
-    fn remember(&mut self, before: &PythonPlan, calls: &HashMap<RemoteAddress, u64>) {
+    pub(super) fn remember(&mut self, before: &PythonPlan, calls: &HashMap<RemoteAddress, u64>) {
+        let kept: HashSet<RemoteAddress> = self.plan.watched.iter().map(|(code, _)| *code).collect();
         for (code, watched) in &before.watched {
             let counted = calls.get(code).copied().unwrap_or(0);
-            if counted == 0 || self.plan.watched.iter().any(|(kept, _)| kept == code) {
+            if counted == 0 || kept.contains(code) {
                 continue;
             }
             let earlier = self.past.get(code).map_or(0, |past| past.calls_seen);
@@ -138,6 +153,7 @@ impl Interpreter {
             return Ok(calls);
         }
         means.programs.set_python(self.process, &self.layout, &all.tables)?;
+        self.calibration = Some(means.drain.begin_gap(Some(self.process.1))?);
         means.programs.accept_entries_of(self.process.0, false)?;
         let groups = all.watched.len().div_ceil(self.slots.max(1)).min(CALIBRATION_STEPS);
         let step = (CALIBRATION / u32::try_from(groups).unwrap_or(1).max(1)).clamp(SHORTEST_STEP, LONGEST_STEP);
@@ -171,6 +187,11 @@ impl Interpreter {
     fn put_into_force(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
         self.tell(means)?;
         let wanted: Vec<RemoteAddress> = self.plan.watched.iter().map(|(code, _)| *code).collect();
+        if self.watched.len() == wanted.len() && self.watched.iter().all(|code| wanted.contains(code)) {
+            return self.count_from_here(means.programs);
+        }
+        // Calls that are open meanwhile lack calls of code that is watched only now, or not any more.
+        let gap = means.drain.begin_gap(Some(self.process.1))?;
         let (kept, dropped): (Vec<_>, Vec<_>) = self.watched.iter().partition(|code| wanted.contains(code));
         for code in dropped {
             means.programs.unwatch(self.process, code)?;
@@ -196,6 +217,7 @@ impl Interpreter {
                 WatchOutcome::Gone => break,
             }
         }
+        means.drain.end_gap(gap)?;
         self.count_from_here(means.programs)
     }
 
@@ -208,6 +230,15 @@ impl Interpreter {
             since.insert(*code, self.watched_since.get(code).copied().unwrap_or(self.traffic));
         }
         self.watched_since = since;
+        Ok(())
+    }
+
+    /// The guard of the process has gone: its watchpoints must go at once.
+    pub(super) fn lose_guard(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
+        let gap = means.drain.begin_gap(Some(self.process.1))?;
+        means.programs.unwatch_all(self.process)?;
+        means.drain.end_gap(gap)?;
+        self.watch_nothing("its guard has been killed".to_owned());
         Ok(())
     }
 
