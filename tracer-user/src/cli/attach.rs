@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::arguments::{AttachArguments, TraceOptions};
 use super::exit::{MissingPrivilege, UsageError, tell};
 use super::list;
 use super::summary_file::SummaryFile;
-use super::supervise::{Signals, Stop, supervise};
+use super::supervise::{Signals, Stop, heeding_signals, supervise};
 use crate::model::{PythonMode, SymbolMap, Target};
 use crate::session::{
     self, Capability, Destination, LoadOptions, MAP_DIRECTORY, Report, SessionError, Settings, Tracer,
@@ -46,7 +47,15 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
     let runtime = runtime()?;
     let report = runtime.block_on(async {
         let mut signals = Signals::listen()?;
-        let mut tracer = Tracer::start(settings(trace, targets, maps, began, false))?;
+        let settings = settings(trace, targets, maps, began, false);
+        let stop = Arc::clone(&settings.stop);
+        let mut tracer = match heeding_signals(&stop, || Tracer::start(settings))? {
+            Err(stopped @ SessionError::Stopped) => {
+                tell(&stopped.to_string());
+                return Ok(Report::of_nothing());
+            }
+            started => started?,
+        };
         tell_attached(&tracer);
         let live = Instant::now();
         let pause = if trace.follow { LOOK_FOR_FORKS_EVERY } else { LOOK_AGAIN_EVERY };
@@ -98,6 +107,7 @@ pub fn settings(
         },
         began,
         may_begin_empty,
+        stop: Arc::default(),
     }
 }
 

@@ -1,11 +1,13 @@
 //! Waits for whatever ends a session, and looks at the targets in between.
 
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::attach::runtime;
 use super::exit::tell;
 use crate::session::{Followed, SessionError, Tracer};
 
@@ -48,6 +50,31 @@ impl Signals {
             _ = next_of(self.hang_up.as_mut()) => SignalKind::hangup().as_raw_value(),
         }
     }
+}
+
+/// Does something that takes long, on this thread, and raises `stop` when a signal comes meanwhile. Who listened before hears
+/// of the signal afterwards.
+pub fn heeding_signals<T>(stop: &AtomicBool, work: impl FnOnce() -> T) -> anyhow::Result<T> {
+    let (done, is_done) = oneshot::channel::<()>();
+    let listen = || -> anyhow::Result<()> {
+        runtime()?.block_on(async {
+            let mut signals = Signals::listen()?;
+            tokio::select! {
+                _ = signals.next() => stop.store(true, Ordering::Relaxed),
+                _ = is_done => {}
+            }
+            Ok(())
+        })
+    };
+    std::thread::scope(|scope| {
+        let listening = scope.spawn(listen);
+        let result = work();
+        drop(done);
+        listening
+            .join()
+            .map_err(|_| anyhow::anyhow!("the thread that listens for signals has ended before its time"))??;
+        Ok(result)
+    })
 }
 
 async fn next_of(signal: Option<&mut Signal>) {

@@ -3,6 +3,7 @@
 mod heap_ranges;
 mod live_process;
 mod page_cache;
+mod read_limit;
 mod reader;
 mod recorder;
 mod regions;
@@ -11,6 +12,7 @@ mod snapshot;
 pub use heap_ranges::heap_ranges;
 pub use live_process::LiveProcess;
 pub use page_cache::PageCache;
+pub use read_limit::{LimitedMemory, ReadLimit};
 pub use reader::{Memory, MemoryError};
 pub use recorder::Recorder;
 pub use regions::{Region, regions};

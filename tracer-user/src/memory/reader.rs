@@ -41,6 +41,9 @@ pub enum MemoryError {
         /// Its number.
         pid: u32,
     },
+    /// The time that was allowed for reading is over, or the reading was ended.
+    #[error("reading it took longer than it may")]
+    OutOfTime,
     /// The tracer may not read it.
     #[error("the memory of process {pid} may not be read: run as root, or give ml-tracer CAP_SYS_PTRACE")]
     NotPermitted {

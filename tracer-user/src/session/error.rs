@@ -35,12 +35,20 @@ pub enum SessionError {
         /// Who they were.
         processes: String,
     },
+    /// It was told to stop before it had begun.
+    #[error("stopped before any probe was live")]
+    Stopped,
     /// The kernel does not tell who was forked by whom.
     #[error(
         "--follow needs a kernel that tells the children of a process (CONFIG_PROC_CHILDREN, /proc/PID/task/TID/children); \
          name every process with --pid"
     )]
     CannotFollow,
+    /// The tracer has too many threads, or the machine has.
+    #[error(
+        "no thread can be had to look at the processes: is the limit of threads of this user or control group reached?"
+    )]
+    NoThread,
     /// A thread of the tracer ended before its time.
     #[error(
         "the thread that reads the ring buffer has ended before its time; please report this with the log (RUST_LOG=debug)"

@@ -1,5 +1,6 @@
 //! Settings and targets go in; a running tracer is wired up, kept up to date with its targets, and ended in order.
 
+mod background;
 mod drain;
 mod error;
 mod follow;

@@ -113,6 +113,12 @@ impl Report {
         }
     }
 
+    /// The books of a session that has seen nothing.
+    #[must_use]
+    pub fn of_nothing() -> Self {
+        Self { identity_holds: true, ..Self::default() }
+    }
+
     /// The books in one line: where every call that was seen to begin has gone.
     #[must_use]
     pub fn identity(&self) -> String {

@@ -1,6 +1,8 @@
 //! What a session is asked to do.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use crate::attach::LoadOptions;
@@ -28,6 +30,8 @@ pub struct Settings {
     pub began: Instant,
     /// Go on although nothing is to be traced yet, because modules are still to come.
     pub may_begin_empty: bool,
+    /// Raised when the session is not wanted any more before it has begun.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// How Python calls are seen.

@@ -13,6 +13,7 @@ use super::settings::PythonSettings;
 use super::tracer::{nothing_found, take_away, tape_header};
 use super::wiring::{Names, Pipeline};
 use crate::attach::{LoadOptions, Programs};
+use crate::memory::ReadLimit;
 use crate::model::{SymbolMap, Target};
 use crate::plan::Planner;
 use crate::ring::KernelRing;
@@ -55,7 +56,9 @@ impl Soak {
         let targets = [target];
         let mut python = PythonTargets::new(maps, PythonSettings::default());
         let [target] = &targets;
-        let found = python.find(target).and_then(|found| found.ok_or_else(|| nothing_found(&targets, &[])));
+        let found = python
+            .find(target, &ReadLimit::default())
+            .and_then(|found| found.ok_or_else(|| nothing_found(&targets, &[])));
         python.take(found.map_err(|detail| SessionError::NothingToTrace { detail })?);
         let figures = SoakFigures { look_ms: milliseconds(began), fewest_watched: usize::MAX, ..Default::default() };
         Ok(Self { targets, python, figures })

@@ -4,6 +4,7 @@ use super::python::PythonTargets;
 use super::settings::PythonSettings;
 use crate::attach::probe_features;
 use crate::engine::NativeEngine;
+use crate::memory::ReadLimit;
 use crate::model::{Module, ModuleFile, ProbePlan, ProbeRequest, PythonCoverage, Skipped, SymbolMap, Target};
 use crate::plan::Planner;
 
@@ -65,7 +66,7 @@ pub fn plan_only(targets: &[Target], maps: Vec<SymbolMap>, python: PythonSetting
     let mut problems = Vec::new();
     for target in targets {
         found.look_into(&mut engine, target, &target.modules);
-        match interpreters.find(target) {
+        match interpreters.find(target, &ReadLimit::default()) {
             Ok(interpreter) => interpreter.into_iter().for_each(|interpreter| interpreters.take(interpreter)),
             Err(problem) => problems.push(problem),
         }

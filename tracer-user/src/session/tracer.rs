@@ -5,9 +5,11 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io::BufWriter;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use super::background::Background;
 use super::drain::Drain;
 use super::error::SessionError;
 use super::follow::prepare_to_follow;
@@ -21,6 +23,7 @@ use super::survey::Survey;
 use super::wiring::{Names, Pipeline, ThreadNames};
 use crate::attach::{AttachError, LoadOptions, Programs, Refused};
 use crate::engine::NativeEngine;
+use crate::memory::ReadLimit;
 use crate::model::{
     ClockAnchor, MonotonicNs, PlanChange, PlannedFunction, ProcessId, PythonMode, Skipped, Target, WallClockNs,
 };
@@ -62,7 +65,7 @@ impl Tracer {
     /// # Errors
     /// Nothing to trace, all targets ended meanwhile, not permitted, or a destination that cannot be opened. No probe is left behind then.
     pub fn start(settings: Settings) -> Result<Self, SessionError> {
-        let Settings { targets, follow, maps, python, exports, tape, load, began, may_begin_empty } = settings;
+        let Settings { targets, follow, maps, python, exports, tape, load, began, may_begin_empty, stop } = settings;
         let mut arriving: Vec<(Option<ProcessId>, Target)> =
             targets.iter().map(|target| (None, target.clone())).collect();
         if follow {
@@ -75,15 +78,18 @@ impl Tracer {
         let watches_python =
             python.mode == PythonMode::Watch && (may_begin_empty || targets.iter().any(may_run_python));
         let load = LoadOptions { python_watch: watches_python, ..load };
-        // Loading takes the kernel about as long as the survey takes us: do both at once.
-        let (found, python, programs) = std::thread::scope(|scope| {
-            let loading = scope.spawn(|| Programs::load(load));
-            let python = scope.spawn(|| PythonTargets::find_all(&arriving, &maps, python));
-            let survey = |target| Survey::of(&mut engine, target, &target.modules);
-            let found: Vec<Survey> = targets.iter().map(survey).collect();
-            (found, python.join(), loading.join())
-        });
-        let (python, interpreters, problems) = python.map_err(|_| SessionError::DrainEnded)?;
+        // Loading takes the kernel about as long as the survey takes us: do both at once. Whoever tells us to stop waits for
+        // neither.
+        let looks = arriving.clone();
+        let look = move |limit: &ReadLimit| PythonTargets::find_all(&looks, &maps, python, limit);
+        let look = Background::begin("look", look).ok_or(SessionError::NoThread)?;
+        let loading = Background::begin("load", move |_| Programs::load(load)).ok_or(SessionError::NoThread)?;
+        let survey = |target| Survey::of(&mut engine, target, &target.modules);
+        let found: Vec<Survey> = targets.iter().map(survey).collect();
+        let is_stopped = || stop.load(Ordering::Relaxed);
+        let ended = || if is_stopped() { SessionError::Stopped } else { SessionError::DrainEnded };
+        let (python, interpreters, problems) = look.wait(is_stopped).ok_or_else(ended)?;
+        let programs = loading.wait(is_stopped).ok_or_else(ended)?;
         all_ended(&targets)?;
         for sentence in found.iter().flat_map(|found| &found.unreadable).chain(&problems) {
             tracing::warn!("{sentence}");
@@ -93,7 +99,7 @@ impl Tracer {
         if is_empty && !may_begin_empty && !follow {
             return Err(SessionError::NothingToTrace { detail: nothing_found(&targets, &found) });
         }
-        let mut programs = programs.map_err(|_| SessionError::DrainEnded)??;
+        let mut programs = programs?;
 
         let header = tape_header(&targets);
         // The tape wants to know each name too; nobody listens when none is recorded.

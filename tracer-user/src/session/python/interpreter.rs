@@ -3,13 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use super::super::background::{Background, Progress};
 use super::super::error::SessionError;
 use super::super::settings::PythonSettings;
 use super::experience::Experience;
 use super::frames::{Frames, exception_site, interpreter_file};
 use super::lives::Lives;
+use super::look::{Looked, time_worked};
 use super::targets::Means;
 use crate::engine::cpython::CpythonEngine;
+use crate::memory::ReadLimit;
 use crate::model::{
     DEBUG_REGISTERS, InterpreterSite, ProcessId, ProgramImage, PythonLayout, PythonMode, PythonNames, PythonPlan,
     PythonSurvey, RemoteAddress, SymbolMap, Target, WatchedCode,
@@ -95,6 +98,8 @@ pub struct Interpreter {
     /// When it came to the session.
     since: Instant,
     looked: Instant,
+    /// A look that is under way, on a thread of its own.
+    look: Option<Background<Looked>>,
     look_took: Duration,
     /// Time from the last look to the next.
     look_every: Duration,
@@ -116,10 +121,17 @@ pub struct Interpreter {
 
 impl Interpreter {
     /// Finds the interpreter of a process and looks at it. `Ok(None)` if it has none.
-    pub fn find(target: &Target, maps: &[SymbolMap], settings: PythonSettings) -> Result<Option<Self>, String> {
+    ///
+    /// `limit` ends it, and nothing else: what comes of it is read without one.
+    pub fn find(
+        target: &Target,
+        maps: &[SymbolMap],
+        settings: PythonSettings,
+        limit: &ReadLimit,
+    ) -> Result<Option<Self>, String> {
         let began = time_worked();
         let rules = PythonRules::new(maps);
-        let Some(mut engine) = CpythonEngine::open(target, rules).map_err(|error| error.to_string())? else {
+        let Some(mut engine) = CpythonEngine::open(target, rules, limit).map_err(|error| error.to_string())? else {
             return Ok(None);
         };
         let layout = engine.kernel_layout().map_err(|error| error.to_string())?;
@@ -132,6 +144,7 @@ impl Interpreter {
             PythonMode::Frames => Some(Frames::find(target, engine.runtime(), duty)?),
         };
         let look_took = time_worked().saturating_sub(began);
+        let engine = engine.to_look_at(&ReadLimit::default());
         Ok(Some(Self { frames, look_took, ..Self::unseen(target, engine, layout, survey, lives, mode) }))
     }
 
@@ -171,6 +184,7 @@ impl Interpreter {
             past: HashMap::new(),
             since: Instant::now(),
             looked: Instant::now(),
+            look: None,
             look_took: Duration::ZERO,
             look_every: LOOK_EVERY,
             look_young: LOOK_YOUNG,
@@ -205,13 +219,14 @@ impl Interpreter {
         })
     }
 
-    /// The same after a look at it.
-    pub fn looked_at(mut self) -> Result<Self, String> {
-        let began = time_worked();
-        let mut survey = self.engine.survey().map_err(|error| error.to_string())?;
+    /// The same after a look at it, for which it waits.
+    pub fn looked_at(mut self, limit: &ReadLimit) -> Result<Self, String> {
+        let Looked { engine, survey, took } = Looked::at(self.engine.to_look_at(limit));
+        let mut survey = survey.map_err(|error| error.to_string())?;
+        self.engine = engine.to_look_at(&ReadLimit::default());
         self.lives.take_up(&self.survey, &mut survey);
         self.survey = survey;
-        self.look_took = time_worked().saturating_sub(began);
+        self.look_took = took;
         (self.looked, self.look_every) = (Instant::now(), LOOK_EVERY);
         Ok(self)
     }
@@ -323,26 +338,56 @@ impl Interpreter {
         self.watched_since.clear();
     }
 
-    /// Looks again if it is time: new classes and functions become known, and a model that was loaded or replaced changes
-    /// what is seen.
-    /// `experience` is given if there is time for a look at the process now, which may take some ten milliseconds. Gives
-    /// whether there was one.
-    pub fn look_again(&mut self, means: &mut Means<'_>, experience: Option<&Experience>) -> Result<bool, SessionError> {
+    /// Whether a look at the process is under way.
+    pub fn is_looked_at(&self) -> bool {
+        self.look.is_some()
+    }
+
+    /// Begins another look at the process, on a thread of its own. What it finds is taken up by [`Self::look_again`] once it
+    /// is there.
+    pub fn begin_look(&mut self) {
+        let engine = self.engine.to_look_at(&ReadLimit::default());
+        self.look = Background::begin("look", move |limit| Looked::at(engine.to_look_at(limit)));
+        // Where there is no thread for it, it is tried again when the next one is due.
+        self.looked = Instant::now();
+    }
+
+    /// What a look has found, if one has ended.
+    pub fn take_look(&mut self) -> Option<Looked> {
+        match self.look.as_ref()?.progress() {
+            Progress::UnderWay => None,
+            Progress::Done(looked) => {
+                self.look = None;
+                Some(looked)
+            }
+            Progress::Failed => {
+                self.look = None;
+                None
+            }
+        }
+    }
+
+    /// Takes up what a look has found, if one has ended: new classes and functions become known, and a model that was loaded
+    /// or replaced changes what is seen. Otherwise looks at the calls, if it is time.
+    pub fn look_again(
+        &mut self,
+        means: &mut Means<'_>,
+        looked: Option<(Looked, &Experience)>,
+    ) -> Result<(), SessionError> {
         if self.has_begun
             && let Some(frames) = &mut self.frames
         {
             frames.keep_time(means.programs, self.process)?;
         }
-        let Some(experience) = experience else { return self.look_at_calls(means).map(|()| false) };
-        if has_ended(self.process.0) {
-            return Ok(false);
-        }
-        let began = time_worked();
-        let survey = self.engine.survey();
+        let Some((Looked { engine, survey, took }, experience)) = looked else { return self.look_at_calls(means) };
         self.looked = Instant::now();
-        self.look_took = time_worked().saturating_sub(began);
+        self.look_took = took;
+        if has_ended(self.process.0) {
+            return Ok(());
+        }
         // A process that is ending; the next look tells.
-        let Ok(mut survey) = survey else { return Ok(true) };
+        let Ok(mut survey) = survey else { return Ok(()) };
+        self.engine = engine.to_look_at(&ReadLimit::default());
         let news = self.lives.take_up(&self.survey, &mut survey);
         let is_new = news.is_any;
         // Nothing to trace, and again nothing: it is still to come.
@@ -359,7 +404,7 @@ impl Interpreter {
         if !self.has_begun {
             self.attach(means, experience, !self.is_followed)?;
             means.programs.accept_entries_of(self.process.0, true)?;
-            return Ok(true);
+            return Ok(());
         }
         self.calls_looked_at = Instant::now();
         match self.mode {
@@ -373,12 +418,12 @@ impl Interpreter {
             }
             PythonMode::Frames => {}
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Whether it is time for another look at the process. `count` is the number of interpreters, which share the time.
     pub fn is_due(&self, count: u32) -> bool {
-        self.looked.elapsed() >= self.pause(count)
+        self.look.is_none() && self.looked.elapsed() >= self.pause(count)
     }
 
     /// Time from the end of one look to the next.
@@ -449,11 +494,4 @@ impl Interpreter {
         means.programs.set_python(self.process, &self.layout, &self.plan.tables)?;
         Ok(())
     }
-}
-
-/// Processor time that this thread has taken: a look costs no more where the machine is busy with other things.
-fn time_worked() -> Duration {
-    use rustix::time::{ClockId, clock_gettime};
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -6,6 +6,7 @@ mod experience;
 mod frames;
 mod interpreter;
 mod lives;
+mod look;
 mod names;
 mod targets;
 mod watching;

@@ -6,6 +6,7 @@ use std::sync::mpsc::Sender;
 use super::super::recording::Learned;
 use super::super::wiring::PythonClassNames;
 use crate::engine::cpython::CpythonEngine;
+use crate::memory::ReadLimit;
 use crate::model::{ProcessId, ProgramImage};
 use crate::symbol_map::PythonRules;
 use crate::target::{identify, look_at};
@@ -29,7 +30,8 @@ fn engine_of(asked: &mut Asked, process: u32) -> Option<&CpythonEngine> {
     if asked.get(&process).is_none_or(|(known, _)| *known != identity) {
         // Processes end without a word.
         asked.retain(|process, (known, _)| identify(*process) == Some(*known));
-        let engine = CpythonEngine::open(&look_at(process).ok()?, PythonRules::new(&[])).ok()??;
+        let engine =
+            CpythonEngine::open(&look_at(process).ok()?, PythonRules::new(&[]), &ReadLimit::default()).ok()??;
         asked.insert(process, (identity, engine));
     }
     asked.get(&process).map(|(_, engine)| engine)

@@ -1,14 +1,17 @@
 //! The interpreters of all targets: found at the start, when a target begins to run one, or taken over by a forked process.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::background::{Background, Progress};
 use super::super::drain::Drain;
 use super::super::error::SessionError;
 use super::super::settings::PythonSettings;
 use super::experience::Experience;
 use super::interpreter::Interpreter;
 use crate::attach::Programs;
+use crate::memory::ReadLimit;
 use crate::model::{ProcessId, PythonCoverage, SymbolMap, Target};
 use crate::plan::Planner;
 use crate::target::{has_ended, look_at};
@@ -19,13 +22,16 @@ const MOST_FOR_START: Duration = Duration::from_secs(30);
 /// Looking for an interpreter that is still being set up may take this share of the time.
 const PART_OF_TIME: u32 = 20;
 
+/// Looks at one time: one that takes long leaves room for others.
+const MOST_LOOKS: usize = 2;
+
 /// Ended processes whose coverage is remembered for the summary.
 const MOST_ENDED: usize = 1_024;
 
 /// The interpreters of the targets.
 pub struct PythonTargets {
     settings: PythonSettings,
-    maps: Vec<SymbolMap>,
+    maps: Arc<[SymbolMap]>,
     interpreters: Vec<Interpreter>,
     /// Processes that may have an interpreter soon.
     starting: Vec<Starting>,
@@ -44,6 +50,14 @@ struct Starting {
     is_followed: bool,
     since: Instant,
     due: Instant,
+    /// A look for its interpreter, on a thread of its own.
+    look: Option<Background<Finding>>,
+}
+
+/// The interpreter of a process that has mapped one, and how long looking for it took.
+struct Finding {
+    interpreter: Result<Option<Interpreter>, String>,
+    took: Duration,
 }
 
 /// What the tracer works with, lent to its Python side.
@@ -61,7 +75,7 @@ impl PythonTargets {
     pub fn new(maps: &[SymbolMap], settings: PythonSettings) -> Self {
         Self {
             settings,
-            maps: maps.to_vec(),
+            maps: maps.into(),
             interpreters: Vec::new(),
             starting: Vec::new(),
             ended: VecDeque::new(),
@@ -77,6 +91,7 @@ impl PythonTargets {
         arriving: &[(Option<ProcessId>, Target)],
         maps: &[SymbolMap],
         settings: PythonSettings,
+        limit: &ReadLimit,
     ) -> (Self, Vec<Option<Interpreter>>, Vec<String>) {
         let mut targets = Self::new(maps, settings);
         let mut problems = Vec::new();
@@ -85,8 +100,8 @@ impl PythonTargets {
             // What is in its file is known already if it runs the program of the one that forked it.
             let kin = forked_by.and_then(|parent| found.iter().flatten().find(|interpreter| interpreter.is_of(parent)));
             let interpreter = match kin.and_then(|kin| kin.in_fork(target)) {
-                Some(fork) => fork.looked_at().map(Some),
-                None => targets.find(target),
+                Some(fork) => fork.looked_at(limit).map(Some),
+                None => targets.find(target, limit),
             };
             let interpreter = interpreter.unwrap_or_else(|problem| {
                 targets.mapped(target, forked_by.is_some());
@@ -102,8 +117,9 @@ impl PythonTargets {
     }
 
     /// Looks for the interpreter of a process; what cannot be read is a problem to be told, not an error.
-    pub fn find(&self, target: &Target) -> Result<Option<Interpreter>, String> {
-        Interpreter::find(target, &self.maps, self.settings)
+    /// Waits for the look at it, which `limit` ends.
+    pub fn find(&self, target: &Target, limit: &ReadLimit) -> Result<Option<Interpreter>, String> {
+        Interpreter::find(target, &self.maps, self.settings, limit)
     }
 
     /// The interpreter of a process that was forked from a traced one and runs the same program.
@@ -180,7 +196,7 @@ impl PythonTargets {
         };
         if may_run_python(target) && !is_known(target.process) {
             let now = Instant::now();
-            self.starting.push(Starting { target: target.clone(), is_followed, since: now, due: now });
+            self.starting.push(Starting { target: target.clone(), is_followed, since: now, due: now, look: None });
         }
     }
 
@@ -226,64 +242,90 @@ impl PythonTargets {
                 interpreter.watch_nothing("its guard has been killed".to_owned());
             }
         }
-        let count = self.interpreters.len();
-        let mut has_looked = false;
-        for turn in 0..count {
-            let index = (self.next + turn) % count;
-            // One look at a time: whoever forks meanwhile is not kept waiting for all of them.
-            let experience = if has_looked { None } else { self.experience_if_due(index) };
+        self.begin_looks();
+        for index in 0..self.interpreters.len() {
             let Some(interpreter) = self.interpreters.get_mut(index) else { continue };
-            match interpreter.look_again(means, experience.as_ref()) {
-                Ok(true) => {
-                    has_looked = true;
-                    self.next = index + 1;
-                }
-                Ok(false) => {}
+            let looked = interpreter.take_look();
+            // Only its begin needs to know.
+            let experience =
+                if looked.is_none() || interpreter.has_begun() { Experience::default() } else { self.experience() };
+            let Some(interpreter) = self.interpreters.get_mut(index) else { continue };
+            match interpreter.look_again(means, looked.map(|looked| (looked, &experience))) {
                 Err(error) if interpreter.is_followed() => failed.push((interpreter.process(), error)),
-                Err(error) => return Err(error),
+                result => result?,
             }
         }
         Ok(failed)
+    }
+
+    /// Begins looks at the interpreters for which it is time, in turns, and not at all of them at once: looks share the time.
+    fn begin_looks(&mut self) {
+        let count = self.interpreters.len();
+        let shares = u32::try_from(count).unwrap_or(u32::MAX);
+        let looks = self.interpreters.iter().filter(|interpreter| interpreter.is_looked_at()).count();
+        if looks >= MOST_LOOKS {
+            return;
+        }
+        for turn in 0..count {
+            let index = (self.next + turn) % count;
+            if let Some(interpreter) = self.interpreters.get_mut(index).filter(|found| found.is_due(shares)) {
+                interpreter.begin_look();
+                self.next = index + 1;
+                return;
+            }
+        }
     }
 
     /// Takes in the interpreters that have been set up meanwhile; gives their processes, and whether they were followed.
     fn look_for_begun(&mut self) -> Vec<(ProcessId, bool)> {
         let mut begun = Vec::new();
         for mut starting in std::mem::take(&mut self.starting) {
-            let tried = Instant::now();
-            if tried < starting.due {
+            let process = starting.target.process;
+            let Some(look) = starting.look.take() else {
+                if Instant::now() >= starting.due {
+                    starting.look = self.begin_finding(process);
+                }
                 self.starting.push(starting);
                 continue;
-            }
-            let process = starting.target.process;
-            let target = look_at(process.pid).ok().filter(|target| target.process == process);
-            match target.map(|target| self.find(&target)) {
-                Some(Ok(Some(interpreter))) => {
+            };
+            let Finding { interpreter, took } = match look.progress() {
+                Progress::UnderWay => {
+                    self.starting.push(Starting { look: Some(look), ..starting });
+                    continue;
+                }
+                Progress::Done(finding) => finding,
+                Progress::Failed => Finding { interpreter: Ok(None), took: Duration::ZERO },
+            };
+            match interpreter {
+                Ok(Some(interpreter)) => {
                     let interpreter = interpreter.young_since(starting.since);
                     let interpreter = if starting.is_followed { interpreter.followed() } else { interpreter };
                     self.take(interpreter);
                     begun.push((process, starting.is_followed));
                     continue;
                 }
-                Some(Err(problem)) if starting.since.elapsed() >= MOST_FOR_START && !has_ended(process) => {
+                Err(problem) if starting.since.elapsed() >= MOST_FOR_START && !has_ended(process) => {
                     tracing::warn!("{problem}");
                 }
                 _ => {}
             }
             if starting.since.elapsed() < MOST_FOR_START && !has_ended(process) {
-                starting.due = Instant::now() + tried.elapsed() * PART_OF_TIME;
+                starting.due = Instant::now() + took * PART_OF_TIME;
                 self.starting.push(starting);
             }
         }
         begun
     }
 
-    /// What the calls in all processes have shown so far, if it is time to look at an interpreter again.
-    fn experience_if_due(&self, index: usize) -> Option<Experience> {
-        let count = u32::try_from(self.interpreters.len()).unwrap_or(u32::MAX);
-        let interpreter = self.interpreters.get(index).filter(|interpreter| interpreter.is_due(count))?;
-        // Only its begin needs to know.
-        Some(if interpreter.has_begun() { Experience::default() } else { self.experience() })
+    /// Begins to look for the interpreter of a process, on a thread of its own.
+    fn begin_finding(&self, process: ProcessId) -> Option<Background<Finding>> {
+        let (maps, settings) = (Arc::clone(&self.maps), self.settings);
+        Background::begin("find", move |limit| {
+            let began = Instant::now();
+            let target = look_at(process.pid).ok().filter(|target| target.process == process);
+            let find = |target: Target| Interpreter::find(&target, &maps, settings, limit);
+            Finding { interpreter: target.map_or(Ok(None), find), took: began.elapsed() }
+        })
     }
 
     fn experience(&self) -> Experience {

@@ -21,7 +21,6 @@ pub(super) struct HeapClass {
     /// Its word `tp_name`: another one stands where another class took the place of a freed one.
     name_word: u64,
     pub rule: Option<Arc<ClassRule>>,
-    seen: bool,
 }
 
 /// What a symbol map says about a class.
@@ -37,7 +36,9 @@ pub(super) struct ClassRule {
 /// The classes of a process, kept from one look to the next.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Classes {
-    known: HashMap<RemoteAddress, HeapClass>,
+    known: HashMap<RemoteAddress, Arc<HeapClass>>,
+    /// Those that this look has seen.
+    seen: HashSet<RemoteAddress>,
     metaclasses: HashSet<RemoteAddress>,
     /// `type`.
     root: Option<RemoteAddress>,
@@ -47,7 +48,7 @@ pub(super) struct Classes {
 
 impl Classes {
     pub(super) fn get(&self, address: RemoteAddress) -> Option<&HeapClass> {
-        self.known.get(&address)
+        self.known.get(&address).map(|class| &**class)
     }
 
     pub(super) fn is_metaclass(&self, address: RemoteAddress) -> bool {
@@ -60,7 +61,7 @@ impl Classes {
 
     /// Classes that a map is about.
     pub(super) fn traced(&self) -> impl Iterator<Item = (RemoteAddress, &HeapClass, &Arc<ClassRule>)> {
-        self.known.iter().filter_map(|(address, class)| Some((*address, class, class.rule.as_ref()?)))
+        self.known.iter().filter_map(|(address, class)| Some((*address, &**class, class.rule.as_ref()?)))
     }
 
     /// Begins a new look: whatever is not seen in it is forgotten by [`Self::forget_unseen`].
@@ -68,13 +69,12 @@ impl Classes {
     pub(super) fn begin(&mut self, root: RemoteAddress) {
         self.metaclasses.insert(root);
         self.root = Some(root);
-        for class in self.known.values_mut() {
-            class.seen = false;
-        }
+        self.seen.clear();
     }
 
     pub(super) fn forget_unseen(&mut self) {
-        self.known.retain(|_, class| class.seen);
+        let seen = std::mem::take(&mut self.seen);
+        self.known.retain(|address, _| seen.contains(address));
         self.metaclasses.retain(|address| self.root == Some(*address) || self.known.contains_key(address));
         // A path is asked for again only when a new class has that base.
         self.paths.clear();
@@ -91,10 +91,8 @@ impl Classes {
         address: RemoteAddress,
         name_word: u64,
     ) -> Result<(), ReadProblem> {
-        if let Some(class) = self.known.get_mut(&address)
-            && class.name_word == name_word
-        {
-            class.seen = true;
+        if self.known.get(&address).is_some_and(|class| class.name_word == name_word) {
+            self.seen.insert(address);
             return Ok(());
         }
         let view = interpreter.retrying(|interpreter| interpreter.class(address))?;
@@ -132,16 +130,16 @@ impl Classes {
             dict: view.dict,
             name_word,
             rule,
-            seen: true,
         };
-        self.known.insert(address, class);
+        self.seen.insert(address);
+        self.known.insert(address, Arc::new(class));
         Ok(())
     }
 
     /// Has the map of a container be about the class of one of its children, which none is about.
     pub(super) fn adopt(&mut self, address: RemoteAddress, container: &ClassRule) {
         if let Some(class) = self.known.get_mut(&address) {
-            class.rule.get_or_insert_with(|| {
+            Arc::make_mut(class).rule.get_or_insert_with(|| {
                 Arc::new(ClassRule {
                     library: container.library.clone(),
                     methods: container.methods.clone(),

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::Interpreter;
 use super::catalog::Catalog;
@@ -10,7 +12,7 @@ use super::instances::Standing;
 use super::methods::Methods;
 use super::scan::{AddressSet, Extent, scan};
 use super::{children, instances, reach};
-use crate::memory::Memory;
+use crate::memory::{Memory, ReadLimit};
 use crate::model::{ContainerMember, PythonClass, PythonSurvey, RemoteAddress};
 use crate::symbol_map::PythonRules;
 
@@ -18,10 +20,17 @@ use crate::symbol_map::PythonRules;
 /// for the objects of classes that were found last.
 const PASS_LIMIT: usize = 5;
 
+/// Processor time that the parts of a look take at most. Each part has its own, so that what one of them does not get
+/// through is all that is missing.
+const SEARCHING: Duration = Duration::from_millis(1500);
+const READING_CHILDREN: Duration = Duration::from_millis(500);
+const WALKING: Duration = Duration::from_millis(500);
+const DESCRIBING: Duration = Duration::from_millis(1000);
+
 /// Looks for what the symbol maps ask for in the memory of a process.
 #[derive(Clone, Debug)]
 pub struct Surveyor {
-    rules: PythonRules,
+    rules: Arc<PythonRules>,
     classes: Classes,
     extent: Extent,
 }
@@ -41,7 +50,7 @@ impl Surveyor {
     /// A surveyor that knows the rules and no process yet.
     #[must_use]
     pub fn new(rules: PythonRules) -> Self {
-        Self { rules, classes: Classes::default(), extent: Extent::default() }
+        Self { rules: Arc::new(rules), classes: Classes::default(), extent: Extent::default() }
     }
 
     /// Bytes of memory that the last look went through; 0 if it could not read any.
@@ -57,18 +66,23 @@ impl Surveyor {
     }
 
     /// Looks at a process that is running. `heap` is its memory without a cache, `ranges` are those of its heap, see
-    /// [`crate::memory::heap_ranges`].
+    /// [`crate::memory::heap_ranges`]. `limit` is the one under which both are read.
     pub fn look<M: Memory>(
         &mut self,
         interpreter: &Interpreter<M>,
         heap: &impl Memory,
         ranges: &[Range<RemoteAddress>],
+        limit: &ReadLimit,
     ) -> PythonSurvey {
         interpreter.memory().refresh();
         let mut survey = PythonSurvey::default();
+        limit.allow(SEARCHING);
         let mut finds = self.search(interpreter, heap, ranges, &mut survey);
+        limit.allow(READING_CHILDREN);
         survey.members = self.members(interpreter, &mut finds, &mut survey.torn_reads);
+        limit.allow(WALKING);
         let reached = self.reached(interpreter, &finds, &survey.members);
+        limit.allow(DESCRIBING);
         self.describe(interpreter, &finds, &reached, &mut survey);
         survey
     }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::damaged::{Numbers, damage};
 use super::live::{addresses, modules, start, supported};
 use crate::engine::cpython::{CpythonEngine, Interpreter, Surveyor};
-use crate::memory::{LiveProcess, Memory as _, PageCache, Recorder, Snapshot, heap_ranges};
+use crate::memory::{LiveProcess, Memory as _, PageCache, ReadLimit, Recorder, Snapshot, heap_ranges};
 use crate::model::{ProcessId, PythonCode, PythonSkipReason, PythonSurvey, Receiver, RemoteAddress, Target};
 use crate::symbol_map::{PythonRules, parse};
 
@@ -148,7 +148,8 @@ fn every_python_here_is_surveyed_as_it_says() {
     for (name, command) in supported() {
         let (mut running, line) = start(&command, SCRIPT, &[]);
         let expected: Expected = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{name}: {error}: {line}"));
-        let mut engine = CpythonEngine::open(&target(running.0.id()), rules()).expect("it is running");
+        let mut engine =
+            CpythonEngine::open(&target(running.0.id()), rules(), &ReadLimit::default()).expect("it is running");
         let engine = engine.as_mut().expect("it is an interpreter");
         assert!(engine.runtime().version >= (3, 8, 0) && engine.kernel_layout().is_ok(), "{name}");
         let class = |path: &str| {
@@ -187,7 +188,12 @@ fn every_python_here_is_surveyed_as_it_says() {
 fn record(pid: u32) -> (Snapshot, PythonSurvey) {
     let process = LiveProcess::new(pid);
     let interpreter = Interpreter::open(Recorder::new(process), &addresses(pid)).expect("it is an interpreter");
-    let survey = Surveyor::new(rules()).look(&interpreter, &process, &heap_ranges(pid).expect("it is running"));
+    let survey = Surveyor::new(rules()).look(
+        &interpreter,
+        &process,
+        &heap_ranges(pid).expect("it is running"),
+        &ReadLimit::default(),
+    );
     let classes = survey.classes.iter().map(|class| class.address);
     let metaclasses: Vec<_> = classes.clone().filter_map(|class| interpreter.type_of(class).ok()).collect();
     // A field may be of a class that no map is about.
@@ -218,7 +224,7 @@ fn recorded_surveys_are_the_same_and_damaged_ones_are_survived() {
         let addresses = addresses(running.0.id());
         let look = |snapshot: &Snapshot| {
             let interpreter = Interpreter::open(PageCache::new(snapshot), &addresses).ok()?;
-            Some(Surveyor::new(rules()).look(&interpreter, snapshot, &ranges(snapshot)))
+            Some(Surveyor::new(rules()).look(&interpreter, snapshot, &ranges(snapshot), &ReadLimit::default()))
         };
         let recorded = look(&snapshot).expect("it is as it was");
         assert_eq!((&recorded.members, &recorded.functions), (&live.members, &live.functions), "{name}");
