@@ -46,10 +46,16 @@ impl Planner {
         let mut plan = PythonPlan::default();
         let chosen = choose(survey, budget, &mut plan);
         let codes: HashSet<RemoteAddress> = chosen.iter().map(|code| code.address).collect();
-        for function in survey.functions.iter().filter(|function| codes.contains(&function.code)) {
+        let seen = survey.functions.iter().filter(|function| codes.contains(&function.code));
+        let asked = seen.clone().filter(|function| function.method.is_some()).map(|function| function.address);
+        let asked: HashSet<RemoteAddress> = asked.collect();
+        for function in seen {
+            // Where what it wraps is seen as well, it would be the same call twice.
+            let is_seen_inside = function.inner.iter().any(|inner| asked.contains(inner));
             let number = function
                 .method
                 .as_ref()
+                .filter(|_| !is_seen_inside)
                 .and_then(|method| self.number_of_python(module, function, method, &mut plan.functions));
             plan.tables.functions.push((
                 function.address,
