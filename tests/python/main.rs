@@ -12,6 +12,7 @@ mod plain;
 mod resources;
 mod scikit_learn;
 mod unharmed;
+mod wrappers;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         libraries::cases(),
         native_code::cases(),
         unharmed::cases(),
+        wrappers::cases(),
         guard::cases(),
         follow::cases(),
         oracle::cases(),

@@ -73,15 +73,18 @@ pub struct PythonFunction {
     pub address: RemoteAddress,
     /// Address of its code.
     pub code: RemoteAddress,
+    /// Addresses of the functions that it wraps: a call of it is a call of these as well.
+    pub inner: Vec<RemoteAddress>,
     /// Name of the method, as the map writes it; `None`: it shares watched code but no map asks for it.
     pub method: Option<Arc<str>>,
-    /// Qualified name, e.g. `LinearClassifierMixin.predict`.
+    /// Qualified name, e.g. `LinearClassifierMixin.predict`. This and the next three are those of the function that is wrapped
+    /// in the end: what stands around a method is the same for many.
     pub qualified_name: Arc<str>,
     /// Module that defines it, e.g. `sklearn.linear_model._base`.
     pub module: Arc<str>,
-    /// Source file and line of its code.
+    /// Source file of its code.
     pub file: Arc<str>,
-    /// First line.
+    /// First line of its definition, with the decorators above it.
     pub line: u32,
     /// Library of the map that decided.
     pub library: Arc<str>,

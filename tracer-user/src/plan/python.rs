@@ -55,10 +55,14 @@ impl Planner {
         let mut functions: Vec<(usize, &PythonFunction)> = of_chosen.collect();
         // What is wanted most comes first, everywhere: the last is what finds no room.
         functions.sort_by_key(|(place, _)| *place);
+        let asked = functions.iter().filter(|(_, function)| function.method.is_some());
+        let asked: HashSet<RemoteAddress> = asked.map(|(_, function)| function.address).collect();
         let may_be_new = budget.new_numbers.unwrap_or(usize::MAX);
         let mut new_numbers = may_be_new;
         for (_, function) in functions {
-            let number = function.method.as_ref().and_then(|method| {
+            // Where what it wraps is seen as well, it would be the same call twice.
+            let is_seen_inside = function.inner.iter().any(|inner| asked.contains(inner));
+            let number = function.method.as_ref().filter(|_| !is_seen_inside).and_then(|method| {
                 let number = self.number_of_python(module, function, method, &mut new_numbers, &mut plan.functions);
                 plan.without_number += usize::from(number.is_none());
                 number

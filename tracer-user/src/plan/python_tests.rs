@@ -33,6 +33,7 @@ fn function(address: u64, code: u64, qualified_name: &str, method: Option<&str>)
     PythonFunction {
         address: RemoteAddress(address),
         code: RemoteAddress(code),
+        inner: Vec::new(),
         method: method.map(Into::into),
         qualified_name: qualified_name.into(),
         module: "sklearn.somewhere".into(),
@@ -71,6 +72,30 @@ fn budget(slots: usize) -> PythonBudget {
 
 fn watched(plan: &PythonPlan) -> Vec<u64> {
     plan.watched.iter().map(|(address, _)| address.0).collect()
+}
+
+/// A decorator that one class has around a method, which another class has without: a call must not be seen twice.
+#[test]
+fn of_a_function_and_what_it_wraps_one_is_seen() {
+    let wrapper =
+        PythonFunction { inner: vec![RemoteAddress(0x20)], ..function(0x10, 1, "A.predict", Some("predict")) };
+    let wraps = vec![RemoteAddress(2)];
+    let survey = PythonSurvey {
+        functions: vec![wrapper, function(0x20, 2, "A.predict", Some("predict"))],
+        codes: vec![
+            PythonCode { wraps, ..code(1, "wrapper", &[("A", "predict", 2), ("C", "predict", 2)]) },
+            code(2, "A.predict", &[("A", "predict", 2), ("B", "predict", 1)]),
+        ],
+        ..PythonSurvey::default()
+    };
+    let silent = |plan: &PythonPlan| -> Vec<u64> {
+        let functions = plan.tables.functions.iter().filter(|(_, rule)| rule.function == NO_FUNCTION);
+        functions.map(|(address, _)| address.0).collect()
+    };
+    let both = plan(&survey, &budget(2));
+    assert_eq!((watched(&both), silent(&both)), (vec![1, 2], vec![0x10]));
+    let outer = plan(&survey, &budget(1));
+    assert_eq!((watched(&outer), silent(&outer)), (vec![1], vec![]));
 }
 
 #[test]

@@ -2,9 +2,14 @@
 
 use super::error::ReadProblem;
 use super::interpreter::Interpreter;
-use super::object::flag;
+use super::object::{flag, is_plausible};
 use crate::memory::Memory;
 use crate::model::RemoteAddress;
+
+/// Bytes of a word.
+const WORD: u64 = 8;
+/// Most fields of an object that are looked at.
+const FIELD_LIMIT: u64 = 48;
 
 /// A Python function as it reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,5 +110,20 @@ impl<M: Memory> Interpreter<M> {
             Some((_, offset)) => self.pointer(object, *offset),
             None => Ok(None),
         }
+    }
+
+    /// What the fields of an object point to, in the order of the fields: whatever a type written in C keeps, whether or not
+    /// it shows it. Each is a place where an object may be; what is none of these is left out.
+    ///
+    /// # Errors
+    /// There is no object, or it changed meanwhile.
+    pub fn held_objects(&self, object: RemoteAddress) -> Result<Vec<RemoteAddress>, ReadProblem> {
+        let (_, facts) = self.facts_of(object)?;
+        let first = u64::from(self.layout.object.class) + WORD;
+        let last = facts.basic_size.min(first + FIELD_LIMIT * WORD);
+        let bytes = self.bytes_at(object.0.saturating_add(first), last.saturating_sub(first) as usize)?;
+        let (words, _) = bytes.as_chunks::<{ WORD as usize }>();
+        let words = words.iter().map(|word| u64::from_le_bytes(*word));
+        Ok(words.filter(|word| is_plausible(*word)).map(RemoteAddress).collect())
     }
 }

@@ -211,6 +211,6 @@ impl<M: Memory> Interpreter<M> {
 }
 
 /// Whether an object can be at an address: all are aligned to 8 bytes.
-fn is_plausible(address: u64) -> bool {
+pub(super) fn is_plausible(address: u64) -> bool {
     address.is_multiple_of(8) && (LOWEST_ADDRESS..ADDRESS_LIMIT).contains(&address)
 }

@@ -85,19 +85,24 @@ impl Catalog {
                 Some(_) => reason = reason.or(obstacle),
             }
         }
+        // What the class's author wrote: what stands around it is the same for many methods.
+        let own = chain.last().copied().unwrap_or_default();
         let of_chain: Vec<RemoteAddress> = links.iter().map(|link| link.code.address).collect();
         for (index, link) in links.iter().enumerate() {
             // A wrapper around itself is one call.
             let is_repeated = of_chain.iter().take(index).any(|outer| *outer == link.code.address);
             let method = (!is_repeated).then(|| reached.method.clone());
-            self.add_function(methods, link.function, &link.code, method, Some(rule))?;
+            self.add_function(methods, interpreter, (link.function, own), method, Some(rule))?;
+            if let Some(function) = self.functions.get_mut(&link.function) {
+                links.iter().skip(index + 1).for_each(|inner| add_once(&mut function.inner, inner.function));
+            }
             let code = self.codes.entry(link.code.address).or_insert_with(|| to_watch(&link.code));
             if !code.reached_by.contains(&reached) {
                 code.reached_by.push(reached.clone());
             }
             for other in &of_chain {
-                if *other != link.code.address && !code.wraps.contains(other) {
-                    code.wraps.push(*other);
+                if *other != link.code.address {
+                    add_once(&mut code.wraps, *other);
                 }
             }
         }
@@ -118,7 +123,12 @@ impl Catalog {
     }
 
     /// Adds a function that runs code which is to be watched, unless it is there.
-    pub(super) fn add_sharing<M: Memory>(&mut self, methods: &mut Methods<M>, function: RemoteAddress) {
+    pub(super) fn add_sharing<M: Memory>(
+        &mut self,
+        methods: &mut Methods<M>,
+        interpreter: &Interpreter<M>,
+        function: RemoteAddress,
+    ) {
         if self.functions.contains_key(&function) {
             return;
         }
@@ -126,29 +136,36 @@ impl Catalog {
             methods.torn += 1;
             return;
         };
-        let Some(code) = self.views.get(&view.code).cloned() else { return };
-        if self.add_function(methods, function, &code, None, None).is_err() {
+        if !self.views.contains_key(&view.code) {
+            return;
+        }
+        if self.add_function(methods, interpreter, (function, function), None, None).is_err() {
             methods.torn += 1;
         }
     }
 
+    /// Adds a function. `own` is the one that it wraps in the end, which tells where the method is written and what it is
+    /// called there.
     fn add_function<M: Memory>(
         &mut self,
         methods: &mut Methods<M>,
-        address: RemoteAddress,
-        code: &CodeView,
+        interpreter: &Interpreter<M>,
+        (address, own): (RemoteAddress, RemoteAddress),
         method: Option<Arc<str>>,
         rule: Option<&ClassRule>,
     ) -> Result<(), ReadProblem> {
         let view = methods.function(address)?;
+        let own = methods.function(own)?;
+        let written = self.code(interpreter, own.code)?;
         let function = self.functions.entry(address).or_insert_with(|| PythonFunction {
             address,
             code: view.code,
+            inner: Vec::new(),
             method: None,
-            qualified_name: view.qualified_name.as_str().into(),
-            module: view.module.as_str().into(),
-            file: code.file.as_str().into(),
-            line: code.first_line,
+            qualified_name: own.qualified_name.as_str().into(),
+            module: own.module.as_str().into(),
+            file: written.file.as_str().into(),
+            line: written.first_line,
             library: rule.map_or_else(|| "".into(), |rule| rule.library.clone()),
             of_container: false,
         });
@@ -157,6 +174,12 @@ impl Catalog {
         }
         function.of_container |= rule.is_some_and(|rule| rule.children.is_some());
         Ok(())
+    }
+}
+
+fn add_once(addresses: &mut Vec<RemoteAddress>, address: RemoteAddress) {
+    if !addresses.contains(&address) {
+        addresses.push(address);
     }
 }
 

@@ -13,6 +13,9 @@ const CHAIN_LIMIT: usize = 8;
 /// Descriptors inside descriptors that are followed.
 const DESCRIPTOR_LIMIT: usize = 4;
 
+/// Wrappers that are gone into for one method: an object that looks like one may hold many others.
+const WRAPPER_LIMIT: usize = 64;
+
 /// What stands behind the name of a method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
@@ -22,6 +25,14 @@ pub(super) enum Found {
     Skipped(PythonSkipReason),
     /// The class has no such method.
     Absent,
+}
+
+/// What the fields of a wrapper hold.
+struct InFields {
+    /// The function that has the name of the method.
+    named: Option<RemoteAddress>,
+    /// The only function there, whatever its name.
+    only: Option<RemoteAddress>,
 }
 
 /// Looks methods up as Python does. Kept for one look only: classes change.
@@ -37,6 +48,8 @@ pub(super) struct Methods<'look, M> {
     chains: HashMap<(RemoteAddress, Arc<str>), Found>,
     /// Objects that kept changing while they were read.
     pub torn: u64,
+    /// Wrappers that are still gone into for the method that is looked up.
+    wrappers_left: usize,
 }
 
 impl<'look, M: Memory> Methods<'look, M> {
@@ -49,6 +62,7 @@ impl<'look, M: Memory> Methods<'look, M> {
             functions: HashMap::new(),
             chains: HashMap::new(),
             torn: 0,
+            wrappers_left: 0,
         }
     }
 
@@ -117,11 +131,13 @@ impl<'look, M: Memory> Methods<'look, M> {
         if let Some(found) = self.chains.get(&key) {
             return Ok(found.clone());
         }
+        self.wrappers_left = WRAPPER_LIMIT;
         let types = self.interpreter.types();
         let kind = self.interpreter.retrying(|interpreter| interpreter.type_of(value))?;
-        let found = if kind == types.static_method || kind == types.class_method {
+        let order = self.interpreter.retrying(|interpreter| interpreter.mro(kind))?;
+        let found = if order.contains(&types.static_method) || order.contains(&types.class_method) {
             Found::Skipped(PythonSkipReason::NoReceiver)
-        } else if kind == types.property {
+        } else if order.contains(&types.property) {
             Found::Skipped(PythonSkipReason::Property)
         } else {
             match self.function_of(value, method, DESCRIPTOR_LIMIT)? {
@@ -135,15 +151,21 @@ impl<'look, M: Memory> Methods<'look, M> {
         Ok(found)
     }
 
-    /// The function that a value of a class's dict calls: the value itself, or what a descriptor written in Python keeps.
+    /// The function that a value of a class's dict calls: the value itself, or what a wrapper or a descriptor keeps.
     ///
-    /// `_AvailableIfDescriptor` and `_IffHasAttrDescriptor` of scikit-learn keep the method as `fn` (sklearn/utils/
-    /// _available_if.py 1.9, sklearn/utils/metaestimators.py 0.24), `functools.partialmethod` keeps it as `func`
-    /// (Lib/functools.py): any attribute is taken that is a function with the name of the method, and those two.
+    /// Wrappers written in C keep it in a field of their own and show it as they like: `FunctionWrapper` of wrapt and of the
+    /// agents built on it (`wrapped`), `functools.lru_cache` (`func`), a bound method (`im_func`). So their fields are gone
+    /// through: the function with the name of the method is taken, or else the only one there. A field may hold another
+    /// wrapper.
+    ///
+    /// Those written in Python keep it in an attribute: `_AvailableIfDescriptor` and `_IffHasAttrDescriptor` of scikit-learn
+    /// as `fn` (sklearn/utils/_available_if.py 1.9, sklearn/utils/metaestimators.py 0.24), `functools.partialmethod` and
+    /// `functools.singledispatchmethod` as `func` (Lib/functools.py): any attribute is taken that is a function with the name
+    /// of the method, and those two.
     fn function_of(
         &mut self,
         value: RemoteAddress,
-        method: &Arc<str>,
+        method: &str,
         depth: usize,
     ) -> Result<Option<RemoteAddress>, ReadProblem> {
         let types = self.interpreter.types();
@@ -151,24 +173,82 @@ impl<'look, M: Memory> Methods<'look, M> {
         if kind == types.function {
             return Ok(Some(value));
         }
-        let is_made_in_python = |interpreter: &Interpreter<M>| interpreter.class(kind).map(|class| class.is_heap_type);
-        if depth == 0 || self.interpreter.is_class(value)? || !self.interpreter.retrying(is_made_in_python)? {
+        // What these hold gets another first argument than the object: a property, a static or class method, a `partial`.
+        let has_receiver = |interpreter: &Interpreter<M>| Ok(interpreter.held_callable(value)?.is_none());
+        let is_left = depth == 0 || self.wrappers_left == 0 || self.interpreter.is_class(value)?;
+        if is_left || !self.interpreter.retrying(has_receiver)? {
             return Ok(None);
         }
-        let mut inner = None;
+        self.wrappers_left -= 1;
+        let fields = self.interpreter.retrying(|interpreter| interpreter.held_objects(value))?;
+        let in_fields = self.among(&fields, method, depth)?;
+        if let Some(function) = in_fields.named {
+            return Ok(Some(function));
+        }
+        let (mut inner, mut named) = (None, None);
         for (name, attribute) in self.interpreter.retrying(|interpreter| interpreter.instance_attributes(value))? {
+            let is_known = matches!(name.as_str(), "fn" | "func" | "__wrapped__");
             if self.interpreter.type_of(attribute).is_ok_and(|kind| kind == types.function) {
-                if self.function(attribute)?.name == **method {
+                let is_named = self.function(attribute)?.name == *method;
+                if is_named && is_known {
                     return Ok(Some(attribute));
                 }
-                if matches!(name.as_str(), "fn" | "func") {
-                    inner = Some(attribute);
-                }
-            } else if matches!(name.as_str(), "fn" | "func" | "__wrapped__") {
+                named = named.or(is_named.then_some(attribute));
+                inner = inner.or((is_known && name != "__wrapped__").then_some(attribute));
+            } else if is_known {
                 inner = inner.or(self.function_of(attribute, method, depth - 1)?);
             }
         }
-        Ok(inner)
+        Ok(named.or(inner).or(in_fields.only))
+    }
+
+    /// The function among the fields of a wrapper: most of them are something else, and some are no object at all.
+    fn among(&mut self, fields: &[RemoteAddress], method: &str, depth: usize) -> Result<InFields, ReadProblem> {
+        let mut found = Vec::new();
+        for field in fields {
+            let Ok(kind) = self.interpreter.type_of(*field) else { continue };
+            if kind == self.interpreter.types().function {
+                // A word that looks like a function and is none is no reason to give the wrapper up.
+                if self.function(*field).is_ok() && !found.contains(field) {
+                    found.push(*field);
+                }
+            } else if self.may_wrap(kind)
+                && let Some(function) = self.function_of(*field, method, depth - 1).ok().flatten()
+                && !found.contains(&function)
+            {
+                found.push(function);
+            }
+        }
+        let mut named = None;
+        for function in &found {
+            // Of several the first: what is wrapped is kept before what wraps it.
+            if named.is_none() && self.function(*function)?.name == *method {
+                named = Some(*function);
+            }
+        }
+        let only = if let [only] = found.as_slice() { Some(*only) } else { None };
+        Ok(InFields { named, only })
+    }
+
+    /// Whether objects of this type may keep a callable in a field. Containers, texts and numbers do not, and modules and
+    /// classes keep far too much.
+    fn may_wrap(&self, kind: RemoteAddress) -> bool {
+        let types = self.interpreter.types();
+        let plain = [
+            types.text,
+            types.bytes,
+            types.integer,
+            types.tuple,
+            types.list,
+            types.dict,
+            types.set,
+            types.frozen_set,
+            types.module,
+            types.code,
+            types.class,
+            types.object,
+        ];
+        !plain.contains(&kind) && !self.classes.is_metaclass(kind) && types.cell != Some(kind)
     }
 
     /// A function and those that it wraps, outermost first.
@@ -195,18 +275,23 @@ impl<'look, M: Memory> Methods<'look, M> {
         if let Some(dict) = view.dict {
             for (key, value) in self.interpreter.retrying(|interpreter| interpreter.dict_entries(dict))? {
                 if &*self.name(key)? == "__wrapped__" {
-                    let is_function = self.interpreter.type_of(value).is_ok_and(|found| found == kind);
-                    return Ok(is_function.then_some(value));
+                    return self.function_of(value, method, DESCRIPTOR_LIMIT);
                 }
             }
         }
         let Some(closure) = view.closure else { return Ok(None) };
         for cell in self.interpreter.retrying(|interpreter| interpreter.tuple_items(closure))? {
             let Some(content) = self.interpreter.cell(cell)? else { continue };
-            if self.interpreter.type_of(content).is_ok_and(|found| found == kind) {
-                let name = &self.function(content)?.name;
+            let Ok(found) = self.interpreter.type_of(content) else { continue };
+            let inner = match found {
+                _ if found == kind => Some(content),
+                _ if self.may_wrap(found) => self.function_of(content, method, DESCRIPTOR_LIMIT).ok().flatten(),
+                _ => None,
+            };
+            if let Some(inner) = inner {
+                let name = &self.function(inner)?.name;
                 if name == method || *name == view.name {
-                    return Ok(Some(content));
+                    return Ok(Some(inner));
                 }
             }
         }

@@ -230,7 +230,7 @@ impl Surveyor {
         }
         for (function, code) in &finds.functions {
             if catalog.codes.contains_key(code) {
-                catalog.add_sharing(&mut methods, *function);
+                catalog.add_sharing(&mut methods, interpreter, *function);
             }
         }
         survey.torn_reads += methods.torn;
