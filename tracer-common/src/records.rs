@@ -203,6 +203,41 @@ pub enum FrameKind {
     PythonFolded = 3,
 }
 
+/// What is known of a Python call when it begins. It is kept with the thread while calls that were left are ended: the
+/// programs' own stack is too small for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Entering {
+    /// The frame, or the caller's where `by_caller` is not 0.
+    pub frame: u64,
+    /// The code.
+    pub code: u64,
+    /// The receiver, if it is known already, otherwise 0.
+    pub object: u64,
+    /// The function object, if it is known, otherwise 0.
+    pub function_object: u64,
+    /// The instruction of the interpreter that took the reference.
+    pub instruction: u64,
+    /// The native stack pointer.
+    pub stack_pointer: u64,
+    /// Number of the function.
+    pub function: u32,
+    /// 1 if the function is found on a class whose instances list their children.
+    pub of_container: u32,
+    /// Heap frames: the instruction of the caller.
+    pub call_instruction: u32,
+    /// As in [`Frame::by_caller`].
+    pub by_caller: u32,
+    /// Process.
+    pub process: u32,
+    /// Slot of the process.
+    pub process_slot: u32,
+    /// A [`crate::python::Receiver`].
+    pub receiver: u32,
+    /// Offset of the receiver's variable from the first one.
+    pub receiver_offset: u32,
+}
+
 /// What is kept for one thread: the value of the thread map.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -231,6 +266,8 @@ pub struct ThreadStack {
     pub python_thread: u64,
     /// Where the tree of the open calls hangs.
     pub join: Join,
+    /// The Python call that begins now.
+    pub entering: Entering,
     /// Open calls.
     pub depth: u32,
     /// Always 0.
@@ -268,7 +305,8 @@ const _: () = {
     assert!(size_of::<Join>() == 40);
     assert!(size_of::<WideCallRecord>() == 208);
     assert!(size_of::<Frame>() == 168);
-    assert!(size_of::<ThreadStack>() == 136 + 168 * MAX_DEPTH);
+    assert!(size_of::<Entering>() == 80);
+    assert!(size_of::<ThreadStack>() == 216 + 168 * MAX_DEPTH);
     assert!(size_of::<ProcessSlot>() == 16);
     assert!(size_of::<CaptureSpec>() == 20);
     assert!(MAX_DEPTH.is_power_of_two());

@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
 use tracer_common::{
     limits::MAX_DEPTH,
-    python::{PROVISIONAL, PythonCodeRule, PythonKey},
+    python::PROVISIONAL,
     records::{Frame, FrameKind, RecordEnding, ThreadStack},
 };
 
@@ -13,40 +13,35 @@ use crate::{
     python_join, python_push_sites, python_resolve, stack,
 };
 
-/// What is known of a call when it begins.
-pub struct Entered {
-    /// Number of the function.
-    pub function: u32,
-    /// 1 if the function is found on a class whose instances list their children.
-    pub of_container: u32,
-    /// The frame, or the caller's where `by_caller` is not 0.
-    pub frame: u64,
-    /// The receiver, if it is known already.
-    pub object: u64,
-    /// Heap frames: the instruction of the caller.
-    pub call_instruction: u32,
-    /// As in [`Frame::by_caller`].
-    pub by_caller: u32,
-    /// The instruction of the interpreter that took the reference.
-    pub instruction: u64,
-    /// The native stack pointer.
-    pub stack_pointer: u64,
-}
-
-/// A watched function begins: it goes on the stack, pending, unless it is inside a folded call.
-#[inline(never)]
-pub fn enter(thread: *mut ThreadStack, code: &PythonKey, rule: &PythonCodeRule, entered: &Entered) {
+/// A watched function begins, as [`ThreadStack::entering`] says: it goes on the stack, pending, unless it is inside a
+/// folded call. Its parts are called one after another and not one by another: a chain of calls may use 512 bytes of
+/// stack, and fewer on older kernels, which round each part up.
+#[inline(always)]
+pub fn enter(thread: *mut ThreadStack) {
     // SAFETY: `thread` is a checked map value used by this thread alone.
     unsafe {
         (*thread).entries += 1;
-        end_left(thread, rule.process_slot, entered.stack_pointer);
-        if is_folded_by_caller(thread, entered.stack_pointer, code.process) {
-            return;
+        end_left(thread, (*thread).entering.process_slot, (*thread).entering.stack_pointer);
+        if is_folded_by_caller(thread, (*thread).entering.stack_pointer, (*thread).entering.process) == 0 {
+            push(thread);
         }
+    }
+}
+
+/// Puts the call that begins onto the stack. A global function, see `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn push(thread: *mut ThreadStack) -> u64 {
+    if thread.is_null() {
+        return 0;
+    }
+    // SAFETY: `thread` is a checked map value used by this thread alone.
+    unsafe {
+        let entering = &raw const (*thread).entering;
         let depth = (*thread).depth;
         if depth as usize >= MAX_DEPTH {
             (*thread).lost_stack_full += 1;
-            return;
+            return 0;
         }
         let mut parent_call = 0;
         let mut may_be_folded = false;
@@ -56,48 +51,51 @@ pub fn enter(thread: *mut ThreadStack, code: &PythonKey, rule: &PythonCodeRule, 
             may_be_folded = (*around).nests == 0;
         }
         let frame = stack::frame(thread, depth);
-        (*frame).stack_pointer = entered.frame;
-        (*frame).function = entered.function;
+        (*frame).stack_pointer = (*entering).frame;
+        (*frame).function = (*entering).function;
         (*frame).nests = 0;
         (*frame).start_ns = bpf_ktime_get_ns();
         (*frame).call = (*thread).entries;
         (*frame).parent_call = parent_call;
         (*frame).folded_calls = 0;
         (*frame).folded_below = 0;
-        (*frame).object = entered.object;
+        (*frame).object = (*entering).object;
         (*frame).arguments_read = 0;
-        (*frame).push_site = entered.instruction;
+        (*frame).push_site = (*entering).instruction;
         (*frame).kind = FrameKind::PythonPending as u32;
         (*frame).folded_into = 0;
-        (*frame).process_slot = rule.process_slot;
+        (*frame).process_slot = (*entering).process_slot;
         (*frame).class = 0;
-        (*frame).code = code.address;
+        (*frame).code = (*entering).code;
         (*frame).exception = 0;
-        (*frame).receiver = rule.receiver;
-        (*frame).receiver_offset = rule.receiver_offset;
-        (*frame).call_instruction = entered.call_instruction;
-        (*frame).by_caller = entered.by_caller;
+        (*frame).receiver = (*entering).receiver;
+        (*frame).receiver_offset = (*entering).receiver_offset;
+        (*frame).call_instruction = (*entering).call_instruction;
+        (*frame).by_caller = (*entering).by_caller;
         (*frame).found = 0;
-        (*frame).python_epoch = epoch_of(rule.process_slot);
+        (*frame).python_epoch = epoch_of((*entering).process_slot);
         (*thread).depth = depth + 1;
-        if entered.of_container != 0 && !may_be_folded && entered.by_caller == 0 {
-            python_join::container_waits(thread, frame, code.process);
+        if (*entering).of_container != 0 && !may_be_folded && (*entering).by_caller == 0 {
+            python_join::container_waits(thread, frame, (*entering).process);
         }
     }
+    0
 }
 
-/// Whether the call that is about to begin is inside a folded one; if so, counts it. Resolves the innermost open call.
-///
-/// # Safety
-/// `thread` must be checked.
-#[inline(always)]
-pub unsafe fn is_folded_by_caller(thread: *mut ThreadStack, stack_pointer: u64, process: u32) -> bool {
-    // SAFETY: promised by the caller.
+/// 1 if the call that is about to begin is inside a folded one, which then has counted it. Resolves the innermost open
+/// call. A global function, see `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn is_folded_by_caller(thread: *mut ThreadStack, stack_pointer: u64, process: u32) -> u64 {
+    if thread.is_null() {
+        return 0;
+    }
+    // SAFETY: `thread` is a checked map value used by this thread alone.
     unsafe {
         resolve_innermost(thread, process);
         let depth = (*thread).depth;
         if depth == 0 {
-            return false;
+            return 0;
         }
         let around = stack::frame(thread, depth - 1);
         let mut credited = around;
@@ -105,11 +103,11 @@ pub unsafe fn is_folded_by_caller(thread: *mut ThreadStack, stack_pointer: u64, 
             credited = stack::frame(thread, (*around).folded_into);
         } else if (*around).folded_below == 0 || stack_pointer >= (*around).folded_below {
             (*around).folded_below = 0;
-            return false;
+            return 0;
         }
         (*credited).folded_calls += 1;
         (*thread).folded += 1;
-        true
+        1
     }
 }
 
@@ -123,7 +121,7 @@ pub fn folds_native(thread: *mut ThreadStack, stack_pointer: u64) -> bool {
             return false;
         }
         end_left(thread, (*stack::frame(thread, depth - 1)).process_slot, stack_pointer + 1);
-        is_folded_by_caller(thread, stack_pointer, (bpf_get_current_pid_tgid() >> 32) as u32)
+        is_folded_by_caller(thread, stack_pointer, (bpf_get_current_pid_tgid() >> 32) as u32) != 0
     }
 }
 
@@ -335,7 +333,7 @@ pub extern "C" fn end_left_call(thread: *mut ThreadStack, now: u64) -> u64 {
 
 /// Looks at the innermost call, which control has left, for the last time: its frame may still be what it was. Only the
 /// innermost call can be pending, so that this is needed once however many are left.
-#[inline(never)]
+#[inline(always)]
 fn resolve_left(thread: *mut ThreadStack) {
     // SAFETY: a checked map value used by this thread alone.
     unsafe {

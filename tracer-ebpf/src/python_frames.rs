@@ -21,7 +21,7 @@ use crate::{
         PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PASSED, THREADS, copy_of,
         count,
     },
-    python_calls::{self, ANY_CODE, Entered, NOTED_PENDING},
+    python_calls::{self, ANY_CODE, NOTED_PENDING},
     python_frame::{code_of, current_frame, exception_of, field, reference, word},
     python_resolve, stack,
 };
@@ -122,17 +122,24 @@ pub fn python_frame_entry(context: ProbeContext) -> u32 {
         return 0;
     }
     end_same_frame(thread, frame);
-    let entered = Entered {
-        function,
-        of_container,
-        frame,
-        object: 0,
-        call_instruction: 0,
-        by_caller: 0,
-        instruction: 0,
-        stack_pointer,
-    };
-    python_calls::enter(thread, &code, &rule, &entered);
+    // SAFETY: a checked map value used by this thread alone.
+    unsafe {
+        let entering = &raw mut (*thread).entering;
+        (*entering).frame = frame;
+        (*entering).code = code.address;
+        (*entering).object = 0;
+        (*entering).instruction = 0;
+        (*entering).stack_pointer = stack_pointer;
+        (*entering).function = function;
+        (*entering).of_container = of_container;
+        (*entering).call_instruction = 0;
+        (*entering).by_caller = 0;
+        (*entering).process = process;
+        (*entering).process_slot = rule.process_slot;
+        (*entering).receiver = rule.receiver;
+        (*entering).receiver_offset = rule.receiver_offset;
+    }
+    python_calls::enter(thread);
     python_resolve::resolve(thread, process, frame, 1);
     0
 }

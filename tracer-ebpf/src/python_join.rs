@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use tracer_common::{
-    python::{OpenContainer, PythonKey, WAITING_CONTAINERS},
+    python::{OpenContainer, PythonKey, WAITING_CONTAINERS, WaitingContainer},
     records::{FOUND_OPEN, FOUND_SLOT_SHIFT, FOUND_WAITING, Frame, Join, ThreadStack},
 };
 
@@ -12,58 +12,88 @@ use crate::{
     stack,
 };
 
-/// Where calls of other threads hang that are part of an open call of this thread.
+/// Says where calls of other threads hang that are part of an open call of this thread. Written where it is kept: the
+/// programs' own stack is small.
 ///
 /// # Safety
-/// `thread` and `frame` must be checked.
+/// `thread`, `frame` and `join` must be checked.
 #[inline(always)]
-unsafe fn join_below(thread: *mut ThreadStack, frame: *mut Frame) -> Join {
+unsafe fn join_below(thread: *mut ThreadStack, frame: *mut Frame, join: *mut Join) {
     // SAFETY: promised by the caller.
     unsafe {
         let number = bpf_get_current_pid_tgid() as u32;
-        let mut join = Join {
-            parent_thread: number,
-            trace_thread: number,
-            parent_incarnation: (*thread).incarnation,
-            parent_call: (*frame).call,
-            trace_incarnation: (*thread).incarnation,
-            trace_call: (*stack::frame(thread, 0)).call,
-        };
+        (*join).parent_thread = number;
+        (*join).parent_incarnation = (*thread).incarnation;
+        (*join).parent_call = (*frame).call;
         if (*thread).join.parent_thread != 0 {
-            join.trace_thread = (*thread).join.trace_thread;
-            join.trace_incarnation = (*thread).join.trace_incarnation;
-            join.trace_call = (*thread).join.trace_call;
+            (*join).trace_thread = (*thread).join.trace_thread;
+            (*join).trace_incarnation = (*thread).join.trace_incarnation;
+            (*join).trace_call = (*thread).join.trace_call;
+        } else {
+            (*join).trace_thread = number;
+            (*join).trace_incarnation = (*thread).incarnation;
+            (*join).trace_call = (*stack::frame(thread, 0)).call;
         }
-        join
     }
 }
 
-/// A call on a container has been resolved as a span: its children on other threads can find it from now on.
+/// Copies word by word: for the whole the compiler would call `memmove`, which copies byte by byte on this target and takes
+/// a part of the stack for itself.
 ///
 /// # Safety
-/// `thread` and `frame` must be checked.
+/// `to` must be checked.
 #[inline(always)]
-pub unsafe fn container_opens(thread: *mut ThreadStack, frame: *mut Frame, process: u32) {
-    // SAFETY: promised by the caller.
+unsafe fn copy(to: *mut Join, from: &Join) {
+    // SAFETY: promised by the caller; volatile, so that the copies stay single.
+    unsafe {
+        core::ptr::write_volatile(&raw mut (*to).parent_thread, from.parent_thread);
+        core::ptr::write_volatile(&raw mut (*to).trace_thread, from.trace_thread);
+        core::ptr::write_volatile(&raw mut (*to).parent_incarnation, from.parent_incarnation);
+        core::ptr::write_volatile(&raw mut (*to).parent_call, from.parent_call);
+        core::ptr::write_volatile(&raw mut (*to).trace_incarnation, from.trace_incarnation);
+        core::ptr::write_volatile(&raw mut (*to).trace_call, from.trace_call);
+    }
+}
+
+/// What an open container is before anything is known of it.
+static NOTHING_OPEN: OpenContainer = OpenContainer {
+    join: Join {
+        parent_thread: 0,
+        trace_thread: 0,
+        parent_incarnation: 0,
+        parent_call: 0,
+        trace_incarnation: 0,
+        trace_call: 0,
+    },
+    calls: 0,
+    is_contested: 0,
+};
+
+/// A call on a container has been resolved as a span: its children on other threads can find it from now on. A global
+/// function, see `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn container_opens(thread: *mut ThreadStack, frame: *mut Frame, process: u32) -> u64 {
+    if thread.is_null() || frame.is_null() {
+        return 0;
+    }
+    // SAFETY: both lie in a checked map value used by this thread alone.
     unsafe {
         let key = PythonKey { address: (*frame).object, process, reserved: 0 };
-        let join = join_below(thread, frame);
-        if let Some(open) = OPEN_CONTAINERS.get_ptr_mut(&key) {
-            // Of calls of one thread, the inner one is what its children belong to.
-            if (*open).join.parent_thread != join.parent_thread {
-                (*open).is_contested = 1;
-            }
-            (*open).join = join;
-            (*open).calls += 1;
-            (*frame).found |= FOUND_OPEN;
-            return;
+        if OPEN_CONTAINERS.get_ptr(&key).is_none() {
+            // A full map costs the joins of this container, and nothing else: its children then begin traces of their own.
+            let _ = OPEN_CONTAINERS.insert(&key, &NOTHING_OPEN, 0);
         }
-        let open = OpenContainer { join, calls: 1, is_contested: 0 };
-        // A full map costs the joins of this container, and nothing else: its children then begin traces of their own.
-        if OPEN_CONTAINERS.insert(&key, &open, 0).is_ok() {
-            (*frame).found |= FOUND_OPEN;
+        let Some(open) = OPEN_CONTAINERS.get_ptr_mut(&key) else { return 0 };
+        // Of calls of one thread, the inner one is what its children belong to.
+        if (*open).calls != 0 && (*open).join.parent_thread != bpf_get_current_pid_tgid() as u32 {
+            (*open).is_contested = 1;
         }
+        join_below(thread, frame, &raw mut (*open).join);
+        (*open).calls += 1;
+        (*frame).found |= FOUND_OPEN;
     }
+    0
 }
 
 /// A call on a container has ended, or is no span of its own: it is not to be found any more.
@@ -117,7 +147,7 @@ pub unsafe fn container_waits(thread: *mut ThreadStack, frame: *mut Frame, proce
         (*slot).code = (*frame).code;
         (*slot).receiver = (*frame).receiver;
         (*slot).receiver_offset = (*frame).receiver_offset;
-        (*slot).join = join_below(thread, frame);
+        join_below(thread, frame, &raw mut (*slot).join);
         (*slot).process = process;
         (*frame).found |= FOUND_WAITING | index << FOUND_SLOT_SHIFT;
     }
@@ -169,7 +199,7 @@ pub unsafe fn to_open_container(thread: *mut ThreadStack, process: u32, object: 
             if open.is_contested != 0 || (waits != 0 && is_open && waits != open.join.parent_thread) {
                 (*thread).join = Join::default();
             } else if waits == 0 {
-                (*thread).join = open.join;
+                copy(&raw mut (*thread).join, &open.join);
             }
         }
     }
@@ -191,32 +221,29 @@ pub extern "C" fn to_waiting_container(thread: *mut ThreadStack, process: u32, c
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn to_waiting_call(thread: *mut ThreadStack, index: u32, process: u32, container: u64) -> u64 {
-    if thread.is_null() || waits_for(index, process, container) == 0 {
+    let Some(waiting) = WAITING.get(index) else { return 0 };
+    if thread.is_null() || !waits_for(waiting, process, container) {
         return 0;
     }
-    let Some(waiting) = WAITING.get(index) else { return 0 };
     // SAFETY: `thread` is a checked map value used by this thread alone.
     unsafe {
         let found = (*thread).join.parent_thread;
         if found != 0 && found != waiting.join.parent_thread {
             return 1;
         }
-        (*thread).join = waiting.join;
+        copy(&raw mut (*thread).join, &waiting.join);
     }
     0
 }
 
-/// 1 if a call of another thread of this process waits in a slot, is still in its frame, and has this container as its
-/// receiver. A global function, see `stack::end_wide`.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn waits_for(index: u32, process: u32, container: u64) -> u64 {
-    let Some(waiting) = WAITING.get(index) else { return 0 };
+/// Whether a call of another thread of this process waits in a slot, is still in its frame, and has this container as its
+/// receiver.
+#[inline(always)]
+fn waits_for(waiting: &WaitingContainer, process: u32, container: u64) -> bool {
     if waiting.process != process || waiting.join.parent_thread == bpf_get_current_pid_tgid() as u32 {
-        return 0;
+        return false;
     }
-    let Some(layout) = PYTHON_LAYOUTS.get(waiting.process_slot) else { return 0 };
-    let is_on = code_of(layout, waiting.frame) == waiting.code
-        && receiver_of(layout, waiting.frame, waiting.receiver, waiting.receiver_offset) == container;
-    u64::from(is_on)
+    let Some(layout) = PYTHON_LAYOUTS.get(waiting.process_slot) else { return false };
+    code_of(layout, waiting.frame) == waiting.code
+        && receiver_of(layout, waiting.frame, waiting.receiver, waiting.receiver_offset) == container
 }

@@ -11,21 +11,18 @@ use aya_ebpf::{
 use tracer_common::{
     counters::Counter,
     limits::MAX_DEPTH,
-    python::{
-        FrameStyle, NO_FUNCTION, PROVISIONAL, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout,
-        UNSEEN,
-    },
+    python::{FrameStyle, NO_FUNCTION, PROVISIONAL, PythonCodeRule, PythonCount, PythonKey, PythonLayout, UNSEEN},
     records::{FrameKind, RecordEnding, ThreadStack},
 };
 
 use crate::{
     maps::{PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, copy_of, count},
-    python_calls::{self, Entered},
+    python_calls,
     python_frame::{current_frame, exception_of, field, half_word, reference, word},
     python_push_sites, python_resolve, stack,
 };
 
-/// One hit, as the programs look at it.
+/// One hit, as the programs look at it. What is needed of it by others stands in [`ThreadStack::entering`].
 struct Hit<'maps> {
     code: PythonKey,
     rule: PythonCodeRule,
@@ -34,15 +31,6 @@ struct Hit<'maps> {
     python_thread: u64,
     stack_pointer: u64,
     instruction: u64,
-}
-
-/// What is known of the call of a heap frame when it begins.
-#[derive(Default)]
-struct HeapCall {
-    receiver: u64,
-    /// The instruction of the caller.
-    instruction: u32,
-    by_caller: u32,
 }
 
 /// The reference count of a watched code object was written.
@@ -130,7 +118,16 @@ fn data_stack_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
         // The frame is left while a traceback holds it: it is copied, and the copy takes a reference.
         return;
     }
-    enter(hit, thread, function, frame, &HeapCall::default());
+    // SAFETY: a checked map value used by this thread alone.
+    unsafe {
+        let entering = &raw mut (*thread).entering;
+        (*entering).frame = frame;
+        (*entering).object = 0;
+        (*entering).function_object = function;
+        (*entering).call_instruction = 0;
+        (*entering).by_caller = 0;
+    }
+    enter(hit, thread);
 }
 
 #[inline(always)]
@@ -157,10 +154,19 @@ fn data_stack_exit(hit: &Hit<'_>, thread: *mut ThreadStack) {
 fn heap_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
     let layout = hit.layout;
     let caller = current_frame(layout, hit.python_thread);
-    let (function, receiver) = called_from(hit, caller);
+    // SAFETY: a checked map value used by this thread alone.
+    let entering = unsafe {
+        let entering = &raw mut (*thread).entering;
+        (*entering).code = hit.code.address;
+        (*entering).process_slot = hit.rule.process_slot;
+        entering
+    };
+    find_called(thread, field(caller, layout.frame_value_stack));
+    // SAFETY: as above.
+    let shows_function = unsafe { (*entering).function_object } != 0;
     let by_caller = if python_push_sites::is_known(hit.rule.process_slot, hit.instruction) {
         1
-    } else if function != 0 {
+    } else if shows_function {
         PROVISIONAL
     } else {
         UNSEEN
@@ -170,9 +176,13 @@ fn heap_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
         python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
         return;
     }
-    let call =
-        HeapCall { receiver, instruction: half_word(caller + u64::from(layout.frame_last_instruction)), by_caller };
-    enter(hit, thread, function, caller, &call);
+    // SAFETY: as above.
+    unsafe {
+        (*entering).frame = caller;
+        (*entering).call_instruction = half_word(caller + u64::from(layout.frame_last_instruction));
+        (*entering).by_caller = by_caller;
+    }
+    enter(hit, thread);
 }
 
 #[inline(always)]
@@ -204,28 +214,39 @@ fn heap_exit(hit: &Hit<'_>, thread: *mut ThreadStack) {
 const SEARCHED_SLOTS: usize = 16;
 
 /// Finds the function object and the receiver on the value stack of a heap frame: the function followed by its receiver,
-/// the function followed by a tuple of all arguments, or a bound method. 0 where nothing or more than one thing fits.
+/// the function followed by a tuple of all arguments, or a bound method. 0 where nothing or more than one thing fits. A
+/// global function, see `stack::end_wide`.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn called_from(hit: &Hit<'_>, caller: u64) -> (u64, u64) {
-    let bottom = field(caller, hit.layout.frame_value_stack);
-    if bottom == 0 {
-        return (0, 0);
+pub extern "C" fn find_called(thread: *mut ThreadStack, bottom: u64) -> u64 {
+    if thread.is_null() {
+        return 0;
     }
-    let (mut function, mut receiver) = (0, 0);
-    for index in 0..SEARCHED_SLOTS {
-        let slot = bottom + 8 * index as u64;
-        let found = called_in(hit.rule.process_slot, slot, hit.code.address, FUNCTION);
-        if found == 0 {
-            continue;
+    // SAFETY: `thread` is a checked map value used by this thread alone.
+    unsafe {
+        let entering = &raw mut (*thread).entering;
+        (*entering).function_object = 0;
+        (*entering).object = 0;
+        if bottom == 0 {
+            return 0;
         }
-        let object = called_in(hit.rule.process_slot, slot, hit.code.address, RECEIVER);
-        if function != 0 && (found != function || object != receiver) {
-            return (found, 0);
+        for index in 0..SEARCHED_SLOTS {
+            let slot = bottom + 8 * index as u64;
+            let found = called_in((*entering).process_slot, slot, (*entering).code, FUNCTION);
+            if found == 0 {
+                continue;
+            }
+            let object = called_in((*entering).process_slot, slot, (*entering).code, RECEIVER);
+            let before = (*entering).function_object;
+            (*entering).function_object = found;
+            if before != 0 && (found != before || object != (*entering).object) {
+                (*entering).object = 0;
+                return 0;
+            }
+            (*entering).object = object;
         }
-        function = found;
-        receiver = object;
     }
-    (function, receiver)
+    0
 }
 
 /// What is asked of a slot of the value stack.
@@ -255,22 +276,24 @@ pub extern "C" fn called_in(process_slot: u32, slot: u64, code: u64, asked: u32)
     if is_tuple { field(next, layout.tuple_items) } else { next }
 }
 
+/// A call begins; the frame, the function object, the receiver and the way of the call stand in
+/// [`ThreadStack::entering`] already.
 #[inline(always)]
-fn enter(hit: &Hit<'_>, thread: *mut ThreadStack, function: u64, frame: u64, call: &HeapCall) {
-    let mut function_rule = PythonFunctionRule {
-        function: hit.rule.only_function,
-        of_container: hit.rule.of_container,
-        code: hit.code.address,
-    };
-    if function != 0 {
-        let key = PythonKey { address: function, process: hit.code.process, reserved: 0 };
+fn enter(hit: &Hit<'_>, thread: *mut ThreadStack) {
+    // SAFETY: a checked map value used by this thread alone.
+    let entering = unsafe { &raw mut (*thread).entering };
+    let (mut function, mut of_container) = (hit.rule.only_function, hit.rule.of_container);
+    // SAFETY: as above.
+    let object = unsafe { (*entering).function_object };
+    if object != 0 {
+        let key = PythonKey { address: object, process: hit.code.process, reserved: 0 };
         if let Some(rule) = copy_of(&PYTHON_FUNCTIONS, &key)
             && rule.code == hit.code.address
         {
-            function_rule = rule;
             if rule.function == NO_FUNCTION {
                 return;
             }
+            (function, of_container) = (rule.function, rule.of_container);
         }
     }
     // SAFETY: a checked map value; whoever calls holds the interpreter's lock.
@@ -279,25 +302,24 @@ fn enter(hit: &Hit<'_>, thread: *mut ThreadStack, function: u64, frame: u64, cal
     if slot.process != hit.code.process || slot.accepts_entries == 0 {
         return;
     }
-    if function_rule.function == NO_FUNCTION {
-        // SAFETY: a checked map value used by this thread alone.
-        unsafe {
+    // SAFETY: a checked map value used by this thread alone.
+    unsafe {
+        if function == NO_FUNCTION {
             (*thread).entries += 1;
             (*thread).lost_unknown_function += 1;
+            return;
         }
-        return;
+        (*entering).code = hit.code.address;
+        (*entering).instruction = hit.instruction;
+        (*entering).stack_pointer = hit.stack_pointer;
+        (*entering).function = function;
+        (*entering).of_container = of_container;
+        (*entering).process = hit.code.process;
+        (*entering).process_slot = hit.rule.process_slot;
+        (*entering).receiver = hit.rule.receiver;
+        (*entering).receiver_offset = hit.rule.receiver_offset;
     }
-    let entered = Entered {
-        function: function_rule.function,
-        of_container: function_rule.of_container,
-        frame,
-        object: call.receiver,
-        call_instruction: call.instruction,
-        by_caller: call.by_caller,
-        instruction: hit.instruction,
-        stack_pointer: hit.stack_pointer,
-    };
-    python_calls::enter(thread, &hit.code, &hit.rule, &entered);
+    python_calls::enter(thread);
 }
 
 /// Ends the innermost call, which is Python.

@@ -16,6 +16,8 @@ pub enum Rule {
     Dependency,
     /// Symbol maps.
     SymbolMap,
+    /// The stack of the BPF programs.
+    StackDepth,
     /// Links in documents, and the rooms that ARCHITECTURE.md names.
     Document,
 }

@@ -7,6 +7,7 @@ mod exemptions;
 mod finding;
 mod layers;
 mod rust_source;
+mod stack_depth;
 mod symbol_maps;
 mod tree;
 
@@ -69,6 +70,7 @@ fn rules(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(dependencies::check(&tree)?);
     findings.extend(symbol_maps::check(&tree));
     findings.extend(documents::check(&tree));
+    findings.extend(stack_depth::check(root)?);
     let mut findings = exemptions::apply(findings, exemptions::EXEMPTIONS);
     findings.sort();
     findings.dedup();
