@@ -17,7 +17,8 @@ pub enum Counter {
     LostRingFull = 3,
     /// A call was nested deeper than [`crate::limits::MAX_DEPTH`].
     LostStackFull = 4,
-    /// More threads than [`crate::limits::MAX_THREADS`] made traced calls.
+    /// More threads than [`crate::limits::MAX_THREADS`] made traced calls, or more greenlets of one than
+    /// [`crate::limits::MAX_GREENLETS`].
     LostThreadTableFull = 5,
     /// A return for which no call was open. Not a loss: the call began before the probes were live, was folded, or
     /// the thread switched stacks.
@@ -27,11 +28,13 @@ pub enum Counter {
     /// Changes of a watched reference count for which the kernel was not told that a watchpoint was hit, and which were
     /// recognised all the same. Not a loss.
     HitsWithoutCause = 8,
+    /// A Python call that could not be told from a reference that somebody else has taken.
+    LostUnclear = 9,
 }
 
 impl Counter {
     /// Slots of the counter map.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 10;
 
     /// Every counter, in the order of its number.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -44,11 +47,19 @@ impl Counter {
         Self::ReturnsWithoutEntry,
         Self::LostUnknownFunction,
         Self::HitsWithoutCause,
+        Self::LostUnclear,
     ];
 
     /// Whether the counter counts calls whose span is lost.
     #[must_use]
     pub const fn is_loss(self) -> bool {
-        matches!(self, Self::LostRingFull | Self::LostStackFull | Self::LostThreadTableFull | Self::LostUnknownFunction)
+        matches!(
+            self,
+            Self::LostRingFull
+                | Self::LostStackFull
+                | Self::LostThreadTableFull
+                | Self::LostUnknownFunction
+                | Self::LostUnclear
+        )
     }
 }

@@ -24,3 +24,10 @@ pub const MAX_PYTHON_FUNCTIONS: u32 = 1 << 14;
 
 /// Objects that a container lists, and open containers.
 pub const MAX_PYTHON_MEMBERS: u32 = 1 << 14;
+
+/// Greenlets of one thread, besides one, that have open calls at one time. A power of two.
+pub const MAX_GREENLETS: usize = 64;
+
+/// Bits of a key of the thread map that hold the process and the thread; above them is the number of the greenlet's stack
+/// (Linux numbers processes to 2^22).
+pub const THREAD_KEY_BITS: u32 = 56;

@@ -36,6 +36,18 @@ pub struct PythonLayout {
     pub cframe_frame: u32,
     /// In `PyThreadState`: `datastack_top`.
     pub thread_datastack_top: u32,
+    /// In `PyThreadState`: `datastack_chunk`, the newest piece of the data stack.
+    pub thread_datastack_chunk: u32,
+    /// In such a piece (`_PyStackChunk`): its size in bytes. It begins with a pointer to the piece before it.
+    pub chunk_size: u32,
+    /// In a code: the words that its frames take on the data stack; 0 if it does not say.
+    pub code_frame_words: u32,
+    /// Where it does not: the slots of a frame, the depth of its value stack, and the words beyond both.
+    pub code_slots: u32,
+    /// As above.
+    pub code_stack_depth: u32,
+    /// As above.
+    pub frame_words_beyond: u32,
     /// In `PyThreadState`: the exception being raised: its type (`curexc_type`, to 3.11) or the exception itself
     /// (`current_exception`).
     pub thread_exception: u32,
@@ -67,8 +79,14 @@ pub struct PythonLayout {
     pub cell_content: u32,
     /// In a tuple: its first item.
     pub tuple_items: u32,
+    /// The traceback of the exception being raised: in `PyThreadState` if `exception_is_type`, else in the exception.
+    pub exception_traceback: u32,
+    /// In a traceback: the frame object.
+    pub traceback_frame: u32,
     /// Address of `PyTuple_Type`.
     pub tuple_type: u64,
+    /// Address of `PyFunction_Type`.
+    pub function_type: u64,
 }
 
 /// Where the receiver (`self`) of a call is among the local variables.
@@ -208,18 +226,11 @@ pub struct WaitingContainer {
     pub join: Join,
 }
 
-/// `Frame::by_caller` of a call whose function was seen with its caller, but whose entry is not proven to be one until it is
-/// seen to run or to end.
-pub const PROVISIONAL: u32 = 2;
-
-/// `Frame::by_caller` of what may be a call: nothing but the count says so.
-pub const UNSEEN: u32 = 3;
-
 /// Slots of the array of waiting containers. A power of two: a thread begins to look for a free one at its number masked.
 pub const WAITING_CONTAINERS: u32 = 64;
 
 const _: () = {
-    assert!(size_of::<PythonLayout>() == 2 * 8 + 20 * 4 + 8);
+    assert!(size_of::<PythonLayout>() == 2 * 8 + 28 * 4 + 2 * 8);
     assert!(size_of::<PythonKey>() == 16);
     assert!(size_of::<PythonCodeRule>() == 24);
     assert!(size_of::<PythonCount>() == 16);

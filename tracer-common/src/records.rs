@@ -1,6 +1,6 @@
 //! What travels through the ring buffer, and what the programs keep for each thread.
 
-use crate::limits::{MAX_ARGUMENTS, MAX_DEPTH};
+use crate::limits::{MAX_ARGUMENTS, MAX_DEPTH, MAX_GREENLETS};
 
 /// First field of every record; tells how to read the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,16 +165,15 @@ pub struct Frame {
     pub code: u64,
     /// Python: address of the type of the exception that passed through the call last, 0 if none was seen.
     pub exception: u64,
-    /// Python, heap frames: the instruction of the interpreter that took the reference.
-    pub push_site: u64,
+    /// Python: the frame object that the exception passed through, 0 if none was seen.
+    pub exception_frame: u64,
     /// Python: a [`crate::python::Receiver`].
     pub receiver: u32,
     /// Python: offset of the receiver's variable from the first one.
     pub receiver_offset: u32,
     /// Python, heap frames: the instruction of the caller that calls.
     pub call_instruction: u32,
-    /// Python: 0 if `stack_pointer` is the frame itself, 1 if it is the frame of the caller, more if it is that and the entry
-    /// is not proven yet: [`PROVISIONAL`](crate::python::PROVISIONAL) or [`UNSEEN`](crate::python::UNSEEN).
+    /// Python: 0 if `stack_pointer` is the frame itself, 1 if it is the frame of the caller.
     pub by_caller: u32,
     /// Python: where calls of other threads can find this call: [`FOUND_WAITING`], [`FOUND_OPEN`].
     pub found: u32,
@@ -216,8 +215,6 @@ pub struct Entering {
     pub object: u64,
     /// The function object, if it is known, otherwise 0.
     pub function_object: u64,
-    /// The instruction of the interpreter that took the reference.
-    pub instruction: u64,
     /// The native stack pointer.
     pub stack_pointer: u64,
     /// Number of the function.
@@ -268,10 +265,17 @@ pub struct ThreadStack {
     pub join: Join,
     /// The Python call that begins now.
     pub entering: Entering,
+    /// Calls that could not be told from references that somebody else has taken.
+    pub lost_unclear: u64,
+    /// Address of the oldest piece of the data stack that the calls of this stack stand on, 0 if not known or heap frames.
+    pub root_chunk: u64,
+    /// Of a thread whose Python code changes stacks (greenlets): the oldest piece of the data stack that each further stack of
+    /// this thread belongs to, 0 for a free one.
+    pub greenlets: [u64; MAX_GREENLETS],
     /// Open calls.
     pub depth: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// The thread.
+    pub number: u32,
     /// The open calls, outermost first; only `depth` of them hold anything.
     pub frames: [Frame; MAX_DEPTH],
 }
@@ -305,8 +309,8 @@ const _: () = {
     assert!(size_of::<Join>() == 40);
     assert!(size_of::<WideCallRecord>() == 208);
     assert!(size_of::<Frame>() == 168);
-    assert!(size_of::<Entering>() == 80);
-    assert!(size_of::<ThreadStack>() == 216 + 168 * MAX_DEPTH);
+    assert!(size_of::<Entering>() == 72);
+    assert!(size_of::<ThreadStack>() == 224 + 8 * MAX_GREENLETS + 168 * MAX_DEPTH);
     assert!(size_of::<ProcessSlot>() == 16);
     assert!(size_of::<CaptureSpec>() == 20);
     assert!(MAX_DEPTH.is_power_of_two());

@@ -21,7 +21,7 @@ use tracer_common::{
 
 use crate::{
     maps::{CAPTURES, PROCESSES, count, count_call, debug_log},
-    python_calls, stack,
+    python_calls, python_greenlets, stack,
 };
 
 /// A traced function begins.
@@ -34,7 +34,9 @@ pub fn native_entry(context: ProbeContext) -> u32 {
     if slot.process != (identity >> 32) as u32 || slot.accepts_entries == 0 {
         return 0;
     }
-    let Some(thread) = stack::of_current_thread(identity) else {
+    let thread =
+        stack::of_current_thread(identity).and_then(|main| python_greenlets::stack_around(main, cookie.process_slot()));
+    let Some(thread) = thread else {
         count(Counter::Entries, 1);
         count(Counter::LostThreadTableFull, 1);
         return 0;
@@ -219,7 +221,10 @@ fn leave(context: &impl EbpfContext, cookie: Cookie, stack_pointer: u64, returne
     if slot.process != (identity >> 32) as u32 {
         return;
     }
-    let Some(thread) = crate::maps::THREADS.get_ptr_mut(identity) else {
+    let thread = crate::maps::THREADS
+        .get_ptr_mut(identity)
+        .and_then(|main| python_greenlets::stack_around(main, cookie.process_slot()));
+    let Some(thread) = thread else {
         count(Counter::ReturnsWithoutEntry, 1);
         return;
     };

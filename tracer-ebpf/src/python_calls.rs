@@ -3,14 +3,13 @@
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
 use tracer_common::{
     limits::MAX_DEPTH,
-    python::PROVISIONAL,
     records::{Frame, FrameKind, RecordEnding, ThreadStack},
 };
 
 use crate::{
     maps::{PROCESSES, PYTHON_LAYOUTS},
     python_frame::{code_of, current_frame, field},
-    python_join, python_push_sites, python_resolve, stack,
+    python_join, python_resolve, stack,
 };
 
 /// A watched function begins, as [`ThreadStack::entering`] says: it goes on the stack, pending, unless it is inside a
@@ -61,7 +60,7 @@ pub extern "C" fn push(thread: *mut ThreadStack) -> u64 {
         (*frame).folded_below = 0;
         (*frame).object = (*entering).object;
         (*frame).arguments_read = 0;
-        (*frame).push_site = (*entering).instruction;
+        (*frame).exception_frame = 0;
         (*frame).kind = FrameKind::PythonPending as u32;
         (*frame).folded_into = 0;
         (*frame).process_slot = (*entering).process_slot;
@@ -190,11 +189,6 @@ fn resolve_innermost(thread: *mut ThreadStack, process: u32) {
         let mut own_frame = (*top).stack_pointer;
         if (*top).by_caller != 0 {
             own_frame = is_in_chain(thread, top, (*top).process_slot);
-            if own_frame > TOO_FAR {
-                // It runs: its beginning was one.
-                python_push_sites::learn(thread);
-                (*top).by_caller = 1;
-            }
         }
         python_resolve::resolve(thread, process, own_frame, 0);
     }
@@ -301,9 +295,9 @@ fn epoch_of(process_slot: u32) -> u32 {
     PROCESSES.get(process_slot).map_or(0, |slot| slot.python_epoch)
 }
 
-/// Ends the innermost call, which control has left without our seeing it: by an exception, if one was seen or, where they
-/// are not seen, if no probes were taken away since it began. Otherwise somebody keeps its frame, or its probe is gone.
-/// A global function, see `stack::end_wide`.
+/// Ends the innermost call, which control has left without our seeing it. That a Python call has failed is said only where
+/// that is known: an exception was seen in it and, with every return seen, no return. Otherwise somebody keeps its frame, or
+/// its probe is gone, or its thread has turned to another greenlet. A global function, see `stack::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn end_left_call(thread: *mut ThreadStack, now: u64) -> u64 {
@@ -316,19 +310,60 @@ pub extern "C" fn end_left_call(thread: *mut ThreadStack, now: u64) -> u64 {
         if (*top).kind == FrameKind::Native as u32 {
             return stack::end_wide(thread, RecordEnding::Unwound as u32, now, 0, 0);
         }
-        if (*top).by_caller >= PROVISIONAL {
-            // It was never more than a guess.
-            (*thread).depth -= 1;
-            (*thread).excluded += 1;
-            return 0;
-        }
-        let exceptions_are_seen =
-            PYTHON_LAYOUTS.get((*top).process_slot).is_some_and(|layout| layout.exceptions_are_seen != 0);
+        let exits_are_prompt =
+            PYTHON_LAYOUTS.get((*top).process_slot).is_some_and(|layout| layout.exits_are_prompt != 0);
         let probes_stayed = (*top).python_epoch == epoch_of((*top).process_slot);
-        let was_left = if exceptions_are_seen { (*top).exception != 0 } else { probes_stayed };
-        let ending = if was_left { RecordEnding::Unwound } else { RecordEnding::LetGo };
-        stack::end_wide(thread, ending as u32, now, 0, (*top).exception)
+        if exits_are_prompt && probes_stayed && (*top).exception != 0 {
+            return stack::end_wide(thread, RecordEnding::Unwound as u32, now, 0, (*top).exception);
+        }
+        stack::end_wide(thread, RecordEnding::LetGo as u32, now, 0, 0)
     }
+}
+
+/// An exception arrives in a frame from another one, whose frame object stands first in its traceback: the call of that
+/// frame has been left by it. A global function, see `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn end_passed(thread: *mut ThreadStack, object: u64) -> u64 {
+    if thread.is_null() || object == 0 {
+        return 0;
+    }
+    let found = passed(thread, object) as u32;
+    if found == 0 || (found != 1 && end_above(thread, found) == 0) {
+        return 0;
+    }
+    // SAFETY: `thread` is a checked map value used by this thread alone.
+    unsafe {
+        let top = stack::frame(thread, (*thread).depth.wrapping_sub(1));
+        if (*thread).depth != 0 && (*top).exception_frame == object {
+            stack::end_wide(thread, RecordEnding::Unwound as u32, bpf_ktime_get_ns(), 0, (*top).exception);
+        }
+    }
+    0
+}
+
+/// How many places below the top, counted from 1, the call is that an exception was seen in, with this frame object, and
+/// whose frame is not active any more. 0 if there is none. A global function, see `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn passed(thread: *mut ThreadStack, object: u64) -> u64 {
+    if thread.is_null() {
+        return 0;
+    }
+    // SAFETY: `thread` is a checked map value used by this thread alone.
+    unsafe {
+        let depth = (*thread).depth;
+        for below in 1..=MAX_DEPTH as u32 {
+            if below > depth {
+                return 0;
+            }
+            let open = stack::frame(thread, depth - below);
+            if (*open).kind != FrameKind::Native as u32 && (*open).exception != 0 && (*open).exception_frame == object {
+                return if is_in_chain(thread, open, (*open).process_slot) == 0 { u64::from(below) } else { 0 };
+            }
+        }
+    }
+    0
 }
 
 /// Looks at the innermost call, which control has left, for the last time: its frame may still be what it was. Only the
@@ -369,11 +404,9 @@ pub fn is_running(thread: *mut ThreadStack, frame: u64, code: u64) -> bool {
 /// In place of a code: whatever code the frame runs.
 pub const ANY_CODE: u64 = 0;
 
-/// What [`note_exception`] gives for a call that is not resolved yet: now is the time, its frame is complete.
-pub const NOTED_PENDING: u64 = 1;
-
 /// An exception passes through a frame: the open call of that frame remembers it. If the call is found left later, this is
-/// what has left it. Its frame is given by its address and by that of its caller. A global function, see
+/// what has left it. Its frame is given by its address and by that of its caller. Gives how many places below the top that call
+/// is, counted from 1; 0 if there is none. A global function, see
 /// `stack::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -392,12 +425,18 @@ pub extern "C" fn note_exception(thread: *mut ThreadStack, frame: u64, caller: u
             let sought = if (*open).by_caller == 0 { frame } else { caller };
             if (*open).kind != FrameKind::Native as u32 && (*open).stack_pointer == sought && (*open).code == code {
                 (*open).exception = exception;
-                let is_pending = below == 1 && (*open).kind == FrameKind::PythonPending as u32;
-                return if is_pending { NOTED_PENDING } else { 0 };
+                return u64::from(below);
             }
         }
     }
     0
+}
+
+/// Keeps the frame object that an exception has passed through with the call that is so many places below the top.
+#[inline(always)]
+pub fn note_frame(thread: *mut ThreadStack, below: u64, object: u64) {
+    // SAFETY: a checked map value used by this thread alone; `frame` masks the index.
+    unsafe { (*stack::frame(thread, (*thread).depth.wrapping_sub(below as u32))).exception_frame = object };
 }
 
 /// If the call of this frame is open, ends every call inside it, so that it is the innermost one. The frame is given by

@@ -21,9 +21,9 @@ use crate::{
         PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PASSED, THREADS, copy_of,
         count,
     },
-    python_calls::{self, ANY_CODE, NOTED_PENDING},
+    python_calls::{self, ANY_CODE},
     python_frame::{code_of, current_frame, exception_of, field, reference, word},
-    python_resolve, stack,
+    python_greenlets, python_resolve, stack,
 };
 
 /// Reads one register. Volatile, so that each load keeps its constant offset into the context.
@@ -103,14 +103,15 @@ pub fn python_frame_entry(context: ProbeContext) -> u32 {
         }
     };
     count_call(&code);
-    let Some(thread) = stack::of_current_thread(identity) else {
+    let thread = stack::of_current_thread(identity)
+        .and_then(|main| python_greenlets::stack_of(main, layout, cookie.process_slot(), python_thread));
+    let Some(thread) = thread else {
         count(Counter::Entries, 1);
         count(Counter::LostThreadTableFull, 1);
         return 0;
     };
     // SAFETY: a checked map value used by this thread alone.
     unsafe {
-        (*thread).python_thread = python_thread;
         if function == NO_FUNCTION {
             (*thread).entries += 1;
             (*thread).lost_unknown_function += 1;
@@ -128,7 +129,6 @@ pub fn python_frame_entry(context: ProbeContext) -> u32 {
         (*entering).frame = frame;
         (*entering).code = code.address;
         (*entering).object = 0;
-        (*entering).instruction = 0;
         (*entering).stack_pointer = stack_pointer;
         (*entering).function = function;
         (*entering).of_container = of_container;
@@ -178,7 +178,8 @@ pub fn python_exception(context: ProbeContext) -> u32 {
         return 0;
     }
     let Some(layout) = PYTHON_LAYOUTS.get(cookie.process_slot()) else { return 0 };
-    let Some(thread) = THREADS.get_ptr_mut(identity) else { return 0 };
+    let Some(main) = THREADS.get_ptr_mut(identity) else { return 0 };
+    let Some(thread) = python_greenlets::stack_around(main, cookie.process_slot()) else { return 0 };
     // SAFETY: a checked map value used by this thread alone.
     if unsafe { (*thread).depth } == 0 {
         return 0;
@@ -187,12 +188,29 @@ pub fn python_exception(context: ProbeContext) -> u32 {
     let is_heap = layout.style == FrameStyle::Heap as u32;
     let frame = if is_heap { object } else { field(object, layout.frame_object_frame) };
     let caller = if is_heap { field(frame, layout.frame_previous) } else { 0 };
-    let exception = exception_of(layout, word(layout.current_thread));
+    let python_thread = word(layout.current_thread);
+    let from = came_from(layout, python_thread);
+    if from != object {
+        python_calls::end_passed(thread, from);
+    }
+    let exception = exception_of(layout, python_thread);
     let noted = python_calls::note_exception(thread, frame, caller, code_of(layout, frame), exception);
-    if noted == NOTED_PENDING {
+    if noted != 0 {
+        python_calls::note_frame(thread, noted, object);
+    }
+    if noted == 1 {
+        // Now is the time, if it is not resolved yet: its frame is complete.
         python_resolve::resolve(thread, (identity >> 32) as u32, frame, 1);
     }
     0
+}
+
+/// The frame object that the exception which is being raised has passed last, 0 if there is none.
+#[inline(always)]
+fn came_from(layout: &PythonLayout, python_thread: u64) -> u64 {
+    let holder =
+        if layout.exception_is_type != 0 { python_thread } else { field(python_thread, layout.thread_exception) };
+    field(field(holder, layout.exception_traceback), layout.traceback_frame)
 }
 
 /// A frame returns.
@@ -206,7 +224,8 @@ pub fn python_frame_return(context: ProbeContext) -> u32 {
         return 0;
     }
     let Some(layout) = PYTHON_LAYOUTS.get(cookie.process_slot()) else { return 0 };
-    let Some(thread) = THREADS.get_ptr_mut(identity) else { return 0 };
+    let Some(main) = THREADS.get_ptr_mut(identity) else { return 0 };
+    let Some(thread) = python_greenlets::stack_around(main, cookie.process_slot()) else { return 0 };
     // SAFETY: a checked map value used by this thread alone.
     if unsafe { (*thread).depth } == 0 || !is_hit(&context, cookie) {
         return 0;

@@ -85,8 +85,10 @@ pub extern "C" fn container_opens(thread: *mut ThreadStack, frame: *mut Frame, p
             let _ = OPEN_CONTAINERS.insert(&key, &NOTHING_OPEN, 0);
         }
         let Some(open) = OPEN_CONTAINERS.get_ptr_mut(&key) else { return 0 };
-        // Of calls of one thread, the inner one is what its children belong to.
-        if (*open).calls != 0 && (*open).join.parent_thread != bpf_get_current_pid_tgid() as u32 {
+        // Of calls of one thread, the inner one is what its children belong to; greenlets are as threads here.
+        let is_same = (*open).join.parent_thread == bpf_get_current_pid_tgid() as u32
+            && (*open).join.parent_incarnation == (*thread).incarnation;
+        if (*open).calls != 0 && !is_same {
             (*open).is_contested = 1;
         }
         join_below(thread, frame, &raw mut (*open).join);
@@ -198,7 +200,7 @@ pub unsafe fn to_open_container(thread: *mut ThreadStack, process: u32, object: 
             let is_open = open.join.parent_thread != 0;
             if open.is_contested != 0 || (waits != 0 && is_open && waits != open.join.parent_thread) {
                 (*thread).join = Join::default();
-            } else if waits == 0 {
+            } else if waits == 0 && open.join.parent_thread != (*thread).number {
                 copy(&raw mut (*thread).join, &open.join);
             }
         }

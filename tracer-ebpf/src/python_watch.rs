@@ -11,15 +11,17 @@ use aya_ebpf::{
 use tracer_common::{
     counters::Counter,
     limits::MAX_DEPTH,
-    python::{FrameStyle, NO_FUNCTION, PROVISIONAL, PythonCodeRule, PythonCount, PythonKey, PythonLayout, UNSEEN},
+    python::{FrameStyle, NO_FUNCTION, PythonCodeRule, PythonCount, PythonKey, PythonLayout},
     records::{FrameKind, RecordEnding, ThreadStack},
 };
 
 use crate::{
     maps::{PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, copy_of, count},
     python_calls,
-    python_frame::{current_frame, exception_of, field, half_word, reference, word},
-    python_push_sites, python_resolve, stack,
+    python_frame::{code_of, current_frame, exception_of, field, half_word, reference, word},
+    python_greenlets,
+    python_push::{self, UNKNOWN_END},
+    python_resolve, stack,
 };
 
 /// One hit, as the programs look at it. What is needed of it by others stands in [`ThreadStack::entering`].
@@ -62,15 +64,15 @@ pub fn count_changed(address: u64, stack_pointer: u64, instruction: u64) {
     if python_thread == 0 {
         return;
     }
-    let Some(thread) = stack::of_current_thread(identity) else {
+    let thread = stack::of_current_thread(identity)
+        .and_then(|main| python_greenlets::stack_of(main, layout, rule.process_slot, python_thread));
+    let Some(thread) = thread else {
         if delta > 0 {
             count(Counter::Entries, 1);
             count(Counter::LostThreadTableFull, 1);
         }
         return;
     };
-    // SAFETY: a checked map value used by this thread alone.
-    unsafe { (*thread).python_thread = python_thread };
     let hit = Hit { code, rule, counted, layout, python_thread, stack_pointer, instruction };
     match (layout.style == FrameStyle::Heap as u32, delta > 0) {
         (false, true) => data_stack_entry(&hit, thread),
@@ -107,15 +109,27 @@ fn topmost_frame(hit: &Hit<'_>) -> u64 {
 fn data_stack_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
     let frame = topmost_frame(hit);
     let function = reference(hit.layout, frame, hit.layout.frame_function);
-    // Somebody else's reference: the topmost frame is not one of this code, or it has run already.
-    if field(function, hit.layout.function_code) != hit.code.address
-        || current_frame(hit.layout, hit.python_thread) == frame
+    let end = python_push::innermost_end(hit.rule.process_slot, hit.python_thread);
+    // Somebody else's reference: the topmost frame is not one of this code, or no frame is being pushed.
+    if field(function, hit.layout.object_type) != hit.layout.function_type
+        || field(function, hit.layout.function_code) != hit.code.address
+        || (end != UNKNOWN_END && frame < end)
     {
         python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
         return;
     }
-    if hit.layout.exits_are_prompt != 0 && is_innermost(thread, frame, hit.code.address) {
+    if hit.layout.exits_are_prompt != 0
+        && (is_innermost(thread, frame, hit.code.address) || python_push::is_copied(hit.rule.process_slot, frame) != 0)
+    {
         // The frame is left while a traceback holds it: it is copied, and the copy takes a reference.
+        return;
+    }
+    if end == UNKNOWN_END {
+        // SAFETY: a checked map value used by this thread alone.
+        unsafe {
+            (*thread).entries += 1;
+            (*thread).lost_unclear += 1;
+        }
         return;
     }
     // SAFETY: a checked map value used by this thread alone.
@@ -133,13 +147,17 @@ fn data_stack_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
 #[inline(always)]
 fn data_stack_exit(hit: &Hit<'_>, thread: *mut ThreadStack) {
     let frame = topmost_frame(hit);
+    let end_of_innermost = python_push::innermost_end(hit.rule.process_slot, hit.python_thread);
+    // Later versions take the code out of the frame before they drop the reference.
+    let code = code_of(hit.layout, frame);
     if current_frame(hit.layout, hit.python_thread) == frame
+        || (end_of_innermost != UNKNOWN_END && frame < end_of_innermost)
+        || (code != 0 && code != hit.code.address)
         || python_calls::end_inside(thread, frame, hit.code.address, 0) == 0
     {
         python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
         return;
     }
-    // The frame may have let go of its code already (3.14), but it is the one that is popped.
     python_resolve::resolve(thread, hit.code.process, frame, 1);
     // It may have been of an excluded class.
     if is_innermost(thread, frame, hit.code.address) {
@@ -154,33 +172,19 @@ fn data_stack_exit(hit: &Hit<'_>, thread: *mut ThreadStack) {
 fn heap_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
     let layout = hit.layout;
     let caller = current_frame(layout, hit.python_thread);
-    // SAFETY: a checked map value used by this thread alone.
-    let entering = unsafe {
-        let entering = &raw mut (*thread).entering;
-        (*entering).code = hit.code.address;
-        (*entering).process_slot = hit.rule.process_slot;
-        entering
-    };
-    find_called(thread, field(caller, layout.frame_value_stack));
-    // SAFETY: as above.
-    let shows_function = unsafe { (*entering).function_object } != 0;
-    let by_caller = if python_push_sites::is_known(hit.rule.process_slot, hit.instruction) {
-        1
-    } else if shows_function {
-        PROVISIONAL
-    } else {
-        UNSEEN
-    };
-    // Where no site is known yet, a call that is made in a way that does not show the function may still prove to be one.
-    if by_caller == UNSEEN && python_push_sites::knows_any(hit.rule.process_slot) {
+    if python_push::is_heap_push(hit.rule.process_slot, caller, hit.instruction) == 0 {
         python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
         return;
     }
-    // SAFETY: as above.
+    // SAFETY: a checked map value used by this thread alone.
     unsafe {
+        let entering = &raw mut (*thread).entering;
+        (*entering).code = hit.code.address;
+        (*entering).process_slot = hit.rule.process_slot;
+        find_called(thread, field(caller, layout.frame_value_stack));
         (*entering).frame = caller;
         (*entering).call_instruction = half_word(caller + u64::from(layout.frame_last_instruction));
-        (*entering).by_caller = by_caller;
+        (*entering).by_caller = 1;
     }
     enter(hit, thread);
 }
@@ -196,15 +200,6 @@ fn heap_exit(hit: &Hit<'_>, thread: *mut ThreadStack) {
     // Its own frame is cleared by now: what was not seen while it ran is not seen any more.
     python_resolve::resolve(thread, hit.code.process, 0, 0);
     if is_innermost(thread, caller, hit.code.address) {
-        if python_push_sites::was_no_push(thread) != 0 {
-            // SAFETY: a checked map value used by this thread alone.
-            unsafe {
-                (*thread).depth -= 1;
-                (*thread).excluded += 1;
-            }
-            return;
-        }
-        python_push_sites::learn(thread);
         let exception = exception_of(hit.layout, hit.python_thread);
         end(thread, exception);
     }
@@ -310,7 +305,6 @@ fn enter(hit: &Hit<'_>, thread: *mut ThreadStack) {
             return;
         }
         (*entering).code = hit.code.address;
-        (*entering).instruction = hit.instruction;
         (*entering).stack_pointer = hit.stack_pointer;
         (*entering).function = function;
         (*entering).of_container = of_container;

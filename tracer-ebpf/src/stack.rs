@@ -31,7 +31,10 @@ fn create(key: u64) -> Option<*mut ThreadStack> {
     THREADS.insert(key, empty, 0).ok()?;
     let stack = THREADS.get_ptr_mut(key)?;
     // SAFETY: checked for null by the verifier; only the current thread uses its own stack.
-    unsafe { (*stack).incarnation = bpf_ktime_get_ns() };
+    unsafe {
+        (*stack).incarnation = bpf_ktime_get_ns();
+        (*stack).number = key as u32;
+    }
     Some(stack)
 }
 
@@ -129,9 +132,9 @@ pub extern "C" fn end_wide(
 unsafe fn fill(record: *mut CallRecord, stack: *mut ThreadStack, ended: *mut Frame, index: u32) {
     // SAFETY: promised by the caller.
     unsafe {
-        let identity = bpf_get_current_pid_tgid();
-        (*record).process = (identity >> 32) as u32;
-        (*record).thread = identity as u32;
+        (*record).process = (bpf_get_current_pid_tgid() >> 32) as u32;
+        // At `execve` a thread has the number of the first one already.
+        (*record).thread = (*stack).number;
         (*record).function = (*ended).function;
         (*record).depth = index;
         (*record).arguments_read = (*ended).arguments_read;

@@ -5,11 +5,15 @@ use aya_ebpf::{
     macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
-use tracer_common::{counters::Counter, records::RecordEnding};
+use tracer_common::{
+    counters::Counter,
+    limits::{MAX_GREENLETS, THREAD_KEY_BITS},
+    records::RecordEnding,
+};
 
 use crate::{
     maps::{THREADS, count},
-    stack,
+    python_greenlets, stack,
 };
 
 /// A thread ends.
@@ -29,9 +33,25 @@ pub fn program_exec(context: RawTracePointContext) -> i32 {
     0
 }
 
+/// Forgets a thread, with all its greenlets.
 #[inline(always)]
 fn forget(key: u64) {
-    let Some(thread) = THREADS.get_ptr_mut(key) else { return };
+    let Some(main) = THREADS.get_ptr_mut(key) else { return };
+    for index in 0..MAX_GREENLETS {
+        // SAFETY: a checked map value, whose thread is running this program.
+        if unsafe { *python_greenlets::greenlet(main, index) } == 0 {
+            break;
+        }
+        forget_stack(key | (index as u64 + 1) << THREAD_KEY_BITS);
+    }
+    forget_stack(key);
+}
+
+/// Ends what is open on a stack and keeps its counts. A global function, see `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn forget_stack(key: u64) -> u64 {
+    let Some(thread) = THREADS.get_ptr_mut(key) else { return 0 };
     // SAFETY: a helper without arguments; `thread` is a checked map value, and its thread is running this program.
     unsafe {
         let now = bpf_ktime_get_ns();
@@ -43,7 +63,9 @@ fn forget(key: u64) {
         count(Counter::LostStackFull, (*thread).lost_stack_full);
         count(Counter::ReturnsWithoutEntry, (*thread).returns_without_entry);
         count(Counter::LostUnknownFunction, (*thread).lost_unknown_function);
+        count(Counter::LostUnclear, (*thread).lost_unclear);
     }
     // The next thread with this number must not find these calls. Nothing can be done if the element is gone already.
     let _ = THREADS.remove(key);
+    0
 }

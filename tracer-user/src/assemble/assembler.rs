@@ -50,7 +50,8 @@ pub struct Assembler {
     gaps: Gaps,
     functions: HashMap<FunctionId, KnownFunction, IntegerState>,
     processes: HashMap<u32, ProcessId, IntegerState>,
-    threads: HashMap<ThreadId, Thread, IntegerState>,
+    /// By number and incarnation: greenlets of one thread come by turns, each as an incarnation of its own.
+    threads: HashMap<(ThreadId, MonotonicNs), Thread, IntegerState>,
     max_threads: usize,
     /// Threads no younger than this may have been forgotten: where their numbers begin is not known.
     forgotten_until: Option<MonotonicNs>,
@@ -134,11 +135,12 @@ impl Assembler {
     }
 
     fn call(&mut self, call: &Call, out: &mut impl FnMut(Output)) {
-        if self.threads.get(&call.thread).is_none_or(|thread| thread.incarnation != call.incarnation) {
+        let key = (call.thread, call.incarnation);
+        if !self.threads.contains_key(&key) {
             self.begin_thread(call, out);
         }
         let Self { clock, functions, threads, totals, python, gaps, .. } = self;
-        let Some(thread) = threads.get_mut(&call.thread) else { return };
+        let Some(thread) = threads.get_mut(&key) else { return };
 
         thread.last_end = call.end;
         let lost_before = thread.missing_before(call.sequence);
@@ -189,9 +191,6 @@ impl Assembler {
     }
 
     fn begin_thread(&mut self, call: &Call, out: &mut impl FnMut(Output)) {
-        if let Some(predecessor) = self.threads.remove(&call.thread) {
-            self.let_go(predecessor, out);
-        }
         if self.threads.len() >= self.max_threads {
             self.forget_oldest(out);
         }
@@ -209,16 +208,16 @@ impl Assembler {
             last_sequence: (!may_be_forgotten).then_some(0),
             waiting: Waiting::default(),
         };
-        self.threads.insert(call.thread, thread);
+        self.threads.insert((call.thread, call.incarnation), thread);
     }
 
     /// Forgets the quarter of the threads that has been silent for longest.
     fn forget_oldest(&mut self, out: &mut impl FnMut(Output)) {
-        let mut threads: Vec<(MonotonicNs, ThreadId)> =
-            self.threads.values().map(|thread| (thread.last_end, thread.thread)).collect();
+        let mut threads: Vec<(MonotonicNs, (ThreadId, MonotonicNs))> =
+            self.threads.values().map(|thread| (thread.last_end, (thread.thread, thread.incarnation))).collect();
         threads.sort_unstable();
-        for (_, number) in threads.iter().take((self.max_threads / 4).max(1)) {
-            if let Some(thread) = self.threads.remove(number) {
+        for (_, key) in threads.iter().take((self.max_threads / 4).max(1)) {
+            if let Some(thread) = self.threads.remove(key) {
                 self.forgotten_until = self.forgotten_until.max(Some(thread.incarnation));
                 self.let_go(thread, out);
             }

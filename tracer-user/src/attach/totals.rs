@@ -3,6 +3,7 @@
 use aya::Ebpf;
 use aya::maps::{HashMap, Map, PerCpuArray};
 use tracer_common::counters::Counter;
+use tracer_common::limits::THREAD_KEY_BITS;
 use tracer_common::records::{FrameKind, Join as JoinRecord, ThreadStack};
 
 use super::error::AttachError;
@@ -31,6 +32,7 @@ pub(super) fn read(ebpf: &Ebpf) -> Result<(LossCounts, Vec<Call>), AttachError> 
         counted[Counter::LostStackFull as usize] += stack.lost_stack_full;
         counted[Counter::ReturnsWithoutEntry as usize] += stack.returns_without_entry;
         counted[Counter::LostUnknownFunction as usize] += stack.lost_unknown_function;
+        counted[Counter::LostUnclear as usize] += stack.lost_unclear;
         open_calls.extend(open_calls_of(key, &stack));
     }
     let lost = Counter::ALL
@@ -79,7 +81,7 @@ fn open_calls_of(key: u64, stack: &ThreadStack) -> Vec<Call> {
         .filter(|(_, frame)| frame.kind != FrameKind::PythonFolded as u32)
         .zip(1..)
         .map(|((depth, frame), position)| Call {
-            process: (key >> 32) as u32,
+            process: ((key & ((1 << THREAD_KEY_BITS) - 1)) >> 32) as u32,
             thread: ThreadId(key as u32),
             function: FunctionId(frame.function),
             ending: Ending::StillOpen,

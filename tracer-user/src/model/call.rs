@@ -150,8 +150,9 @@ impl LossOfReason {
         match counter {
             Counter::LostRingFull => "the ring buffer was full: the tracer got too little processor time",
             Counter::LostStackFull => "nested deeper than 64 traced calls",
-            Counter::LostThreadTableFull => "more than 8192 threads at once",
+            Counter::LostThreadTableFull => "more than 8192 threads at once, or 64 greenlets of one thread",
             Counter::LostUnknownFunction => "a Python function that was defined since the last look at the process",
+            Counter::LostUnclear => "could not be told from a reference to the code that somebody else took",
             Counter::Entries
             | Counter::Spans
             | Counter::Folded

@@ -2,6 +2,7 @@
 
 use super::error::ReadProblem;
 use super::interpreter::Interpreter;
+use super::layout::{FrameSize, Slots};
 use crate::memory::Memory;
 use crate::model::{PythonLayout, RemoteAddress};
 
@@ -13,6 +14,15 @@ impl<M: Memory> Interpreter<M> {
     pub fn kernel_layout(&self) -> Result<PythonLayout, ReadProblem> {
         let layout = &self.layout;
         let (thread, frame) = (&layout.thread, &layout.frame);
+        let (code_frame_words, frame_words_beyond) = match layout.code.frame_size {
+            Some(FrameSize::Field(offset)) => (offset, 0),
+            Some(FrameSize::BeyondSlotsAndStack(words)) => (0, words),
+            None => (0, 0),
+        };
+        let code_slots = match layout.code.slots {
+            Slots::Unified { slot_count, .. } => slot_count,
+            Slots::Separate { .. } => 0,
+        };
         Ok(PythonLayout {
             current_thread: self.current_thread_word()?.0,
             pointer_mask: frame.pointer_mask,
@@ -21,6 +31,12 @@ impl<M: Memory> Interpreter<M> {
             thread_frame: thread.frame,
             cframe_frame: thread.cframe_frame.unwrap_or_default(),
             thread_datastack_top: thread.data_stack_top.unwrap_or_default(),
+            thread_datastack_chunk: thread.data_stack_chunk.unwrap_or_default(),
+            chunk_size: thread.chunk_size.unwrap_or_default(),
+            code_frame_words,
+            code_slots,
+            code_stack_depth: layout.code.stack_size,
+            frame_words_beyond,
             thread_exception: thread.exception,
             exception_is_type: u32::from(thread.exception_is_type),
             frame_code: frame.code,
@@ -36,7 +52,10 @@ impl<M: Memory> Interpreter<M> {
             method_function: layout.method.function,
             cell_content: layout.cell.content,
             tuple_items: layout.tuple.items,
+            exception_traceback: thread.exception_traceback,
+            traceback_frame: thread.traceback_frame,
             tuple_type: self.types.tuple.0,
+            function_type: self.types.function.0,
         })
     }
 

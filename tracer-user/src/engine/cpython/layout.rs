@@ -100,8 +100,18 @@ pub(super) struct ThreadState {
     /// From 3.11.
     #[serde(default)]
     pub data_stack_top: Option<Offset>,
+    /// From 3.11: the newest piece of the data stack.
+    #[serde(default)]
+    pub data_stack_chunk: Option<Offset>,
+    /// From 3.11: in such a piece.
+    #[serde(default)]
+    pub chunk_size: Option<Offset>,
     pub exception: Offset,
     pub exception_is_type: bool,
+    /// Beside the type of the exception, or in the exception.
+    pub exception_traceback: Offset,
+    /// In a traceback.
+    pub traceback_frame: Offset,
 }
 
 /// `PyFrameObject` to 3.10, `_PyInterpreterFrame` from 3.11.
@@ -385,6 +395,7 @@ mod tests {
             assert_eq!(heap, layout.frame.value_stack.is_some() && layout.frame.last_instruction.is_some());
             assert_eq!(heap, layout.frame.object_frame.is_none());
             assert_eq!(heap, layout.frame.function.is_none() && layout.thread.data_stack_top.is_none());
+            assert_eq!(heap, layout.thread.data_stack_chunk.is_none() && layout.thread.chunk_size.is_none());
             assert_eq!(heap, layout.code.frame_size.is_none() && matches!(layout.code.slots, Slots::Separate { .. }));
             assert_eq!(layout.keys.size.is_some(), layout.keys.kind.is_none());
             assert_eq!(layout.runtime.current_thread.is_none(), layout.interpreter.gil_last_holder.is_some());
