@@ -16,9 +16,10 @@ use tracer_common::python::{
 };
 
 use super::checkup::is_virtual_machine;
-use super::error::AttachError;
+use super::error::{AttachError, is_about_privilege};
 use super::guard::Guard;
-use super::placement::Link;
+use super::multi::MultiPrograms;
+use super::placement::{Link, remove};
 use super::programs::{Programs, map_error, program, program_error};
 use super::python_frames::FramesPrograms;
 use super::watchpoints::{Obstacle, Watchpoint};
@@ -29,6 +30,8 @@ use crate::model::{ProcessId, PythonTables, RemoteAddress};
 pub struct PythonPrograms {
     loaded: bool,
     pub(super) frames: Option<FramesPrograms>,
+    /// The program that exceptions pass, once it is needed, for links of many uprobes.
+    pub(super) exception_program: Option<MultiPrograms>,
     pub(super) exceptions: Vec<(ProcessId, Link)>,
     watchpoints: Vec<Watchpoint>,
     /// In a virtual machine: makes up for hits that the kernel does not know for ones.
@@ -63,8 +66,9 @@ impl PythonPrograms {
         self.watchpoints.clear();
         relieve(std::mem::take(&mut self.guards), &self.kept_signals);
         self.missed_hits = None;
-        self.frames = None;
-        self.exceptions.clear();
+        let exceptions = self.exceptions.drain(..).map(|(_, link)| link);
+        let frames = self.frames.take().map(FramesPrograms::into_links).unwrap_or_default();
+        remove(frames.into_iter().chain(exceptions).collect());
     }
 }
 
@@ -128,8 +132,8 @@ impl Programs {
                 return Ok(WatchOutcome::NoSlot);
             }
             Err(Obstacle::Gone) => return Ok(WatchOutcome::Gone),
-            Err(Obstacle::Other(source)) if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {
-                return Err(AttachError::NotPermitted { what: "a hardware watchpoint".to_owned() });
+            Err(Obstacle::Other(source)) if is_about_privilege(&source) => {
+                return Err(AttachError::not_permitted("a hardware watchpoint", &source));
             }
             Err(Obstacle::Other(source)) => return Err(AttachError::Watchpoint { pid: process.pid, source }),
         };
@@ -170,14 +174,16 @@ impl Programs {
             relieve(guards, &kept_signals);
             return Ok(());
         }
-        let all = (watchpoints, frames, exceptions);
+        let links = frames.into_iter().flatten().chain(exceptions.into_iter().map(|(_, link)| link)).collect();
         if goes_on {
-            drop(all);
+            drop(watchpoints);
+            remove(links);
             relieve(guards, &kept_signals);
         } else {
             // The kernel takes a tenth of a second or more, and others are forking meanwhile.
             self.asides.begin(move || {
-                drop(all);
+                drop(watchpoints);
+                remove(links);
                 relieve(guards, &kept_signals);
             });
         }
