@@ -5,11 +5,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::features::{in_initial_pid_namespace, kernel_version, missing_capabilities};
+use super::error::AttachError;
+use super::features::{NEEDED_KERNEL, TESTED_KERNEL, in_initial_pid_namespace, kernel_version, missing_privilege};
 use super::programs::{LoadOptions, Programs};
-
-/// Oldest kernel with everything that is needed: the attach cookie came last, in 5.15.
-const OLDEST_KERNEL: (u32, u32) = (5, 15);
+use super::python::WatchOutcome;
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,17 +36,9 @@ pub enum CheckState {
 /// Looks at everything.
 #[must_use]
 pub fn check_machine() -> Vec<Check> {
-    let mut checks = vec![kernel(), architecture(), capabilities()];
+    let mut checks = vec![kernel(), architecture(), capabilities(), pid_namespace()];
     checks.extend(programs());
-    checks.extend([
-        uprobes(),
-        type_information(),
-        lockdown(),
-        perf_event_paranoid(),
-        trace_file_system(),
-        pid_namespace(),
-        watchpoints(),
-    ]);
+    checks.extend([type_information(), lockdown(), perf_event_paranoid(), trace_file_system()]);
     checks
 }
 
@@ -60,11 +51,14 @@ fn read(path: &str) -> Option<String> {
 }
 
 fn kernel() -> Check {
-    let (major, minor) = kernel_version();
-    if (major, minor) >= OLDEST_KERNEL {
-        check("kernel", CheckState::Good, format!("Linux {major}.{minor} (5.15 or newer is needed)"))
+    let version = kernel_version();
+    let name = format!("Linux {}.{}", version.0, version.1);
+    if version >= TESTED_KERNEL {
+        check("kernel", CheckState::Good, format!("{name} (6.1 or newer is needed)"))
+    } else if version >= NEEDED_KERNEL {
+        check("kernel", CheckState::Limited, format!("{name}: ml-tracer is tested on 6.1 and newer"))
     } else {
-        check("kernel", CheckState::Bad, format!("Linux {major}.{minor} is too old: 5.15 or newer is needed"))
+        check("kernel", CheckState::Bad, AttachError::OldKernel { version }.to_string())
     }
 }
 
@@ -76,48 +70,86 @@ fn architecture() -> Check {
 }
 
 fn capabilities() -> Check {
-    let missing: Vec<_> = missing_capabilities().iter().map(|capability| capability.name()).collect();
-    if missing.is_empty() {
-        check("capabilities", CheckState::Good, "CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE are there")
-    } else {
-        let detail = format!("{} missing: run as root (sudo ml-tracer doctor)", missing.join(" and "));
-        check("capabilities", CheckState::Bad, detail)
+    match missing_privilege() {
+        None => check("capabilities", CheckState::Good, "CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE are there"),
+        Some(missing) => {
+            let detail = format!("{missing} missing: run as root (sudo ml-tracer doctor)");
+            check("capabilities", CheckState::Bad, detail)
+        }
     }
 }
 
-/// Loading the real programs proves BPF, the ring buffer and the helpers at once.
+/// What the commands use, tried by the calls that use it: loaded, and placed on this very process.
 fn programs() -> Vec<Check> {
-    match Programs::load(LoadOptions::default()) {
-        Ok(mut programs) => {
-            let ring = match programs.take_ring() {
-                Ok(_) => check("ring buffer", CheckState::Good, "mapped"),
-                Err(error) => check("ring buffer", CheckState::Bad, error.to_string()),
-            };
-            let features = programs.features();
-            let multi = if features.uprobe_multi {
-                check("uprobe_multi", CheckState::Good, "many probes are placed in one system call")
-            } else {
-                check("uprobe_multi", CheckState::Limited, "not there (Linux 6.6): probes are placed one by one")
-            };
-            let returns = if features.uretprobe_is_seccomp_safe {
-                check("uretprobes", CheckState::Good, "safe under seccomp filters")
-            } else {
-                let detail =
-                    "Linux 6.11 to 6.13 can kill processes with a seccomp filter: return sites are used instead";
-                check("uretprobes", CheckState::Limited, detail)
-            };
-            vec![check("BPF", CheckState::Good, "all programs load"), ring, multi, returns]
+    let mut programs = match Programs::load(LoadOptions::default()) {
+        Ok(programs) => programs,
+        Err(error) => return vec![check("BPF", CheckState::Bad, error.to_string())],
+    };
+    let mut checks = vec![check("BPF", CheckState::Good, "maps and programs load")];
+    let features = programs.features();
+    checks.push(if features.uprobe_multi {
+        check("uprobe_multi", CheckState::Good, "many probes are placed in one system call")
+    } else {
+        check("uprobe_multi", CheckState::Limited, "not there (Linux 6.6): probes are placed one by one")
+    });
+    checks.push(tried("uprobes", programs.try_native(), "placed at an entry, an exit and a return"));
+    checks.push(if features.uretprobe_is_seccomp_safe {
+        check("uretprobes", CheckState::Good, "safe under seccomp filters")
+    } else {
+        let detail = "Linux 6.11 to 6.13 can kill processes with a seccomp filter: return sites are used instead";
+        check("uretprobes", CheckState::Limited, detail)
+    });
+    checks.push(watch(&mut programs));
+    checks.push(tried("Python, frames mode", programs.try_frames(), "its probes are placed"));
+    checks.push(match programs.take_ring() {
+        Ok(_) => check("ring buffer", CheckState::Good, "mapped"),
+        Err(error) => check("ring buffer", CheckState::Bad, error.to_string()),
+    });
+    // Last, as in a session: the ring buffer is taken by then.
+    checks.push(match programs.try_exceptions() {
+        Ok(()) => check("Python, exceptions", CheckState::Good, "the probe that they pass is placed"),
+        Err(error) => {
+            let detail = format!("{error}; without it, frames mode and CPython 3.11 and older do not tell their types");
+            check("Python, exceptions", CheckState::Limited, detail)
         }
-        Err(error) => vec![check("BPF", CheckState::Bad, error.to_string())],
+    });
+    checks
+}
+
+fn tried(name: &'static str, outcome: Result<(), AttachError>, good: &str) -> Check {
+    match outcome {
+        Ok(()) => check(name, CheckState::Good, good),
+        Err(error) => check(name, CheckState::Bad, error.to_string()),
     }
 }
 
-fn uprobes() -> Check {
-    match read("/sys/bus/event_source/devices/uprobe/type") {
-        Some(_) => check("uprobes", CheckState::Good, "the kernel has the uprobe event source"),
-        None => {
-            check("uprobes", CheckState::Bad, "no uprobe event source: the kernel was built without CONFIG_UPROBES")
+fn watch(programs: &mut Programs) -> Check {
+    const NAME: &str = "Python, watch mode";
+    match programs.try_watch() {
+        Ok(WatchOutcome::Live) if is_virtual_machine() => {
+            let detail = "a watchpoint is set; the processor is a virtual one, whose host may lose the cause of a hit: watched \
+                          processes are guarded against the signal that the kernel sends then (by ptrace, so no debugger can \
+                          be attached meanwhile)";
+            check(NAME, CheckState::Good, detail)
         }
+        Ok(WatchOutcome::Live) => {
+            check(NAME, CheckState::Good, "a watchpoint is set; the processor is not a virtual one")
+        }
+        Ok(WatchOutcome::NoSlot) => {
+            let detail = "no debug register is free: this program is being debugged, or somebody holds them on all processors; \
+                          `--python frames` does without";
+            check(NAME, CheckState::Limited, detail)
+        }
+        Ok(WatchOutcome::Unguarded(reason)) => {
+            let detail = format!(
+                "the processor is a virtual one, and a process cannot be guarded: {reason}; `--python frames` does without"
+            );
+            check(NAME, CheckState::Bad, detail)
+        }
+        Ok(WatchOutcome::Gone) => {
+            check(NAME, CheckState::Bad, "our own threads cannot be found in /proc: is it mounted?")
+        }
+        Err(error) => check(NAME, CheckState::Bad, error.to_string()),
     }
 }
 
@@ -168,16 +200,6 @@ pub fn is_virtual_machine() -> bool {
     let processors = read("/proc/cpuinfo").unwrap_or_default();
     let flags = processors.lines().find(|line| line.starts_with("flags"));
     flags.is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "hypervisor"))
-}
-
-fn watchpoints() -> Check {
-    if is_virtual_machine() {
-        let detail = "the processor is a virtual one, whose host may lose the cause of a hit: watched processes are guarded \
-                      against the signal that the kernel sends then (by ptrace, so no debugger can be attached meanwhile)";
-        check("hardware watchpoints", CheckState::Good, detail)
-    } else {
-        check("hardware watchpoints", CheckState::Good, "the processor is not a virtual one")
-    }
 }
 
 fn pid_namespace() -> Check {

@@ -1,6 +1,6 @@
 //! Measures what a probe costs on this machine: empty programs on tiny functions of our own process.
 
-use std::arch::global_asm;
+use std::path::Path;
 use std::time::Instant;
 
 use aya::programs::UProbe;
@@ -8,37 +8,14 @@ use aya::programs::perf_event::{
     BreakpointConfig, PerfBreakpointLength, PerfBreakpointType, PerfEvent, PerfEventConfig, PerfEventLink,
     PerfEventScope, SamplePolicy,
 };
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
 use aya::{Ebpf, EbpfLoader};
-use procfs::process::{MMapPath, Process};
 use serde::Serialize;
 
-use super::error::AttachError;
+use super::error::{AttachError, chain};
+use super::multi::{MultiPrograms, Role, Site};
+use super::own_function::{self, EMULATED, OwnFunction, SINGLE_STEPPED};
+use super::placement::{Link, PlacedFile, place_one};
 use super::programs::{OBJECT, load_error, program, program_error};
-
-// One function that begins with an instruction that the kernel emulates, and one that begins with one that it has to
-// single-step. The zero bytes are what a watchpoint is set on.
-global_asm!(
-    ".text",
-    ".p2align 4",
-    ".globl ml_tracer_cost_emulated",
-    "ml_tracer_cost_emulated:",
-    "push rbp",
-    "pop rbp",
-    "ret",
-    ".p2align 4",
-    ".globl ml_tracer_cost_single_stepped",
-    "ml_tracer_cost_single_stepped:",
-    "endbr64",
-    "push rbp",
-    "pop rbp",
-    "ret",
-);
-
-unsafe extern "C" {
-    fn ml_tracer_cost_emulated();
-    fn ml_tracer_cost_single_stepped();
-}
 
 /// Calls measured at once; the median of the rounds counts.
 const CALLS: u32 = 2_000;
@@ -46,12 +23,6 @@ const ROUNDS: usize = 5;
 
 /// Calls measured at once where the user waits.
 const FEW_CALLS: u32 = 50;
-
-/// Hardware watchpoints that are tried: more than any x86-64 processor has.
-const MOST_WATCHPOINTS: usize = 8;
-
-static WATCHED: [std::sync::atomic::AtomicU64; MOST_WATCHPOINTS] =
-    [const { std::sync::atomic::AtomicU64::new(0) }; MOST_WATCHPOINTS];
 
 /// Nanoseconds that one call of a tiny function takes, medians. `None`: not possible here.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -77,8 +48,8 @@ pub struct ProbeCost {
 /// # Errors
 /// The programs cannot be loaded at all.
 pub fn measure_probe_costs() -> Result<ProbeCost, AttachError> {
-    let mut ebpf = load(&["floor_entry", "floor_return"])?;
-    program::<PerfEvent>(&mut ebpf, "floor_watchpoint")?.load().map_err(|error| program_error(&error))?;
+    let mut floor = Floor::load(&[Role::Entry, Role::Return])?;
+    program::<PerfEvent>(&mut floor.ebpf, "floor_watchpoint")?.load().map_err(|error| program_error(&error))?;
 
     let mut cost = ProbeCost { none_ns: time(EMULATED.call, CALLS), ..ProbeCost::default() };
     let mut problems = Vec::new();
@@ -89,11 +60,10 @@ pub fn measure_probe_costs() -> Result<ProbeCost, AttachError> {
             None
         }
     };
-    cost.emulated_ns = keep("uprobe", with_probes(&mut ebpf, &["floor_entry"], &EMULATED, CALLS));
-    cost.single_stepped_ns =
-        keep("single-stepped uprobe", with_probes(&mut ebpf, &["floor_entry"], &SINGLE_STEPPED, CALLS));
-    cost.uretprobe_ns = keep("uretprobe", with_probes(&mut ebpf, &["floor_entry", "floor_return"], &EMULATED, CALLS));
-    let (slots, watchpoint) = watchpoints(&mut ebpf);
+    cost.emulated_ns = keep("uprobe", floor.with_probes(&[Role::Entry], &EMULATED, CALLS));
+    cost.single_stepped_ns = keep("single-stepped uprobe", floor.with_probes(&[Role::Entry], &SINGLE_STEPPED, CALLS));
+    cost.uretprobe_ns = keep("uretprobe", floor.with_probes(&[Role::Entry, Role::Return], &EMULATED, CALLS));
+    let (slots, watchpoint) = watchpoints(&mut floor.ebpf);
     cost.watchpoint_slots = slots;
     cost.watchpoint_ns = keep("watchpoint", watchpoint);
     cost.problems = problems;
@@ -113,44 +83,62 @@ pub struct SiteCosts {
 
 /// Measures what one hit costs, in a hundredth of a second. `None` where it is not possible.
 pub fn measure_site_costs() -> Option<SiteCosts> {
-    let mut ebpf = load(&["floor_entry", "floor_return"]).ok()?;
-    let mut measure = |programs: &[&'static str], measured| with_probes(&mut ebpf, programs, measured, FEW_CALLS).ok();
-    let emulated_ns = measure(&["floor_entry"], &EMULATED)?;
-    let single_stepped_ns = measure(&["floor_entry"], &SINGLE_STEPPED)?;
-    let with_return = measure(&["floor_entry", "floor_return"], &EMULATED)?;
+    let mut floor = Floor::load(&[Role::Entry, Role::Return]).ok()?;
+    let mut measure = |roles: &[Role], measured| floor.with_probes(roles, measured, FEW_CALLS).ok();
+    let emulated_ns = measure(&[Role::Entry], &EMULATED)?;
+    let single_stepped_ns = measure(&[Role::Entry], &SINGLE_STEPPED)?;
+    let with_return = measure(&[Role::Entry, Role::Return], &EMULATED)?;
     Some(SiteCosts { emulated_ns, single_stepped_ns, trampoline_ns: (with_return - emulated_ns).max(0.0) })
 }
 
 /// Measures [`ProbeCost::emulated_ns`] alone, which takes a tenth of the time. `None` where it is not possible.
 pub fn measure_emulated_probe() -> Option<f64> {
-    with_probes(&mut load(&["floor_entry"]).ok()?, &["floor_entry"], &EMULATED, CALLS).ok()
+    Floor::load(&[Role::Entry]).ok()?.with_probes(&[Role::Entry], &EMULATED, CALLS).ok()
 }
 
-fn load(probes: &[&'static str]) -> Result<Ebpf, AttachError> {
-    let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(|error| load_error(&error))?;
-    for name in probes {
-        program::<UProbe>(&mut ebpf, name)?.load().map_err(|error| program_error(&error))?;
+/// Programs that do nothing.
+struct Floor {
+    multi: Option<MultiPrograms>,
+    ebpf: Ebpf,
+}
+
+impl Floor {
+    fn load(roles: &[Role]) -> Result<Self, AttachError> {
+        let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(|error| load_error(&error))?;
+        let mut multi = MultiPrograms::load_floor(OBJECT, &ebpf)?;
+        // It is on a function that is to be measured.
+        drop(multi.as_mut().and_then(MultiPrograms::take_trial));
+        if multi.is_none() {
+            for role in roles {
+                program::<UProbe>(&mut ebpf, name_of(*role))?.load().map_err(|error| program_error(&error))?;
+            }
+        }
+        Ok(Self { multi, ebpf })
     }
-    Ok(ebpf)
+
+    fn with_probes(&mut self, roles: &[Role], measured: &OwnFunction, calls: u32) -> Result<f64, String> {
+        let offset = measured.offset().ok_or("our own executable could not be found in memory")?;
+        let site = Site { offset, cookie: 0 };
+        let mut links = Vec::new();
+        for role in roles {
+            let file = PlacedFile { path: Path::new(own_function::FILE), process: std::process::id(), role: *role };
+            let link = match &self.multi {
+                Some(multi) => multi.link(file.role, file.path, file.process, &[site]).map(Link::Multi),
+                None => {
+                    let single =
+                        program::<UProbe>(&mut self.ebpf, name_of(*role)).map_err(|error| error.to_string())?;
+                    place_one(single, &file, site).map(Link::Single)
+                }
+            };
+            links.push(link.map_err(|error| error.to_string())?);
+        }
+        Ok(time(measured.call, calls))
+    }
 }
 
-/// A tiny function and where it begins.
-struct Measured {
-    call: fn(),
-    address: unsafe extern "C" fn(),
+fn name_of(role: Role) -> &'static str {
+    if role == Role::Return { "floor_return" } else { "floor_entry" }
 }
-
-const EMULATED: Measured = Measured {
-    // SAFETY: pushes, pops and returns.
-    call: || unsafe { ml_tracer_cost_emulated() },
-    address: ml_tracer_cost_emulated,
-};
-
-const SINGLE_STEPPED: Measured = Measured {
-    // SAFETY: pushes, pops and returns.
-    call: || unsafe { ml_tracer_cost_single_stepped() },
-    address: ml_tracer_cost_single_stepped,
-};
 
 fn time(call: fn(), calls: u32) -> f64 {
     let mut rounds: Vec<f64> = (0..ROUNDS)
@@ -164,31 +152,11 @@ fn time(call: fn(), calls: u32) -> f64 {
     rounds[ROUNDS / 2]
 }
 
-fn with_probes(ebpf: &mut Ebpf, programs: &[&'static str], measured: &Measured, calls: u32) -> Result<f64, String> {
-    let address = measured.address as usize as u64;
-    let offset = offset_in_executable(address).ok_or("our own executable could not be found in memory")?;
-    let mut links = Vec::new();
-    for name in programs {
-        let probe = program::<UProbe>(ebpf, name).map_err(|error| error.to_string())?;
-        let location = UProbeAttachLocation::AbsoluteOffset(offset);
-        let id =
-            probe.attach(location, "/proc/self/exe", UProbeScope::CallingProcess).map_err(|error| chain(&error))?;
-        links.push(probe.take_link(id).map_err(|error| chain(&error))?);
-    }
-    Ok(time(measured.call, calls))
-}
-
-fn offset_in_executable(address: u64) -> Option<u64> {
-    let maps = Process::myself().ok()?.maps().ok()?;
-    let map = maps.into_iter().find(|map| (map.address.0..map.address.1).contains(&address))?;
-    matches!(map.pathname, MMapPath::Path(_)).then(|| address - map.address.0 + map.offset)
-}
-
 /// Sets watchpoints until there is no slot left; gives back how many there are and what a hit costs.
 fn watchpoints(ebpf: &mut Ebpf) -> (usize, Result<f64, String>) {
     let mut links = Vec::new();
     let mut problem = None;
-    for watched in &WATCHED {
+    for watched in &own_function::WATCHED {
         match watch(ebpf, std::ptr::from_ref(watched) as u64) {
             Ok(link) => links.push(link),
             Err(error) => {
@@ -199,12 +167,8 @@ fn watchpoints(ebpf: &mut Ebpf) -> (usize, Result<f64, String>) {
     }
     let slots = links.len();
     links.truncate(1);
-    let cost = if slots == 0 { Err(problem.unwrap_or_default()) } else { Ok(time(write_watched, CALLS)) };
+    let cost = if slots == 0 { Err(problem.unwrap_or_default()) } else { Ok(time(own_function::write_watched, CALLS)) };
     (slots, cost)
-}
-
-fn write_watched() {
-    WATCHED[0].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
 }
 
 fn watch(ebpf: &mut Ebpf, address: u64) -> Result<PerfEventLink, String> {
@@ -218,14 +182,4 @@ fn watch(ebpf: &mut Ebpf, address: u64) -> Result<PerfEventLink, String> {
         .attach(config, PerfEventScope::CallingProcess { cpu: None }, SamplePolicy::Period(1), false)
         .map_err(|error| chain(&error))?;
     watcher.take_link(id).map_err(|error| chain(&error))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -1,5 +1,7 @@
 //! What the running kernel can do and what this process may do.
 
+use std::fmt;
+
 use procfs::process::Process;
 
 use crate::model::KernelFeatures;
@@ -30,22 +32,76 @@ impl Capability {
     }
 }
 
-/// Capabilities that tracing needs and that this process does not have.
-#[must_use]
-pub fn missing_capabilities() -> Vec<Capability> {
-    let all = [Capability::Bpf, Capability::PerfMon, Capability::SysPtrace];
-    let Ok(status) = Process::myself().and_then(|process| process.status()) else { return Vec::new() };
-    let has = |number: u32| status.capeff >> number & 1 == 1;
-    let admin = has(CAP_SYS_ADMIN);
-    all.into_iter()
-        .filter(|capability| {
-            let implied = admin && *capability != Capability::SysPtrace;
-            !has(*capability as u32) && !implied
-        })
-        .collect()
+/// What this process may not do and tracing needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingPrivilege {
+    /// The capabilities.
+    pub capabilities: Vec<Capability>,
+    /// Whether the process has capabilities, but only in a user namespace that is not the first one: the kernel does not
+    /// count them for BPF and perf events.
+    pub only_in_user_namespace: bool,
 }
 
-/// Features by kernel version; whether many probes fit in one link is found out when the programs are loaded.
+impl fmt::Display for MissingPrivilege {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.capabilities.iter().map(|capability| capability.name()).collect();
+        match names.split_last() {
+            Some((last, others)) if !others.is_empty() => write!(out, "{} and {last}", others.join(", "))?,
+            _ => out.write_str(&names.concat())?,
+        }
+        if self.only_in_user_namespace {
+            out.write_str(" outside of this user namespace")?;
+        }
+        Ok(())
+    }
+}
+
+/// Capabilities that tracing needs and that this process does not have; `None` if none is missing.
+#[must_use]
+pub fn missing_privilege() -> Option<MissingPrivilege> {
+    let only_in_user_namespace = !in_initial_user_namespace();
+    let effective = if only_in_user_namespace { 0 } else { effective_capabilities()? };
+    let all = [Capability::Bpf, Capability::PerfMon, Capability::SysPtrace];
+    let is_missing = |capability: &Capability| {
+        let implied = has(effective, CAP_SYS_ADMIN) && *capability != Capability::SysPtrace;
+        !has(effective, *capability as u32) && !implied
+    };
+    let capabilities: Vec<Capability> = all.into_iter().filter(is_missing).collect();
+    (!capabilities.is_empty()).then_some(MissingPrivilege { capabilities, only_in_user_namespace })
+}
+
+/// Whether this process has the capability that holds most others.
+#[must_use]
+pub fn has_administration() -> bool {
+    in_initial_user_namespace() && effective_capabilities().is_none_or(|effective| has(effective, CAP_SYS_ADMIN))
+}
+
+fn has(effective: u64, number: u32) -> bool {
+    effective >> number & 1 == 1
+}
+
+/// `None` where they cannot be read: then the kernel will tell.
+fn effective_capabilities() -> Option<u64> {
+    Process::myself().and_then(|process| process.status()).ok().map(|status| status.capeff)
+}
+
+/// Inode of the initial user namespace (`PROC_USER_INIT_INO`, include/linux/proc_ns.h, Linux 6.1).
+const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+
+/// Whether the capabilities of this process are those of the machine. A kernel without user namespaces has no others.
+fn in_initial_user_namespace() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self/ns/user").map_or(true, |metadata| metadata.ino() == INITIAL_USER_NAMESPACE)
+}
+
+/// Kernels before this one lack something that the programs cannot do without: the attach cookie came last.
+pub const NEEDED_KERNEL: (u32, u32) = (5, 15);
+
+/// The oldest kernel that ml-tracer is tested on.
+pub const TESTED_KERNEL: (u32, u32) = (6, 1);
+
+/// Features: those that no call shows by the version of the kernel; whether many probes fit in one link was found out by
+/// making one.
 #[must_use]
 pub fn probe_features(uprobe_multi: bool) -> KernelFeatures {
     let version = kernel_version();

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use aya::Ebpf;
@@ -12,16 +12,17 @@ use aya::maps::Map;
 use aya_obj::Object;
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_type};
 
-use super::error::AttachError;
+use super::error::{AttachError, is_about_privilege, load_failure};
+use super::own_function;
 
 /// `BPF_F_UPROBE_MULTI_RETURN` (include/uapi/linux/bpf.h, Linux 6.18).
 const RETURN_PROBE: u32 = 1;
 
 /// Programs loaded for links of many uprobes.
 pub struct MultiPrograms {
-    entry: OwnedFd,
-    exit: OwnedFd,
-    returned: OwnedFd,
+    programs: Vec<(Role, OwnedFd)>,
+    /// The link that has shown that the kernel makes such links.
+    trial: Option<OwnedFd>,
 }
 
 /// Which of the programs a link runs.
@@ -46,56 +47,80 @@ pub struct Site {
 
 impl MultiPrograms {
     /// Loads the programs once more, for links of many uprobes, on the maps that `loaded` has made. `Ok(None)`: the
-    /// kernel does not know such programs.
+    /// kernel has no such links, which is found out by making one.
     ///
     /// # Errors
-    /// The object does not parse or lacks a program: it was built wrongly.
+    /// The object does not parse or lacks a program (it was built wrongly), or such a link is not permitted.
     pub fn load(object: &[u8], loaded: &Ebpf) -> Result<Option<Self>, AttachError> {
-        Self::load_named(object, loaded, ["native_entry", "native_exit", "native_return"])
+        const NAMES: [(Role, &str); 3] =
+            [(Role::Entry, "native_entry"), (Role::Exit, "native_exit"), (Role::Return, "native_return")];
+        Self::load_named(object, &maps_of(loaded), &NAMES)?.tried()
     }
 
-    /// Likewise the programs that see every Python call: at entries and at exits.
+    /// Likewise the programs that see every Python call, on a kernel that has such links: at entries and at exits.
     ///
     /// # Errors
-    /// As [`Self::load`].
-    pub fn load_python(object: &[u8], loaded: &Ebpf) -> Result<Option<Self>, AttachError> {
-        Self::load_named(object, loaded, ["python_frame_entry", "python_frame_return", "floor_return"])
+    /// The object was built wrongly, or the kernel does not take the programs.
+    pub fn load_frames(object: &[u8], loaded: &Ebpf) -> Result<Self, AttachError> {
+        const NAMES: [(Role, &str); 2] = [(Role::Entry, "python_frame_entry"), (Role::Exit, "python_frame_return")];
+        Self::load_named(object, &maps_of(loaded), &NAMES)?.taken()
     }
 
-    /// Likewise with programs that do nothing.
+    /// Likewise the program that exceptions pass. The ring buffer, which it does not use, may be somebody else's by then:
+    /// `ring` is its descriptor.
+    ///
+    /// # Errors
+    /// As [`Self::load_frames`].
+    pub fn load_exceptions(object: &[u8], loaded: &Ebpf, ring: Option<BorrowedFd<'_>>) -> Result<Self, AttachError> {
+        let mut maps = maps_of(loaded);
+        maps.extend(ring.map(|ring| ("RECORDS", ring.as_raw_fd())));
+        Self::load_named(object, &maps, &[(Role::Entry, "python_exception")])?.taken()
+    }
+
+    /// Likewise programs that do nothing.
     ///
     /// # Errors
     /// As [`Self::load`].
     pub fn load_floor(object: &[u8], loaded: &Ebpf) -> Result<Option<Self>, AttachError> {
-        Self::load_named(object, loaded, ["floor_entry", "floor_entry", "floor_return"])
+        const NAMES: [(Role, &str); 2] = [(Role::Entry, "floor_entry"), (Role::Return, "floor_return")];
+        Self::load_named(object, &maps_of(loaded), &NAMES)?.tried()
     }
 
     fn load_named(
         object: &[u8],
-        loaded: &Ebpf,
-        [entry, exit, returned]: [&'static str; 3],
-    ) -> Result<Option<Self>, AttachError> {
+        maps: &[(&str, RawFd)],
+        names: &[(Role, &'static str)],
+    ) -> Result<Loaded, AttachError> {
         let load_error = |problem: &dyn std::fmt::Display| AttachError::Load { problem: problem.to_string() };
         let mut parsed = Object::parse(object).map_err(|error| load_error(&error))?;
         let types = load_type_information(&mut parsed);
         let text_sections: HashSet<usize> = parsed.functions.keys().map(|(section, _)| *section).collect();
         let definitions = std::mem::take(&mut parsed.maps);
-        let maps: Vec<_> =
-            loaded.maps().filter_map(|(name, map)| Some((name, descriptor(map)?, definitions.get(name)?))).collect();
+        let maps: Vec<_> = maps.iter().filter_map(|(name, map)| Some((*name, *map, definitions.get(*name)?))).collect();
         parsed.relocate_maps(maps.into_iter(), &text_sections).map_err(|error| load_error(&error))?;
         parsed.relocate_calls(&text_sections).map_err(|error| load_error(&error))?;
         parsed.sanitize_functions(aya::features());
         let load = |name: &'static str| load_program(&parsed, name, types.as_ref());
         // The verifier takes most of the time of an attach.
-        let [entry, exit, returned] = std::thread::scope(|scope| {
-            [entry, exit, returned]
-                .map(|name| scope.spawn(move || load(name)))
-                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        let loaded: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = names.iter().map(|(role, name)| (*role, scope.spawn(|| load(name)))).collect();
+            let ended = threads.into_iter().map(|(role, thread)| (role, thread.join()));
+            ended.map(|(role, ended)| (role, ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))).collect()
         });
-        let (Some(entry), Some(exit), Some(returned)) = (entry?, exit?, returned?) else {
-            return Ok(None);
-        };
-        Ok(Some(Self { entry, exit, returned }))
+        let mut programs = Vec::new();
+        for (role, program) in loaded {
+            match program? {
+                Ok(program) => programs.push((role, program)),
+                Err(error) => return Ok(Loaded::Refused(error)),
+            }
+        }
+        Ok(Loaded::Taken(Self { programs, trial: None }))
+    }
+
+    /// Gives away the link that was made to find out whether the kernel makes any. The kernel takes some ten milliseconds to
+    /// take its probe away, and nobody has to wait for it.
+    pub fn take_trial(&mut self) -> Option<OwnedFd> {
+        self.trial.take()
     }
 
     /// Places one program at many sites of a file, for one process. Dropping the link takes the probes away.
@@ -104,11 +129,11 @@ impl MultiPrograms {
     /// What the kernel answered; no probe is placed then.
     pub fn link(&self, role: Role, path: &Path, process: u32, sites: &[Site]) -> io::Result<OwnedFd> {
         use std::os::unix::ffi::OsStrExt as _;
-        let program = match role {
-            Role::Entry => &self.entry,
-            Role::Exit => &self.exit,
-            Role::Return => &self.returned,
-        };
+        let (_, program) = self
+            .programs
+            .iter()
+            .find(|(known, _)| *known == role)
+            .ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
         let path = CString::new(path.as_os_str().as_bytes())?;
         let offsets: Vec<u64> = sites.iter().map(|site| site.offset).collect();
         let cookies: Vec<u64> = sites.iter().map(|site| site.cookie).collect();
@@ -130,6 +155,55 @@ impl MultiPrograms {
     }
 }
 
+/// What the kernel said to programs for links of many uprobes.
+enum Loaded {
+    Taken(MultiPrograms),
+    Refused(io::Error),
+}
+
+impl Loaded {
+    /// The programs, if the kernel makes a link of them: kernels before 6.6 take the programs as well, and refuse the link.
+    /// One is made on a function of this very program that nobody calls.
+    fn tried(self) -> Result<Option<MultiPrograms>, AttachError> {
+        let mut programs = match self {
+            Self::Taken(programs) => programs,
+            Self::Refused(error) => {
+                tracing::debug!(%error, "the kernel takes no uprobe_multi program");
+                return Ok(None);
+            }
+        };
+        let Some(offset) = own_function::EMULATED.offset() else {
+            tracing::debug!("our own executable could not be found in memory: no uprobe_multi link was tried");
+            return Ok(None);
+        };
+        let site = Site { offset, cookie: 0 };
+        match programs.link(Role::Entry, Path::new(own_function::FILE), std::process::id(), &[site]) {
+            Ok(link) => {
+                programs.trial = Some(link);
+                Ok(Some(programs))
+            }
+            Err(error) if is_about_privilege(&error) => Err(AttachError::not_permitted("a uprobe_multi link", &error)),
+            Err(error) => {
+                tracing::debug!(%error, "the kernel makes no uprobe_multi link");
+                Ok(None)
+            }
+        }
+    }
+
+    /// The programs, where the kernel is known to make links of them.
+    fn taken(self) -> Result<MultiPrograms, AttachError> {
+        match self {
+            Self::Taken(programs) => Ok(programs),
+            Self::Refused(error) => Err(load_failure(&error)),
+        }
+    }
+}
+
+/// The maps that the programs share, by their names.
+fn maps_of(loaded: &Ebpf) -> Vec<(&str, RawFd)> {
+    loaded.maps().filter_map(|(name, map)| Some((name, descriptor(map)?))).collect()
+}
+
 /// Loads the type information of the object. With it the verifier knows which functions are global and looks at each of
 /// them once; without it the programs would take it a hundred times as long. `None` where the kernel takes none.
 fn load_type_information(object: &mut Object) -> Option<OwnedFd> {
@@ -147,7 +221,12 @@ fn load_type_information(object: &mut Object) -> Option<OwnedFd> {
         .ok()
 }
 
-fn load_program(object: &Object, name: &'static str, types: Option<&OwnedFd>) -> Result<Option<OwnedFd>, AttachError> {
+/// Loads one program; the inner error is the kernel's.
+fn load_program(
+    object: &Object,
+    name: &'static str,
+    types: Option<&OwnedFd>,
+) -> Result<io::Result<OwnedFd>, AttachError> {
     let program = object.programs.get(name).ok_or(AttachError::Incomplete { name })?;
     let function = object.functions.get(&program.function_key()).ok_or(AttachError::Incomplete { name })?;
     let instructions = &function.instructions;
@@ -171,13 +250,7 @@ fn load_program(object: &Object, name: &'static str, types: Option<&OwnedFd>) ->
         *slot = byte.cast_signed();
     }
     // SAFETY: the pointers in the request outlive the call; `insn_cnt` is the length of the instructions.
-    match unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes) } {
-        Ok(descriptor) => Ok(Some(descriptor)),
-        Err(error) => {
-            tracing::debug!(program = name, %error, "the kernel takes no uprobe_multi program");
-            Ok(None)
-        }
-    }
+    Ok(unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes) })
 }
 
 /// # Safety

@@ -10,7 +10,7 @@ use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use tracer_common::cookie::{Cookie, ExitSite};
 
-use super::error::AttachError;
+use super::error::{AttachError, is_about_privilege, kernel_error};
 use super::multi::{MultiPrograms, Role, Site};
 use crate::model::{FunctionId, PlannedFunction, ReturnMethod};
 
@@ -125,7 +125,7 @@ impl Placer<'_> {
             let file = PlacedFile { path, process, role };
             for (function, error) in self.place_sites(&file, &wanted, links) {
                 if is_about_privilege(&error) {
-                    return Err(AttachError::NotPermitted { what: format!("a uprobe in {}", path.display()) });
+                    return Err(AttachError::not_permitted(format!("a uprobe in {}", path.display()), &error));
                 }
                 if unusable.insert(function) {
                     let process_is_ending = is_about_the_end(&error);
@@ -205,17 +205,13 @@ pub fn place_one(program: &mut UProbe, file: &PlacedFile<'_>, site: Site) -> io:
     let scope = NonZeroU32::new(file.process).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
     let point =
         UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(site.offset), cookie: Some(site.cookie) };
-    let id = program.attach(point, file.path, scope).map_err(io::Error::other)?;
-    program.take_link(id).map_err(io::Error::other)
+    let id = program.attach(point, file.path, scope).map_err(|error| kernel_error(&error))?;
+    program.take_link(id).map_err(|error| kernel_error(&error))
 }
 
 /// The process has no memory any more, or is gone altogether.
 fn is_about_the_end(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ESRCH)
-}
-
-fn is_about_privilege(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES))
 }
 
 fn sites(function: &PlannedFunction, role: Role, slot: u8) -> Vec<Wanted> {

@@ -1,6 +1,8 @@
 //! The BPF programs in the kernel: loaded once, given processes and plans, taken away when dropped.
 
-use aya::maps::{Array, MapData, RingBuf};
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use aya::maps::{Array, Map, MapData, RingBuf};
 use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::{ProgramError, RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfError, EbpfLoader};
@@ -8,8 +10,8 @@ use tracer_common::limits::{MAX_PYTHON_FUNCTIONS, RING_BYTES};
 use tracer_common::records::CaptureSpec;
 
 use super::asides::Asides;
-use super::error::AttachError;
-use super::features::{in_initial_pid_namespace, probe_features};
+use super::error::{AttachError, chain, is_about_privilege, kernel_error};
+use super::features::{NEEDED_KERNEL, in_initial_pid_namespace, kernel_version, probe_features};
 use super::multi::MultiPrograms;
 use super::placement::{Placed, Placer, Refused, remove};
 use super::python::PythonPrograms;
@@ -57,12 +59,14 @@ pub struct Programs {
     placed: Vec<(ProcessId, Placed)>,
     pub(super) slots: Slots,
     thread_ends: Vec<RawTracePointLink>,
-    multi: Option<MultiPrograms>,
+    pub(super) multi: Option<MultiPrograms>,
     features: KernelFeatures,
     pub(super) python: PythonPrograms,
     /// Entries that each table about Python code has room for.
     pub(super) python_room: usize,
     pub(super) asides: Asides,
+    /// The ring buffer once it has been taken: what is loaded later names it.
+    pub(super) ring: Option<OwnedFd>,
     pub(super) ebpf: Ebpf,
     forward_log: Option<Box<dyn FnMut() + Send>>,
 }
@@ -76,6 +80,9 @@ impl Programs {
         if !in_initial_pid_namespace() {
             return Err(AttachError::PidNamespace);
         }
+        if kernel_version() < NEEDED_KERNEL {
+            return Err(AttachError::OldKernel { version: kernel_version() });
+        }
         let debug_log = u8::from(options.debug_log);
         let mut loader = EbpfLoader::new();
         for table in PYTHON_TABLES {
@@ -86,7 +93,11 @@ impl Programs {
             .override_global("DEBUG_LOG", &debug_log, true)
             .load(OBJECT)
             .map_err(|error| load_error(&error))?;
-        let multi = if options.single_probes { None } else { MultiPrograms::load(OBJECT, &ebpf)? };
+        let mut multi = if options.single_probes { None } else { MultiPrograms::load(OBJECT, &ebpf)? };
+        let mut asides = Asides::default();
+        if let Some(trial) = multi.as_mut().and_then(MultiPrograms::take_trial) {
+            asides.begin(move || drop(trial));
+        }
         if multi.is_none() {
             for name in ["native_entry", "native_exit", "native_return"] {
                 program::<UProbe>(&mut ebpf, name)?.load().map_err(|error| program_error(&error))?;
@@ -111,7 +122,8 @@ impl Programs {
             features,
             python: PythonPrograms::new(frames),
             python_room: options.python_entries as usize,
-            asides: Asides::default(),
+            asides,
+            ring: None,
             ebpf,
             forward_log,
         };
@@ -133,6 +145,10 @@ impl Programs {
     /// The ring buffer cannot be mapped.
     pub fn take_ring(&mut self) -> Result<Option<RingBuf<MapData>>, AttachError> {
         let Some(map) = self.ebpf.take_map("RECORDS") else { return Ok(None) };
+        if let Map::RingBuf(data) = &map {
+            let ring = data.fd().as_fd().try_clone_to_owned();
+            self.ring = Some(ring.map_err(|error| map_error("RECORDS", &error))?);
+        }
         RingBuf::try_from(map).map(Some).map_err(|error| map_error("RECORDS", &error))
     }
 
@@ -309,19 +325,12 @@ pub(super) fn program_error(error: &ProgramError) -> AttachError {
 
 /// A refusal for want of privilege, anywhere in the chain of causes, is told apart from a kernel that cannot.
 fn classify(error: &(dyn std::error::Error + 'static), what: &str) -> AttachError {
-    let mut causes = Vec::new();
-    let mut cause = Some(error);
-    while let Some(current) = cause {
-        let errno = current.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
-        if matches!(errno, Some(libc::EPERM | libc::EACCES)) {
-            return AttachError::NotPermitted { what: what.to_owned() };
-        }
-        causes.push(current.to_string());
-        cause = current.source();
+    if is_about_privilege(&kernel_error(error)) {
+        return AttachError::not_permitted(what, error);
     }
-    AttachError::Load { problem: causes.join(": ") }
+    AttachError::Load { problem: chain(error) }
 }
 
-pub(super) fn map_error(name: &'static str, error: &dyn std::fmt::Display) -> AttachError {
-    AttachError::Map { name, problem: error.to_string() }
+pub(super) fn map_error(name: &'static str, error: &(dyn std::error::Error + 'static)) -> AttachError {
+    AttachError::Map { name, problem: chain(error) }
 }

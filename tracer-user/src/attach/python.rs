@@ -13,9 +13,10 @@ use aya::{Ebpf, Pod};
 use tracer_common::python::{PythonCount, PythonKey, PythonLayout, PythonWatched};
 
 use super::checkup::is_virtual_machine;
-use super::error::AttachError;
+use super::error::{AttachError, is_about_privilege};
 use super::guard::Guard;
-use super::placement::Link;
+use super::multi::MultiPrograms;
+use super::placement::{Link, remove};
 use super::programs::{Programs, map_error, program, program_error};
 use super::python_frames::FramesPrograms;
 use super::python_tables::Written;
@@ -27,6 +28,8 @@ use crate::model::{ProcessId, PythonTables, RemoteAddress};
 pub struct PythonPrograms {
     loaded: bool,
     pub(super) frames: Option<FramesPrograms>,
+    /// The program that exceptions pass, once it is needed, for links of many uprobes.
+    pub(super) exception_program: Option<MultiPrograms>,
     pub(super) exceptions: Vec<(ProcessId, Link)>,
     watchpoints: Vec<Watchpoint>,
     /// In a virtual machine: makes up for hits that the kernel does not know for ones.
@@ -61,8 +64,9 @@ impl PythonPrograms {
         self.watchpoints.clear();
         relieve(std::mem::take(&mut self.guards), &self.kept_signals);
         self.missed_hits = None;
-        self.frames = None;
-        self.exceptions.clear();
+        let exceptions = self.exceptions.drain(..).map(|(_, link)| link);
+        let frames = self.frames.take().map(FramesPrograms::into_links).unwrap_or_default();
+        remove(frames.into_iter().chain(exceptions).collect());
     }
 }
 
@@ -114,8 +118,8 @@ impl Programs {
                 return match obstacle {
                     Obstacle::NoSlot => Ok(WatchOutcome::NoSlot),
                     Obstacle::Gone => Ok(WatchOutcome::Gone),
-                    Obstacle::Other(source) if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {
-                        Err(AttachError::NotPermitted { what: "a hardware watchpoint".to_owned() })
+                    Obstacle::Other(source) if is_about_privilege(&source) => {
+                        Err(AttachError::not_permitted("a hardware watchpoint", &source))
                     }
                     Obstacle::Other(source) => Err(AttachError::Watchpoint { pid: process.pid, source }),
                 };
@@ -165,14 +169,16 @@ impl Programs {
             && exceptions.is_empty()
             && guards.is_empty()
             && frames.as_ref().is_none_or(Vec::is_empty);
-        let all = (watchpoints, frames, exceptions);
+        let links = frames.into_iter().flatten().chain(exceptions.into_iter().map(|(_, link)| link)).collect();
         if goes_on {
-            drop(all);
+            drop(watchpoints);
+            remove(links);
             relieve(guards, &kept_signals);
         } else if !is_empty {
             // The kernel takes a tenth of a second or more, and others are forking meanwhile.
             self.asides.begin(move || {
-                drop(all);
+                drop(watchpoints);
+                remove(links);
                 relieve(guards, &kept_signals);
             });
         }

@@ -1,5 +1,7 @@
 //! Probes inside an interpreter that every Python call passes.
 
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use aya::Ebpf;
@@ -9,7 +11,7 @@ use tracer_common::cookie::{Cookie, ExitSite};
 
 use super::error::AttachError;
 use super::multi::{MultiPrograms, Role, Site};
-use super::placement::{Link, PlacedFile, place_one};
+use super::placement::{Link, PlacedFile, place_one, remove};
 use super::programs::{OBJECT, Programs, map_error, program, program_error};
 use crate::model::{FramePlace, InterpreterSite, InterpreterSites, ProcessId};
 
@@ -29,13 +31,18 @@ impl FramesPrograms {
     /// # Errors
     /// Not permitted, or the kernel cannot run them.
     pub fn load(ebpf: &mut Ebpf, many_at_once: bool) -> Result<Self, AttachError> {
-        let multi = if many_at_once { MultiPrograms::load_python(OBJECT, ebpf)? } else { None };
+        let multi = if many_at_once { Some(MultiPrograms::load_frames(OBJECT, ebpf)?) } else { None };
         if multi.is_none() {
             for name in ["python_frame_entry", "python_frame_return"] {
                 program::<UProbe>(ebpf, name)?.load().map_err(|error| program_error(&error))?;
             }
         }
         Ok(Self { multi, entries: Vec::new(), returns: Vec::new() })
+    }
+
+    /// Gives all probes away: entries first.
+    pub(super) fn into_links(self) -> Vec<Link> {
+        self.entries.into_iter().chain(self.returns).map(|(_, link)| link).collect()
     }
 
     /// Gives the probes of a process away: entries first.
@@ -47,6 +54,18 @@ impl FramesPrograms {
 }
 
 impl Programs {
+    /// Loads the programs of frames mode, if they are not loaded yet; only while the ring buffer is here.
+    ///
+    /// # Errors
+    /// Not permitted, or the kernel cannot run them.
+    pub(super) fn load_frames(&mut self) -> Result<(), AttachError> {
+        if self.python.frames.is_none() {
+            let many_at_once = self.features().uprobe_multi;
+            self.python.frames = Some(FramesPrograms::load(&mut self.ebpf, many_at_once)?);
+        }
+        Ok(())
+    }
+
     /// Places probes at these sites of an interpreter's file, as one process runs it: returns before entries.
     ///
     /// # Errors
@@ -92,16 +111,29 @@ impl Programs {
         site: &InterpreterSite,
     ) -> Result<(), AttachError> {
         let slot = self.slot_of(process, kernel_pid)?;
-        let watcher = program::<UProbe>(&mut self.ebpf, "python_exception")?;
-        if watcher.fd().is_err() {
-            watcher.load().map_err(|error| program_error(&error))?;
-        }
         let file = PlacedFile { path, process: process.pid, role: Role::Entry };
         let wanted = Site { offset: site.offset.0, cookie: cookie(site, slot).0 };
-        let failed = |source| AttachError::Place { path: path.to_owned(), source };
-        let link = place_one(watcher, &file, wanted).map_err(failed)?;
-        self.python.exceptions.push((process, Link::Single(link)));
+        let link = self.place_exception(&file, wanted)?;
+        self.python.exceptions.push((process, link));
         Ok(())
+    }
+
+    fn place_exception(&mut self, file: &PlacedFile<'_>, wanted: Site) -> Result<Link, AttachError> {
+        let failed = |error: io::Error| AttachError::refused(file.path, error);
+        if !self.features().uprobe_multi {
+            let watcher = program::<UProbe>(&mut self.ebpf, "python_exception")?;
+            if watcher.fd().is_err() {
+                watcher.load().map_err(|error| program_error(&error))?;
+            }
+            return place_one(watcher, file, wanted).map(Link::Single).map_err(failed);
+        }
+        let Self { python, ebpf, ring, .. } = self;
+        let ring = ring.as_ref().map(OwnedFd::as_fd);
+        let multi = match &python.exception_program {
+            Some(multi) => multi,
+            None => python.exception_program.insert(MultiPrograms::load_exceptions(OBJECT, ebpf, ring)?),
+        };
+        multi.link(file.role, file.path, file.process, &[wanted]).map(Link::Multi).map_err(failed)
     }
 
     /// Takes the probes of a process away and keeps the programs. Calls that are open then are let go.
@@ -110,7 +142,10 @@ impl Programs {
     /// The process map cannot be written.
     pub fn remove_frames(&mut self, process: ProcessId) -> Result<(), AttachError> {
         let Some(frames) = &mut self.python.frames else { return Ok(()) };
-        drop(frames.take_of(process));
+        // A call whose beginning was seen has an end to be seen.
+        let entries = frames.entries.extract_if(.., |(known, _)| *known == process).map(|(_, link)| link);
+        remove(entries.collect());
+        remove(frames.take_of(process));
         self.next_python_epoch(process)
     }
 
@@ -136,7 +171,7 @@ impl Programs {
     ) -> Result<Vec<Link>, AttachError> {
         let wanted: Vec<Site> =
             sites.iter().map(|site| Site { offset: site.offset.0, cookie: cookie(site, slot).0 }).collect();
-        let failed = |source| AttachError::Place { path: path.to_owned(), source };
+        let failed = |error: io::Error| AttachError::refused(path, error);
         if let Some(multi) = &frames.multi {
             return Ok(vec![Link::Multi(multi.link(role, path, process.pid, &wanted).map_err(failed)?)]);
         }

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::arguments::{AttachArguments, TraceOptions};
-use super::exit::{self, MissingPrivilege, UsageError};
+use super::exit::{self, LacksPrivilege, UsageError};
 use super::list;
 use super::print::tell;
 use super::summary_file::SummaryFile;
 use super::supervise::{Signals, Stop, heeding_signals, supervise};
 use crate::model::{PythonMode, SymbolMap, Target};
 use crate::session::{
-    self, Capability, Destination, LoadOptions, MAP_DIRECTORY, Report, SessionError, Settings, TargetError, Tracer,
-    missing_capabilities, plan_only,
+    self, Destination, LoadOptions, MAP_DIRECTORY, Report, SessionError, Settings, TargetError, Tracer,
+    missing_privilege, plan_only,
 };
 
 /// Looking at a running process again costs a look into /proc/PID/maps.
@@ -90,8 +90,7 @@ pub fn load_maps(files: &[PathBuf]) -> anyhow::Result<Vec<SymbolMap>> {
 
 /// Fails before anything is tried if a capability is missing.
 pub fn demand_privilege() -> anyhow::Result<()> {
-    let missing: Vec<_> = missing_capabilities().into_iter().map(Capability::name).collect();
-    if missing.is_empty() { Ok(()) } else { Err(MissingPrivilege { missing }.into()) }
+    missing_privilege().map_or(Ok(()), |missing| Err(LacksPrivilege(missing).into()))
 }
 
 /// What the options ask of a session.

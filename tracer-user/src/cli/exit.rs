@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::print::{tell, tell_lines};
 use crate::session::AttachError;
 use crate::session::SessionError;
-use crate::session::{MapErrors, TargetError};
+use crate::session::{MapErrors, MissingPrivilege, TargetError};
 
 /// Done.
 pub const DONE: u8 = 0;
@@ -27,10 +27,18 @@ pub struct UsageError(pub String);
 
 /// A privilege that is missing, found before anything was tried.
 #[derive(Debug, thiserror::Error)]
-#[error("not permitted: {} missing; run as root (sudo ml-tracer ...), or grant {them} to the program", .missing.join(" and "), them = if .missing.len() == 1 { "it" } else { "them" })]
-pub struct MissingPrivilege {
-    /// Names of the capabilities.
-    pub missing: Vec<&'static str>,
+#[error("not permitted: {0} missing; {advice}", advice = advice_on(.0))]
+pub struct LacksPrivilege(pub MissingPrivilege);
+
+fn advice_on(missing: &MissingPrivilege) -> &'static str {
+    match missing.capabilities.len() {
+        _ if missing.only_in_user_namespace => {
+            "the kernel does not count capabilities that are only had in a user namespace: run as root outside of it (a \
+             rootless container has one of its own)"
+        }
+        1 => "run as root (sudo ml-tracer ...), or grant it to the program",
+        _ => "run as root (sudo ml-tracer ...), or grant them to the program",
+    }
 }
 
 /// Prints the sentence and gives the code.
@@ -58,7 +66,7 @@ fn code_of(failure: &anyhow::Error) -> u8 {
     if failure.is::<UsageError>() || failure.is::<MapErrors>() {
         return USAGE;
     }
-    if failure.is::<MissingPrivilege>() {
+    if failure.is::<LacksPrivilege>() {
         return NOT_PERMITTED;
     }
     if let Some(error) = failure.downcast_ref::<TargetError>() {
@@ -85,6 +93,7 @@ fn session_code(failure: &SessionError) -> u8 {
         SessionError::TargetsEnded { .. } => NO_SUCH_PROCESS,
         SessionError::Attach(
             AttachError::NotPermitted { .. }
+            | AttachError::OldKernel { .. }
             | AttachError::Load { .. }
             | AttachError::PidNamespace
             | AttachError::Place { .. }

@@ -32,8 +32,8 @@ pub use tracer::Tracer;
 
 // What a command line needs of the rooms below, so that it knows only this one.
 pub use crate::attach::{
-    AttachError, Capability, Check, CheckState, FloorProbes, FloorSites, LoadOptions, ProbeCost, check_machine,
-    measure_probe_costs, missing_capabilities, stand_guard,
+    AttachError, Check, CheckState, FloorProbes, FloorSites, LoadOptions, MissingPrivilege, ProbeCost, check_machine,
+    measure_probe_costs, missing_privilege, stand_guard,
 };
 pub use crate::export::{Destination, create_file};
 pub use crate::symbol_map::{

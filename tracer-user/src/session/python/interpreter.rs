@@ -388,8 +388,15 @@ impl Interpreter {
     fn see_exceptions(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
         let Some(path) = interpreter_file(&self.target, self.engine.runtime()) else { return Ok(()) };
         if let Some(site) = self.exceptions.get_or_insert_with(|| exception_site(&path)) {
-            means.programs.place_exceptions(self.process, &path, site)?;
-            self.layout.exceptions_are_seen = 1;
+            match means.programs.place_exceptions(self.process, &path, site) {
+                Ok(()) => self.layout.exceptions_are_seen = 1,
+                // The calls are seen without it.
+                Err(error) if !has_ended(self.process.0) => tracing::warn!(
+                    "exceptions in process {} are not seen, and calls that they end have no error type: {error}",
+                    self.process.0
+                ),
+                Err(_) => {}
+            }
         }
         Ok(())
     }
