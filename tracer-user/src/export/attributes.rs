@@ -34,6 +34,9 @@ pub fn visit_function_attributes(span: &Span, mut visit: impl FnMut(&'static str
         visit("ml.library", ValueRef::Text(&function.library));
         visit("ml.language", ValueRef::Text(language_name(function.language)));
         visit("ml.module", ValueRef::Text(&function.module));
+        if let Some(others) = &function.shared_code {
+            visit("ml.shared_code", ValueRef::Text(others));
+        }
     }
 }
 
