@@ -33,6 +33,8 @@ struct Function<'plan> {
     nests: bool,
     entry: &'plan EntrySite,
     returns: &'plan ReturnMethod,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    shared_code: &'plan [String],
 }
 
 #[derive(Serialize)]
@@ -47,7 +49,7 @@ struct SkippedFunction<'plan> {
 
 /// Prints what would be probed and what not and why. Nothing at all is a failure of its own.
 pub fn print_plan(plan: &PlanOnly, as_json: bool) -> anyhow::Result<ExitCode> {
-    let PlanOnly { native, python, unreadable } = plan;
+    let PlanOnly { native, python, unreadable, hints } = plan;
     let mut output = std::io::stdout().lock();
     if as_json {
         write_json(plan, &mut output)?;
@@ -57,8 +59,9 @@ pub fn print_plan(plan: &PlanOnly, as_json: bool) -> anyhow::Result<ExitCode> {
     }
     if native.functions.is_empty() && python.iter().all(|coverage| coverage.watched.is_empty()) {
         let detail = format!(
-            "no function matches a symbol map and can be probed ({} candidates cannot); `--map FILE` adds rules of your own",
-            native.skipped.len()
+            "no function matches a symbol map and can be probed ({} candidates cannot); `--map FILE` adds rules of your own{}",
+            native.skipped.len(),
+            hints.iter().map(|hint| format!("; {hint}")).collect::<String>()
         );
         return Err(crate::session::SessionError::NothingToTrace { detail }.into());
     }
@@ -89,6 +92,7 @@ fn function(function: &PlannedFunction) -> Function<'_> {
         nests: request.nests,
         entry: &request.function.entry,
         returns: &request.function.returns,
+        shared_code: &request.shared_code,
     }
 }
 
@@ -124,6 +128,10 @@ fn write_text(plan: &ProbePlan, python: &[PythonCoverage], output: &mut impl Wri
         )?;
         if request.function.name.path != request.span_name.replace('.', "::") {
             line(output, format_args!("  {:widest$}    {}", "", request.function.name.path))?;
+        }
+        if !request.shared_code.is_empty() {
+            let others: Vec<&str> = request.shared_code.iter().map(String::as_str).collect();
+            line(output, format_args!("  {:widest$}    the same code as {}", "", first_names(&others, MAX_METHODS)))?;
         }
     }
     for coverage in python {

@@ -39,6 +39,10 @@ pub struct Requests {
     pub requests: Vec<ProbeRequest>,
     /// Candidates that are not probed.
     pub skipped: Vec<Skipped>,
+    /// What else is to be said of the file, one sentence each.
+    pub remarks: Vec<String>,
+    /// What may be the reason if nothing at all is found, one sentence part each.
+    pub hints: Vec<String>,
 }
 
 /// Errors of the engines. Files of a process that cannot be read leave the rest of it traceable.

@@ -40,6 +40,9 @@ pub fn visit_function_attributes(
         visit("ml.library", text(&function.library));
         visit("ml.language", ValueRef::Text(language_name(function.language)));
         visit("ml.module", text(&function.module));
+        if let Some(others) = &function.shared_code {
+            visit("ml.shared_code", text(others));
+        }
     }
 }
 

@@ -66,6 +66,7 @@ pub fn function(id: u32, class: &str, method: &str) -> Arc<FunctionDescription> 
         error: None,
         method: None,
         source: None,
+        shared_code: None,
     })
 }
 
@@ -151,6 +152,7 @@ pub fn python_function(id: u32, class: &str, method: &str) -> Arc<FunctionDescri
         language: Language::Python,
         method: Some(method.into()),
         source: Some(("/usr/lib/python3/sklearn/base.py".into(), 117)),
+        shared_code: None,
         ..FunctionDescription::clone(&function(id, class, method))
     })
 }

@@ -146,6 +146,11 @@ pub enum SkipReason {
         /// Symbol of the whole function.
         symbol: String,
     },
+    /// It makes a coroutine or a future, and what its name promises is done later, piece by piece, where that is resumed or
+    /// polled.
+    MakesCoroutine,
+    /// The symbol holds a word that was asked for, but its mangled name cannot be understood.
+    NameNotUnderstood,
     /// The file was compiled for another processor.
     ForeignArchitecture,
     /// The map excludes it.
@@ -179,6 +184,13 @@ impl fmt::Display for SkipReason {
                 write!(formatter, "the jump at {address} leads back to its first instruction")
             }
             Self::PartOf { symbol } => write!(formatter, "it is the rest of `{symbol}`"),
+            Self::MakesCoroutine => {
+                write!(
+                    formatter,
+                    "it only makes a coroutine or future; the work is done later, where that is resumed or polled"
+                )
+            }
+            Self::NameNotUnderstood => write!(formatter, "its mangled name cannot be understood"),
             Self::ForeignArchitecture => {
                 write!(formatter, "the file was compiled for another processor")
             }

@@ -37,6 +37,8 @@ pub struct ProbeRequest {
     pub attributes: Vec<ArgumentRule>,
     /// When the returned value means an error.
     pub error: Option<ErrorRule>,
+    /// Paths of other functions that have the same code: a call may be one of theirs.
+    pub shared_code: Vec<String>,
 }
 
 /// What will be probed, and what will not and why.
@@ -90,6 +92,9 @@ pub struct FunctionDescription {
     /// Source file and first line, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<(Arc<str>, u32)>,
+    /// Paths of other functions that have the same code, separated by `, `; none of a function that shares its code with nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_code: Option<Arc<str>>,
 }
 
 impl PlannedFunction {
@@ -108,6 +113,7 @@ impl PlannedFunction {
             error: request.error,
             method: None,
             source: None,
+            shared_code: (!request.shared_code.is_empty()).then(|| request.shared_code.join(", ").into()),
         }
     }
 }

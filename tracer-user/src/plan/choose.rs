@@ -160,6 +160,7 @@ mod tests {
             nests: true,
             attributes: Vec::new(),
             error: None,
+            shared_code: Vec::new(),
         }
     }
 

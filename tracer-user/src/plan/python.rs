@@ -120,6 +120,7 @@ impl Planner {
             error: None,
             method: Some(Arc::clone(method)),
             source: Some((Arc::clone(&function.file), function.line)),
+            shared_code: None,
         });
         Some(id)
     }

@@ -15,8 +15,10 @@ pub struct Survey {
     pub requests: Vec<ProbeRequest>,
     /// Candidates that cannot be probed.
     pub skipped: Vec<Skipped>,
-    /// Modules that could not be read, one sentence each.
+    /// Modules that could not be read, or not in full, one sentence each.
     pub unreadable: Vec<String>,
+    /// What may be the reason if nothing at all is found.
+    pub hints: Vec<String>,
 }
 
 impl Survey {
@@ -39,6 +41,8 @@ impl Survey {
                 Ok(found) => {
                     self.requests.extend(found.requests);
                     self.skipped.extend(found.skipped);
+                    self.unreadable.extend(found.remarks);
+                    self.hints.extend(found.hints);
                 }
                 Err(error) => self.unreadable.push(error.to_string()),
             }
@@ -53,8 +57,10 @@ pub struct PlanOnly {
     pub native: ProbePlan,
     /// Python code, by interpreter.
     pub python: Vec<PythonCoverage>,
-    /// Files and interpreters that could not be read, one sentence each.
+    /// Files and interpreters that could not be read, or not in full, one sentence each.
     pub unreadable: Vec<String>,
+    /// What may be the reason if nothing at all is found.
+    pub hints: Vec<String>,
 }
 
 /// What would be probed, without loading or placing anything; and the files that could not be read.
@@ -74,5 +80,5 @@ pub fn plan_only(targets: &[Target], maps: Vec<SymbolMap>, python: PythonSetting
     let mut planner = Planner::new(probe_features(true));
     let native = planner.plan(found.requests, found.skipped);
     let unreadable = found.unreadable.into_iter().chain(problems).collect();
-    PlanOnly { native, python: interpreters.plan_only(&mut planner), unreadable }
+    PlanOnly { native, python: interpreters.plan_only(&mut planner), unreadable, hints: found.hints }
 }

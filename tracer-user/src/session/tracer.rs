@@ -318,9 +318,10 @@ pub fn nothing_found(targets: &[Target], found: &[Survey]) -> String {
     };
     format!(
         "no function in the {modules} files that process {} has mapped matches a symbol map{skipped}; `ml-tracer symbols \
-         --pid {}` lists every candidate, `--map FILE` adds rules of your own",
+         --pid {}` lists every candidate, `--map FILE` adds rules of your own{}",
         pids.join(", "),
-        pids.first().map_or("PID", String::as_str)
+        pids.first().map_or("PID", String::as_str),
+        found.iter().flat_map(|found| &found.hints).map(|hint| format!("; {hint}")).collect::<String>()
     )
 }
 

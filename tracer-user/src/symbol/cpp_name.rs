@@ -4,6 +4,7 @@ use std::fmt;
 
 use cpp_demangle::{BorrowedSymbol, DemangleNodeType, DemangleOptions, DemangleWrite, ParseOptions};
 
+use super::cpp_path;
 use super::function_name::Path;
 
 /// Longest path that is kept, bytes. Demangling can multiply the length of a symbol; what is longer than this is an
@@ -12,12 +13,57 @@ const PATH_LIMIT: usize = 8 << 10;
 /// Deepest nesting that is followed, in the parser and the printer of `cpp_demangle`; keeps the stack small.
 const RECURSION_LIMIT: u32 = 96;
 
-/// Demangles a symbol that begins with `_Z`; `None` for what is no function (thunks, tables, guards) or too long.
-pub(super) fn demangle(symbol: &str) -> Option<Path> {
-    // Special names (`_ZT`: tables, type information, thunks; `_ZG`: guards, references) stand for no call of their own.
-    if symbol.starts_with("_ZT") || symbol.starts_with("_ZG") {
-        return None;
+/// Symbols longer than this are read by [`cpp_path`] alone, which takes no more time than it has bytes to read.
+const FULL_LIMIT: usize = 16 << 10;
+
+/// Whether a symbol is a special name (`_ZT`: tables, type information; `_ZG`: guards, references), which stands for no
+/// function. A thunk is one too: see [`behind_thunk`].
+pub(super) fn is_special(symbol: &str) -> bool {
+    symbol.starts_with("_ZT") || symbol.starts_with("_ZG")
+}
+
+/// The symbol of the function behind a thunk (`_ZThn16_N6Forest7predictEd`, `_ZTv0_n24_...`, `_ZTch0_h16_...`).
+pub(super) fn behind_thunk(symbol: &str) -> Option<String> {
+    let rest = symbol.strip_prefix("_ZT")?;
+    let behind = match rest.strip_prefix('c') {
+        Some(rest) => behind_offset(behind_offset(rest)?)?,
+        None => behind_offset(rest)?,
+    };
+    Some(format!("_Z{behind}"))
+}
+
+/// What follows `h16_`, `hn16_` or `v0_n24_`.
+fn behind_offset(text: &str) -> Option<&str> {
+    let number = |text: &'_ str| -> Option<usize> {
+        let digits = text.strip_prefix('n').unwrap_or(text);
+        let end = digits.find(|character: char| !character.is_ascii_digit()).filter(|end| *end > 0)?;
+        digits.get(end..)?.starts_with('_').then_some(text.len() - digits.len() + end + 1)
+    };
+    match text.strip_prefix('h') {
+        Some(rest) => rest.get(number(rest)?..),
+        None => {
+            let rest = text.strip_prefix('v')?;
+            let rest = rest.get(number(rest)?..)?;
+            rest.get(number(rest)?..)
+        }
     }
+}
+
+/// Demangles the symbol of a function, which begins with `_Z`; `None` where it cannot be understood.
+pub(super) fn demangle(symbol: &str) -> Option<Path> {
+    if symbol.len() <= FULL_LIMIT
+        && let Some(path) = demangle_in_full(symbol)
+    {
+        return Some(path);
+    }
+    let mut components = cpp_path::components(symbol)?;
+    let path = components.join("::");
+    let method = components.pop()?;
+    let class = components.last().filter(|class| !class.starts_with('(')).cloned();
+    Some(Path { path, class_path: class.as_ref().map(|_| components.join("::")), class, method })
+}
+
+fn demangle_in_full(symbol: &str) -> Option<Path> {
     let parse = ParseOptions::default().recursion_limit(RECURSION_LIMIT);
     let parsed = BorrowedSymbol::new_with_options(symbol.as_bytes(), &parse).ok()?;
     let options = DemangleOptions::new().no_params().no_return_type().recursion_limit(RECURSION_LIMIT);
@@ -186,10 +232,16 @@ mod tests {
 
     #[test]
     fn special_names_are_no_functions() {
-        for symbol in ["_ZThn16_N2ml5Model7predictEv", "_ZTv0_n24_N2ml5Model7predictEv", "_ZTV5Model", "_ZTI5Model"] {
-            assert!(demangle(symbol).is_none(), "{symbol}");
+        for symbol in
+            ["_ZThn16_N2ml5Model7predictEv", "_ZTv0_n24_N2ml5Model7predictEv", "_ZTch0_h16_N2ml5Model7predictEv"]
+        {
+            assert!(is_special(symbol));
+            assert_eq!(behind_thunk(symbol).as_deref(), Some("_ZN2ml5Model7predictEv"), "{symbol}");
         }
-        assert!(demangle("_ZGVZ7predictvE5cache").is_none());
+        for symbol in ["_ZTV5Model", "_ZTI5Model", "_ZGVZ7predictvE5cache", "_ZTh", "_ZTv0_N1A", "_ZThn_N1A7predictEv"]
+        {
+            assert!(is_special(symbol) && behind_thunk(symbol).is_none(), "{symbol}");
+        }
         assert!(demangle("_Z").is_none() && demangle("_ZN").is_none());
     }
 
@@ -203,6 +255,21 @@ mod tests {
         let _ = demangle(&symbol);
         let nested = format!("_Z7predict{}", "P".repeat(100_000));
         assert!(demangle(&nested).is_none());
+    }
+
+    #[test]
+    fn names_beyond_the_demangler_keep_class_and_method() {
+        let long = format!("_ZN5ModelI6SchemaIJ{}EEE7predictEd", "11Feature_col".repeat(2_000));
+        for (symbol, class, method) in [
+            ("_ZN6模型7predictEd", "模型", "predict"),
+            ("_ZN9schätzer4Wald3fitEd", "Wald", "fit"),
+            ("_ZN6Linear7predictITkSt14floating_pointdEEdT_", "Linear", "predict"),
+            ("_ZN6ScalerIdE9transformEdQsr3stdE16floating_point_vIT_E", "Scaler", "transform"),
+            (&long, "Model", "predict"),
+        ] {
+            let (_, found, _, name) = parts(symbol);
+            assert_eq!((found.as_deref(), name.as_str()), (Some(class), method), "{symbol}");
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! What debugging information says of member functions: whether they have an object, and how they return.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use gimli::{
-    Attribute, AttributeValue, DebuggingInformationEntry, DwCc, Dwarf, EndianSlice, LittleEndian, Unit, UnitOffset,
+    Attribute, AttributeValue, DebuggingInformationEntry, DwCc, Dwarf, DwarfSections, EndianSlice, LittleEndian, Unit,
+    UnitOffset,
 };
 use object::read::ReadRef;
 
@@ -41,29 +43,99 @@ pub(super) enum Returned {
     Unknown,
 }
 
+/// What debugging information says of some functions, and why it does not say more.
+#[derive(Debug, Default)]
+pub(super) struct Described {
+    pub methods: HashMap<u64, Method>,
+    /// Half a sentence, after "its debugging information".
+    pub problem: Option<&'static str>,
+}
+
 /// What is known of the functions at these addresses. Malformed entries are passed over.
-pub(super) fn describe<'data, R: ReadRef<'data>>(
+pub(super) fn describe<'data, R: ReadRef<'data>>(file: &ElfFile<'data, R>, addresses: &BTreeSet<u64>) -> Described {
+    let mut found = Described::default();
+    let sections = match sections(file) {
+        Ok(sections) => sections,
+        Err(problem) => return Described { problem: Some(problem), ..found },
+    };
+    let dwarf = sections.borrow(|section| EndianSlice::new(section, LittleEndian));
+    let deadline = Instant::now() + TIME_LIMIT;
+    let mut units = dwarf.units();
+    while let Ok(Some(header)) = units.next() {
+        if Instant::now() >= deadline {
+            found.problem = Some("takes too long to read");
+            break;
+        }
+        let Ok(unit) = dwarf.unit(header) else { continue };
+        if !covers(&dwarf, &unit, addresses) {
+            continue;
+        }
+        if unit.dwo_name().is_ok_and(|name| name.is_some()) {
+            found.problem = Some("lies in files of its own (-gsplit-dwarf), which are not looked at");
+            continue;
+        }
+        // A malformed entry ends its unit: what follows it cannot be read.
+        let _ = describe_unit(&dwarf, &unit, addresses, &mut found.methods);
+    }
+    found
+}
+
+/// The sections, unpacked where they are compressed.
+fn sections<'data, R: ReadRef<'data>>(
+    file: &ElfFile<'data, R>,
+) -> Result<DwarfSections<Cow<'data, [u8]>>, &'static str> {
+    DwarfSections::load(|section: gimli::SectionId| file.debug_section(section.name(), SECTION_LIMIT))
+}
+
+/// Of the Rust functions at these addresses those that return a future: to call them is to make it.
+pub(super) fn returning_futures<'data, R: ReadRef<'data>>(
     file: &ElfFile<'data, R>,
     addresses: &BTreeSet<u64>,
-) -> HashMap<u64, Method> {
-    let mut found = HashMap::new();
-    let load = |section: gimli::SectionId| -> Result<Slice<'data>, gimli::Error> {
-        let bytes = file.section_bytes(section.name(), SECTION_LIMIT).unwrap_or_default();
-        Ok(EndianSlice::new(bytes, LittleEndian))
-    };
-    let Ok(dwarf) = Dwarf::load(load) else { return found };
+) -> BTreeSet<u64> {
+    let mut found = BTreeSet::new();
+    let Ok(sections) = sections(file) else { return found };
+    let dwarf = sections.borrow(|section| EndianSlice::new(section, LittleEndian));
     let deadline = Instant::now() + TIME_LIMIT;
     let mut units = dwarf.units();
     while let Ok(Some(header)) = units.next()
         && Instant::now() < deadline
     {
         let Ok(unit) = dwarf.unit(header) else { continue };
-        if covers(&dwarf, &unit, addresses) {
-            // A malformed entry ends its unit: what follows it cannot be read.
-            let _ = describe_unit(&dwarf, &unit, addresses, &mut found);
+        if !covers(&dwarf, &unit, addresses) {
+            continue;
         }
+        let _ = visit_functions(&dwarf, &unit, addresses, |address, entry| {
+            if returned_name(&dwarf, &unit, entry).is_some_and(|name| is_future(&name)) {
+                found.insert(address);
+            }
+        });
     }
     found
+}
+
+/// Whether a type of rustc's is what an `async fn` or block becomes, or a box of one.
+fn is_future(name: &str) -> bool {
+    ["{async_fn_env", "{async_block_env", "{gen_fn_env", "{async_gen_fn_env", "dyn core::future::future::Future"]
+        .iter()
+        .any(|word| name.contains(word))
+}
+
+/// Name of the type that a function returns.
+fn returned_name<'data>(
+    dwarf: &Dwarf<Slice<'data>>,
+    unit: &Unit<Slice<'data>>,
+    entry: &Entry<'data>,
+) -> Option<String> {
+    let mut entry = entry.clone();
+    for _ in 0..CHAIN_LIMIT {
+        if let Some(of_type) = entry.attr(gimli::DW_AT_type) {
+            let name = referred(unit, of_type)?.attr_value(gimli::DW_AT_name)?;
+            return dwarf.attr_string(unit, name).ok().map(|name| name.to_string_lossy().into_owned());
+        }
+        let reference = entry.attr(gimli::DW_AT_abstract_origin).or_else(|| entry.attr(gimli::DW_AT_specification));
+        entry = referred(unit, reference?)?;
+    }
+    None
 }
 
 /// Whether a unit may hold one of the functions.
@@ -85,6 +157,18 @@ fn describe_unit<'data>(
     addresses: &BTreeSet<u64>,
     found: &mut HashMap<u64, Method>,
 ) -> gimli::Result<()> {
+    visit_functions(dwarf, unit, addresses, |address, entry| {
+        found.insert(address, describe_function(unit, entry));
+    })
+}
+
+/// Calls `visit` with each function of a unit at one of the addresses.
+fn visit_functions<'data>(
+    dwarf: &Dwarf<Slice<'data>>,
+    unit: &Unit<Slice<'data>>,
+    addresses: &BTreeSet<u64>,
+    mut visit: impl FnMut(u64, &Entry<'data>),
+) -> gimli::Result<()> {
     let mut entries = unit.entries();
     while let Some(entry) = entries.next_dfs()? {
         if entry.tag() != gimli::DW_TAG_subprogram {
@@ -94,7 +178,7 @@ fn describe_unit<'data>(
         if let Some(address) = dwarf.attr_address(unit, start)?
             && addresses.contains(&address)
         {
-            found.insert(address, describe_function(unit, entry));
+            visit(address, entry);
         }
     }
     Ok(())

@@ -1,13 +1,15 @@
 //! One ELF file: its segments and sections, and the translation of its addresses to file offsets.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use object::elf;
 use object::endian::LittleEndian;
-use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable};
+use object::read::elf::{CompressionHeader, FileHeader, ProgramHeader, SectionHeader, SectionTable};
 use object::read::{FileKind, ReadRef};
 
 use super::error::SymbolError;
+use super::unpack::{self, Packing};
 use crate::model::{FileOffset, VirtualAddress};
 
 type Header = elf::FileHeader64<LittleEndian>;
@@ -16,9 +18,9 @@ pub(super) type Symbol = elf::Sym64<LittleEndian>;
 pub(super) type Relocation = elf::Rela64<LittleEndian>;
 
 /// Largest symbol table that is read; the largest seen have 6 MB.
-const SYMBOL_TABLE_LIMIT: u64 = 64 << 20;
+pub(super) const SYMBOL_TABLE_LIMIT: u64 = 64 << 20;
 /// Largest string table that is read.
-const STRING_TABLE_LIMIT: u64 = 256 << 20;
+pub(super) const STRING_TABLE_LIMIT: u64 = 256 << 20;
 
 /// An ELF file, read through anything that hands out its bytes: a slice, or a cache over an open file.
 #[derive(Debug)]
@@ -27,7 +29,11 @@ pub struct ElfFile<'data, R: ReadRef<'data>> {
     path: PathBuf,
     machine: elf::Machine,
     is_fixed: bool,
+    is_program: bool,
     segments: Vec<Segment>,
+    /// Offset and size in the file of what the loader is told (`PT_DYNAMIC`), and address of the index of unwind entries
+    /// (`PT_GNU_EH_FRAME`).
+    pub(super) loader: (Option<(u64, u64)>, Option<u64>),
     sections: SectionTable<'data, Header, R>,
 }
 
@@ -63,9 +69,11 @@ impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
         }
         let header = Header::parse(data).map_err(malformed)?;
         let endian = header.endian().map_err(|_| wrong_class())?;
-        let segments = header
-            .program_headers(endian, data)
-            .map_err(malformed)?
+        let headers = header.program_headers(endian, data).map_err(malformed)?;
+        let of_kind = |kind| headers.iter().find(move |segment| segment.p_type(endian) == kind);
+        let dynamic = of_kind(elf::PT_DYNAMIC).map(|segment| (segment.p_offset(endian), segment.p_filesz(endian)));
+        let unwind_index = of_kind(elf::PT_GNU_EH_FRAME).map(|segment| segment.p_vaddr(endian));
+        let segments = headers
             .iter()
             .filter(|segment| segment.p_type(endian) == elf::PT_LOAD)
             .map(|segment| Segment {
@@ -75,13 +83,16 @@ impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
                 executable: segment.p_flags(endian).0 & elf::PF_X.0 != 0,
             })
             .collect();
-        let sections = header.sections(endian, data).map_err(malformed)?;
+        // Packers cut section headers off, or leave an offset that leads nowhere: programs run without them.
+        let sections = header.sections(endian, data).unwrap_or_default();
         Ok(Self {
             data,
             path: path.to_owned(),
             machine: header.e_machine(endian),
             is_fixed: header.e_type(endian) == elf::ET_EXEC,
+            is_program: of_kind(elf::PT_INTERP).is_some() || header.e_type(endian) == elf::ET_EXEC,
             segments,
+            loader: (dynamic, unwind_index),
             sections,
         })
     }
@@ -114,6 +125,23 @@ impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
         self.read(segment, address, size)
     }
 
+    /// Bytes of code from an address on, as many as the segment has, and no more than `limit`.
+    pub(super) fn code_from(&self, address: u64, limit: u64) -> Option<&'data [u8]> {
+        let segment = self.segments.iter().find(|segment| segment.executable && segment.contains(address))?;
+        self.read(segment, address, limit.min(segment.address.checked_add(segment.size)?.checked_sub(address)?))
+    }
+
+    /// Bytes as the file has them from an address on, up to the end of its segment, and no more than `limit`.
+    pub(super) fn initial_bytes_from(&self, address: u64, limit: u64) -> Option<&'data [u8]> {
+        let segment = self.segments.iter().find(|segment| segment.contains(address))?;
+        self.read(segment, address, limit.min(segment.address.checked_add(segment.size)?.checked_sub(address)?))
+    }
+
+    /// Bytes at an offset of the file.
+    pub(super) fn bytes_at(&self, offset: u64, size: u64) -> Option<&'data [u8]> {
+        self.data.read_bytes_at(offset, size).ok()
+    }
+
     fn read(&self, segment: &Segment, address: u64, size: u64) -> Option<&'data [u8]> {
         let skip = address.checked_sub(segment.address)?;
         if skip.checked_add(size)? > segment.size {
@@ -134,6 +162,36 @@ impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
             return None;
         }
         section.data(LittleEndian, self.data).ok()
+    }
+
+    /// Contents of a section of debugging information, unpacked (`-gz`, `.zdebug_*`); empty where there is none.
+    ///
+    /// # Errors
+    /// Why it cannot be read, for a sentence.
+    pub(super) fn debug_section(&self, name: &str, limit: u64) -> Result<Cow<'data, [u8]>, &'static str> {
+        let old_name = name.replacen(".debug", ".zdebug", 1);
+        let (section, is_old) = match (self.section(name), self.section(&old_name)) {
+            (Some(section), _) => (section, false),
+            (None, Some(section)) => (section, true),
+            (None, None) => return Ok(Cow::Borrowed(&[])),
+        };
+        let header = section.compression(LittleEndian, self.data).map_err(|_| unpack::DAMAGED)?;
+        if let Some((header, offset, size)) = header {
+            let packing = match header.ch_type(LittleEndian) {
+                elf::ELFCOMPRESS_ZLIB => Packing::Zlib,
+                elf::ELFCOMPRESS_ZSTD => Packing::Zstandard,
+                _ => return Err("is compressed in a way that is not known here"),
+            };
+            let data = self.bytes_at(offset, size).ok_or(unpack::DAMAGED)?;
+            return unpack::unpack(packing, data, header.ch_size(LittleEndian), limit).map(Cow::Owned);
+        }
+        let data = section.data(LittleEndian, self.data).map_err(|_| unpack::DAMAGED)?;
+        let old = data.strip_prefix(b"ZLIB").and_then(|rest| rest.split_first_chunk::<8>()).filter(|_| is_old);
+        match old {
+            Some((size, data)) => unpack::unpack(Packing::Zlib, data, u64::from_be_bytes(*size), limit).map(Cow::Owned),
+            None if data.len() as u64 > limit => Err(unpack::TOO_LARGE),
+            None => Ok(Cow::Borrowed(data)),
+        }
     }
 
     /// Sections with relocations that the loader applies (`SHT_RELA`).
@@ -176,6 +234,9 @@ impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
     /// The symbol table of one kind, `SHT_SYMTAB` or `SHT_DYNSYM`, if the file has it.
     pub(super) fn symbol_table(&self, kind: elf::SectionType) -> Result<Option<SymbolTable<'data>>, SymbolError> {
         let malformed = |detail| SymbolError::Malformed { path: self.path.clone(), detail };
+        if self.sections.is_empty() && kind == elf::SHT_DYNSYM {
+            return Ok(self.loader_symbols());
+        }
         let Some(section) = self.sections.iter().find(|section| section.sh_type(LittleEndian) == kind) else {
             return Ok(None);
         };
@@ -195,6 +256,11 @@ impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
     ) -> impl Iterator<Item = (FileOffset, VirtualAddress, u64)> + use<'_, 'data, R> {
         let executable = self.segments.iter().filter(|segment| segment.executable);
         executable.map(|segment| (FileOffset(segment.offset), VirtualAddress(segment.address), segment.size))
+    }
+
+    /// Whether it is a program whose own functions, those that it does not export, have no symbols any more.
+    pub(super) fn is_stripped_program(&self) -> bool {
+        self.is_program && !self.sections.iter().any(|section| section.sh_type(LittleEndian) == elf::SHT_SYMTAB)
     }
 
     /// The file, for messages.

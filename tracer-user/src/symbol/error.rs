@@ -31,12 +31,4 @@ pub enum SymbolError {
         /// The largest size that is read.
         limit: u64,
     },
-    /// The rules match more functions than can be worked with.
-    #[error("looking for functions in {path}: more than {limit} match; narrow the patterns of the symbol maps")]
-    TooManyMatches {
-        /// The file.
-        path: PathBuf,
-        /// The most that are worked with.
-        limit: usize,
-    },
 }

@@ -12,17 +12,51 @@ pub(super) struct Path {
     pub method: String,
 }
 
-/// Names of a function by its symbol, and whether the symbol stands for all of it. `None` for symbols that are no
-/// function a caller could mean: thunks, tables, split-off cold code, outlined loop bodies, static initialisers.
-pub(super) fn function_name(symbol: &str) -> Option<(FunctionName, Body)> {
+/// What a symbol tells of the code behind it.
+#[derive(Debug)]
+pub(super) enum Reading {
+    /// A function that a caller could mean, and what of it the symbol stands for.
+    Function(FunctionName, Body),
+    /// The code behind a pointer to another class of the object: it corrects the pointer and goes on to the function of this name, or
+    /// is a copy of it that does so first.
+    Thunk {
+        /// The function, but with the symbol of the thunk.
+        name: FunctionName,
+        /// Symbol of the function.
+        behind: String,
+    },
+    /// Nothing of that kind: split-off code, outlined loop bodies, static initialisers, tables.
+    Other,
+    /// A mangled name that cannot be understood.
+    NotUnderstood,
+}
+
+/// Reads a symbol.
+pub(super) fn read(symbol: &str) -> Reading {
     let (base, body) = suffix::split(symbol);
-    if matches!(body, Body::Cold | Body::Helper) || base.starts_with("_GLOBAL__") {
-        return None;
+    if matches!(body, Body::Cold | Body::Helper | Body::CoroutinePart) || base.starts_with("_GLOBAL__") {
+        return Reading::Other;
     }
+    if cpp_name::is_special(base) {
+        let Some(behind) = cpp_name::behind_thunk(base) else { return Reading::Other };
+        return match named(symbol, &behind) {
+            Some(name) => Reading::Thunk { name, behind },
+            None => Reading::NotUnderstood,
+        };
+    }
+    match named(symbol, base) {
+        Some(name) => Reading::Function(name, body),
+        None => Reading::NotUnderstood,
+    }
+}
+
+fn named(symbol: &str, base: &str) -> Option<FunctionName> {
     let (language, path) = if rust_name::is_rust(base) {
         (Language::Rust, rust_name::demangle(base)?)
     } else if base.starts_with("_Z") {
         (Language::Cpp, cpp_name::demangle(base)?)
+    } else if is_mangled_otherwise(base) {
+        return None;
     } else {
         let name = base.to_owned();
         (Language::C, Path { path: name.clone(), class: None, class_path: None, method: name })
@@ -31,12 +65,42 @@ pub(super) fn function_name(symbol: &str) -> Option<(FunctionName, Body)> {
     let cython = (language != Language::Rust && path.class.is_none()).then(|| cython_name::demangle(&path.method));
     let (language, path) = cython.flatten().map_or((language, path), |path| (Language::Cython, path));
     let Path { path, class, class_path, method } = path;
-    Some((FunctionName { symbol: symbol.to_owned(), path, class, class_path, method, language }, body))
+    Some(FunctionName { symbol: symbol.to_owned(), path, class, class_path, method, language })
+}
+
+/// Names by compilers of D (`_D5model`) and Swift (`$s5model`), whose identifiers have their lengths before them as well.
+fn is_mangled_otherwise(symbol: &str) -> bool {
+    ["_D", "$s", "$S", "_$s", "_$S", "_T0"].iter().any(|prefix| {
+        symbol.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(|character: char| character.is_ascii_digit()))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn function_name(symbol: &str) -> Option<(FunctionName, Body)> {
+        match read(symbol) {
+            Reading::Function(name, body) => Some((name, body)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_thunk_has_the_name_of_the_function_behind_it() {
+        let symbol = "_ZTv0_n24_N7Diamond7predictEd.localalias";
+        let Reading::Thunk { name, behind } = read(symbol) else { panic!("a thunk") };
+        assert_eq!((name.symbol.as_str(), name.path.as_str()), (symbol, "Diamond::predict"));
+        assert_eq!(behind, "_ZN7Diamond7predictEd");
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_not_taken_for_nothing() {
+        for symbol in ["_ZN5Model7predict", "_RNvNtB9_7predict", "_D5model5Model7predictMFdZd", "$s5model7predictyySdF"]
+        {
+            assert!(matches!(read(symbol), Reading::NotUnderstood), "{symbol}");
+        }
+    }
 
     #[test]
     fn copies_carry_the_base_name_and_their_own_symbol() {

@@ -4,6 +4,7 @@ use std::cell::{Cell, OnceCell};
 
 use object::read::ReadRef;
 
+use super::code_pointers::{CodePointer, code_pointers};
 use super::elf_file::ElfFile;
 use super::function_table::FunctionTable;
 use super::unwind_table::{StackLevel, StackLevels, UnwindTable};
@@ -21,12 +22,19 @@ pub(super) struct Image<'data, R: ReadRef<'data>> {
     pub file: ElfFile<'data, R>,
     pub functions: FunctionTable<'data>,
     unwind: OnceCell<UnwindTable<'data>>,
+    code_pointers: OnceCell<Vec<CodePointer>>,
     work_left: Cell<u64>,
 }
 
 impl<'data, R: ReadRef<'data>> Image<'data, R> {
     pub fn new(file: ElfFile<'data, R>, functions: FunctionTable<'data>) -> Self {
-        Self { file, functions, unwind: OnceCell::new(), work_left: Cell::new(WORK_LIMIT) }
+        Self {
+            file,
+            functions,
+            unwind: OnceCell::new(),
+            code_pointers: OnceCell::new(),
+            work_left: Cell::new(WORK_LIMIT),
+        }
     }
 
     /// Counts work, so that no file can keep the tracer busy without end. The unit is about 10 ns.
@@ -39,6 +47,11 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
     /// The unwind table.
     pub fn unwind(&self) -> &UnwindTable<'data> {
         self.unwind.get_or_init(|| UnwindTable::read(&self.file))
+    }
+
+    /// The pointers to code in the file's data, by their own address.
+    pub fn code_pointers(&self) -> &[CodePointer] {
+        self.code_pointers.get_or_init(|| code_pointers(&self.file))
     }
 
     /// Bytes of code of the function that begins at an address: what its symbol says, unless that is nothing, too

@@ -63,7 +63,7 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
 
     /// The entry of an exported function, with the register of the frame.
     fn entry_of(&self, name: &str, register: Option<u8>) -> Result<InterpreterSite, NoInterpreterSites> {
-        let candidates = self.image.functions.candidates(|symbol| symbol == name, |_| true).unwrap_or_default();
+        let candidates = self.image.functions.find(|symbol| symbol == name, |_| Some(0)).candidates;
         let candidate = candidates.first().ok_or(NoInterpreterSites::NoEvaluationFunction)?;
         let function = self.resolve(candidate).map_err(|problem| NoInterpreterSites::Code { problem })?;
         Ok(InterpreterSite {

@@ -4,6 +4,7 @@
 mod code;
 mod code_pointers;
 mod cpp_name;
+mod cpp_path;
 mod cython_name;
 mod data_symbol;
 mod dwarf_methods;
@@ -14,11 +15,13 @@ mod exits;
 mod first_argument;
 mod function_name;
 mod function_table;
+mod future_maker;
 mod handler_sites;
 mod handler_table;
 mod image;
 mod indirect_jump;
 mod interpreter;
+mod loader_view;
 mod object_location;
 mod opcodes;
 mod probe_rules;
@@ -28,11 +31,14 @@ mod rust_name;
 mod suffix;
 #[cfg(test)]
 mod tests;
+mod thunk;
+mod unpack;
+mod unsized_code;
 mod unwind_proof;
 mod unwind_table;
 
 pub use data_symbol::LoadedAt;
 pub use elf_file::ElfFile;
 pub use error::SymbolError;
-pub use function_table::Candidate;
+pub use function_table::{Candidate, Found, MATCH_LIMIT};
 pub use resolve::Functions;

@@ -10,7 +10,7 @@ use object::read::elf::{Rela, Sym};
 
 use super::code::Code;
 use super::cpp_name;
-use super::dwarf_methods::{self, Method, Returned};
+use super::dwarf_methods::{self, Described, Method, Returned};
 use super::elf_file::{ElfFile, SymbolTable};
 use super::exits::{self, ExitKind};
 use super::first_argument;
@@ -26,20 +26,34 @@ const TABLE_LIMIT: u64 = 1 << 20;
 
 impl<'data, R: ReadRef<'data>> Functions<'data, R> {
     /// Sets where the object is for those C++ functions of this file of which it can be proved. Dear: reads debugging
-    /// information where there is some, relocations and code otherwise.
-    pub fn locate_objects(&self, functions: &mut [&mut ResolvedFunction]) {
+    /// information where there is some, relocations and code otherwise. Gives half a sentence, after "its debugging information",
+    /// where that could not be read and the object of a function is not known for want of it.
+    pub fn locate_objects(&self, functions: &mut [&mut ResolvedFunction]) -> Option<&'static str> {
         let is_method =
             |function: &ResolvedFunction| function.name.language == Language::Cpp && function.name.class.is_some();
         let addresses: BTreeSet<u64> =
             functions.iter().filter(|function| is_method(function)).map(|function| function.address.0).collect();
         if addresses.is_empty() {
-            return;
+            return None;
         }
-        let described = dwarf_methods::describe(&self.image.file, &addresses);
+        let Described { methods: described, problem } = dwarf_methods::describe(&self.image.file, &addresses);
         let virtual_functions = virtual_functions(&self.image.file, &addresses);
         for function in functions.iter_mut().filter(|function| is_method(function)) {
             function.object = self.locate(function, &described, &virtual_functions);
         }
+        let mut missed = functions.iter().filter(|function| {
+            is_method(function)
+                && function.object == ObjectLocation::None
+                && !described.contains_key(&function.address.0)
+        });
+        problem.filter(|_| missed.next().is_some())
+    }
+
+    /// Of these functions those that debugging information says return a future (Rust).
+    pub fn returning_futures(&self, functions: &[ResolvedFunction]) -> BTreeSet<u64> {
+        let is_rust = |function: &&ResolvedFunction| function.name.language == Language::Rust;
+        let addresses: BTreeSet<u64> = functions.iter().filter(is_rust).map(|function| function.address.0).collect();
+        if addresses.is_empty() { addresses } else { dwarf_methods::returning_futures(&self.image.file, &addresses) }
     }
 
     fn locate(
@@ -48,6 +62,10 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
         described: &HashMap<u64, Method>,
         virtual_functions: &HashSet<u64>,
     ) -> ObjectLocation {
+        // A thunk is called with a pointer to a part of the object.
+        if cpp_name::is_special(&function.name.symbol) {
+            return ObjectLocation::None;
+        }
         let returned = match described.get(&function.address.0) {
             Some(Method { has_object: false, .. }) => return ObjectLocation::None,
             Some(Method { returned, .. }) => *returned,

@@ -2,14 +2,17 @@
 
 use object::read::ReadRef;
 
-use super::code::Code;
+use super::code::{Code, is_direct_jump};
 use super::elf_file::ElfFile;
 use super::entry;
 use super::error::SymbolError;
 use super::exits::{self, Exit, ExitKind};
-use super::function_table::{Candidate, FunctionTable, MATCH_LIMIT};
+use super::function_table::{Candidate, Found, FunctionTable};
+use super::future_maker;
 use super::image::Image;
 use super::suffix;
+use super::thunk;
+use super::unsized_code;
 use super::unwind_proof::Proofs;
 use crate::model::{
     FileOffset, FunctionName, ObjectLocation, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason, VirtualAddress,
@@ -31,20 +34,16 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
         Ok(Self { image: Image::new(file, functions), proofs: Proofs::default() })
     }
 
-    /// The functions that are asked for, by address. `may_match` is a quick test that is asked of every function symbol as
-    /// the file has it; those that pass are demangled, and `is_wanted` decides.
-    ///
-    /// # Errors
-    /// `TooManyMatches`.
-    pub fn candidates(
-        &self,
-        may_match: impl Fn(&str) -> bool,
-        is_wanted: impl Fn(&FunctionName) -> bool,
-    ) -> Result<Vec<Candidate>, SymbolError> {
-        self.image
-            .functions
-            .candidates(may_match, is_wanted)
-            .ok_or_else(|| SymbolError::TooManyMatches { path: self.image.file.path().to_owned(), limit: MATCH_LIMIT })
+    /// Whether the file is a program of whose functions only those that it exports have symbols.
+    pub fn is_stripped_program(&self) -> bool {
+        self.image.file.is_stripped_program()
+    }
+
+    /// The functions that are asked for. `may_match` is a quick test that is asked of every function symbol as the file has
+    /// it; those that pass are demangled, and `rank` decides: a name without one is not asked for, and where there is too
+    /// much the smaller comes first.
+    pub fn find(&self, may_match: impl Fn(&str) -> bool, rank: impl Fn(&FunctionName) -> Option<u8>) -> Found {
+        self.image.functions.find(may_match, rank)
     }
 
     /// Decodes a candidate and finds where its probes go. Its object is left unknown: see `locate_objects`.
@@ -61,16 +60,30 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
         if let Some(symbol) = &candidate.part_of {
             return Err(SkipReason::PartOf { symbol: symbol.clone() });
         }
+        if candidate.makes_coroutine {
+            return Err(SkipReason::MakesCoroutine);
+        }
         let address = candidate.address.0;
-        let size = self.image.size_of(address, candidate.size).ok_or(SkipReason::NoCode)?;
+        let stated = self.image.size_of(address, candidate.size);
+        let size = stated.or_else(|| unsized_code::size(&self.image, address)).ok_or(SkipReason::NoCode)?;
         let bases = base_symbols(candidate);
         let code = Code::decode(&self.image, address, size, &bases)?;
         let exits = exits::find(&self.image, &code)?;
+        if let Some(behind) = &candidate.behind_thunk
+            && thunk::goes_on_to(&self.image, &code, &exits.exits, behind)
+        {
+            return Err(SkipReason::JumpThunk);
+        }
+        if future_maker::is_one(&self.image, candidate, &code) {
+            return Err(SkipReason::MakesCoroutine);
+        }
         if exits.exits.is_empty() {
             return Err(SkipReason::NoReturnSite);
         }
         let entry = entry::find(&self.image, &code, &exits.exits)?;
-        let proof = self.proofs.of(&self.image, address, &code, &exits).filter(|_| entry.stack_delta == 0);
+        // What was measured, not stated, is no proof.
+        let proof = stated.and_then(|_| self.proofs.of(&self.image, address, &code, &exits));
+        let proof = proof.filter(|_| entry.stack_delta == 0);
         let sites = self.return_sites(&code, &exits.exits, entry.offset);
         let returns = match proof {
             // Without sites, kernels whose trampoline is not safe to use go without this function.
@@ -89,6 +102,18 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
             returns,
             object: ObjectLocation::None,
         })
+    }
+
+    /// The function that a candidate only jumps to, if that is why it is not probed: its calls are calls of that one, for which
+    /// compilers write such a jump where two functions have the same code.
+    pub fn same_code_behind(&self, candidate: &Candidate, reason: &SkipReason) -> Option<VirtualAddress> {
+        if *reason != SkipReason::JumpThunk || candidate.behind_thunk.is_some() {
+            return None;
+        }
+        let size = self.image.size_of(candidate.address.0, candidate.size)?;
+        let code = Code::decode(&self.image, candidate.address.0, size, &[]).ok()?;
+        let jump = code.instructions().find(|instruction| is_direct_jump(instruction))?;
+        Some(VirtualAddress(jump.near_branch_target()))
     }
 
     fn return_sites(

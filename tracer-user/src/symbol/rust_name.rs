@@ -58,9 +58,11 @@ fn class_path(last: &str, prefix: &[&str]) -> Option<String> {
         };
         return type_path(of_type).or_else(|| of_trait.and_then(type_path));
     }
-    // Modules are written in lower case, types in upper case; the compiler warns of anything else.
+    // Modules are written in lower case, types in upper case; the compiler warns of anything else. Where a script knows no
+    // case, it may be either, as in C++.
     let class = without_generics(last);
-    if !class.starts_with(char::is_uppercase) {
+    let may_be_class = |first: char| first.is_uppercase() || (first.is_alphabetic() && !first.is_lowercase());
+    if !class.starts_with(may_be_class) {
         return None;
     }
     let modules: Vec<String> = prefix.iter().map(|component| without_generics(component)).collect();
@@ -189,6 +191,29 @@ mod tests {
         assert!(path.starts_with("<ml::Model<f64>>::predict"), "{path}");
         assert_eq!((class.as_deref(), class_path.as_deref()), (Some("Model"), Some("ml::Model")));
         assert_eq!(method, "predict");
+    }
+
+    #[test]
+    fn identifiers_of_any_script_are_names() {
+        for (symbol, path, class, method) in [
+            ("_ZN1u15_$u6a21$$u578b$7predict17h6adef78d53c5bc21E", "u::模型::predict", "模型", "predict"),
+            (
+                "_ZN47_$LT$u..W$ue4$ld$u20$as$u20$u..Sch$ue4$tzer$GT$3fit17hb04712a3c7b37744E",
+                "<u::Wäld as u::Schätzer>::fit",
+                "Wäld",
+                "fit",
+            ),
+            ("_RNvMCsayYDP3hoOQQ_1uNtB2_u7xgs754b7predict", "<u::模型>::predict", "模型", "predict"),
+            (
+                "_RNvXs_CsayYDP3hoOQQ_1uNtB4_u7Wld_qlaNtB4_u11Schtzer_7wa3fit",
+                "<u::Wäld as u::Schätzer>::fit",
+                "Wäld",
+                "fit",
+            ),
+        ] {
+            let (found, found_class, _, found_method) = parts(symbol);
+            assert_eq!((found.as_str(), found_class.as_deref(), found_method.as_str()), (path, Some(class), method));
+        }
     }
 
     #[test]

@@ -9,8 +9,11 @@ pub(super) enum Body {
     Part,
     /// A piece of a function that was moved away from it (`.cold`, and `.warm` by BOLT).
     Cold,
-    /// Code with a calling convention of its own (`._omp_fn.0`, `.resolver`, coroutine parts).
+    /// Code with a calling convention of its own (`._omp_fn.0`, `.resolver`).
     Helper,
+    /// A part of a coroutine (`.actor`, `.destroy` by gcc; `.resume`, `.destroy`, `.cleanup` by llvm): what the function of the
+    /// name does is done there.
+    CoroutinePart,
 }
 
 /// Splits a symbol into the part that the source language has made and what its suffixes mean.
@@ -29,9 +32,8 @@ pub(super) fn split(symbol: &str) -> (&str, Body) {
     for suffix in suffixes.split('.').filter(|suffix| !suffix.is_empty()) {
         match suffix {
             "cold" | "warm" => return (base, Body::Cold),
-            "_omp_fn" | "_omp_cpyfn" | "resolver" | "actor" | "destroy" | "resume" | "cleanup" | "tramp" => {
-                return (base, Body::Helper);
-            }
+            "_omp_fn" | "_omp_cpyfn" | "resolver" | "tramp" => return (base, Body::Helper),
+            "actor" | "destroy" | "resume" | "cleanup" => return (base, Body::CoroutinePart),
             "part" => body = Body::Part,
             _ => {}
         }
@@ -39,9 +41,32 @@ pub(super) fn split(symbol: &str) -> (&str, Body) {
     (base, body)
 }
 
+/// The symbol of the function that makes the coroutine which a symbol is a part of.
+pub(super) fn maker_of_coroutine(symbol: &str) -> Option<&str> {
+    let (base, Body::CoroutinePart) = split(symbol) else { return None };
+    // gcc gives the parts a parameter whose type it names after the function: `_ZN1A3fitEPZ...25_ZN1A3fitEv.Frame.actor`.
+    let named = symbol.split_once(".Frame.").and_then(|(named, _)| named.get(named.rfind("_Z")?..));
+    Some(named.unwrap_or(base))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_parts_of_a_coroutine_name_its_maker() {
+        let maker = "_ZN5Model7predictEd";
+        for part in [
+            "_ZN5Model7predictEd.resume",
+            "_ZN5Model7predictEd.destroy",
+            "_ZN5Model7predictEd.cleanup.llvm.77",
+            "_ZN5Model7predictEPZNS_7predictEdE25_ZN5Model7predictEd.Frame.actor",
+            "_ZN5Model7predictEPZNS_7predictEdE25_ZN5Model7predictEd.Frame.destroy",
+        ] {
+            assert_eq!(maker_of_coroutine(part), Some(maker), "{part}");
+        }
+        assert_eq!(maker_of_coroutine("_ZN5Model7predictEd.isra.0"), None);
+    }
 
     #[test]
     fn suffixes_tell_copies_from_parts() {

@@ -37,11 +37,13 @@ pub(super) struct StackLevels(Vec<(u64, u64, StackLevel)>);
 impl<'data> UnwindTable<'data> {
     /// Reads the section and indexes its entries. What does not parse ends the index; it never fails.
     pub fn read<R: ReadRef<'data>>(file: &ElfFile<'data, R>) -> Self {
-        let bytes = file.section_bytes(".eh_frame", SECTION_LIMIT).unwrap_or_default();
-        let address_of = |name| file.section(name).map_or(0, |section| section.sh_addr(endian::LittleEndian));
+        let address_of = |name| file.section(name).map(|section| section.sh_addr(endian::LittleEndian));
+        let by_section = || Some((address_of(".eh_frame")?, file.section_bytes(".eh_frame", SECTION_LIMIT)?));
+        let found = by_section().or_else(|| file.indexed_unwind_entries(SECTION_LIMIT));
+        let (address, bytes) = found.unwrap_or_default();
         let mut table = Self {
             section: EhFrame::new(bytes, LittleEndian),
-            bases: BaseAddresses::default().set_eh_frame(address_of(".eh_frame")).set_text(address_of(".text")),
+            bases: BaseAddresses::default().set_eh_frame(address).set_text(address_of(".text").unwrap_or(0)),
             entries: Vec::new(),
         };
         let mut common = None;

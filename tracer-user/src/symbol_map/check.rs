@@ -1,7 +1,7 @@
 //! One document as it is written -> a symbol map, or everything that is wrong with what it means.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde_saphyr::{Location, Spanned};
@@ -215,10 +215,11 @@ impl Checker<'_> {
 
     fn containers(&mut self, entries: Vec<(Text, ContainerFields)>, leaf: &[Text]) -> Vec<Container> {
         let mut seen = HashMap::new();
+        let leaf: HashSet<String> = leaf.iter().map(|class| class_key(&class.value)).collect();
         let mut containers = Vec::with_capacity(entries.len());
         for (class, fields) in entries {
             let key = class_key(&class.value);
-            if leaf.iter().any(|leaf| class_key(&leaf.value) == key) {
+            if leaf.contains(&key) {
                 self.report(class.referenced, MapProblem::RecurseAndLeaf(printable(&class.value)));
             }
             self.once(&mut seen, key, &class, "container");

@@ -1,6 +1,6 @@
 //! Symbol maps compiled for one file: which of its functions become spans, under which name, and what nests in them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use aho_corasick::AhoCorasick;
@@ -9,6 +9,9 @@ use crate::model::{ArgumentRule, ErrorRule, FunctionName, FunctionRule, Language
 
 use super::check::class_key;
 use super::pattern::{Pattern, needle};
+
+/// Needles that are compared with each other, at most.
+const COMPARED_LIMIT: usize = 256;
 
 /// The rules that are in force for one file.
 ///
@@ -57,10 +60,14 @@ pub struct Match<'matcher> {
 struct CompiledMap {
     map: SymbolMap,
     methods_in_force: bool,
-    /// One for each entry of `functions`.
-    functions: Vec<Pattern>,
-    /// One for each entry of `exclude`, with `.` for each `::`.
-    exclude: Vec<Pattern>,
+    /// Methods, in lower case where the language's libraries write them in either.
+    methods: HashSet<String>,
+    /// The entries of `functions`.
+    functions: PatternSet,
+    /// The entries of `exclude`, with `.` for each `::`.
+    exclude: PatternSet,
+    /// The classes that `recurse` or `leaf` lists.
+    listed: HashSet<String>,
 }
 
 impl Match<'_> {
@@ -202,29 +209,33 @@ fn in_force(general: &[&SymbolMap]) -> Vec<SymbolMap> {
 
 impl CompiledMap {
     fn new(map: &SymbolMap, methods_in_force: bool) -> Self {
+        let listed = match &map.recurse {
+            Recurse::All => map.leaf.iter().map(|class| class_key(class)).collect(),
+            Recurse::Only(containers) => containers.iter().map(|container| class_key(&container.class)).collect(),
+        };
         Self {
             methods_in_force,
-            functions: map.functions.iter().map(|rule| pattern(&rule.symbol)).collect(),
-            exclude: map.exclude.iter().map(|text| pattern(&class_key(text))).collect(),
+            methods: map.methods.iter().map(|method| method_key(method, map.language)).collect(),
+            functions: PatternSet::new(map.functions.iter().map(|rule| rule.symbol.as_str())),
+            exclude: PatternSet::new(map.exclude.iter().map(|text| class_key(text))),
+            listed,
             map: map.clone(),
         }
     }
 
     fn has_rules(&self) -> bool {
-        !self.functions.is_empty() || (self.methods_in_force && !self.map.methods.is_empty())
+        !self.map.functions.is_empty() || (self.methods_in_force && !self.map.methods.is_empty())
     }
 
     fn match_function(&self, name: &FunctionName, names: &Names) -> Option<Verdict<'_>> {
-        let rules = || self.map.functions.iter().zip(&self.functions);
-        let exact = rules().find(|(rule, _)| rule.symbol == name.symbol);
-        let (rule, _) = exact.or_else(|| {
-            rules().find(|(_, pattern)| {
-                let in_question = pattern.is_literal() || !(names.not_a_method || self.excludes(names).is_some());
-                self.map.language == name.language
-                    && in_question
-                    && (pattern.matches(&name.path) || pattern.matches(&names.plain_path))
-            })
+        // As the file has it, or by its path.
+        let exact = self.functions.literal(&name.symbol);
+        let position = exact.or_else(|| {
+            let paths = [name.path.as_str(), &names.plain_path];
+            let globs = || !(names.not_a_method || self.excludes(names).is_some());
+            self.functions.first(&paths, globs).filter(|_| self.map.language == name.language)
         })?;
+        let rule = self.map.functions.get(position)?;
         let span_name = rule.span.clone().unwrap_or_else(|| name.span_name());
         let nests = match &rule.span {
             Some(span) => {
@@ -240,7 +251,7 @@ impl CompiledMap {
         let listed = self.methods_in_force
             && self.map.language == name.language
             && !names.not_a_method
-            && self.map.methods.iter().any(|method| names.is_method(method, name.language));
+            && self.methods.contains(&method_key(&names.method, name.language));
         if !listed {
             return None;
         }
@@ -252,17 +263,16 @@ impl CompiledMap {
     }
 
     fn excludes(&self, names: &Names) -> Option<&str> {
-        let position = self.exclude.iter().position(|pattern| names.keys.iter().any(|key| pattern.matches(key)))?;
+        let position = self.exclude.first(&names.keys, || true)?;
         self.map.exclude.get(position).map(String::as_str)
     }
 
     /// Whether spans of this class (bare and qualified name) get child spans.
     fn nests(&self, class: Option<&str>, class_path: Option<&str>) -> bool {
-        let keys = [class, class_path].map(|name| name.map(class_key));
-        let is_named = |listed: &str| keys.iter().flatten().any(|key| *key == class_key(listed));
+        let is_listed = [class, class_path].into_iter().flatten().any(|name| self.listed.contains(&class_key(name)));
         match &self.map.recurse {
-            Recurse::All => !self.map.leaf.iter().any(|leaf| is_named(leaf)),
-            Recurse::Only(containers) => containers.iter().any(|container| is_named(&container.class)),
+            Recurse::All => !is_listed,
+            Recurse::Only(_) => is_listed,
         }
     }
 }
@@ -294,11 +304,11 @@ impl Names {
         let not_a_method = is_constructor || is_piece || method.starts_with('~');
         Self { method: method.to_owned(), plain_path, keys, not_a_method }
     }
+}
 
-    /// C++ and Rust libraries write the names of scikit-learn's methods in either case; Python does not.
-    fn is_method(&self, listed: &str, language: Language) -> bool {
-        if language == Language::Cython { listed == self.method } else { listed.eq_ignore_ascii_case(&self.method) }
-    }
+/// C++ and Rust libraries write the names of scikit-learn's methods in either case; Python does not.
+fn method_key(method: &str, language: Language) -> String {
+    if language == Language::Cython { method.to_owned() } else { method.to_ascii_lowercase() }
 }
 
 /// The needle of a rule or method whose last component, where it is a plain identifier, stands in the symbol with its
@@ -325,9 +335,53 @@ fn pattern(text: &str) -> Pattern {
     Pattern::new(text).unwrap_or_else(|_| Pattern::Literal(text.to_owned()))
 }
 
-/// Drops each needle that contains another one: the shorter one finds its symbols as well.
+/// Patterns in their order. Of those that are plain text there may be any number: they are looked up.
+#[derive(Clone, Debug, Default)]
+struct PatternSet {
+    /// The first position of each.
+    literals: HashMap<String, usize>,
+    globs: Vec<(usize, Pattern)>,
+}
+
+impl PatternSet {
+    fn new(texts: impl Iterator<Item = impl AsRef<str>>) -> Self {
+        let mut set = Self::default();
+        for (position, text) in texts.enumerate() {
+            match pattern(text.as_ref()) {
+                Pattern::Literal(literal) => {
+                    set.literals.entry(literal).or_insert(position);
+                }
+                glob @ Pattern::Glob(_) => set.globs.push((position, glob)),
+            }
+        }
+        set
+    }
+
+    /// Position of a text that stands in the set as it is.
+    fn literal(&self, text: &str) -> Option<usize> {
+        self.literals.get(text).copied()
+    }
+
+    /// Position of the first pattern that matches one of the texts; those with wildcards count if `globs` says so.
+    fn first(&self, texts: &[impl AsRef<str>], globs: impl FnOnce() -> bool) -> Option<usize> {
+        let literal = texts.iter().filter_map(|text| self.literal(text.as_ref())).min();
+        if self.globs.is_empty() || !globs() {
+            return literal;
+        }
+        let before = self.globs.iter().filter(|(position, _)| literal.is_none_or(|literal| *position < literal));
+        let matching = before.into_iter().find(|(_, glob)| texts.iter().any(|text| glob.matches(text.as_ref())));
+        matching.map(|(position, _)| *position).or(literal)
+    }
+}
+
+/// Drops each needle that contains another one: the shorter one finds its symbols as well, and a few needles are found quicker. Of
+/// many only those are dropped that are there twice.
 fn without_longer(mut needles: Vec<String>) -> Vec<String> {
     needles.sort_by(|left, right| left.len().cmp(&right.len()).then_with(|| left.cmp(right)));
+    needles.dedup();
+    if needles.len() > COMPARED_LIMIT {
+        return needles;
+    }
     let mut kept: Vec<String> = Vec::new();
     for needle in needles {
         if !kept.iter().any(|shorter| needle.contains(shorter.as_str())) {

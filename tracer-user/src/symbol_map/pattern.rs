@@ -45,11 +45,6 @@ impl Pattern {
             Self::Glob(lazy) => lazy.matcher.get_or_init(|| lazy.glob.compile_matcher()).is_match(text),
         }
     }
-
-    /// Whether the pattern names one thing only.
-    pub(super) const fn is_literal(&self) -> bool {
-        matches!(self, Self::Literal(_))
-    }
 }
 
 /// Whether a text has a character that globs give a meaning to.
@@ -105,8 +100,7 @@ mod tests {
         let pattern = Pattern::new("std::*").expect("a good glob");
         assert!(pattern.matches("std::vector::fit"));
         assert!(!pattern.matches("mystd::fit"));
-        assert!(!pattern.is_literal());
-        assert!(Pattern::new("a::b").expect("literal").is_literal());
+        assert!(matches!(Pattern::new("a::b"), Ok(Pattern::Literal(_))));
     }
 
     #[test]

@@ -176,7 +176,7 @@ impl ClassName {
 impl Excluded {
     fn new(pattern: &str) -> Self {
         match Pattern::new(&class_key(pattern)) {
-            Ok(pattern) if !pattern.is_literal() => Self::Matching(pattern),
+            Ok(pattern @ Pattern::Glob(_)) => Self::Matching(pattern),
             Ok(_) | Err(_) => Self::Named(ClassName::new(pattern)),
         }
     }

@@ -1,5 +1,6 @@
 //! One ELF file and the rules in force for it to the functions that are asked for, and those that are passed over.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
@@ -7,15 +8,22 @@ use object::read::ReadCache;
 
 use crate::model::{
     ArgumentRule, ErrorRule, FunctionName, Language, ObjectLocation, Recurse, ResolvedFunction, SkipReason,
+    VirtualAddress,
 };
-use crate::symbol::{Candidate, ElfFile, Functions, SymbolError};
+use crate::symbol::{Candidate, ElfFile, Found, Functions, MATCH_LIMIT, SymbolError};
 use crate::symbol_map::{Match, Matcher, Verdict};
+
+use super::shared_code;
 
 /// What one file holds for the rules in force.
 #[derive(Debug, Default)]
 pub struct NativeFacts {
     pub(super) functions: Vec<NativeFunction>,
     pub(super) skipped: Vec<(FunctionName, SkipReason)>,
+    /// What else is to be said of the file, one sentence each.
+    pub(super) remarks: Vec<String>,
+    /// What may be the reason if nothing at all is found.
+    pub(super) hints: Vec<String>,
 }
 
 /// A function and what the rules say about its calls.
@@ -27,6 +35,7 @@ pub(super) struct NativeFunction {
     pub nests: bool,
     pub attributes: Vec<ArgumentRule>,
     pub error: Option<ErrorRule>,
+    pub shared_code: Vec<String>,
 }
 
 /// How the object of a function is found.
@@ -47,8 +56,11 @@ impl NativeFacts {
         let functions = Functions::read(ElfFile::parse(&cache, path)?)?;
         let mut facts = Self::default();
         let mut searches = Vec::new();
-        let candidates =
-            functions.candidates(|symbol| matcher.may_match(symbol), |name| matcher.match_name(name).is_some())?;
+        let found = functions.find(|symbol| matcher.may_match(symbol), |name| rank(matcher, name));
+        facts.say_what_is_left_out(&found, path);
+        let Found { candidates, left_out, not_understood, .. } = found;
+        // Functions that do nothing but jump to another one, by that one's address.
+        let mut jumps: HashMap<VirtualAddress, Vec<FunctionName>> = HashMap::new();
         for mut candidate in candidates {
             let Some(verdict) = choose(&mut candidate, matcher) else { continue };
             let Some(name) = candidate.names.first().cloned() else { continue };
@@ -59,21 +71,56 @@ impl NativeFacts {
                 Verdict::Traced(rule) => match functions.resolve(&candidate) {
                     Ok(function) => {
                         searches.push(object_search(&rule, &function));
-                        facts.functions.push(NativeFunction::new(function, &rule));
+                        facts.functions.push(NativeFunction::new(function, &rule, &candidate, matcher));
                     }
-                    Err(reason) => facts.skipped.push((name, reason)),
+                    Err(reason) => {
+                        if let Some(target) = functions.same_code_behind(&candidate, &reason) {
+                            jumps.entry(target).or_default().push(name.clone());
+                        }
+                        facts.skipped.push((name, reason));
+                    }
                 },
             }
         }
-        facts.locate_objects(&functions, &searches);
+        facts.leave_out_futures(&functions, &mut searches);
+        for function in &mut facts.functions {
+            let jumping = jumps.get(&function.function.address).into_iter().flatten();
+            shared_code::add(&mut function.shared_code, &function.function.name, jumping);
+        }
+        facts.skipped.extend(left_out.into_iter().map(|name| (name, SkipReason::OverBudget)));
+        facts.skipped.extend(not_understood.into_iter().map(|symbol| (unread(symbol), SkipReason::NameNotUnderstood)));
+        if let Some(problem) = facts.locate_objects(&functions, &searches) {
+            facts.remarks.push(format!(
+                "reading {}: its debugging information {problem}; calls on the same object are folded where the code alone does \
+                 not tell the object",
+                path.display()
+            ));
+        }
+        if facts.functions.is_empty() && functions.is_stripped_program() {
+            facts.hints.push(format!(
+                "{} is stripped: only the functions that it exports have names (separate debug files are not looked at)",
+                path.display()
+            ));
+        }
         Ok(facts)
+    }
+
+    fn say_what_is_left_out(&mut self, found: &Found, path: &Path) {
+        let left_out = found.left_out.len() + found.uncounted;
+        if left_out > 0 {
+            self.remarks.push(format!(
+                "looking for functions in {}: {MATCH_LIMIT} of those that match are traced, {left_out} are left out; narrow the \
+                 patterns of the symbol maps",
+                path.display()
+            ));
+        }
     }
 
     fn locate_objects<'data>(
         &mut self,
         functions: &Functions<'data, &'data ReadCache<File>>,
         searches: &[ObjectSearch],
-    ) {
+    ) -> Option<&'static str> {
         let mut methods = Vec::new();
         for (function, search) in self.functions.iter_mut().zip(searches) {
             match search {
@@ -82,7 +129,53 @@ impl NativeFacts {
                 ObjectSearch::Method => methods.push(&mut function.function),
             }
         }
-        functions.locate_objects(&mut methods);
+        functions.locate_objects(&mut methods)
+    }
+
+    /// Passes over Rust functions of which debugging information says that they return a future.
+    fn leave_out_futures<'data>(
+        &mut self,
+        functions: &Functions<'data, &'data ReadCache<File>>,
+        searches: &mut Vec<ObjectSearch>,
+    ) {
+        let rust = self.functions.iter().filter(|function| function.function.name.language == Language::Rust);
+        let rust: Vec<ResolvedFunction> = rust.map(|function| function.function.clone()).collect();
+        let futures = functions.returning_futures(&rust);
+        if futures.is_empty() {
+            return;
+        }
+        let found = std::mem::take(&mut self.functions).into_iter().zip(std::mem::take(searches));
+        for (function, search) in found {
+            if futures.contains(&function.function.address.0) {
+                self.skipped.push((function.function.name, SkipReason::MakesCoroutine));
+            } else {
+                self.functions.push(function);
+                searches.push(search);
+            }
+        }
+    }
+}
+
+/// What comes first where a file has too much: what a map names one by one, then what it has a list for. What is excluded needs no
+/// room.
+fn rank(matcher: &Matcher, name: &FunctionName) -> Option<u8> {
+    Some(match matcher.match_name(name)? {
+        Verdict::Traced(Match { rule: Some(_), .. }) => 0,
+        Verdict::Traced(Match { map, .. }) if map.module.is_some() => 1,
+        Verdict::Traced(_) => 2,
+        Verdict::Excluded { .. } => 3,
+    })
+}
+
+/// A symbol that nobody could read.
+fn unread(symbol: String) -> FunctionName {
+    FunctionName {
+        path: symbol.clone(),
+        method: symbol.clone(),
+        symbol,
+        class: None,
+        class_path: None,
+        language: Language::C,
     }
 }
 
@@ -107,14 +200,16 @@ fn object_search(rule: &Match<'_>, function: &ResolvedFunction) -> ObjectSearch 
 }
 
 impl NativeFunction {
-    fn new(function: ResolvedFunction, rule: &Match<'_>) -> Self {
+    fn new(function: ResolvedFunction, rule: &Match<'_>, candidate: &Candidate, matcher: &Matcher) -> Self {
+        let shared = shared_code::Names::of(candidate, rule, matcher);
         Self {
             function,
-            span_name: rule.span_name.clone(),
+            span_name: shared.span_name,
             library: rule.library().to_owned(),
-            nests: rule.nests,
+            nests: shared.nests,
             attributes: rule.attributes().to_vec(),
             error: rule.error(),
+            shared_code: shared.others,
         }
     }
 }

@@ -3,6 +3,7 @@
 mod facts;
 mod file_cache;
 mod native_engine;
+mod shared_code;
 #[cfg(test)]
 mod tests;
 

@@ -76,6 +76,7 @@ impl Engine for NativeEngine {
             nests: function.nests,
             attributes: function.attributes.clone(),
             error: function.error,
+            shared_code: function.shared_code.clone(),
         });
         let path = module.path.to_string_lossy();
         let skipped = facts.skipped.iter().map(|(name, reason)| Skipped {
@@ -83,7 +84,12 @@ impl Engine for NativeEngine {
             module: path.clone().into_owned(),
             reason: reason.clone(),
         });
-        Requests { requests: requests.collect(), skipped: skipped.collect() }
+        Requests {
+            requests: requests.collect(),
+            skipped: skipped.collect(),
+            remarks: facts.remarks.clone(),
+            hints: facts.hints.clone(),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::symbol::{ElfFile, Functions, SymbolError};
 /// Everything the room does with a file.
 fn examine(bytes: &[u8]) -> Result<usize, SymbolError> {
     let functions = Functions::read(ElfFile::parse(bytes, Path::new("damaged"))?)?;
-    let candidates = functions.candidates(|_| true, |_| true)?;
+    let candidates = functions.find(|_| true, |_| Some(0)).candidates;
     let mut resolved: Vec<_> = candidates.iter().filter_map(|candidate| functions.resolve(candidate).ok()).collect();
     functions.locate_objects(&mut resolved.iter_mut().collect::<Vec<_>>());
     Ok(resolved.len())

@@ -53,8 +53,8 @@ impl Program {
         let file = ElfFile::parse(bytes.as_slice(), &self.path).expect("an ELF file");
         let functions = Functions::read(file).expect("whole symbol tables");
         let mut found: Vec<_> = functions
-            .candidates(|symbol| symbol.contains(word), |name| name.method == word)
-            .expect("not too many")
+            .find(|symbol| symbol.contains(word), |name| (name.method == word).then_some(0))
+            .candidates
             .into_iter()
             .map(|candidate| {
                 let resolved = functions.resolve(&candidate);
