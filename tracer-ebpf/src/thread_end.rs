@@ -8,6 +8,7 @@ use aya_ebpf::{
 use tracer_common::{counters::Counter, records::RecordEnding};
 
 use crate::{
+    forks,
     maps::{THREADS, count},
     stack,
 };
@@ -15,7 +16,9 @@ use crate::{
 /// A thread ends.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn thread_exit(_context: RawTracePointContext) -> i32 {
-    forget(bpf_get_current_pid_tgid());
+    let key = bpf_get_current_pid_tgid();
+    forks::process_ends(key);
+    forget(key);
     0
 }
 

@@ -3,9 +3,12 @@
 use super::python::PythonTargets;
 use super::settings::PythonSettings;
 use crate::attach::probe_features;
-use crate::engine::NativeEngine;
-use crate::model::{Module, ModuleFile, ProbePlan, ProbeRequest, PythonCoverage, Skipped, SymbolMap, Target};
+use crate::engine::{EngineError, NativeEngine};
+use crate::model::{
+    FileNumber, Module, ModuleFile, ProbePlan, ProbeRequest, PythonCoverage, Skipped, SymbolMap, Target,
+};
 use crate::plan::Planner;
+use crate::target::native_obstacle;
 
 /// What the engines found in some modules.
 #[derive(Debug, Default)]
@@ -16,6 +19,10 @@ pub struct Survey {
     pub skipped: Vec<Skipped>,
     /// Modules that could not be read, one sentence each.
     pub unreadable: Vec<String>,
+    /// Why no native function of the process can be probed.
+    pub obstacle: Option<&'static str>,
+    /// Modules that somebody was writing while they were read: they are to be read again.
+    pub being_written: Vec<FileNumber>,
 }
 
 impl Survey {
@@ -28,18 +35,30 @@ impl Survey {
 
     /// Adds what the engine finds in these modules of a target.
     pub fn look_into(&mut self, engine: &mut NativeEngine, target: &Target, modules: &[Module]) {
+        self.obstacle = self.obstacle.or_else(|| native_obstacle(target));
+        if let Some(obstacle) = native_obstacle(target) {
+            self.unreadable.push(format!("process {}: no native function is probed: {obstacle}", target.process));
+            return;
+        }
         for module in modules {
             let file = ModuleFile {
                 process: target.process,
                 path: module.path.clone(),
                 access_path: module.access_path.clone(),
+                number: module.number(),
+                mappings: module.mappings.clone(),
             };
             match engine.module(&file) {
                 Ok(found) => {
                     self.requests.extend(found.requests);
                     self.skipped.extend(found.skipped);
                 }
-                Err(error) => self.unreadable.push(error.to_string()),
+                Err(error) => {
+                    if matches!(error, EngineError::BeingWritten { .. }) {
+                        self.being_written.push(module.number());
+                    }
+                    self.unreadable.push(error.to_string());
+                }
             }
         }
     }
@@ -58,9 +77,14 @@ pub struct PlanOnly {
 
 /// What would be probed, without loading or placing anything; and the files that could not be read.
 #[must_use]
-pub fn plan_only(targets: &[Target], maps: Vec<SymbolMap>, python: PythonSettings) -> PlanOnly {
+pub fn plan_only(
+    targets: &[Target],
+    maps: Vec<SymbolMap>,
+    python: PythonSettings,
+    probe_moving_code: bool,
+) -> PlanOnly {
     let mut interpreters = PythonTargets::new(&maps, python);
-    let mut engine = NativeEngine::new(maps);
+    let mut engine = NativeEngine::new(maps).probing_moving_code(probe_moving_code);
     let mut found = Survey::default();
     let mut problems = Vec::new();
     for target in targets {

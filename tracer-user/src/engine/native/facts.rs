@@ -1,10 +1,12 @@
 //! One ELF file and the rules in force for it to the functions that are asked for, and those that are passed over.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::path::Path;
 
 use object::read::ReadCache;
 
+use super::moving_code::Signs;
 use crate::model::{
     ArgumentRule, ErrorRule, FunctionName, Language, ObjectLocation, Recurse, ResolvedFunction, SkipReason,
 };
@@ -16,6 +18,8 @@ use crate::symbol_map::{Match, Matcher, Verdict};
 pub struct NativeFacts {
     pub(super) functions: Vec<NativeFunction>,
     pub(super) skipped: Vec<(FunctionName, SkipReason)>,
+    /// A function that moves the code of this file to other memory.
+    pub(super) moved_by: Option<String>,
 }
 
 /// A function and what the rules say about its calls.
@@ -47,8 +51,15 @@ impl NativeFacts {
         let functions = Functions::read(ElfFile::parse(&cache, path)?)?;
         let mut facts = Self::default();
         let mut searches = Vec::new();
-        let candidates =
-            functions.candidates(|symbol| matcher.may_match(symbol), |name| matcher.match_name(name).is_some())?;
+        let (signs, moved_by) = (Signs::new(), RefCell::new(None));
+        let may_match = |symbol: &str| {
+            if signs.are_in(symbol) {
+                moved_by.borrow_mut().get_or_insert_with(|| symbol.to_owned());
+            }
+            matcher.may_match(symbol)
+        };
+        let candidates = functions.candidates(may_match, |name| matcher.match_name(name).is_some())?;
+        facts.moved_by = moved_by.into_inner();
         for mut candidate in candidates {
             let Some(verdict) = choose(&mut candidate, matcher) else { continue };
             let Some(name) = candidate.names.first().cloned() else { continue };

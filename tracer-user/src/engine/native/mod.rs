@@ -2,6 +2,7 @@
 
 mod facts;
 mod file_cache;
+mod moving_code;
 mod native_engine;
 #[cfg(test)]
 mod tests;
