@@ -18,6 +18,7 @@ pub fn cases() -> Vec<Case> {
         case("workers_from_before_attach_are_followed", NEEDS, from_before),
         case("workers_of_a_command_are_followed", NEEDS, of_a_command),
         case("workers_are_left_alone_unless_asked", NEEDS, left_alone),
+        case("children_too_short_to_be_seen_are_counted", NEEDS, short_children),
         case("more_workers_than_there_is_room_for", NEEDS, too_many),
     ]
 }
@@ -130,6 +131,29 @@ fn left_alone() -> Result<()> {
     trace.check_whole()?;
     let counts = spans_by_process(&trace.spans);
     ensure!(counts == BTreeMap::from([(pid.to_string(), 4)]), "{counts:?}");
+    Ok(())
+}
+
+/// What ends within a millisecond is over before anybody can look at it; every such process is counted, those that share their
+/// parent's memory too.
+fn short_children() -> Result<()> {
+    const EACH: usize = 5;
+    let each = EACH.to_string();
+    let mut target = Target::start("cpp_short_children", &["--children", &each])?;
+    let attached = Tracer::attach(target.pid())?.map(NEST_ALL)?.arguments(["--follow"]).start()?;
+    target.batch()?;
+    target.finish()?;
+    let trace = attached.finish()?;
+    trace.check_books()?;
+    let followed = trace.summary.0["processes"].as_array().map_or(0, Vec::len) - 1;
+    let unseen = trace.summary.0["not_followed"].as_u64().unwrap_or(0);
+    ensure!(unseen >= 1, "some must be too short: {}", trace.summary.0);
+    ensure!(followed as u64 + unseen == 3 * EACH as u64, "{followed} followed, {unseen} not: {}", trace.summary.0);
+    ensure!(
+        trace.finished.errors.contains(&format!("not followed: {unseen} forked processes")),
+        "{:?}",
+        trace.finished
+    );
     Ok(())
 }
 

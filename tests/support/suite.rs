@@ -67,6 +67,11 @@ pub fn main(cases: Vec<Case>, alone: bool) -> ExitCode {
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
+/// Whether repetitions that take long are asked for (`ML_TRACER_FULL=1`).
+pub fn is_full() -> bool {
+    std::env::var_os("ML_TRACER_FULL").is_some_and(|value| value == "1")
+}
+
 /// Prints a measurement.
 pub fn report(line: &str) {
     eprintln!("{line}");

@@ -56,6 +56,14 @@ const TARGETS: &[(&str, Recipe)] = &[
             flags: &["-fPIC", "-shared"],
         },
     ),
+    ("cpp_reload", Files { compiler: "c++", files: &["cpp_reload/main.cpp"], flags: &["-ldl"] }),
+    ("libgeneration1.so", Files { compiler: "c++", files: GENERATION, flags: &["-fPIC", "-shared", "-DGENERATION=1"] }),
+    ("libgeneration2.so", Files { compiler: "c++", files: GENERATION, flags: &["-fPIC", "-shared", "-DGENERATION=2"] }),
+    ("cpp_moving_code", Cpp { folder: "cpp_moving_code", flags: &["-DMOVER=move_code"] }),
+    ("cpp_moving_code_named", Cpp { folder: "cpp_moving_code", flags: &["-DMOVER=hugify_code"] }),
+    ("cpp_first_thread_ends", Cpp { folder: "cpp_first_thread_ends", flags: &[] }),
+    ("cpp_short_children", Cpp { folder: "cpp_short_children", flags: &[] }),
+    ("c_library_beside", Files { compiler: "cc", files: &["c_library/main.c"], flags: &["./libmodel.so"] }),
     ("libmodel.so", Files { compiler: "cc", files: &["c_library/model.c"], flags: &["-fPIC", "-shared"] }),
     (
         "c_library",
@@ -64,6 +72,8 @@ const TARGETS: &[(&str, Recipe)] = &[
     ("rust_smartcore", Cargo { folder: "rust_smartcore", flags: "" }),
     ("rust_smartcore_v0", Cargo { folder: "rust_smartcore", flags: "-Csymbol-mangling-version=v0" }),
 ];
+
+const GENERATION: &[&str] = &["cpp_reload/generation.cpp"];
 
 /// One build at a time in this process; Cargo runs one suite after the other.
 static BUILDING: Mutex<()> = Mutex::new(());
@@ -74,7 +84,7 @@ static BUILDING: Mutex<()> = Mutex::new(());
 /// When there is no such target or it does not compile.
 pub fn build(name: &str) -> Result<PathBuf> {
     let _building = BUILDING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if name == "c_library" {
+    if name.starts_with("c_library") {
         build_one("libmodel.so")?;
     }
     build_one(name)

@@ -120,6 +120,13 @@ impl Tracer {
         self
     }
 
+    /// Has it started in this folder.
+    #[must_use]
+    pub fn in_folder(mut self, folder: &Path) -> Self {
+        self.command.current_dir(folder);
+        self
+    }
+
     /// A file of its folder, for exports.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {

@@ -10,6 +10,9 @@ pub const MAX_THREADS: u32 = 8192;
 /// Processes that one tracer can watch at one time (the cookie has eight bits for the slot).
 pub const MAX_PROCESSES: u32 = 256;
 
+/// Followed processes and those that they have forked, at one time: most that a server forks run nothing that is traced.
+pub const MAX_FOLLOWED: u32 = 1 << 14;
+
 /// Functions that one tracer can tell apart: slots of the capture map (the cookie would hold 2^24).
 pub const MAX_FUNCTIONS: u32 = 1 << 14;
 

@@ -4,6 +4,7 @@
 #![no_main]
 
 mod floor;
+mod forks;
 mod maps;
 mod native;
 mod python_calls;

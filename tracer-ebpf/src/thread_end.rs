@@ -12,6 +12,7 @@ use tracer_common::{
 };
 
 use crate::{
+    forks,
     maps::{THREADS, count},
     python_greenlets, stack,
 };
@@ -19,7 +20,9 @@ use crate::{
 /// A thread ends.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn thread_exit(_context: RawTracePointContext) -> i32 {
-    forget(bpf_get_current_pid_tgid());
+    let key = bpf_get_current_pid_tgid();
+    forks::process_ends(key);
+    forget(key);
     0
 }
 

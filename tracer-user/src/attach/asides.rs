@@ -8,6 +8,13 @@ use std::thread::JoinHandle;
 pub struct Asides(Vec<JoinHandle<()>>);
 
 impl Asides {
+    /// Does something on a thread of its own, if there is something to do.
+    pub fn begin_if(&mut self, is_any: bool, work: impl FnOnce() + Send + 'static) {
+        if is_any {
+            self.begin(work);
+        }
+    }
+
     /// Does something on a thread of its own.
     pub fn begin(&mut self, work: impl FnOnce() + Send + 'static) {
         self.0.retain(|thread| !thread.is_finished());

@@ -73,6 +73,12 @@ pub enum AttachError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The keeper of the leases on probed files cannot set up its signals or descriptors.
+    #[error("keeping leases: {source}")]
+    Leases {
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The guard of a process cannot set up its signals or descriptors.
     #[error("guarding process {pid}: {source}")]
     Guard {

@@ -36,8 +36,31 @@ pub struct Refused {
     pub function: FunctionId,
     /// What the kernel said.
     pub problem: String,
-    /// Whether that is because the process is ending: nothing is wrong with the function then.
-    pub process_is_ending: bool,
+    /// What that means.
+    pub why: Refusal,
+}
+
+/// Why a function has no live probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The kernel does not take one of them.
+    Kernel,
+    /// The process is ending: nothing is wrong with the function.
+    ProcessIsEnding,
+    /// The process does not run the code of the file.
+    NotItsCode,
+    /// The file is being written to: later.
+    BeingWritten,
+}
+
+impl Refusal {
+    /// What an error of opening or placing means.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Self {
+        // Of a process that has ended there is nothing in /proc.
+        let is_about_the_end = matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT));
+        if is_about_the_end { Self::ProcessIsEnding } else { Self::Kernel }
+    }
 }
 
 /// How probes are placed: in one link, or one by one.
@@ -91,12 +114,6 @@ impl Placed {
     pub fn take_exits(&mut self) -> Vec<Link> {
         std::mem::take(&mut self.exits)
     }
-
-    /// Adds the probes of another placement.
-    pub fn extend(&mut self, other: Self) {
-        self.entries.extend(other.entries);
-        self.exits.extend(other.exits);
-    }
 }
 
 impl Placer<'_> {
@@ -112,6 +129,9 @@ impl Placer<'_> {
         slot: u8,
         functions: &[&PlannedFunction],
     ) -> Result<(Placed, Vec<Refused>), AttachError> {
+        // The kernel finds the memory of a process through its first thread. Where that has ended and others go on, the
+        // probes go into every process that maps the file, and the programs do nothing in the others.
+        let process = if first_thread_has_ended(process) { 0 } else { process };
         let mut placed = Placed::default();
         let mut refused = Vec::new();
         let mut unusable = HashSet::new();
@@ -128,8 +148,8 @@ impl Placer<'_> {
                     return Err(AttachError::not_permitted(format!("a uprobe in {}", path.display()), &error));
                 }
                 if unusable.insert(function) {
-                    let process_is_ending = is_about_the_end(&error);
-                    refused.push(Refused { function, problem: error.to_string(), process_is_ending });
+                    let why = if is_about_the_end(&error) { Refusal::ProcessIsEnding } else { Refusal::Kernel };
+                    refused.push(Refused { function, problem: error.to_string(), why });
                 }
             }
         }
@@ -207,6 +227,13 @@ pub fn place_one(program: &mut UProbe, file: &PlacedFile<'_>, site: Site) -> io:
         UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(site.offset), cookie: Some(site.cookie) };
     let id = program.attach(point, file.path, scope).map_err(|error| kernel_error(&error))?;
     program.take_link(id).map_err(|error| kernel_error(&error))
+}
+
+/// Whether the first thread of a process has ended, be it that others go on or that the whole process is ending.
+fn first_thread_has_ended(process: u32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{process}/stat")) else { return false };
+    // The name may hold anything; the state follows its last bracket (proc(5)).
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
 }
 
 /// The process has no memory any more, or is gone altogether.

@@ -13,13 +13,19 @@ use super::asides::Asides;
 use super::error::{AttachError, chain, is_about_privilege, kernel_error};
 use super::features::{NEEDED_KERNEL, in_initial_pid_namespace, kernel_version, probe_features};
 use super::multi::MultiPrograms;
-use super::placement::{Placed, Placer, Refused, remove};
+use super::placement::{Placer, Refusal, Refused, remove};
+use super::probed_files::{Outcome, ProbedFiles};
 use super::python::PythonPrograms;
 use super::python_frames::FramesPrograms;
 use super::python_tables::PYTHON_TABLES;
+use super::readback::{check_after, check_before};
 use super::slots::Slots;
+use super::task_layout::task_number_offset;
 use super::totals;
-use crate::model::{Call, FunctionId, KernelFeatures, LossCounts, ModuleFile, PlannedFunction, ProbePlan, ProcessId};
+use crate::memory::MappedFile;
+use crate::model::{
+    Call, FileNumber, FunctionId, KernelFeatures, LossCounts, ModuleFile, PlannedFunction, ProbePlan, ProcessId,
+};
 
 /// The object that `cargo xtask build-ebpf` makes; the build refuses a stale one.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/tracer.o");
@@ -39,6 +45,8 @@ pub struct LoadOptions {
     pub python_frames: bool,
     /// Entries of each table about Python code, of all processes together.
     pub python_entries: u32,
+    /// Count the processes that followed ones fork.
+    pub count_forks: bool,
 }
 
 impl Default for LoadOptions {
@@ -50,15 +58,17 @@ impl Default for LoadOptions {
             python_watch: false,
             python_frames: false,
             python_entries: MAX_PYTHON_FUNCTIONS,
+            count_forks: false,
         }
     }
 }
 
 /// The loaded programs. Dropping them takes every probe away.
 pub struct Programs {
-    placed: Vec<(ProcessId, Placed)>,
+    files: ProbedFiles,
     pub(super) slots: Slots,
-    thread_ends: Vec<RawTracePointLink>,
+    pub(super) thread_ends: Vec<RawTracePointLink>,
+    pub(super) can_count_forks: bool,
     pub(super) multi: Option<MultiPrograms>,
     features: KernelFeatures,
     pub(super) python: PythonPrograms,
@@ -84,6 +94,7 @@ impl Programs {
             return Err(AttachError::OldKernel { version: kernel_version() });
         }
         let debug_log = u8::from(options.debug_log);
+        let task_number = if options.count_forks { task_number_offset() } else { None };
         let mut loader = EbpfLoader::new();
         for table in PYTHON_TABLES {
             loader.map_max_entries(table, options.python_entries);
@@ -91,6 +102,7 @@ impl Programs {
         let mut ebpf = loader
             .map_max_entries("RECORDS", options.ring_bytes)
             .override_global("DEBUG_LOG", &debug_log, true)
+            .override_global("TASK_NUMBER_OFFSET", &task_number.unwrap_or_default(), true)
             .load(OBJECT)
             .map_err(|error| load_error(&error))?;
         let mut multi = if options.single_probes { None } else { MultiPrograms::load(OBJECT, &ebpf)? };
@@ -115,9 +127,10 @@ impl Programs {
         let forward_log = if options.debug_log { log_forwarder(&mut ebpf) } else { None };
         let features = probe_features(multi.is_some());
         let mut programs = Self {
-            placed: Vec::new(),
+            files: ProbedFiles::default(),
             slots: Slots::default(),
             thread_ends,
+            can_count_forks: false,
             multi,
             features,
             python: PythonPrograms::new(frames),
@@ -129,6 +142,9 @@ impl Programs {
         };
         if options.python_watch {
             programs.load_python()?;
+        }
+        if task_number.is_some() {
+            programs.load_forks()?;
         }
         Ok(programs)
     }
@@ -156,7 +172,7 @@ impl Programs {
     ///
     /// # Errors
     /// Not permitted, or too many processes. Functions that the kernel does not take are given back instead: one, or
-    /// all of a file that is gone.
+    /// all of a file that is gone, is another one by now, or is not what the process runs.
     pub fn place(&mut self, plan: &ProbePlan, kernel_pids: &[(ProcessId, u32)]) -> Result<Vec<Refused>, AttachError> {
         self.set_captures(plan)?;
         let mut refused = Vec::new();
@@ -166,17 +182,72 @@ impl Programs {
                 continue;
             };
             let slot = self.slot_of(process, *kernel_pid)?;
-            let (placed, refusals) = match &self.multi {
-                Some(multi) => Placer::Multi(multi).place(&module.access_path, process.pid, slot, &functions)?,
-                None => single_placer(&mut self.ebpf)?.place(&module.access_path, process.pid, slot, &functions)?,
+            let because = |why: Refusal, problem: &str| {
+                let refusal =
+                    |function: &&PlannedFunction| Refused { function: function.id, problem: problem.to_owned(), why };
+                functions.iter().map(refusal).collect::<Vec<_>>()
             };
-            match self.placed.iter_mut().find(|(known, _)| *known == process) {
-                Some((_, all)) => all.extend(placed),
-                None => self.placed.push((process, placed)),
+            let file = match MappedFile::open(&module.access_path, module.number) {
+                Ok(file) => file,
+                Err(error) => {
+                    refused.extend(because(Refusal::of(&error), &error.to_string()));
+                    continue;
+                }
+            };
+            let (functions, others) = check_before(module, &file, functions.clone());
+            refused.extend(others);
+            if functions.is_empty() {
+                continue;
             }
-            refused.extend(refusals);
+            let Self { files, multi, ebpf, .. } = self;
+            let outcome = files.place(module, &file, || {
+                let path = file.path();
+                match multi {
+                    Some(multi) => Placer::Multi(multi).place(&path, process.pid, slot, &functions),
+                    None => single_placer(ebpf)?.place(&path, process.pid, slot, &functions),
+                }
+            })?;
+            match outcome {
+                Outcome::Placed(refusals) => {
+                    let taken: Vec<&PlannedFunction> = functions
+                        .iter()
+                        .filter(|function| refusals.iter().all(|refusal| refusal.function != function.id))
+                        .copied()
+                        .collect();
+                    refused.extend(refusals);
+                    let dead = check_after(module, &file, &taken);
+                    if dead.len() == taken.len() && !dead.is_empty() {
+                        remove(self.files.take(process, Some(module.number)));
+                    }
+                    refused.extend(dead);
+                }
+                Outcome::Later => refused.extend(because(Refusal::BeingWritten, "somebody writes to the file")),
+            }
         }
         Ok(refused)
+    }
+
+    /// Whether probes of a process are live in a file, which it has mapped (again).
+    #[must_use]
+    pub fn is_placed(&self, process: ProcessId, file: FileNumber) -> bool {
+        self.files.is_placed(process, file)
+    }
+
+    /// A process has mapped a file no more.
+    pub fn unmapped(&mut self, process: ProcessId, file: FileNumber) {
+        remove(self.files.unmapped(process, file));
+    }
+
+    /// The file under a number of a process is another one now, or has other content: its probes go.
+    pub fn replaced(&mut self, process: ProcessId, file: FileNumber) {
+        remove(self.files.take(process, Some(file)));
+    }
+
+    /// Files that lost their probes because somebody writes to them, since this was asked last.
+    pub fn written(&mut self) -> Vec<(ProcessId, FileNumber)> {
+        let deleted = self.files.deleted();
+        self.asides.begin_if(!deleted.is_empty(), move || remove(deleted));
+        self.files.written()
     }
 
     /// Takes everything away that belongs to one process, which has ended or is not to be traced any more, and makes room
@@ -188,10 +259,8 @@ impl Programs {
         let python = self.let_go_of_python(process, false);
         let slot = self.free_slot(process);
         // Without a slot they do nothing any more, and nobody has to wait for them.
-        let placed: Vec<_> = self.placed.extract_if(.., |(known, _)| *known == process).collect();
-        if !placed.is_empty() {
-            self.asides.begin(move || drop(placed));
-        }
+        let placed = self.files.take(process, None);
+        self.asides.begin(move || drop(placed));
         // Whatever goes wrong with one of them, the others are gone.
         python.and(slot)
     }
@@ -200,11 +269,10 @@ impl Programs {
     /// move from one page to another, so ends of threads are not seen any more either; the exit probes go after them,
     /// and by then the kernel has waited for every program that was still running.
     pub fn remove_probes(&mut self) {
-        let mut placed = std::mem::take(&mut self.placed);
-        remove(placed.iter_mut().flat_map(|(_, placed)| placed.take_entries()).collect());
+        remove(self.files.take_entries());
         self.python.remove();
         self.thread_ends.clear();
-        remove(placed.iter_mut().flat_map(|(_, placed)| placed.take_exits()).collect());
+        remove(self.files.take_exits());
         self.asides = Asides::default();
     }
 

@@ -98,6 +98,9 @@ pub enum Command {
     /// Guard a watched process in a virtual machine, until standard input ends
     #[command(hide = true)]
     Guard(GuardArguments),
+    /// Hold leases on probed files for the tracer that has started this, until it ends
+    #[command(hide = true, name = "keep-leases")]
+    KeepLeases,
     /// Stop, and when continued execute a command
     #[command(hide = true, name = "wait-and-execute")]
     Gate(GateArguments),
@@ -128,6 +131,10 @@ pub struct TraceOptions {
     /// Trace the processes that a traced one has forked and will fork as well, and what they execute
     #[arg(long)]
     pub follow: bool,
+    /// Probe native functions also in files that move their own code to other memory (huge pages): safe only if it has been
+    /// moved already, or never is
+    #[arg(long)]
+    pub probe_moving_code: bool,
     /// Print what would be probed, and probe nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -51,7 +51,7 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
         if trace.follow {
             targets.extend(session::descendants(&targets).into_iter().map(|(_, target)| target));
         }
-        return list::print_plan(&plan_only(&targets, maps, trace.python()), false);
+        return list::print_plan(&plan_only(&targets, maps, trace.python(), trace.probe_moving_code), false);
     }
     demand_privilege()?;
     let summary = SummaryFile::create(&trace.exports, trace.summary.as_deref())?;
@@ -107,6 +107,7 @@ pub fn settings(
         follow: trace.follow,
         maps,
         python: trace.python(),
+        probe_moving_code: trace.probe_moving_code,
         exports: if trace.exports.is_empty() { vec![Destination::Console] } else { trace.exports.clone() },
         tape: trace.record_tape.clone(),
         load: LoadOptions {

@@ -20,6 +20,12 @@ mod symbols;
 use std::process::ExitCode;
 use std::time::Instant;
 
+/// Holds leases on probed files, so that a writer waits until their probes are gone.
+fn keep_leases() -> anyhow::Result<ExitCode> {
+    crate::session::keep_leases()?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -39,6 +45,7 @@ pub fn run() -> ExitCode {
         arguments::Command::PlaceFloor(arguments) => place_floor::place_floor(&arguments),
         arguments::Command::Soak(arguments) => soak::soak(&arguments),
         arguments::Command::Guard(arguments) => guard::guard(&arguments),
+        arguments::Command::KeepLeases => keep_leases(),
         arguments::Command::Gate(arguments) => gate::gate(&arguments),
     };
     result.unwrap_or_else(|failure| exit::report(&failure))

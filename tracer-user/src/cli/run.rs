@@ -1,7 +1,7 @@
 //! `ml-tracer run`.
 
 use std::ffi::OsString;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
@@ -20,10 +20,18 @@ use super::summary_file::SummaryFile;
 use super::supervise::{Signals, Stop, supervise};
 use crate::model::{Module, Target};
 use crate::session;
-use crate::session::{Report, Tracer, plan_only};
+use crate::session::{AFTER_SIGNAL, Report, Tracer, plan_only};
 
 /// A young process maps its libraries: look often, so that few calls are missed.
 const YOUNG: Duration = Duration::from_secs(20);
+
+/// Signals that end a process because of the code that it runs.
+const ABOUT_CODE: [(i32, &str); 4] = [
+    (Signal::TRAP.as_raw(), "SIGTRAP"),
+    (Signal::ILL.as_raw(), "SIGILL"),
+    (Signal::SEGV.as_raw(), "SIGSEGV"),
+    (Signal::BUS.as_raw(), "SIGBUS"),
+];
 
 /// Starts a command and traces it from its first instruction. Gives back the command's exit code.
 pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode> {
@@ -47,7 +55,7 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
         let pid = Pid::from_child(&child);
         if trace.dry_run {
             kill_process(pid, Signal::KILL)?;
-            let plan = plan_only(&[target], maps, trace.python());
+            let plan = plan_only(&[target], maps, trace.python(), trace.probe_moving_code);
             return list::print_plan(&plan, false).map(|_| ExitStatus::default());
         }
         let started = Tracer::start(settings(trace, vec![target], maps, began, true));
@@ -71,7 +79,14 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
             }
         };
         // Whatever becomes of the session and its summary, the command goes on, and the exit code is its own.
-        let concluded = ended_session.map_err(Into::into).and_then(|ended| conclude_run(&ended.report, summary));
+        let concluded = ended_session.map_err(Into::into).and_then(|ended| {
+            if let (Some(signal), true) = (status.as_ref().and_then(ExitStatusExt::signal), ended.report.functions > 0)
+                && let Some(name) = ABOUT_CODE.iter().find(|(number, _)| *number == signal).map(|(_, name)| name)
+            {
+                tell(&format!("the command was ended by {name} while its functions were probed: {AFTER_SIGNAL}"));
+            }
+            conclude_run(&ended.report, summary)
+        });
         concluded.unwrap_or_else(|failure: anyhow::Error| tell(&failure.to_string()));
         match status {
             Some(status) => Ok(status),
@@ -92,7 +107,7 @@ fn conclude_run(report: &Report, summary: Option<SummaryFile>) -> anyhow::Result
 }
 
 fn look_again_every(age: Duration) -> Duration {
-    if age < YOUNG { Duration::from_millis(10) } else { Duration::from_millis(100) }
+    if age < YOUNG { Duration::from_millis(3) } else { Duration::from_millis(100) }
 }
 
 /// Starts this program again as a gate: it stops itself, and once continued becomes the command, with the same number.

@@ -18,7 +18,7 @@ pub fn symbols(arguments: &SymbolsArguments) -> anyhow::Result<ExitCode> {
         Some(pid) => session::look_at(pid)?,
         None => files_as_target(&arguments.files)?,
     };
-    list::print_plan(&plan_only(&[target], maps, PythonSettings::default()), arguments.json)
+    list::print_plan(&plan_only(&[target], maps, PythonSettings::default(), false), arguments.json)
 }
 
 /// Files that no process has mapped, listed as if one had.
@@ -40,5 +40,12 @@ fn module(file: &Path) -> Result<Module, UsageError> {
     if !metadata.is_file() {
         return Err(UsageError(format!("{}: not a regular file; name a program or a library", file.display())));
     }
-    Ok(Module { path: file.to_owned(), access_path: file.to_owned(), device: (0, 0), inode: 0, mappings: Vec::new() })
+    Ok(Module {
+        path: file.to_owned(),
+        access_path: file.to_owned(),
+        device: (0, 0),
+        inode: 0,
+        version: None,
+        mappings: Vec::new(),
+    })
 }

@@ -58,6 +58,12 @@ pub enum EngineError {
         /// What the system said.
         source: io::Error,
     },
+    /// The file changed while it was read.
+    #[error("{path} is being written to; it is looked at again once it has changed")]
+    BeingWritten {
+        /// Path as the process sees it.
+        path: PathBuf,
+    },
     /// The file is not what it should be.
     #[error(transparent)]
     Symbol(#[from] SymbolError),

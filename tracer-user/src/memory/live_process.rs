@@ -1,5 +1,7 @@
 //! Memory of a running process, read with process_vm_readv(2).
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::reader::{Memory, MemoryError};
 use crate::model::RemoteAddress;
 
@@ -26,21 +28,67 @@ impl Memory for LiveProcess {
         if buffer.is_empty() {
             return Ok(());
         }
-        let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: length };
-        let remote = libc::iovec { iov_base: std::ptr::without_provenance_mut(start), iov_len: length };
-        // SAFETY: one local range, which is the buffer: valid for writes of its length and borrowed for the whole call.
-        // The remote range is not touched by this process; the kernel checks it against the other one.
-        let read = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
-        match usize::try_from(read) {
-            Ok(bytes) if bytes == length => Ok(()),
-            Ok(_) => Err(unmapped()),
-            Err(_) => Err(match std::io::Error::last_os_error().raw_os_error() {
-                Some(libc::ESRCH) => MemoryError::Gone { pid: self.pid },
-                Some(libc::EPERM) => MemoryError::NotPermitted { pid: self.pid },
-                _ => unmapped(),
-            }),
+        match read_through(pid, start, buffer) {
+            Ok(bytes) if bytes == length => return Ok(()),
+            Ok(_) => return Err(unmapped()),
+            Err(Some(libc::ESRCH)) => {}
+            Err(Some(libc::EPERM)) => return Err(MemoryError::NotPermitted { pid: self.pid }),
+            Err(_) => return Err(unmapped()),
         }
+        // Its first thread has ended. Others that go on (`pthread_exit` in `main`) lead to the same memory.
+        let gone = MemoryError::Gone { pid: self.pid };
+        let known = Self::known_thread(pid);
+        let others = std::iter::once_with(|| living_threads(pid)).flatten();
+        for thread in known.into_iter().chain(others) {
+            match read_through(thread, start, buffer) {
+                Ok(bytes) if bytes == length => {
+                    Self::know_thread(pid, thread);
+                    return Ok(());
+                }
+                Err(Some(libc::ESRCH)) => {}
+                Err(Some(libc::EPERM)) => return Err(MemoryError::NotPermitted { pid: self.pid }),
+                Ok(_) | Err(_) => return Err(unmapped()),
+            }
+        }
+        Err(gone)
     }
+}
+
+/// The process and thread that memory was read through last, for a process whose first thread has ended: looking for one at each
+/// reading would take longer than the reading.
+static LAST_THREAD: AtomicU64 = AtomicU64::new(0);
+
+impl LiveProcess {
+    fn known_thread(pid: libc::pid_t) -> Option<libc::pid_t> {
+        let last = LAST_THREAD.load(Ordering::Relaxed);
+        let is_of_it = last >> 32 == u64::from(pid.unsigned_abs());
+        let thread = libc::pid_t::try_from(last & u64::from(u32::MAX)).ok()?;
+        // The number may be another process's by now.
+        let is_there = || std::fs::metadata(format!("/proc/{pid}/task/{thread}")).is_ok();
+        (is_of_it && is_there()).then_some(thread)
+    }
+
+    fn know_thread(pid: libc::pid_t, thread: libc::pid_t) {
+        LAST_THREAD.store(u64::from(pid.unsigned_abs()) << 32 | u64::from(thread.unsigned_abs()), Ordering::Relaxed);
+    }
+}
+
+/// The threads of a process but the first, which is known to have ended.
+fn living_threads(pid: libc::pid_t) -> Vec<libc::pid_t> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let numbers = threads.filter_map(|thread| thread.ok()?.file_name().to_str()?.parse().ok());
+    numbers.filter(|thread| *thread != pid).collect()
+}
+
+/// Reads through one thread; the error is what the system said.
+fn read_through(thread: libc::pid_t, start: usize, buffer: &mut [u8]) -> Result<usize, Option<i32>> {
+    let length = buffer.len();
+    let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: length };
+    let remote = libc::iovec { iov_base: std::ptr::without_provenance_mut(start), iov_len: length };
+    // SAFETY: one local range, which is the buffer: valid for writes of its length and borrowed for the whole call.
+    // The remote range is not touched by this process; the kernel checks it against the other one.
+    let read = unsafe { libc::process_vm_readv(thread, &raw const local, 1, &raw const remote, 1, 0) };
+    usize::try_from(read).map_err(|_| std::io::Error::last_os_error().raw_os_error())
 }
 
 #[cfg(test)]

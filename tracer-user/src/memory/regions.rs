@@ -38,7 +38,19 @@ pub fn regions(pid: u32) -> Result<Vec<Region>, MemoryError> {
         _ => MemoryError::Gone { pid },
     };
     let number = i32::try_from(pid).map_err(|_| MemoryError::Gone { pid })?;
-    let maps = Process::new(number).and_then(|process| process.maps()).map_err(failed)?;
+    let process = Process::new(number).map_err(failed)?;
+    let maps = match process.maps() {
+        Ok(maps) if !maps.0.is_empty() => maps,
+        // The first thread has ended; others that go on have the same memory.
+        without => {
+            let threads = process.tasks().map_err(failed)?.filter_map(|task| Process::new(task.ok()?.tid).ok());
+            let mut of_threads = threads.filter_map(|thread| thread.maps().ok().filter(|maps| !maps.0.is_empty()));
+            match of_threads.next() {
+                Some(maps) => maps,
+                None => without.map_err(failed)?,
+            }
+        }
+    };
     let kernel = |path: &MMapPath| match path {
         MMapPath::Vdso | MMapPath::Vvar | MMapPath::Vsyscall => true,
         MMapPath::Other(name) => name.starts_with("vvar"),

@@ -158,6 +158,11 @@ pub enum SkipReason {
         /// The pattern.
         pattern: String,
     },
+    /// The program copies the code of this file to other memory, and would take probes along without their meaning.
+    MovesItsCode {
+        /// The function that does it.
+        symbol: String,
+    },
     /// There are more functions than one tracer can tell apart, or than the budget allows.
     OverBudget,
 }
@@ -195,6 +200,11 @@ impl fmt::Display for SkipReason {
                 write!(formatter, "the file was compiled for another processor")
             }
             Self::Excluded { pattern } => write!(formatter, "excluded by `{pattern}`"),
+            Self::MovesItsCode { symbol } => write!(
+                formatter,
+                "`{symbol}` of this file moves its code to other memory, where a probe would end the program; \
+                 `--probe-moving-code` probes it all the same"
+            ),
             Self::OverBudget => write!(formatter, "too many functions"),
         }
     }

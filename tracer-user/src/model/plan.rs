@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::function::{ResolvedFunction, Skipped};
 use super::symbol_map::{ArgumentRule, ErrorRule, Language};
+use super::target::{FileNumber, Mapping};
 use super::units::{FunctionId, ProcessId};
 
 /// A file in one process that probes go into.
@@ -18,6 +19,10 @@ pub struct ModuleFile {
     pub path: PathBuf,
     /// Path through which the tracer opens the very same file.
     pub access_path: PathBuf,
+    /// Device and inode of what is mapped; inode 0: not mapped by any process.
+    pub number: FileNumber,
+    /// The executable ranges; none where the process is still to map it.
+    pub mappings: Vec<Mapping>,
 }
 
 /// What an engine asks for: one function of one file, and what a call of it means.

@@ -48,12 +48,36 @@ pub struct Module {
     pub device: (i32, i32),
     /// Inode of the file.
     pub inode: u64,
+    /// What tells its content from what was in it before; `None` where that could not be seen.
+    #[serde(default)]
+    pub version: Option<FileVersion>,
     /// The executable ranges.
     pub mappings: Vec<Mapping>,
 }
 
+/// What changes when a file is written to. A new file may get the number of one that was deleted, and a file may be
+/// overwritten in place: device and inode alone do not tell one content from the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FileVersion {
+    /// Bytes.
+    pub size: u64,
+    /// When it was written to last (seconds, nanoseconds).
+    pub modified: (i64, i64),
+    /// When anything about it was changed last; unlike `modified` nobody can set it.
+    pub changed: (i64, i64),
+}
+
+/// A file by its numbers, as /proc/PID/maps states them: device (major, minor) and inode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileNumber {
+    /// Device (major, minor).
+    pub device: (i32, i32),
+    /// Inode.
+    pub inode: u64,
+}
+
 /// One executable range of a module.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Mapping {
     /// First address.
     pub start: RemoteAddress,
@@ -87,11 +111,24 @@ pub enum TargetChange {
         /// The new modules.
         modules: Vec<Module>,
     },
+    /// A process has files mapped no more, or they were replaced by others with the same numbers.
+    Unmapped {
+        /// The process, looked at again.
+        target: Target,
+        /// The files, as they were mapped.
+        modules: Vec<Module>,
+    },
     /// A process is gone.
     Gone(ProcessId),
 }
 
 impl Module {
+    /// Device and inode.
+    #[must_use]
+    pub fn number(&self) -> FileNumber {
+        FileNumber { device: self.device, inode: self.inode }
+    }
+
     /// File name without directories, for matching the maps' `module` glob.
     #[must_use]
     pub fn file_name(&self) -> String {

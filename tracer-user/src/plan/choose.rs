@@ -7,8 +7,8 @@ use tracer_common::limits::MAX_FUNCTIONS;
 
 use super::python::KnownFunctions;
 use crate::model::{
-    FunctionId, KernelFeatures, ModuleFile, PlannedFunction, ProbePlan, ProbeRequest, ProcessId, ReturnMethod,
-    SkipReason, Skipped, VirtualAddress,
+    FileNumber, FunctionId, KernelFeatures, ModuleFile, PlannedFunction, ProbePlan, ProbeRequest, ProcessId,
+    ReturnMethod, SkipReason, Skipped, VirtualAddress,
 };
 
 /// Numbers of Python functions begin here, beyond all that the cookie of a native probe can hold: neither kind uses up the
@@ -49,6 +49,11 @@ impl Planner {
     /// Forgets what was planned for a process: nothing of it is probed any more.
     pub fn forget(&mut self, process: ProcessId) {
         self.planned.retain(|(module, _)| module.process != process);
+    }
+
+    /// Forgets what was planned for these files: nothing of them is probed in their process any more.
+    pub fn forget_file(&mut self, process: ProcessId, file: FileNumber) {
+        self.planned.retain(|(module, _)| (module.process, module.number) != (process, file));
     }
 
     /// Plans these requests. `skipped` are candidates that the engines gave up on already.
@@ -133,6 +138,8 @@ mod tests {
                 process: ProcessId { pid: 1, start_time: 2 },
                 path: PathBuf::from("/lib/model.so"),
                 access_path: PathBuf::from("/lib/model.so"),
+                number: FileNumber::default(),
+                mappings: Vec::new(),
             },
             function: ResolvedFunction {
                 name: FunctionName {

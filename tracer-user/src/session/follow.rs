@@ -9,7 +9,8 @@ use super::python::Means;
 use super::roster::Left;
 use super::survey::Survey;
 use super::tracer::{Arrival, Tracer};
-use crate::model::{Module, ProcessId, Target, TargetChange};
+use crate::memory::{Region, regions};
+use crate::model::{Mapping, Module, ProcessId, Target, TargetChange};
 use crate::target::{children_are_told, has_ended};
 
 /// Many processes need many file descriptors: one for each watchpoint on each thread.
@@ -45,6 +46,9 @@ fn ends_in_a_moment(process: ProcessId) -> bool {
     }
     false
 }
+/// What to think of a target that was ended by a signal about its code.
+pub const AFTER_SIGNAL: &str = "a fault of its own, as without probes, or one of a program that copies its own code together with \
+                                probes (SIGTRAP); docs/native-engine.md, \"Programs that move their own code\", tells them apart";
 
 impl Tracer {
     /// Adapts to a change. What goes wrong with a process stays with it.
@@ -62,6 +66,7 @@ impl Tracer {
                     let Self { programs, drain, planner, python, .. } = self;
                     python.accept_entries(process, &mut Means { programs, planner, drain })
                 });
+                self.programs.notice_fork(process);
                 self.or_leave(process, accepted)
             }
             TargetChange::Executed { target, modules } => {
@@ -79,8 +84,17 @@ impl Tracer {
                 let traced = self.trace_more(&target, &modules);
                 self.or_leave(target.process, traced)
             }
+            TargetChange::Unmapped { target, modules } => {
+                self.lose(&target, &modules);
+                Ok(())
+            }
             TargetChange::Gone(process) => {
                 tracing::debug!(%process, "a target is gone");
+                if let Some(signal) = self.roster.ended_by(process) {
+                    tracing::warn!(
+                        "process {process} was ended by {signal} while its functions were probed: {AFTER_SIGNAL}"
+                    );
+                }
                 let python = self.python.seen_of(process);
                 self.roster.end(process, python);
                 self.failures.retain(|failure| failure.process != process);
@@ -118,6 +132,7 @@ impl Tracer {
             return Ok(());
         }
         let left = self.roster.leave(process, error.to_string());
+        self.programs.notice_fork(process);
         match left {
             Left::Named => {}
             Left::FirstFollowed => {
@@ -158,12 +173,51 @@ impl Tracer {
         self.load.forget(process);
     }
 
+    /// A process has mapped files no more, or they have become others. Probes stay only where nobody can write to the file
+    /// unnoticed.
+    fn lose(&mut self, target: &Target, modules: &[Module]) {
+        let process = target.process;
+        let is_still_mapped = |module: &Module| target.modules.iter().any(|mapped| mapped.number() == module.number());
+        for module in modules {
+            if is_still_mapped(module) {
+                self.programs.replaced(process, module.number());
+            } else if self.programs.is_placed(process, module.number()) {
+                if has_moved(target, module) {
+                    self.programs.replaced(process, module.number());
+                    tracing::warn!(
+                        "process {process} has moved the code of {} into memory of its own: its calls are not seen any more; \
+                         probes that were copied with the code may end the process with SIGTRAP (docs/native-engine.md, \
+                         \"Programs that move their own code\")",
+                        module.path.display()
+                    );
+                } else {
+                    self.programs.unmapped(process, module.number());
+                }
+            }
+        }
+    }
+
+    /// Files that somebody has begun to write to have lost their probes: they are looked at again until that is over.
+    pub(super) fn follow_writers(&mut self) {
+        for (process, file) in self.programs.written() {
+            tracing::debug!(%process, inode = file.inode, "a probed file is being written to");
+            self.watcher.forget(process, file);
+        }
+    }
+
     /// A process has mapped files since.
     fn trace_more(&mut self, target: &Target, modules: &[Module]) -> Result<(), SessionError> {
         let Some(member) = self.roster.traced(target.process) else { return Ok(()) };
         let is_followed = member.forked_by.is_some();
         self.python.mapped(target, is_followed);
-        let found = self.survey(target, modules);
+        // Probes of a file that was unmapped for a while may still be there.
+        let is_new = |module: &&Module| !self.programs.is_placed(target.process, module.number());
+        let modules: Vec<Module> = modules.iter().filter(is_new).cloned().collect();
+        // What is planned again may have been planned before: for the same file, which was unmapped since.
+        for module in &modules {
+            self.planner.forget_file(target.process, module.number());
+        }
+        let found = self.survey(target, &modules);
         // Calls that are open meanwhile lack those into the new files.
         let gap = (!found.requests.is_empty()).then(|| self.drain.begin_gap(Some(target.kernel_pid))).transpose()?;
         self.place_more(target, found)?;
@@ -177,6 +231,17 @@ impl Tracer {
             // It has ended meanwhile, most of the time; files that can be opened and not read were told at the start.
             tracing::debug!("{problem}");
         }
+        for file in &found.being_written {
+            self.watcher.forget(target.process, *file);
+        }
         found
     }
+}
+
+/// Whether memory without a file is where the code of a module was.
+fn has_moved(target: &Target, module: &Module) -> bool {
+    let Ok(regions) = regions(target.process.pid) else { return false };
+    let overlaps = |region: &Region, mapping: &Mapping| region.start < mapping.end && mapping.start < region.end;
+    let is_there = |region: &Region| module.mappings.iter().any(|mapping| overlaps(region, mapping));
+    regions.iter().any(|region| region.executable && region.file.is_none() && is_there(region))
 }

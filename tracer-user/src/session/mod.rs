@@ -20,6 +20,7 @@ mod tracer;
 mod wiring;
 
 pub use error::SessionError;
+pub use follow::AFTER_SIGNAL;
 pub use measure::{Throughput, measure};
 pub use python_remarks::first_names;
 pub use replay::replay;
@@ -33,7 +34,7 @@ pub use tracer::Tracer;
 // What a command line needs of the rooms below, so that it knows only this one.
 pub use crate::attach::{
     AttachError, Check, CheckState, FloorProbes, FloorSites, LoadOptions, MissingPrivilege, ProbeCost, check_machine,
-    measure_probe_costs, missing_privilege, stand_guard,
+    keep_leases, measure_probe_costs, missing_privilege, stand_guard,
 };
 pub use crate::export::{Destination, create_file};
 pub use crate::symbol_map::{

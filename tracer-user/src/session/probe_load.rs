@@ -71,7 +71,10 @@ impl ProbeLoad {
 
     /// These functions have probes from now on.
     pub fn add<'plan>(&mut self, placed: impl Iterator<Item = &'plan PlannedFunction>) {
-        self.functions.extend(placed.map(|function| Probed {
+        let placed: Vec<&PlannedFunction> = placed.collect();
+        // Numbers of functions are used again once their probes are gone.
+        self.functions.retain(|known| placed.iter().all(|function| function.id != known.id));
+        self.functions.extend(placed.into_iter().map(|function| Probed {
             id: function.id,
             process: function.request.module.process,
             name: function.request.span_name.clone(),

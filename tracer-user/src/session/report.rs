@@ -161,7 +161,10 @@ impl Report {
         }
         remarks.extend(left_out(&self.python));
         if self.not_followed > 0 {
-            remarks.push(format!("not followed: {} forked processes", self.not_followed));
+            remarks.push(format!(
+                "not followed: {} forked processes; what ends within some milliseconds is over before it can be looked at",
+                self.not_followed
+            ));
         }
         for export in &self.exports {
             if let Some(problem) = &export.problem {

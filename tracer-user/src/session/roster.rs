@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::attach::EndOfProcess;
 use crate::model::{ProcessId, Target};
+use crate::target::is_our_child;
 
 /// Processes without anything to trace, or that have ended, are remembered for the summary up to this number.
 const MOST_ENDED: usize = 1_024;
@@ -85,6 +87,8 @@ pub(super) struct Member {
     since: Instant,
     /// Functions that were told of.
     told: usize,
+    /// To be asked how it has ended; `None` for our own child, whose end the command line waits for.
+    end: Option<EndOfProcess>,
 }
 
 /// The processes.
@@ -111,6 +115,7 @@ impl Roster {
             name: String::new(),
             since: Instant::now(),
             told: 0,
+            end: (!is_our_child(target.process.pid)).then(|| EndOfProcess::of(target.process.pid)),
         };
         member.describe(target);
         self.members.push(member);
@@ -153,6 +158,12 @@ impl Roster {
             }
             self.ended.push_back(member.report(python, true));
         }
+    }
+
+    /// The signal that has ended a process of which native functions were probed, if that is one about its code.
+    pub fn ended_by(&self, process: ProcessId) -> Option<&'static str> {
+        let member = self.members.iter().find(|member| member.process == process && member.native > 0)?;
+        member.end.as_ref()?.signal()
     }
 
     /// What is new since this was asked last. `python` tells how much Python code of a process is seen, unless there may be

@@ -20,6 +20,8 @@ pub struct Settings {
     pub maps: Vec<SymbolMap>,
     /// How Python calls are seen.
     pub python: PythonSettings,
+    /// Probe native functions also in files that move their own code.
+    pub probe_moving_code: bool,
     /// Where spans go.
     pub exports: Vec<Destination>,
     /// Record a tape here.

@@ -3,10 +3,13 @@
 use super::python::PythonTargets;
 use super::settings::PythonSettings;
 use crate::attach::probe_features;
-use crate::engine::NativeEngine;
+use crate::engine::{EngineError, NativeEngine};
 use crate::memory::ReadLimit;
-use crate::model::{Module, ModuleFile, ProbePlan, ProbeRequest, PythonCoverage, Skipped, SymbolMap, Target};
+use crate::model::{
+    FileNumber, Module, ModuleFile, ProbePlan, ProbeRequest, PythonCoverage, Skipped, SymbolMap, Target,
+};
 use crate::plan::Planner;
+use crate::target::native_obstacle;
 
 /// What the engines found in some modules.
 #[derive(Debug, Default)]
@@ -19,6 +22,10 @@ pub struct Survey {
     pub unreadable: Vec<String>,
     /// What may be the reason if nothing at all is found.
     pub hints: Vec<String>,
+    /// Why no native function of the process can be probed.
+    pub obstacle: Option<&'static str>,
+    /// Modules that somebody was writing while they were read: they are to be read again.
+    pub being_written: Vec<FileNumber>,
 }
 
 impl Survey {
@@ -31,11 +38,18 @@ impl Survey {
 
     /// Adds what the engine finds in these modules of a target.
     pub fn look_into(&mut self, engine: &mut NativeEngine, target: &Target, modules: &[Module]) {
+        self.obstacle = self.obstacle.or_else(|| native_obstacle(target));
+        if let Some(obstacle) = native_obstacle(target) {
+            self.unreadable.push(format!("process {}: no native function is probed: {obstacle}", target.process));
+            return;
+        }
         for module in modules {
             let file = ModuleFile {
                 process: target.process,
                 path: module.path.clone(),
                 access_path: module.access_path.clone(),
+                number: module.number(),
+                mappings: module.mappings.clone(),
             };
             match engine.module(&file) {
                 Ok(found) => {
@@ -44,7 +58,12 @@ impl Survey {
                     self.unreadable.extend(found.remarks);
                     self.hints.extend(found.hints);
                 }
-                Err(error) => self.unreadable.push(error.to_string()),
+                Err(error) => {
+                    if matches!(error, EngineError::BeingWritten { .. }) {
+                        self.being_written.push(module.number());
+                    }
+                    self.unreadable.push(error.to_string());
+                }
             }
         }
     }
@@ -65,9 +84,14 @@ pub struct PlanOnly {
 
 /// What would be probed, without loading or placing anything; and the files that could not be read.
 #[must_use]
-pub fn plan_only(targets: &[Target], maps: Vec<SymbolMap>, python: PythonSettings) -> PlanOnly {
+pub fn plan_only(
+    targets: &[Target],
+    maps: Vec<SymbolMap>,
+    python: PythonSettings,
+    probe_moving_code: bool,
+) -> PlanOnly {
     let mut interpreters = PythonTargets::new(&maps, python);
-    let mut engine = NativeEngine::new(maps);
+    let mut engine = NativeEngine::new(maps).probing_moving_code(probe_moving_code);
     let mut found = Survey::default();
     let mut problems = Vec::new();
     for target in targets {

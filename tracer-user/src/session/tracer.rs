@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::BufWriter;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -22,7 +22,7 @@ use super::roster::{News, Roster};
 use super::settings::Settings;
 use super::survey::Survey;
 use super::wiring::{Names, Pipeline, ThreadNames};
-use crate::attach::{AttachError, LoadOptions, Programs, Refused};
+use crate::attach::{AttachError, LoadOptions, Programs, Refusal, Refused};
 use crate::engine::NativeEngine;
 use crate::memory::ReadLimit;
 use crate::model::{
@@ -69,7 +69,19 @@ impl Tracer {
     /// # Errors
     /// Nothing to trace, all targets ended meanwhile, not permitted, or a destination that cannot be opened. No probe is left behind then.
     pub fn start(settings: Settings) -> Result<Self, SessionError> {
-        let Settings { targets, follow, maps, python, exports, tape, load, began, may_begin_empty, stop } = settings;
+        let Settings {
+            targets,
+            follow,
+            maps,
+            python,
+            probe_moving_code,
+            exports,
+            tape,
+            load,
+            began,
+            may_begin_empty,
+            stop,
+        } = settings;
         let mut arriving: Vec<(Option<ProcessId>, Target)> =
             targets.iter().map(|target| (None, target.clone())).collect();
         if follow {
@@ -77,11 +89,11 @@ impl Tracer {
             arriving.extend(descendants(&targets).into_iter().map(|(parent, target)| (Some(parent), target)));
         }
         let targets: Vec<Target> = arriving.iter().map(|(_, target)| target.clone()).collect();
-        let mut engine = NativeEngine::new(maps.clone());
+        let mut engine = NativeEngine::new(maps.clone()).probing_moving_code(probe_moving_code);
         // What has begun empty may come to run Python, and then every moment counts.
         let watches_python =
             python.mode == PythonMode::Watch && (may_begin_empty || targets.iter().any(may_run_python));
-        let load = LoadOptions { python_watch: watches_python, ..load };
+        let load = LoadOptions { python_watch: watches_python, count_forks: follow, ..load };
         // Loading takes the kernel about as long as the survey takes us: do both at once. Whoever tells us to stop waits for
         // neither.
         let looks = arriving.clone();
@@ -130,8 +142,16 @@ impl Tracer {
             first_news: News::default(),
             failures: Vec::new(),
         };
+        if follow {
+            for target in &targets {
+                tracer.programs.count_forks_of(target.kernel_pid)?;
+            }
+        }
         let mut first_refused = None;
         for (((forked_by, target), native), interpreter) in arriving.into_iter().zip(found).zip(interpreters) {
+            for file in &native.being_written {
+                tracer.watcher.forget(target.process, *file);
+            }
             let module = native.requests.first().map(|request| request.module.path.clone());
             let arrival = Arrival { target, forked_by, native, interpreter };
             let process = arrival.target.process;
@@ -146,8 +166,21 @@ impl Tracer {
         all_ended(&targets)?;
         tracer.go_on()?;
         if let (0, Some((path, refusal))) = (tracer.functions, first_refused) {
-            let source = std::io::Error::other(refusal.problem);
-            return Err(AttachError::Place { path, source }.into());
+            match refusal.why {
+                // It goes on as soon as the writer has ended.
+                Refusal::BeingWritten => {}
+                // What of a process is still there says otherwise.
+                Refusal::ProcessIsEnding => return Err(SessionError::TargetsEnded { processes: names_of(&targets) }),
+                Refusal::NotItsCode if tracer.python.seen_in_all() == 0 && !follow => {
+                    let detail = format!("{}: {}", path.display(), refusal.problem);
+                    return Err(SessionError::NothingToTrace { detail });
+                }
+                Refusal::NotItsCode => {}
+                Refusal::Kernel => {
+                    let source = std::io::Error::other(refusal.problem);
+                    return Err(AttachError::Place { path, source }.into());
+                }
+            }
         }
         // Everything at once, so that the first traces are as whole as the later ones.
         tracer.programs.accept_entries(true)?;
@@ -191,6 +224,7 @@ impl Tracer {
         if let Some(sentence) = self.load.look(&self.programs)? {
             tracing::warn!("{sentence}");
         }
+        self.follow_writers();
         for change in self.watcher.poll() {
             self.take_note_of(change)?;
         }
@@ -216,9 +250,10 @@ impl Tracer {
     pub fn finish(self) -> Result<Report, SessionError> {
         let functions = self.functions();
         let Self { mut programs, drain, mut python, skipped, attach_ms, roster, watcher, .. } = self;
+        let unseen = programs.unseen_forks();
         let report = take_away(&mut programs, drain)?;
         let processes = roster.report(|process| python.seen_of(process));
-        let not_followed = roster.not_followed() + watcher.left_out();
+        let not_followed = roster.not_followed() + unseen.unwrap_or_else(|| watcher.left_out());
         let python = python.coverage(&mut programs);
         Ok(Report { attach_ms, functions, python, processes, not_followed, skipped: skipped.len(), ..report })
     }
@@ -256,21 +291,12 @@ impl Tracer {
         let PlanChange { added } = change;
         self.drain.add_functions(added.functions.iter().map(PlannedFunction::description).collect())?;
         let refused = self.programs.place(&added, &[(target.process, target.kernel_pid)])?;
-        for (function, refusal) in added
-            .functions
-            .iter()
-            .filter_map(|function| Some((function, refused.iter().find(|refusal| refusal.function == function.id)?)))
-        {
-            // Of a process that has ended in the middle nothing needs to be said.
-            if !refusal.process_is_ending && !has_ended(function.request.module.process) {
-                let request = &function.request;
-                tracing::warn!(
-                    function = request.span_name,
-                    module = %request.module.path.display(),
-                    problem = refusal.problem,
-                    "the kernel took no probe"
-                );
-            }
+        tell_refused(&added.functions, &refused);
+        let is_being_written = |function: &&PlannedFunction| {
+            refused.iter().any(|refusal| refusal.function == function.id && refusal.why == Refusal::BeingWritten)
+        };
+        for function in added.functions.iter().filter(is_being_written) {
+            self.watcher.forget(target.process, function.request.module.number);
         }
         let is_placed = |function: &&PlannedFunction| !refused.iter().any(|refusal| refusal.function == function.id);
         self.load.add(added.functions.iter().filter(is_placed));
@@ -305,13 +331,44 @@ fn all_ended(targets: &[Target]) -> Result<(), SessionError> {
     if targets.iter().any(|target| !has_ended(target.process)) {
         return Ok(());
     }
-    let processes: Vec<String> = targets.iter().map(|target| target.process.to_string()).collect();
-    Err(SessionError::TargetsEnded { processes: processes.join(", ") })
+    Err(SessionError::TargetsEnded { processes: names_of(targets) })
+}
+
+fn names_of(targets: &[Target]) -> String {
+    targets.iter().map(|target| target.process.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// Says which functions of a file are not probed and why, once for each reason.
+fn tell_refused(functions: &[PlannedFunction], refused: &[Refused]) {
+    let mut reasons: Vec<(&Path, &str, &str, usize)> = Vec::new();
+    let function_of = |refusal: &Refused| functions.iter().find(|function| function.id == refusal.function);
+    for (function, refusal) in refused.iter().filter_map(|refusal| Some((function_of(refusal)?, refusal))) {
+        let request = &function.request;
+        // Of a process that has ended in the middle nothing needs to be said.
+        if refusal.why == Refusal::ProcessIsEnding || has_ended(request.module.process) {
+            continue;
+        }
+        let path = request.module.path.as_path();
+        let is_it = |(known, _, problem, _): &&mut (&Path, &str, &str, usize)| {
+            (*known, *problem) == (path, refusal.problem.as_str())
+        };
+        match reasons.iter_mut().find(is_it) {
+            Some((.., count)) => *count += 1,
+            None => reasons.push((path, &request.span_name, &refusal.problem, 1)),
+        }
+    }
+    for (path, first, problem, count) in reasons {
+        let others = if count > 1 { format!(" and {} others", count - 1) } else { String::new() };
+        tracing::warn!("not probed: {first}{others} in {}: {problem}", path.display());
+    }
 }
 
 pub fn nothing_found(targets: &[Target], found: &[Survey]) -> String {
     let modules: usize = targets.iter().map(|target| target.modules.len()).sum();
     let pids: Vec<String> = targets.iter().map(|target| target.process.to_string()).collect();
+    if let Some(obstacle) = found.iter().find_map(|found| found.obstacle) {
+        return format!("no native function of process {} is probed: {obstacle}", pids.join(", "));
+    }
     let skipped = match found.iter().map(|found| found.skipped.len()).sum() {
         0_usize => String::new(),
         count => format!(" ({count} candidates cannot be probed)"),

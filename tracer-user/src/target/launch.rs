@@ -44,9 +44,11 @@ pub fn modules_at_start(program: &Path) -> Vec<Module> {
 
 /// The path in a line like `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f...)`.
 fn listed_path(line: &str) -> Option<PathBuf> {
-    let path = line.split_once("=>").map_or(line, |(_, path)| path).trim();
-    let path = path.rsplit_once(" (").map_or(path, |(path, _)| path);
-    path.starts_with('/').then(|| PathBuf::from(path))
+    // The address is what follows last: file names may have blanks and brackets.
+    let path = line.rsplit_once(" (0x").map_or(line, |(path, _)| path);
+    let path = path.split_once(" => ").map_or(path, |(_, path)| path).trim();
+    // A path may be relative to the folder that the program is started in: from LD_LIBRARY_PATH, or needed as such.
+    path.contains('/').then(|| PathBuf::from(path))
 }
 
 fn begins_like_elf(program: &Path) -> bool {
@@ -76,6 +78,7 @@ fn module(path: &Path) -> Option<Module> {
         path,
         device: (number(rustix::fs::major(device)), number(rustix::fs::minor(device))),
         inode: metadata.ino(),
+        version: Some(super::modules::version(&metadata)),
         mappings: Vec::new(),
     })
 }
@@ -118,6 +121,9 @@ mod tests {
             listed_path("\t/lib64/ld-linux-x86-64.so.2 (0x00007f0000000000)"),
             Some("/lib64/ld-linux-x86-64.so.2".into())
         );
+        assert_eq!(listed_path("\t./libmodel.so (0x00007f0000000000)"), Some("./libmodel.so".into()));
+        let named = "\tlibmodel.so => plug ins (new)/libmodel.so (0x00007f0000000000)";
+        assert_eq!(listed_path(named), Some("plug ins (new)/libmodel.so".into()));
         assert_eq!(listed_path("\tlinux-vdso.so.1 (0x00007fff00000000)"), None);
         assert_eq!(listed_path("\tlibgone.so => not found"), None);
     }

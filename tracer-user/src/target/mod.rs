@@ -2,6 +2,7 @@
 
 mod descendants;
 mod error;
+mod foreign_code;
 mod forks;
 mod launch;
 mod modules;
@@ -10,6 +11,7 @@ mod watch;
 
 pub use descendants::{children_are_told, descendants};
 pub use error::TargetError;
+pub use foreign_code::native_obstacle;
 pub use launch::{find_program, modules_at_start};
-pub use process::{has_ended, identify, look_at, stack_pointer, thread_name, tracer_of};
+pub use process::{has_ended, identify, is_our_child, look_at, stack_pointer, thread_name, tracer_of};
 pub use watch::Watcher;

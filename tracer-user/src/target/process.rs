@@ -24,17 +24,18 @@ pub fn look_at(pid: u32) -> Result<Target, TargetError> {
     if stat.flags & KERNEL_THREAD != 0 {
         return Err(TargetError::KernelThread { pid, name: stat.comm });
     }
-    if is_zombie(&process, &stat) {
-        return Err(TargetError::Zombie { pid, name: stat.comm });
-    }
     let status = process.status().map_err(failed)?;
     if status.tgid != number {
         return Err(TargetError::Thread { tid: pid, pid: status.tgid.unsigned_abs() });
     }
+    let start_time = stat.starttime;
+    let Some((process, stat)) = with_memory(process, stat) else {
+        return Err(TargetError::Zombie { pid, name: status.name });
+    };
     let executable = process.exe().map_err(failed)?;
     let modules = modules::of(&process, &executable).map_err(failed)?;
     Ok(Target {
-        process: ProcessId { pid, start_time: stat.starttime },
+        process: ProcessId { pid, start_time },
         kernel_pid: pid,
         command_line: process.cmdline().unwrap_or_default(),
         executable: without_deleted_mark(&executable),
@@ -63,12 +64,10 @@ pub(super) fn glance(pid: u32) -> Result<Glance, TargetError> {
     let number = i32::try_from(pid).map_err(|_| TargetError::NoSuchProcess { pid })?;
     let process = Process::new(number).map_err(failed)?;
     let stat = process.stat().map_err(failed)?;
-    Ok(Glance {
-        process: ProcessId { pid, start_time: stat.starttime },
-        image: image(&stat),
-        mapped_bytes: stat.vsize,
-        has_ended: is_zombie(&process, &stat),
-    })
+    let identity = ProcessId { pid, start_time: stat.starttime };
+    let seen = with_memory(process, stat);
+    let (image, mapped_bytes) = seen.as_ref().map_or_else(Default::default, |(_, stat)| (image(stat), stat.vsize));
+    Ok(Glance { process: identity, image, mapped_bytes, has_ended: seen.is_none() })
 }
 
 /// Who has a number now, and which program it runs; `None` if nobody has.
@@ -81,10 +80,19 @@ fn image(stat: &Stat) -> ProgramImage {
     ProgramImage { code: stat.startcode, stack: stat.startstack }
 }
 
-/// The first thread may have ended while others go on: then the process is no zombie.
-fn is_zombie(process: &Process, stat: &Stat) -> bool {
-    matches!(stat.state(), Ok(ProcState::Zombie | ProcState::Dead))
-        && process.tasks().map_or(true, |tasks| tasks.count() <= 1)
+/// A thread of a process that has not ended, with its figures: the first one, or where that has ended
+/// (`pthread_exit` in `main`) one of those that go on. What the process has mapped can be seen through them only, by the
+/// number of the thread. `None` if none is left.
+fn with_memory(process: Process, stat: Stat) -> Option<(Process, Stat)> {
+    let has_ended = |stat: &Stat| matches!(stat.state(), Ok(ProcState::Zombie | ProcState::Dead));
+    if !has_ended(&stat) {
+        return Some((process, stat));
+    }
+    process.tasks().ok()?.find_map(|task| {
+        let thread = Process::new(task.ok()?.tid).ok()?;
+        let stat = thread.stat().ok().filter(|stat| !has_ended(stat))?;
+        Some((thread, stat))
+    })
 }
 
 /// Whether a process has ended; its number may belong to another one by now.
@@ -92,10 +100,17 @@ fn is_zombie(process: &Process, stat: &Stat) -> bool {
 pub fn has_ended(process: ProcessId) -> bool {
     let Ok(number) = i32::try_from(process.pid) else { return true };
     match Process::new(number).and_then(|found| Ok((found.stat()?, found))) {
-        Ok((stat, found)) => stat.starttime != process.start_time || is_zombie(&found, &stat),
+        Ok((stat, found)) => stat.starttime != process.start_time || with_memory(found, stat).is_none(),
         // What cannot be looked at is there all the same.
         Err(error) => matches!(TargetError::from_proc(process.pid, error), TargetError::NoSuchProcess { .. }),
     }
+}
+
+/// Whether a process was started by this one.
+#[must_use]
+pub fn is_our_child(pid: u32) -> bool {
+    let stat = i32::try_from(pid).ok().and_then(|number| Process::new(number).ok()?.stat().ok());
+    stat.is_some_and(|stat| stat.ppid.unsigned_abs() == std::process::id())
 }
 
 /// Who traces a process with ptrace(2), for people: `gdb (process 77)`. `None` if nobody does.

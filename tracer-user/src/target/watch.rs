@@ -1,22 +1,28 @@
 //! Notices new modules, other programs, forks and the end of watched processes.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::error::TargetError;
 use super::forks::Forks;
 use super::process::{Glance, glance, look_at};
-use crate::model::{Module, ProcessId, ProgramImage, Target, TargetChange};
+use crate::model::{FileNumber, Module, ProcessId, ProgramImage, Target, TargetChange};
 
 /// Looks may take this share of the time, those at all processes together: one with hundreds of mapped files is looked at
 /// less often.
 const PART_OF_TIME: u32 = 50;
+
+/// The same for a process whose address space has changed: it may have mapped what is to be traced.
+const PART_OF_TIME_OF_CHANGE: u32 = 20;
 
 /// Longest time from one look to the next, for that reason, at a process that seems to have changed.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// A process that was just found has been looked at: the next look at its files, if its program stays the same, comes later.
 const YOUNG_PAUSE: Duration = Duration::from_millis(50);
+
+/// A program that has just begun maps its files one by one: what it does not map yet is not taken for gone.
+const YOUNG: Duration = Duration::from_secs(1);
 
 /// Remembers what each process had mapped, and tells what is new.
 pub struct Watcher {
@@ -28,7 +34,10 @@ pub struct Watcher {
 struct Watched {
     process: ProcessId,
     image: ProgramImage,
-    known_files: HashSet<(i32, i32, u64)>,
+    /// Files that were told, as they were mapped; those without a mapping are expected, and not seen yet.
+    known: HashMap<FileNumber, Module>,
+    /// When it was seen to run another program.
+    executed: Option<Instant>,
     /// Bytes of address space when its files were looked at last.
     mapped_bytes: u64,
     /// No look before at its files, if its address space has changed.
@@ -50,6 +59,14 @@ impl Watcher {
         self.processes.is_empty() && self.forks.as_ref().is_none_or(|forks| !forks.is_expecting())
     }
 
+    /// Has a file looked at anew at the next look at a process, as if it had just been mapped.
+    pub fn forget(&mut self, process: ProcessId, file: FileNumber) {
+        for watched in self.processes.iter_mut().filter(|watched| watched.process == process) {
+            watched.known.retain(|number, _| number.inode != file.inode);
+            watched.due_anyway = watched.due_anyway.min(Instant::now() + LONGEST_PAUSE);
+        }
+    }
+
     /// Forked processes that there was no room for.
     #[must_use]
     pub fn left_out(&self) -> u64 {
@@ -69,9 +86,9 @@ impl Watcher {
             }
         }
         let count = u32::try_from(self.processes.len()).unwrap_or(u32::MAX);
-        self.processes.retain_mut(|watched| match watched.look_if_due(PART_OF_TIME.saturating_mul(count)) {
-            Ok(change) => {
-                changes.extend(change);
+        self.processes.retain_mut(|watched| match watched.look_if_due(count) {
+            Ok(told) => {
+                changes.extend(told);
                 true
             }
             Err(Ended) => {
@@ -91,20 +108,21 @@ impl Watched {
         Self {
             process: target.process,
             image: target.image,
-            known_files: target.modules.iter().map(file_of).collect(),
+            known: target.modules.iter().map(|module| (module.number(), module.clone())).collect(),
+            executed: None,
             mapped_bytes: 0,
             due: now,
             due_anyway: now,
         }
     }
 
-    fn look_if_due(&mut self, pause: u32) -> Result<Option<TargetChange>, Ended> {
+    fn look_if_due(&mut self, processes: u32) -> Result<Vec<TargetChange>, Ended> {
         let began = Instant::now();
         let seen = match glance(self.process.pid) {
             Ok(seen) => seen,
             Err(TargetError::NoSuchProcess { .. }) => return Err(Ended),
             // A process that is being set up or torn down; the next look tells.
-            Err(_) => return Ok(None),
+            Err(_) => return Ok(Vec::new()),
         };
         if seen.process != self.process || seen.has_ended {
             return Err(Ended);
@@ -112,20 +130,21 @@ impl Watched {
         let runs_another = seen.image != self.image;
         let due = if seen.mapped_bytes == self.mapped_bytes { self.due_anyway } else { self.due };
         if !runs_another && began < due {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let change = self.look(&seen);
-        let pause = began.elapsed() * pause;
-        self.due = Instant::now() + LONGEST_PAUSE.min(pause);
+        let took = began.elapsed() * processes;
+        let pause = took * PART_OF_TIME;
+        self.due = Instant::now() + LONGEST_PAUSE.min(took * PART_OF_TIME_OF_CHANGE);
         self.due_anyway = Instant::now() + LONGEST_PAUSE.max(pause);
         change
     }
 
-    fn look(&mut self, seen: &Glance) -> Result<Option<TargetChange>, Ended> {
+    fn look(&mut self, seen: &Glance) -> Result<Vec<TargetChange>, Ended> {
         let target = match look_at(self.process.pid) {
             Ok(target) => target,
             Err(TargetError::NoSuchProcess { .. } | TargetError::Zombie { .. }) => return Err(Ended),
-            Err(_) => return Ok(None),
+            Err(_) => return Ok(Vec::new()),
         };
         if target.process != self.process {
             return Err(Ended);
@@ -133,21 +152,69 @@ impl Watched {
         // In the middle of `execve` code and stack are not yet what they will be: the next look tells.
         let is_settled = || glance(self.process.pid).is_ok_and(|now| now.image == target.image);
         if target.image != self.image && (target.image.code == 0 || !is_settled()) {
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        let modules: Vec<_> =
-            target.modules.iter().filter(|module| self.known_files.insert(file_of(module))).cloned().collect();
-        self.mapped_bytes = seen.mapped_bytes;
-        if target.image != self.image {
+        let runs_another = target.image != self.image;
+        if runs_another {
             self.image = target.image;
-            return Ok(Some(TargetChange::Executed { target, modules }));
+            self.executed = Some(Instant::now());
         }
-        Ok((!modules.is_empty()).then_some(TargetChange::Mapped { target, modules }))
+        self.mapped_bytes = seen.mapped_bytes;
+        let (modules, gone) = self.compare(&target.modules);
+        let unmapped = (!gone.is_empty()).then(|| TargetChange::Unmapped { target: target.clone(), modules: gone });
+        let mapped = match runs_another {
+            true => Some(TargetChange::Executed { target, modules }),
+            false => (!modules.is_empty()).then_some(TargetChange::Mapped { target, modules }),
+        };
+        // What has taken the place of another file comes after it.
+        Ok(unmapped.into_iter().chain(mapped).collect())
+    }
+
+    /// What is new of what is mapped, and what is not mapped any more. A file that was written to, or another one with its
+    /// number, is both.
+    fn compare(&mut self, mapped: &[Module]) -> (Vec<Module>, Vec<Module>) {
+        let (mut new, mut gone) = (Vec::new(), Vec::new());
+        for module in mapped {
+            let before = self.known.remove(&module.number()).or_else(|| self.take_expected(module));
+            match before {
+                Some(before) if is_another(&before, module) => {
+                    gone.push(before);
+                    new.push(module.clone());
+                }
+                Some(_) => {}
+                None => new.push(module.clone()),
+            }
+        }
+        let is_young = self.executed.is_some_and(|executed| executed.elapsed() < YOUNG);
+        let mut known: HashMap<_, _> = mapped.iter().map(|module| (module.number(), module.clone())).collect();
+        for (number, module) in std::mem::take(&mut self.known) {
+            if module.mappings.is_empty() || is_young {
+                known.insert(number, module);
+            } else {
+                gone.push(module);
+            }
+        }
+        self.known = known;
+        (new, gone)
+    }
+
+    /// Some file systems show one device number to stat(2) and another in /proc/PID/maps: a file that is expected is known
+    /// by its path too.
+    fn take_expected(&mut self, module: &Module) -> Option<Module> {
+        let is_it =
+            |known: &Module| known.mappings.is_empty() && (known.inode, &known.path) == (module.inode, &module.path);
+        let number = self.known.iter().find(|(_, known)| is_it(known)).map(|(number, _)| *number)?;
+        self.known.remove(&number)
     }
 }
 
-fn file_of(module: &Module) -> (i32, i32, u64) {
-    (module.device.0, module.device.1, module.inode)
+/// Whether what is mapped now has other content than what was mapped under the same number before. Whoever copies a file may
+/// set the time of its last writing; the time of its last change cannot be set, but a new name or owner moves it too, so it
+/// counts only where the file was mapped anew.
+fn is_another(before: &Module, now: &Module) -> bool {
+    let (Some(old), Some(new)) = (before.version, now.version) else { return false };
+    let is_mapped_anew = !before.mappings.iter().any(|mapping| now.mappings.contains(mapping));
+    (old.size, old.modified) != (new.size, new.modified) || (old.changed != new.changed && is_mapped_anew)
 }
 
 #[cfg(test)]
@@ -187,5 +254,54 @@ mod tests {
         assert!(!watcher.poll().iter().any(|change| matches!(change, TargetChange::Executed { .. })));
         child.kill().expect("our own child");
         child.wait().expect("our own child");
+    }
+
+    fn module(start: u64, inode: u64, modified: i64, changed: i64) -> Module {
+        let start = crate::model::RemoteAddress(start);
+        let end = crate::model::RemoteAddress(start.0 + 0x1000);
+        Module {
+            path: "/lib/model.so".into(),
+            access_path: "/lib/model.so".into(),
+            device: (8, 1),
+            inode,
+            version: Some(crate::model::FileVersion { size: 9, modified: (modified, 0), changed: (changed, 0) }),
+            mappings: vec![crate::model::Mapping { start, end, offset: crate::model::FileOffset(0) }],
+        }
+    }
+
+    fn watched(modules: Vec<Module>) -> Watched {
+        let here = look_at(std::process::id()).expect("this process can be looked at");
+        Watched::new(&Target { modules, ..here })
+    }
+
+    #[test]
+    fn files_that_are_mapped_no_more_or_were_replaced_are_told() {
+        let first = module(0x1000, 7, 1, 1);
+        let mut seen = watched(vec![first.clone()]);
+        assert_eq!(seen.compare(&[first.clone()]), (vec![], vec![]));
+        // Another owner or name: the same content at the same place.
+        let renamed = module(0x1000, 7, 1, 2);
+        assert_eq!(seen.compare(&[renamed.clone()]), (vec![], vec![]));
+        // Mapped anew with a time of its own, although its time of writing was set back.
+        let copied = module(0x9000, 7, 1, 3);
+        assert_eq!(seen.compare(&[copied.clone()]), (vec![copied.clone()], vec![renamed]));
+        // Overwritten, or a new file with the number of the old one.
+        let written = module(0x9000, 7, 4, 4);
+        assert_eq!(seen.compare(&[written.clone()]), (vec![written.clone()], vec![copied]));
+        assert_eq!(seen.compare(&[]), (vec![], vec![written]));
+        assert_eq!(seen.compare(&[]), (vec![], vec![]), "told once");
+    }
+
+    #[test]
+    fn what_a_program_will_map_is_not_gone_before_it_was_there() {
+        let expected = Module { mappings: Vec::new(), device: (0, 44), ..module(0, 7, 1, 1) };
+        let mut seen = watched(vec![expected]);
+        assert_eq!(seen.compare(&[]), (vec![], vec![]));
+        let mapped = module(0x1000, 7, 1, 1);
+        assert_eq!(seen.compare(&[mapped.clone()]), (vec![], vec![]), "known, by another device number");
+        seen.executed = Some(Instant::now());
+        assert_eq!(seen.compare(&[]), (vec![], vec![]), "it has just begun again");
+        seen.executed = None;
+        assert_eq!(seen.compare(&[]), (vec![], vec![mapped]));
     }
 }

@@ -17,7 +17,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("symbol", &["model"]),
     ("engine", &["model", "symbol", "symbol_map", "memory"]),
     ("plan", &["model"]),
-    ("attach", &["model"]),
+    ("attach", &["model", "memory"]),
     ("ring", &["model"]),
     ("decode", &["model"]),
     ("assemble", &["model", "symbol_map"]),

@@ -1,12 +1,12 @@
 //! What an ELF file tells about the interpreter in it: where `_PyRuntime` and the built-in types are.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 
 use object::read::ReadCache;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::contract::EngineError;
+use crate::memory::MappedFile;
 use crate::model::{Module, RemoteAddress};
 use crate::symbol::ElfFile;
 
@@ -43,7 +43,7 @@ impl InterpreterAddresses {
             access_path: module.access_path.clone(),
             source,
         };
-        let file = File::open(&module.access_path).map_err(unreadable)?;
+        let file = MappedFile::open(&module.access_path, module.number()).map_err(unreadable)?.into_file();
         let cache = ReadCache::new(file);
         let elf = ElfFile::parse(&cache, &module.path)?;
         let variables = elf.variables(&VARIABLES, thorough)?;

@@ -1,11 +1,13 @@
 //! One ELF file and the rules in force for it to the functions that are asked for, and those that are passed over.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
 use object::read::ReadCache;
 
+use super::moving_code::Signs;
 use crate::model::{
     ArgumentRule, ErrorRule, FunctionName, Language, ObjectLocation, Recurse, ResolvedFunction, SkipReason,
     VirtualAddress,
@@ -24,6 +26,8 @@ pub struct NativeFacts {
     pub(super) remarks: Vec<String>,
     /// What may be the reason if nothing at all is found.
     pub(super) hints: Vec<String>,
+    /// A function that moves the code of this file to other memory.
+    pub(super) moved_by: Option<String>,
 }
 
 /// A function and what the rules say about its calls.
@@ -56,7 +60,15 @@ impl NativeFacts {
         let functions = Functions::read(ElfFile::parse(&cache, path)?)?;
         let mut facts = Self::default();
         let mut searches = Vec::new();
-        let found = functions.find(|symbol| matcher.may_match(symbol), |name| rank(matcher, name));
+        let (signs, moved_by) = (Signs::new(), RefCell::new(None));
+        let may_match = |symbol: &str| {
+            if signs.are_in(symbol) {
+                moved_by.borrow_mut().get_or_insert_with(|| symbol.to_owned());
+            }
+            matcher.may_match(symbol)
+        };
+        let found = functions.find(may_match, |name| rank(matcher, name));
+        facts.moved_by = moved_by.into_inner();
         facts.say_what_is_left_out(&found, path);
         let Found { candidates, left_out, not_understood, .. } = found;
         // Functions that do nothing but jump to another one, by that one's address.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 /// Most files that are remembered; a process maps a few hundred.
 const FILE_LIMIT: usize = 4096;
 
-/// A file that has not been written to: device, inode, time of the last change (seconds, nanoseconds), size in bytes.
-type FileKey = (u64, u64, i64, i64, u64);
+/// A file that has not been written to: device, inode, times of the last writing and of the last change (seconds,
+/// nanoseconds), size in bytes. A new file may have the number of a deleted one, and a copy the time of its original.
+type FileKey = (u64, u64, (i64, i64), (i64, i64), u64);
 
 /// Facts by file.
 #[derive(Debug)]
@@ -35,6 +36,12 @@ impl<Facts> FileCache<Facts> {
     }
 }
 
+/// Whether nothing about a file has changed between two looks.
+pub(super) fn is_the_same(before: &Metadata, after: &Metadata) -> bool {
+    key(before) == key(after)
+}
+
 fn key(file: &Metadata) -> FileKey {
-    (file.dev(), file.ino(), file.mtime(), file.mtime_nsec(), file.size())
+    let (modified, changed) = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
+    (file.dev(), file.ino(), modified, changed, file.size())
 }

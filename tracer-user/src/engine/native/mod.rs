@@ -2,6 +2,7 @@
 
 mod facts;
 mod file_cache;
+mod moving_code;
 mod native_engine;
 mod shared_code;
 #[cfg(test)]

@@ -1,20 +1,22 @@
 //! The native engine: facts by file, requests by process.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use super::facts::NativeFacts;
-use super::file_cache::FileCache;
+use super::file_cache::{FileCache, is_the_same};
 use crate::engine::{Engine, EngineError, Requests};
-use crate::model::{ModuleFile, ProbeRequest, Skipped, SymbolMap};
+use crate::memory::MappedFile;
+use crate::model::{ModuleFile, ProbeRequest, SkipReason, Skipped, SymbolMap};
 use crate::symbol_map::Matchers;
 
 /// Finds the functions that the symbol maps ask for in ELF files.
 #[derive(Debug)]
 pub struct NativeEngine {
     matchers: Matchers,
+    /// Whether functions are probed in files that move their own code.
+    probes_moving_code: bool,
     known: FileCache<NativeFacts>,
 }
 
@@ -22,7 +24,13 @@ impl NativeEngine {
     /// An engine for these maps; of two that match the same function the later one wins.
     #[must_use]
     pub fn new(maps: Vec<SymbolMap>) -> Self {
-        Self { matchers: Matchers::new(maps), known: FileCache::new() }
+        Self { matchers: Matchers::new(maps), probes_moving_code: false, known: FileCache::new() }
+    }
+
+    /// The same, which also probes files that move their own code if asked to.
+    #[must_use]
+    pub fn probing_moving_code(self, probes_moving_code: bool) -> Self {
+        Self { probes_moving_code, ..self }
     }
 
     /// The probes for one file of one process. Files that no rule is about are not opened; what a file holds is found out
@@ -56,18 +64,37 @@ impl Engine for NativeEngine {
         if let Some(facts) = self.known.get(&metadata) {
             return Ok(facts);
         }
-        // Devices can be mapped too, and a path may come to name a pipe: opening must not wait, reading must not have effects.
-        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(&module.access_path).map_err(unreadable)?;
+        if !metadata.is_file() {
+            // Devices can be mapped too.
+            return Ok(Arc::default());
+        }
+        let file = MappedFile::open(&module.access_path, module.number).map_err(unreadable)?.into_file();
         let metadata = file.metadata().map_err(unreadable)?;
-        let facts = match self.matchers.for_file(&file_name(module)) {
-            Some(matcher) if metadata.is_file() => NativeFacts::read(file, &module.path, &matcher)?,
-            _ => NativeFacts::default(),
-        };
-        Ok(self.known.insert(&metadata, facts))
+        let Some(matcher) = self.matchers.for_file(&file_name(module)) else { return Ok(Arc::default()) };
+        let again = file.try_clone().map_err(unreadable)?;
+        let facts = NativeFacts::read(file, &module.path, &matcher);
+        // Somebody is writing it: what was read belongs together by chance only.
+        if !is_the_same(&metadata, &again.metadata().map_err(unreadable)?) {
+            return Err(EngineError::BeingWritten { path: module.path.clone() });
+        }
+        Ok(self.known.insert(&metadata, facts?))
     }
 
     fn requests(&self, facts: &Self::Facts, module: &ModuleFile) -> Requests {
+        let path = module.path.to_string_lossy();
+        let skipped = facts.skipped.iter().map(|(name, reason)| Skipped {
+            name: name.clone(),
+            module: path.clone().into_owned(),
+            reason: reason.clone(),
+        });
+        if let (Some(symbol), false) = (&facts.moved_by, self.probes_moving_code) {
+            let moved = facts.functions.iter().map(|function| Skipped {
+                name: function.function.name.clone(),
+                module: path.clone().into_owned(),
+                reason: SkipReason::MovesItsCode { symbol: symbol.clone() },
+            });
+            return Requests { skipped: skipped.chain(moved).collect(), ..Requests::default() };
+        }
         let requests = facts.functions.iter().map(|function| ProbeRequest {
             module: module.clone(),
             function: function.function.clone(),
@@ -77,12 +104,6 @@ impl Engine for NativeEngine {
             attributes: function.attributes.clone(),
             error: function.error,
             shared_code: function.shared_code.clone(),
-        });
-        let path = module.path.to_string_lossy();
-        let skipped = facts.skipped.iter().map(|(name, reason)| Skipped {
-            name: name.clone(),
-            module: path.clone().into_owned(),
-            reason: reason.clone(),
         });
         Requests {
             requests: requests.collect(),

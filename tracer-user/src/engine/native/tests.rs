@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::NativeEngine;
 use crate::engine::{EngineError, Requests};
-use crate::model::{ModuleFile, ObjectLocation, ProcessId, SkipReason, SymbolMap};
+use crate::model::{FileNumber, ModuleFile, ObjectLocation, ProcessId, SkipReason, SymbolMap};
 use crate::symbol_map;
 
 const SOURCE: &str = r#"
@@ -64,7 +64,13 @@ fn maps() -> Vec<SymbolMap> {
 
 fn module(path: &Path, pid: u32) -> ModuleFile {
     let process = ProcessId { pid, start_time: 1 };
-    ModuleFile { process, path: path.to_owned(), access_path: path.to_owned() }
+    ModuleFile {
+        process,
+        path: path.to_owned(),
+        access_path: path.to_owned(),
+        number: FileNumber::default(),
+        mappings: Vec::new(),
+    }
 }
 
 fn spans(found: &Requests) -> Vec<(&str, bool, ObjectLocation)> {

@@ -11,7 +11,8 @@ use super::super::error::SessionError;
 use super::interpreter::{Calls, Interpreter};
 use super::targets::Means;
 use crate::attach::measure_emulated_probe;
-use crate::model::{InterpreterSite, InterpreterSites, ProcessId, PythonRuntime, Target};
+use crate::memory::MappedFile;
+use crate::model::{FileNumber, InterpreterSite, InterpreterSites, ProcessId, PythonRuntime, Target};
 use crate::symbol::{ElfFile, Functions};
 
 /// How long calls are counted before the mode starts, to tell its cost.
@@ -38,7 +39,7 @@ impl Frames {
         let (major, minor, _) = runtime.version;
         let of = format!("frames mode, {} of process {}", runtime.module, target.process);
         let path = interpreter_file(target, runtime).ok_or_else(|| format!("{of}: its file is not mapped"))?;
-        let cache = ReadCache::new(File::open(&path).map_err(|error| format!("{of}: {error}"))?);
+        let cache = ReadCache::new(open(&path).map_err(|error| format!("{of}: {error}"))?);
         let functions =
             ElfFile::parse(&cache, &path).and_then(Functions::read).map_err(|error| format!("{of}: {error}"))?;
         let sites = functions.interpreter_sites((major, minor));
@@ -93,9 +94,14 @@ pub fn interpreter_file(target: &Target, runtime: &PythonRuntime) -> Option<Path
     module.map(|module| module.access_path.clone())
 }
 
+/// Opens the file of an interpreter: whatever a process may have put under its name is not waited for.
+fn open(path: &Path) -> std::io::Result<File> {
+    MappedFile::open(path, FileNumber::default()).map(MappedFile::into_file)
+}
+
 /// Where exceptions pass in the file of an interpreter. Without it they are seen, but not what they are.
 pub fn exception_site(path: &Path) -> Option<InterpreterSite> {
-    let cache = ReadCache::new(File::open(path).ok()?);
+    let cache = ReadCache::new(open(path).ok()?);
     let functions = ElfFile::parse(&cache, path).and_then(Functions::read).ok()?;
     functions.exception_site().inspect_err(|error| tracing::debug!(%error, "exceptions have no type")).ok()
 }

@@ -93,6 +93,7 @@ pub(super) fn modules(pid: u32) -> Vec<Module> {
                 path,
                 device: (0, 0),
                 inode: 0,
+                version: None,
                 mappings: vec![mapping],
             }),
         }

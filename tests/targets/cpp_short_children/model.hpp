@@ -1,0 +1,6 @@
+// The model.
+#pragma once
+
+struct Model {
+    long predict(long value);
+};
