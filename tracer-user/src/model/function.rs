@@ -146,6 +146,11 @@ pub enum SkipReason {
         /// Symbol of the whole function.
         symbol: String,
     },
+    /// Its calls cannot be told apart by thread and stack, because its runtime moves both while they run.
+    MovingStack {
+        /// Which runtime.
+        runtime: String,
+    },
     /// The file was compiled for another processor.
     ForeignArchitecture,
     /// The map excludes it.
@@ -179,6 +184,9 @@ impl fmt::Display for SkipReason {
                 write!(formatter, "the jump at {address} leads back to its first instruction")
             }
             Self::PartOf { symbol } => write!(formatter, "it is the rest of `{symbol}`"),
+            Self::MovingStack { runtime } => {
+                write!(formatter, "{runtime} moves its calls between threads and stacks while they run")
+            }
             Self::ForeignArchitecture => {
                 write!(formatter, "the file was compiled for another processor")
             }

@@ -1,5 +1,7 @@
 //! A candidate to a function with everything that a probe needs, or the reason why it cannot be probed.
 
+use std::cell::OnceCell;
+
 use object::read::ReadRef;
 
 use super::code::Code;
@@ -9,6 +11,7 @@ use super::error::SymbolError;
 use super::exits::{self, Exit, ExitKind};
 use super::function_table::{Candidate, FunctionTable, MATCH_LIMIT};
 use super::image::Image;
+use super::runtime_sign::{self, Runtime};
 use super::suffix;
 use super::unwind_proof::Proofs;
 use crate::model::{
@@ -19,6 +22,7 @@ use crate::model::{
 pub struct Functions<'data, R: ReadRef<'data>> {
     pub(super) image: Image<'data, R>,
     proofs: Proofs,
+    runtime: OnceCell<Option<Runtime>>,
 }
 
 impl<'data, R: ReadRef<'data>> Functions<'data, R> {
@@ -28,7 +32,7 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
     /// Where a table does not lie within the file, or is larger than any real one.
     pub fn read(file: ElfFile<'data, R>) -> Result<Self, SymbolError> {
         let functions = FunctionTable::read(&file)?;
-        Ok(Self { image: Image::new(file, functions), proofs: Proofs::default() })
+        Ok(Self { image: Image::new(file, functions), proofs: Proofs::default(), runtime: OnceCell::new() })
     }
 
     /// The functions that are asked for, by address. `may_match` is a quick test that is asked of every function symbol as
@@ -62,16 +66,19 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
             return Err(SkipReason::PartOf { symbol: symbol.clone() });
         }
         let address = candidate.address.0;
+        if self.runtime() == Some(Runtime::Go) && self.is_go_code(address) {
+            return Err(SkipReason::MovingStack { runtime: "Go".to_owned() });
+        }
         let size = self.image.size_of(address, candidate.size).ok_or(SkipReason::NoCode)?;
         let bases = base_symbols(candidate);
         let code = Code::decode(&self.image, address, size, &bases)?;
         let exits = exits::find(&self.image, &code)?;
-        if exits.exits.is_empty() {
+        if exits.is_empty() {
             return Err(SkipReason::NoReturnSite);
         }
-        let entry = entry::find(&self.image, &code, &exits.exits)?;
-        let proof = self.proofs.of(&self.image, address, &code, &exits).filter(|_| entry.stack_delta == 0);
-        let sites = self.return_sites(&code, &exits.exits, entry.offset);
+        let entry = entry::find(&self.image, &code, &exits)?;
+        let proof = self.proofs.of(&self.image, address, &code, &exits).filter(|_| entry.stack_delta == 0 && self.runtime().is_none());
+        let sites = self.return_sites(&code, &exits, entry.offset);
         let returns = match proof {
             // Without sites, kernels whose trampoline is not safe to use go without this function.
             Some(proof) => ReturnMethod::Uretprobe { proof, sites: sites.unwrap_or_default() },
@@ -89,6 +96,21 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
             returns,
             object: ObjectLocation::None,
         })
+    }
+
+    /// What is known of the runtime that the file's code runs under. A file whose symbols cannot be read again is taken for
+    /// the worst.
+    fn runtime(&self) -> Option<Runtime> {
+        *self.runtime.get_or_init(|| runtime_sign::find(&self.image.file).unwrap_or(Some(Runtime::Other)))
+    }
+
+    /// Whether an address lies in what Go's own linker has put together; code in C lies behind it.
+    fn is_go_code(&self, address: u64) -> bool {
+        let of = |symbol| self.image.functions.address_of(symbol);
+        match (of("runtime.text"), of("runtime.etext")) {
+            (Some(start), Some(end)) => (start..end).contains(&address),
+            _ => false,
+        }
     }
 
     fn return_sites(
@@ -116,10 +138,6 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
 
 /// The symbols of a candidate without the suffixes of copies: its cold part is called after one of them.
 fn base_symbols(candidate: &Candidate) -> Vec<&str> {
-    let symbols =
-        candidate.names.iter().map(|name| name.symbol.as_str()).chain(candidate.aliases.iter().map(String::as_str));
-    let mut bases: Vec<&str> = symbols.map(|symbol| suffix::split(symbol).0).collect();
-    bases.sort_unstable();
-    bases.dedup();
-    bases
+    let names = candidate.names.iter().map(|name| name.symbol.as_str());
+    suffix::bases(names.chain(candidate.aliases.iter().map(String::as_str)))
 }
