@@ -151,6 +151,11 @@ pub enum SkipReason {
     MakesCoroutine,
     /// The symbol holds a word that was asked for, but its mangled name cannot be understood.
     NameNotUnderstood,
+    /// Its calls cannot be told apart by thread and stack, because its runtime moves both while they run.
+    MovingStack {
+        /// Which runtime.
+        runtime: String,
+    },
     /// The file was compiled for another processor.
     ForeignArchitecture,
     /// The map excludes it.
@@ -196,6 +201,9 @@ impl fmt::Display for SkipReason {
                 )
             }
             Self::NameNotUnderstood => write!(formatter, "its mangled name cannot be understood"),
+            Self::MovingStack { runtime } => {
+                write!(formatter, "{runtime} moves its calls between threads and stacks while they run")
+            }
             Self::ForeignArchitecture => {
                 write!(formatter, "the file was compiled for another processor")
             }

@@ -6,6 +6,7 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
 use object::read::ReadRef;
 
 use super::image::Image;
+use super::jump_table::{self, JumpTable};
 use super::registers::{self, StackChange};
 use super::unwind_table::{StackLevel, StackLevels};
 use crate::model::{SkipReason, VirtualAddress};
@@ -15,6 +16,10 @@ use crate::model::{SkipReason, VirtualAddress};
 const CODE_LIMIT: u64 = 4 << 20;
 /// Most parts of one function that are followed.
 const PART_LIMIT: usize = 64;
+/// Most indirect jumps of one function whose tables are read.
+const TABLE_LIMIT: usize = 64;
+/// Most times that the tables of a function are read until nothing new is found.
+const ROUND_LIMIT: usize = 16;
 
 /// The instructions of a function, in the order of their addresses within each part, and what is known of them.
 pub(super) struct Code<'data> {
@@ -24,6 +29,10 @@ pub(super) struct Code<'data> {
     pub jumps_to: BTreeMap<u64, Vec<u64>>,
     /// The jumps through registers and memory.
     pub indirect_jumps: Vec<Instruction>,
+    /// The tables of a `switch` that were read to their end, by the jump that goes through them.
+    pub tables: BTreeMap<u64, JumpTable>,
+    /// The jumps through those tables by their target.
+    pub table_jumps_to: BTreeMap<u64, Vec<u64>>,
 }
 
 /// One contiguous piece of a function.
@@ -44,23 +53,59 @@ impl<'data> Code<'data> {
         size: u64,
         symbols: &[&str],
     ) -> Result<Self, SkipReason> {
-        let mut code = Self { parts: Vec::new(), jumps_to: BTreeMap::new(), indirect_jumps: Vec::new() };
-        let mut wanted = vec![(address, address.saturating_add(size))];
-        let mut bytes = 0_u64;
-        while let Some((start, end)) = wanted.pop() {
-            if code.contains(start) {
+        let mut code = Self {
+            parts: Vec::new(),
+            jumps_to: BTreeMap::new(),
+            indirect_jumps: Vec::new(),
+            tables: BTreeMap::new(),
+            table_jumps_to: BTreeMap::new(),
+        };
+        let mut bytes = 0;
+        code.follow(image, symbols, vec![(address, address.saturating_add(size))], &mut bytes)?;
+        let mut has_all_cold_parts = false;
+        // A table can lead to code with a table of its own, and what leads to a jump decides how long its table is.
+        for _ in 0..ROUND_LIMIT {
+            let (parts, has_changed) = code.read_tables(image, symbols, address);
+            if !has_changed && !has_all_cold_parts && code.tables.len() < code.indirect_jumps.len() {
+                // What a table leads to that cannot be read is known by name at least.
+                has_all_cold_parts = true;
+                code.follow(image, symbols, image.functions.cold_parts_of(symbols).collect(), &mut bytes)?;
                 continue;
             }
-            bytes = bytes.saturating_add(end - start);
-            if bytes > CODE_LIMIT || code.parts.len() >= PART_LIMIT {
+            if !has_changed {
+                code.check_targets()?;
+                return Ok(code);
+            }
+            code.follow(image, symbols, parts, &mut bytes)?;
+        }
+        // Tables that were read too early may be too short.
+        code.forget_tables();
+        code.check_targets()?;
+        Ok(code)
+    }
+
+    /// Decodes these parts, and every further part that their jumps lead to.
+    fn follow<R: ReadRef<'data>>(
+        &mut self,
+        image: &Image<'data, R>,
+        symbols: &[&str],
+        mut wanted: Vec<(u64, u64)>,
+        bytes: &mut u64,
+    ) -> Result<(), SkipReason> {
+        while let Some((start, end)) = wanted.pop() {
+            if self.contains(start) {
+                continue;
+            }
+            *bytes = bytes.saturating_add(end - start);
+            if *bytes > CODE_LIMIT || self.parts.len() >= PART_LIMIT {
                 return Err(SkipReason::OverBudget);
             }
             let part = Part::decode(image, start, end)?;
             for instruction in part.instructions.iter().filter(|instruction| is_direct_jump(instruction)) {
                 let target = instruction.near_branch_target();
-                code.jumps_to.entry(target).or_default().push(instruction.ip());
+                self.jumps_to.entry(target).or_default().push(instruction.ip());
                 let is_known = part.contains(target)
-                    || code.contains(target)
+                    || self.contains(target)
                     || wanted.iter().any(|(start, end)| (*start..*end).contains(&target));
                 if is_known {
                     continue;
@@ -70,11 +115,77 @@ impl<'data> Code<'data> {
                 }
             }
             let is_indirect = |jump: &&Instruction| jump.flow_control() == FlowControl::IndirectBranch;
-            code.indirect_jumps.extend(part.instructions.iter().filter(is_indirect));
-            code.parts.push(part);
+            self.indirect_jumps.extend(part.instructions.iter().filter(is_indirect));
+            self.parts.push(part);
         }
-        code.check_targets()?;
-        Ok(code)
+        Ok(())
+    }
+
+    /// Reads the tables of all indirect jumps by what is known now. Gives the parts that they lead to, and whether anything
+    /// is new.
+    fn read_tables<R: ReadRef<'data>>(
+        &mut self,
+        image: &Image<'data, R>,
+        symbols: &[&str],
+        entry: u64,
+    ) -> (Vec<(u64, u64)>, bool) {
+        let mut parts = Vec::new();
+        let mut tables = BTreeMap::new();
+        // The interpreters of this world have hundreds, which lead to each other.
+        if self.indirect_jumps.len() <= TABLE_LIMIT {
+            for jump in &self.indirect_jumps {
+                let Some(table) = jump_table::read(image, self, jump) else { continue };
+                let Some(wanted) = self.pieces(image, symbols, entry, jump, &table) else { continue };
+                parts.extend(wanted);
+                tables.insert(jump.ip(), table);
+            }
+        }
+        let has_changed = tables != self.tables || !parts.is_empty();
+        self.forget_tables();
+        for (jump, table) in &tables {
+            for target in &table.targets {
+                self.table_jumps_to.entry(*target).or_default().push(*jump);
+            }
+        }
+        self.tables = tables;
+        (parts, has_changed)
+    }
+
+    fn forget_tables(&mut self) {
+        self.tables.clear();
+        self.table_jumps_to.clear();
+    }
+
+    /// The parts of the function that a table leads to and that are not decoded yet; `None` for a table of pointers to
+    /// functions, and for one that leads to where no part of this function can be.
+    fn pieces<R: ReadRef<'data>>(
+        &self,
+        image: &Image<'data, R>,
+        symbols: &[&str],
+        entry: u64,
+        jump: &Instruction,
+        table: &JumpTable,
+    ) -> Option<Vec<(u64, u64)>> {
+        let (part, _) = self.position(jump.ip())?;
+        let level = part.level_at(jump);
+        let is_part_of_it =
+            |target: u64| target != entry && (self.contains(target) || image.is_cold_part(target, symbols));
+        let is_switch = table.holds_distances
+            || level == StackLevel::Below
+            || table.targets.iter().any(|target| is_part_of_it(*target));
+        if !is_switch {
+            return None;
+        }
+        let mut pieces = Vec::new();
+        for target in &table.targets {
+            if self.contains(*target) {
+                // An entry between two instructions of what was decoded: not all of this is code, or it is no table.
+                self.position(*target)?;
+            } else if !pieces.iter().any(|(start, end)| (*start..*end).contains(target)) {
+                pieces.push(image.piece_at(*target, level, symbols)?);
+            }
+        }
+        Some(pieces)
     }
 
     /// A jump into the middle of an instruction means that what was decoded is not what runs.
@@ -92,6 +203,11 @@ impl<'data> Code<'data> {
     /// Whether an address lies in the function.
     pub fn contains(&self, address: u64) -> bool {
         self.parts.iter().any(|part| part.contains(address))
+    }
+
+    /// Start and end of its parts.
+    pub fn bounds(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.parts.iter().map(|part| (part.start, part.end))
     }
 
     /// All instructions, part by part.

@@ -44,6 +44,7 @@ struct Segment {
     offset: u64,
     size: u64,
     executable: bool,
+    writable: bool,
 }
 
 /// A symbol table with the bytes of its names.
@@ -81,6 +82,7 @@ impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
                 offset: segment.p_offset(endian),
                 size: segment.p_filesz(endian),
                 executable: segment.p_flags(endian).0 & elf::PF_X.0 != 0,
+                writable: segment.p_flags(endian).0 & elf::PF_W.0 != 0,
             })
             .collect();
         // Packers cut section headers off, or leave an offset that leads nowhere: programs run without them.
@@ -142,12 +144,29 @@ impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
         self.data.read_bytes_at(offset, size).ok()
     }
 
+    /// Bytes at an address that stay as the file has them, because they are mapped to be read only.
+    pub(super) fn constant_bytes(&self, address: u64, size: u64) -> Option<&'data [u8]> {
+        let segment = self.segments.iter().find(|segment| segment.contains(address))?;
+        if segment.writable { None } else { self.read(segment, address, size) }
+    }
+
     fn read(&self, segment: &Segment, address: u64, size: u64) -> Option<&'data [u8]> {
         let skip = address.checked_sub(segment.address)?;
         if skip.checked_add(size)? > segment.size {
             return None;
         }
         self.data.read_bytes_at(segment.offset.checked_add(skip)?, size).ok()
+    }
+
+    /// Whether the file has a table of sections.
+    pub(super) fn has_sections(&self) -> bool {
+        !self.sections.is_empty()
+    }
+
+    /// Bytes of the segments that are not code, as far as each is no larger than `limit` bytes.
+    pub(super) fn data_segments(&self, limit: u64) -> impl Iterator<Item = &'data [u8]> + use<'_, 'data, R> {
+        let data = self.segments.iter().filter(move |segment| !segment.executable && segment.size <= limit);
+        data.filter_map(|segment| self.read(segment, segment.address, segment.size))
     }
 
     /// A section by name.

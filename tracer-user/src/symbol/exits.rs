@@ -27,27 +27,21 @@ pub(super) enum ExitKind {
     ConditionalTailJump(u8),
 }
 
-/// How a function is left, and what that says about it.
-#[derive(Debug, Default)]
-pub(super) struct Exits {
-    /// By address.
-    pub exits: Vec<Exit>,
-    /// Whether an indirect jump was taken to stay inside for its stack level alone, without its table having been seen.
-    pub trusts_stack_level: bool,
-}
-
-/// Finds every exit of a decoded function.
-pub(super) fn find<'data, R: ReadRef<'data>>(image: &Image<'data, R>, code: &Code<'data>) -> Result<Exits, SkipReason> {
-    let mut found = Exits::default();
+/// Finds every exit of a decoded function, by address.
+pub(super) fn find<'data, R: ReadRef<'data>>(
+    image: &Image<'data, R>,
+    code: &Code<'data>,
+) -> Result<Vec<Exit>, SkipReason> {
+    let mut exits = Vec::new();
     for part in &code.parts {
         for instruction in &part.instructions {
-            if let Some(kind) = exit_kind(image, code, part, instruction, &mut found.trusts_stack_level)? {
-                found.exits.push(Exit { address: instruction.ip(), kind });
+            if let Some(kind) = exit_kind(image, code, part, instruction)? {
+                exits.push(Exit { address: instruction.ip(), kind });
             }
         }
     }
-    found.exits.sort_unstable_by_key(|exit| exit.address);
-    Ok(found)
+    exits.sort_unstable_by_key(|exit| exit.address);
+    Ok(exits)
 }
 
 fn exit_kind<'data, R: ReadRef<'data>>(
@@ -55,7 +49,6 @@ fn exit_kind<'data, R: ReadRef<'data>>(
     code: &Code<'data>,
     part: &Part<'data>,
     instruction: &Instruction,
-    trusts_stack_level: &mut bool,
 ) -> Result<Option<ExitKind>, SkipReason> {
     let ambiguous = || Err(SkipReason::AmbiguousJump { address: VirtualAddress(instruction.ip()) });
     let level = part.level_at(instruction);
@@ -81,10 +74,8 @@ fn exit_kind<'data, R: ReadRef<'data>>(
         }
         FlowControl::IndirectBranch => match indirect_jump::destination(image, code, part, instruction) {
             Destination::Inside => Ok(None),
-            _ if level == StackLevel::Below => {
-                *trusts_stack_level = true;
-                Ok(None)
-            }
+            // Whatever it leads to belongs to the same call.
+            _ if level == StackLevel::Below => Ok(None),
             Destination::Outside => Ok(Some(ExitKind::TailJump)),
             Destination::Unclear => ambiguous(),
         },

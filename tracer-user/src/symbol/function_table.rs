@@ -273,12 +273,28 @@ impl<'data> FunctionTable<'data> {
         addresses
     }
 
+    /// Address of the function with a symbol.
+    pub fn address_of(&self, symbol: &str) -> Option<u64> {
+        self.entries.iter().find(|entry| entry.name == symbol.as_bytes()).map(|entry| entry.address)
+    }
+
+    /// Bounds of the cold parts, by their symbols, of the function with one of these base symbols.
+    pub fn cold_parts_of(&self, bases: &[&str]) -> impl Iterator<Item = (u64, u64)> {
+        let cold = self.entries.iter().filter(|entry| entry.size != 0 && entry.is_cold_part_of(bases));
+        cold.filter_map(|entry| Some((entry.address, entry.address.checked_add(entry.size)?)))
+    }
+
     /// All symbols at exactly this address.
     pub fn at(&self, address: u64) -> &[Entry<'data>] {
         let start = self.entries.partition_point(|entry| entry.address < address);
         let rest = self.entries.get(start..).unwrap_or_default();
         let count = rest.partition_point(|entry| entry.address == address);
         rest.get(..count).unwrap_or_default()
+    }
+
+    /// The symbols at exactly this address without the suffixes of copies.
+    pub fn base_symbols_at(&self, address: u64) -> Vec<&'data str> {
+        suffix::bases(self.at(address).iter().filter_map(|entry| std::str::from_utf8(entry.name).ok()))
     }
 
     /// The functions that begin last at or before an address, if the address lies in them.
@@ -312,6 +328,10 @@ impl Entry<'_> {
 
     /// Whether this is the cold part of the function with one of these base symbols.
     pub fn is_cold_part_of(&self, bases: &[&str]) -> bool {
+        // Most symbols are no cold part, and this is asked of all of a file.
+        if !bases.iter().any(|base| self.name.starts_with(base.as_bytes())) {
+            return false;
+        }
         let Ok(name) = std::str::from_utf8(self.name) else { return false };
         let (base, body) = suffix::split(name);
         body == Body::Cold && bases.contains(&base)

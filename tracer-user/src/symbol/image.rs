@@ -92,4 +92,24 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
         let bounds = by_unwind.or_else(by_symbol).filter(|(start, end)| (*start..*end).contains(&target));
         Ok(bounds.filter(|_| belongs))
     }
+
+    /// Whether an address lies in a cold part, by its symbol, of the function with one of these base symbols.
+    pub fn is_cold_part(&self, address: u64, symbols: &[&str]) -> bool {
+        self.functions.containing(address).iter().any(|entry| entry.is_cold_part_of(symbols))
+    }
+
+    /// Bounds of the code at an entry of a function's jump table; `None` where that is another function, by its symbol or by
+    /// where it expects the stack pointer, or no code that an unwind entry or a symbol is about.
+    pub fn piece_at(&self, target: u64, level: StackLevel, symbols: &[&str]) -> Option<(u64, u64)> {
+        let here = self.functions.containing(target);
+        if !here.is_empty() && !self.is_cold_part(target, symbols) {
+            return None;
+        }
+        let by_symbol = || here.iter().map(|entry| (entry.address, entry.address.saturating_add(entry.size))).max();
+        let (start, end) =
+            self.unwind().bounds(target).or_else(by_symbol).filter(|(start, end)| (*start..*end).contains(&target))?;
+        let expected = self.levels(start, end).ok()?.at(target);
+        let agrees = level == StackLevel::Unknown || expected == StackLevel::Unknown || level == expected;
+        agrees.then_some((start, end))
+    }
 }

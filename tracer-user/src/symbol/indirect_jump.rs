@@ -28,9 +28,6 @@ const SUM_LOOK_BACK: usize = 64;
 /// Registers that hold integer arguments at the entry.
 pub(super) const ARGUMENT_REGISTERS: [Register; 6] =
     [Register::RDI, Register::RSI, Register::RDX, Register::RCX, Register::R8, Register::R9];
-/// Registers that a called function leaves as they are.
-const PRESERVED_REGISTERS: [Register; 6] =
-    [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14, Register::R15];
 
 /// Where an indirect jump leads, judged by its form and by what wrote its register.
 pub(super) fn destination<'data, R: ReadRef<'data>>(
@@ -41,6 +38,9 @@ pub(super) fn destination<'data, R: ReadRef<'data>>(
 ) -> Destination {
     if jump.code() != Opcode::Jmp_rm64 {
         return Destination::Unclear;
+    }
+    if code.tables.contains_key(&jump.ip()) {
+        return Destination::Inside;
     }
     // `notrack`: the compiler says that the target needs no landing pad, which only its own tables promise.
     if part.bytes_of(jump).first() == Some(&0x3e) {
@@ -168,7 +168,7 @@ impl<'data, R: ReadRef<'data>> Search<'_, 'data, R> {
         let unclear = Step::Found(Destination::Unclear);
         if matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall) {
             return match register {
-                _ if PRESERVED_REGISTERS.contains(&register) => Step::From(vec![register]),
+                _ if registers::is_preserved(register) => Step::From(vec![register]),
                 // A function that returns a pointer to a function.
                 Register::RAX => Step::Found(Destination::Outside),
                 _ => unclear,

@@ -21,12 +21,15 @@ mod handler_table;
 mod image;
 mod indirect_jump;
 mod interpreter;
+mod jump_table;
 mod loader_view;
 mod object_location;
 mod opcodes;
+mod plain_frame;
 mod probe_rules;
 mod registers;
 mod resolve;
+mod runtime_sign;
 mod rust_name;
 mod suffix;
 #[cfg(test)]

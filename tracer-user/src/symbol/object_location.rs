@@ -96,7 +96,7 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
     /// value returns the address it was given for it on every path (System V AMD64 ABI, 3.2.3).
     fn returns_no_address(&self, code: &Code<'data>) -> bool {
         let Ok(found) = exits::find(&self.image, code) else { return false };
-        let mut returns = found.exits.iter().filter(|exit| exit.kind == ExitKind::Return);
+        let mut returns = found.iter().filter(|exit| exit.kind == ExitKind::Return);
         returns.any(|exit| result_is_no_address(code, exit.address))
     }
 }

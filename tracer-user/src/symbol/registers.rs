@@ -11,6 +11,15 @@ pub(super) enum StackChange {
     Unknown,
 }
 
+/// Registers that a called function leaves as they are.
+const PRESERVED: [Register; 6] =
+    [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14, Register::R15];
+
+/// Whether a called function leaves a register as it is.
+pub(super) fn is_preserved(register: Register) -> bool {
+    PRESERVED.contains(&register)
+}
+
 /// The general-purpose registers, as 64-bit registers, that an instruction writes, or may write.
 pub(super) fn written(instruction: &Instruction) -> impl Iterator<Item = Register> {
     let mut factory = InstructionInfoFactory::new();

@@ -1,5 +1,7 @@
 //! A candidate to a function with everything that a probe needs, or the reason why it cannot be probed.
 
+use std::cell::OnceCell;
+
 use object::read::ReadRef;
 
 use super::code::{Code, is_direct_jump};
@@ -10,6 +12,7 @@ use super::exits::{self, Exit, ExitKind};
 use super::function_table::{Candidate, Found, FunctionTable};
 use super::future_maker;
 use super::image::Image;
+use super::runtime_sign::{self, Runtime};
 use super::suffix;
 use super::thunk;
 use super::unsized_code;
@@ -22,6 +25,7 @@ use crate::model::{
 pub struct Functions<'data, R: ReadRef<'data>> {
     pub(super) image: Image<'data, R>,
     proofs: Proofs,
+    runtime: OnceCell<Option<Runtime>>,
 }
 
 impl<'data, R: ReadRef<'data>> Functions<'data, R> {
@@ -31,7 +35,7 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
     /// Where a table does not lie within the file, or is larger than any real one.
     pub fn read(file: ElfFile<'data, R>) -> Result<Self, SymbolError> {
         let functions = FunctionTable::read(&file)?;
-        Ok(Self { image: Image::new(file, functions), proofs: Proofs::default() })
+        Ok(Self { image: Image::new(file, functions), proofs: Proofs::default(), runtime: OnceCell::new() })
     }
 
     /// Whether the file is a program of whose functions only those that it exports have symbols.
@@ -64,27 +68,30 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
             return Err(SkipReason::MakesCoroutine);
         }
         let address = candidate.address.0;
+        if self.runtime() == Some(Runtime::Go) && self.is_go_code(address) {
+            return Err(SkipReason::MovingStack { runtime: "Go".to_owned() });
+        }
         let stated = self.image.size_of(address, candidate.size);
         let size = stated.or_else(|| unsized_code::size(&self.image, address)).ok_or(SkipReason::NoCode)?;
         let bases = base_symbols(candidate);
         let code = Code::decode(&self.image, address, size, &bases)?;
         let exits = exits::find(&self.image, &code)?;
         if let Some(behind) = &candidate.behind_thunk
-            && thunk::goes_on_to(&self.image, &code, &exits.exits, behind)
+            && thunk::goes_on_to(&self.image, &code, &exits, behind)
         {
             return Err(SkipReason::JumpThunk);
         }
         if future_maker::is_one(&self.image, candidate, &code) {
             return Err(SkipReason::MakesCoroutine);
         }
-        if exits.exits.is_empty() {
+        if exits.is_empty() {
             return Err(SkipReason::NoReturnSite);
         }
-        let entry = entry::find(&self.image, &code, &exits.exits)?;
+        let entry = entry::find(&self.image, &code, &exits)?;
         // What was measured, not stated, is no proof.
         let proof = stated.and_then(|_| self.proofs.of(&self.image, address, &code, &exits));
-        let proof = proof.filter(|_| entry.stack_delta == 0);
-        let sites = self.return_sites(&code, &exits.exits, entry.offset);
+        let proof = proof.filter(|_| entry.stack_delta == 0 && self.runtime().is_none());
+        let sites = self.return_sites(&code, &exits, entry.offset);
         let returns = match proof {
             // Without sites, kernels whose trampoline is not safe to use go without this function.
             Some(proof) => ReturnMethod::Uretprobe { proof, sites: sites.unwrap_or_default() },
@@ -116,6 +123,21 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
         Some(VirtualAddress(jump.near_branch_target()))
     }
 
+    /// What is known of the runtime that the file's code runs under. A file whose symbols cannot be read again is taken for
+    /// the worst.
+    fn runtime(&self) -> Option<Runtime> {
+        *self.runtime.get_or_init(|| runtime_sign::find(&self.image.file).unwrap_or(Some(Runtime::Other)))
+    }
+
+    /// Whether an address lies in what Go's own linker has put together; code in C lies behind it.
+    fn is_go_code(&self, address: u64) -> bool {
+        let of = |symbol| self.image.functions.address_of(symbol);
+        match (of("runtime.text"), of("runtime.etext")) {
+            (Some(start), Some(end)) => (start..end).contains(&address),
+            _ => false,
+        }
+    }
+
     fn return_sites(
         &self,
         code: &Code<'data>,
@@ -141,10 +163,6 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
 
 /// The symbols of a candidate without the suffixes of copies: its cold part is called after one of them.
 fn base_symbols(candidate: &Candidate) -> Vec<&str> {
-    let symbols =
-        candidate.names.iter().map(|name| name.symbol.as_str()).chain(candidate.aliases.iter().map(String::as_str));
-    let mut bases: Vec<&str> = symbols.map(|symbol| suffix::split(symbol).0).collect();
-    bases.sort_unstable();
-    bases.dedup();
-    bases
+    let names = candidate.names.iter().map(|name| name.symbol.as_str());
+    suffix::bases(names.chain(candidate.aliases.iter().map(String::as_str)))
 }

@@ -49,6 +49,14 @@ pub(super) fn maker_of_coroutine(symbol: &str) -> Option<&str> {
     Some(named.unwrap_or(base))
 }
 
+/// Symbols without the suffixes of copies, each once.
+pub(super) fn bases<'symbol>(symbols: impl Iterator<Item = &'symbol str>) -> Vec<&'symbol str> {
+    let mut bases: Vec<&str> = symbols.map(|symbol| split(symbol).0).collect();
+    bases.sort_unstable();
+    bases.dedup();
+    bases
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

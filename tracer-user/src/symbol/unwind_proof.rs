@@ -7,8 +7,9 @@ use iced_x86::FlowControl;
 use object::read::ReadRef;
 
 use super::code::Code;
-use super::exits::{self, ExitKind, Exits};
+use super::exits::{self, Exit, ExitKind};
 use super::image::Image;
+use super::plain_frame;
 use crate::model::UnwindProof;
 
 /// Deepest chain of calls that is followed.
@@ -27,7 +28,7 @@ impl Proofs {
         image: &Image<'data, R>,
         address: u64,
         code: &Code<'data>,
-        exits: &Exits,
+        exits: &[Exit],
     ) -> Option<UnwindProof> {
         self.0.borrow_mut().insert(address, None);
         let proof = self.prove(image, code, exits, DEPTH_LIMIT);
@@ -39,11 +40,13 @@ impl Proofs {
         &self,
         image: &Image<'data, R>,
         code: &Code<'data>,
-        exits: &Exits,
+        exits: &[Exit],
         depth: usize,
     ) -> Option<UnwindProof> {
-        // A tail jump runs another function in this one's stead; a jump whose table was not seen might.
-        if exits.trusts_stack_level || exits.exits.iter().any(|exit| exit.kind != ExitKind::Return) {
+        // A tail jump runs another function in this one's stead, and a jump whose table was not read to its end might lead to
+        // code that was not looked at.
+        let is_decoded_whole = code.indirect_jumps.iter().all(|jump| code.tables.contains_key(&jump.ip()));
+        if !is_decoded_whole || exits.iter().any(|exit| exit.kind != ExitKind::Return) || !plain_frame::is_plain(code) {
             return None;
         }
         let mut proof = UnwindProof::CallsNothing;
@@ -64,7 +67,9 @@ impl Proofs {
                 _ => {}
             }
         }
-        Some(proof)
+        // A function with handlers and without calls was compiled for signal handlers that throw.
+        let has_handlers = || code.bounds().any(|(start, _)| image.unwind().has_handlers(start));
+        (proof != UnwindProof::CallsNothing || !has_handlers()).then_some(proof)
     }
 
     fn is_proven<'data, R: ReadRef<'data>>(&self, image: &Image<'data, R>, address: u64, depth: usize) -> bool {
@@ -91,7 +96,8 @@ impl Proofs {
     ) -> Option<UnwindProof> {
         let symbol_size = image.functions.at(address).iter().map(|entry| entry.size).max().unwrap_or(0);
         let size = image.size_of(address, symbol_size)?;
-        let code = Code::decode(image, address, size, &[]).ok()?;
+        let symbols = image.functions.base_symbols_at(address);
+        let code = Code::decode(image, address, size, &symbols).ok()?;
         let exits = exits::find(image, &code).ok()?;
         self.prove(image, &code, &exits, depth)
     }

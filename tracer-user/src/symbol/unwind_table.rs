@@ -83,6 +83,13 @@ impl<'data> UnwindTable<'data> {
         (address < entry.1).then_some(entry)
     }
 
+    /// Whether exceptions have handlers, or objects are destroyed by them, in the code of the entry that covers an address.
+    pub fn has_handlers(&self, address: u64) -> bool {
+        let Some((_, _, offset)) = self.entry(address) else { return false };
+        let entry = self.section.fde_from_offset(&self.bases, offset.into(), EhFrame::cie_from_offset);
+        entry.is_ok_and(|entry| entry.lsda().is_some())
+    }
+
     /// Stack levels between two addresses. Where there is no entry they are `Unknown`.
     pub fn levels(&self, start: u64, end: u64) -> StackLevels {
         let mut levels = Vec::new();
