@@ -9,6 +9,7 @@ mod libraries;
 mod native_code;
 mod oracle;
 mod plain;
+mod readers;
 mod resources;
 mod scikit_learn;
 mod unharmed;
@@ -20,6 +21,7 @@ use tracer_tests::suite;
 fn main() -> ExitCode {
     let cases = [
         plain::cases(),
+        readers::cases(),
         comings::cases(),
         scikit_learn::cases(),
         interpreters::cases(),

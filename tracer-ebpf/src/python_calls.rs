@@ -3,13 +3,14 @@
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
 use tracer_common::{
     limits::MAX_DEPTH,
+    python::FrameStyle,
     records::{Frame, FrameKind, RecordEnding, ThreadStack},
 };
 
 use crate::{
     maps::{PROCESSES, PYTHON_LAYOUTS},
     python_frame::{code_of, current_frame, field},
-    python_join, python_resolve, stack,
+    python_join, python_push, python_resolve, stack,
 };
 
 /// A watched function begins, as [`ThreadStack::entering`] says: it goes on the stack, pending, unless it is inside a
@@ -203,17 +204,36 @@ const MAX_LEFT: u32 = 8;
 /// Beyond [`MAX_STEPS`]: whether the frame is in the chain was not found out.
 const TOO_FAR: u64 = 1;
 
-/// The frame in the chain of a thread's frames that is `frame` or, with `by_caller`, that this frame has called and that
-/// runs this code. 0 if there is none, [`TOO_FAR`] if that could not be found out. A global function, see
+/// The frame in the chain of a thread's frames that is `sought` or, with `by_caller`, that this frame has called and that
+/// runs this code. A frame that is being popped is in no chain any more, but belongs to it: what its variables leave
+/// behind may run code of its own. 0 if there is none, [`TOO_FAR`] if that could not be found out. A global function, see
 /// `stack::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn in_chain(process_slot: u32, python_thread: u64, sought: u64, code: u64, by_caller: u32) -> u64 {
     let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return TOO_FAR };
+    let (mut piece, mut size, mut inner) = (0, 0, 0);
+    if by_caller == 0 && layout.style != FrameStyle::Heap as u32 {
+        piece = field(python_thread, layout.thread_datastack_chunk);
+        size = field(piece, layout.chunk_size);
+        if sought.wrapping_sub(piece) >= size {
+            size = 0;
+        } else if layout.exits_are_prompt != 0 {
+            inner = field(python_thread, layout.thread_datastack_top);
+        }
+    }
     let mut frame = current_frame(layout, python_thread);
     for _ in 0..MAX_STEPS {
         if frame == 0 {
             return 0;
+        }
+        if frame.wrapping_sub(piece) < size {
+            if frame < sought {
+                // Frames further out are lower still.
+                let is_between = sought < inner && sought >= python_push::end_of(process_slot, frame);
+                return if is_between { sought } else { 0 };
+            }
+            inner = frame;
         }
         let previous = step(process_slot, frame, sought, code, by_caller);
         if previous == IS_SOUGHT {
