@@ -25,6 +25,7 @@ pub fn enter(thread: *mut ThreadStack) {
         if is_folded_by_caller(thread, (*thread).entering.stack_pointer, (*thread).entering.process) == 0 {
             push(thread);
         }
+        (*thread).entering.frame = 0;
     }
 }
 
@@ -210,16 +211,22 @@ const TOO_FAR: u64 = 1;
 /// `stack::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn in_chain(process_slot: u32, python_thread: u64, sought: u64, code: u64, by_caller: u32) -> u64 {
+pub extern "C" fn in_chain(thread: *mut ThreadStack, process_slot: u32, sought: u64, code: u64, by_caller: u32) -> u64 {
+    if thread.is_null() {
+        return TOO_FAR;
+    }
     let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return TOO_FAR };
+    // SAFETY: a checked map value used by this thread alone.
+    let (python_thread, pushed) = unsafe { ((*thread).python_thread, (*thread).entering.frame) };
     let (mut piece, mut size, mut inner) = (0, 0, 0);
     if by_caller == 0 && layout.style != FrameStyle::Heap as u32 {
         piece = field(python_thread, layout.thread_datastack_chunk);
         size = field(piece, layout.chunk_size);
+        let there = code_of(layout, sought);
         if sought.wrapping_sub(piece) >= size {
             size = 0;
-        } else if layout.exits_are_prompt != 0 {
-            inner = field(python_thread, layout.thread_datastack_top);
+        } else if there == code || there == 0 {
+            inner = if pushed == 0 { field(python_thread, layout.thread_datastack_top) } else { pushed };
         }
     }
     let mut frame = current_frame(layout, python_thread);
@@ -270,7 +277,7 @@ pub extern "C" fn step(process_slot: u32, frame: u64, sought: u64, code: u64, by
 #[inline(always)]
 unsafe fn is_in_chain(thread: *mut ThreadStack, top: *mut Frame, process_slot: u32) -> u64 {
     // SAFETY: promised by the caller.
-    unsafe { in_chain(process_slot, (*thread).python_thread, (*top).stack_pointer, (*top).code, (*top).by_caller) }
+    unsafe { in_chain(thread, process_slot, (*top).stack_pointer, (*top).code, (*top).by_caller) }
 }
 
 /// Ends every open call on top of the stack that control has left without our seeing it: native ones by the stack

@@ -3,6 +3,7 @@
 Usage: target.py WHAT COUNT. WHAT:
   outside     readers of the code between predictions, each COUNT times
   inside      the same from within a step, in a generator that a step goes through, and in what a step leaves behind
+  leaving     what a step leaves behind predicts when it is dropped
   failing     every call fails; the tracebacks are formatted, and some are kept
   folded      calls that are part of another one fail, and their exceptions are kept
   caught      calls that return although an exception has passed through them and is kept
@@ -316,6 +317,32 @@ def inside(count):
     return batch
 
 
+class Predicting:
+    """Predicts when it is dropped."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __del__(self):
+        self.model.predict(ROWS)
+
+
+def leaving(count):
+    tree = Sign()
+    model = Chain(("doing", Doing(lambda: Predicting(tree))), ("sign", Sign()))
+
+    def batch():
+        output = []
+        for _ in range(count):
+            TRUTH.add("Chain.predict")
+            TRUTH.add("Chain.predict", "Doing.transform", step="doing")
+            TRUTH.add("Chain.predict", "Sign.predict", step="sign")
+            output += model.predict(ROWS)
+        return output
+
+    return batch
+
+
 def failing(count):
     model = simple()
     kept = []
@@ -439,6 +466,7 @@ def deep(count):
 WHAT = {
     "outside": outside,
     "inside": inside,
+    "leaving": leaving,
     "failing": failing,
     "folded": folded,
     "caught": caught,
