@@ -3,6 +3,7 @@
 
 mod comings;
 mod follow;
+mod greenlets;
 mod guard;
 mod interpreters;
 mod libraries;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let cases = [
         plain::cases(),
         readers::cases(),
+        greenlets::cases(),
         comings::cases(),
         scikit_learn::cases(),
         interpreters::cases(),
