@@ -21,6 +21,7 @@ pub fn cases() -> Vec<Case> {
         case("open_calls_are_told_at_detach", NEEDS, open_calls),
         case("calls_from_before_attach_are_no_spans", NEEDS, calls_from_before),
         case("death_of_the_target_ends_its_spans", NEEDS, death_of_target),
+        case("another_program_begun_by_a_thread_loses_nothing", NEEDS, executed_by_thread),
         case("full_ring_is_counted", NEEDS, full_ring),
         case("signal_handlers_nest", NEEDS, signal_handlers),
         case("signal_handler_on_another_stack", NEEDS, signal_handler_elsewhere),
@@ -150,6 +151,25 @@ fn death_of_target() -> Result<()> {
     trace.check_whole()?;
     ensure!(trace.spans.ended("returned") == 2, "{:?}", trace.spans);
     ensure!(trace.spans.0.len() == 4 && trace.summary.open() == 0, "{:?}", trace.summary);
+    Ok(())
+}
+
+/// The thread that executes another program has the number of the first one from then on; its calls are still its own.
+fn executed_by_thread() -> Result<()> {
+    let mut target = Target::start("cpp_fork", &["--mode", "exec-thread", "--requests", "20"])?;
+    let attached = Tracer::attach(target.pid())?.map(NEST_ALL)?.start()?;
+    target.begin_batch()?;
+    let finished = target.finish()?;
+    ensure!(finished.code == Some(4), "{finished:?}");
+    let trace = attached.finish()?;
+    trace.check_whole()?;
+    let spans = &trace.spans;
+    let (calls, ended) = (spans.count("Forking.predict"), spans.named("Forking.predict").filter(|row| row.is_error()));
+    ensure!((calls, ended.count()) == (20, 1), "{:?}", spans.tree_lines());
+    ensure!(spans.0.iter().all(|row| row.integer("ml.lost_before").is_none()), "a loss is told: {:?}", spans.0);
+    let threads: std::collections::BTreeSet<_> =
+        spans.named("Forking.predict").map(|row| row.integer("thread.id")).collect();
+    ensure!(threads.len() == 1, "{threads:?}");
     Ok(())
 }
 

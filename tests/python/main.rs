@@ -3,12 +3,14 @@
 
 mod comings;
 mod follow;
+mod greenlets;
 mod guard;
 mod interpreters;
 mod libraries;
 mod native_code;
 mod oracle;
 mod plain;
+mod readers;
 mod resources;
 mod scikit_learn;
 mod unharmed;
@@ -21,6 +23,8 @@ use tracer_tests::suite;
 fn main() -> ExitCode {
     let cases = [
         plain::cases(),
+        readers::cases(),
+        greenlets::cases(),
         comings::cases(),
         scikit_learn::cases(),
         interpreters::cases(),

@@ -207,7 +207,7 @@ pub enum FrameKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Entering {
-    /// The frame, or the caller's where `by_caller` is not 0.
+    /// The frame, or the caller's where `by_caller` is not 0; 0 while no call begins.
     pub frame: u64,
     /// The code.
     pub code: u64,

@@ -3,13 +3,14 @@
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
 use tracer_common::{
     limits::MAX_DEPTH,
+    python::FrameStyle,
     records::{Frame, FrameKind, RecordEnding, ThreadStack},
 };
 
 use crate::{
     maps::{PROCESSES, PYTHON_LAYOUTS},
     python_frame::{code_of, current_frame, field},
-    python_join, python_resolve, stack,
+    python_join, python_push, python_resolve, stack,
 };
 
 /// A watched function begins, as [`ThreadStack::entering`] says: it goes on the stack, pending, unless it is inside a
@@ -24,6 +25,7 @@ pub fn enter(thread: *mut ThreadStack) {
         if is_folded_by_caller(thread, (*thread).entering.stack_pointer, (*thread).entering.process) == 0 {
             push(thread);
         }
+        (*thread).entering.frame = 0;
     }
 }
 
@@ -203,17 +205,42 @@ const MAX_LEFT: u32 = 8;
 /// Beyond [`MAX_STEPS`]: whether the frame is in the chain was not found out.
 const TOO_FAR: u64 = 1;
 
-/// The frame in the chain of a thread's frames that is `frame` or, with `by_caller`, that this frame has called and that
-/// runs this code. 0 if there is none, [`TOO_FAR`] if that could not be found out. A global function, see
+/// The frame in the chain of a thread's frames that is `sought` or, with `by_caller`, that this frame has called and that
+/// runs this code. A frame that is being popped is in no chain any more, but belongs to it: what its variables leave
+/// behind may run code of its own. 0 if there is none, [`TOO_FAR`] if that could not be found out. A global function, see
 /// `stack::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn in_chain(process_slot: u32, python_thread: u64, sought: u64, code: u64, by_caller: u32) -> u64 {
+pub extern "C" fn in_chain(thread: *mut ThreadStack, process_slot: u32, sought: u64, code: u64, by_caller: u32) -> u64 {
+    if thread.is_null() {
+        return TOO_FAR;
+    }
     let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return TOO_FAR };
+    // SAFETY: a checked map value used by this thread alone.
+    let (python_thread, pushed) = unsafe { ((*thread).python_thread, (*thread).entering.frame) };
+    let (mut piece, mut size, mut inner) = (0, 0, 0);
+    if by_caller == 0 && layout.style != FrameStyle::Heap as u32 {
+        piece = field(python_thread, layout.thread_datastack_chunk);
+        size = field(piece, layout.chunk_size);
+        let there = code_of(layout, sought);
+        if sought.wrapping_sub(piece) >= size {
+            size = 0;
+        } else if there == code || there == 0 {
+            inner = if pushed == 0 { field(python_thread, layout.thread_datastack_top) } else { pushed };
+        }
+    }
     let mut frame = current_frame(layout, python_thread);
     for _ in 0..MAX_STEPS {
         if frame == 0 {
             return 0;
+        }
+        if frame.wrapping_sub(piece) < size {
+            if frame < sought {
+                // Frames further out are lower still.
+                let is_between = sought < inner && sought >= python_push::end_of(process_slot, frame);
+                return if is_between { sought } else { 0 };
+            }
+            inner = frame;
         }
         let previous = step(process_slot, frame, sought, code, by_caller);
         if previous == IS_SOUGHT {
@@ -250,7 +277,7 @@ pub extern "C" fn step(process_slot: u32, frame: u64, sought: u64, code: u64, by
 #[inline(always)]
 unsafe fn is_in_chain(thread: *mut ThreadStack, top: *mut Frame, process_slot: u32) -> u64 {
     // SAFETY: promised by the caller.
-    unsafe { in_chain(process_slot, (*thread).python_thread, (*top).stack_pointer, (*top).code, (*top).by_caller) }
+    unsafe { in_chain(thread, process_slot, (*top).stack_pointer, (*top).code, (*top).by_caller) }
 }
 
 /// Ends every open call on top of the stack that control has left without our seeing it: native ones by the stack

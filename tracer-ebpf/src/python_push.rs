@@ -39,12 +39,20 @@ pub extern "C" fn innermost_end(process_slot: u32, python_thread: u64) -> u64 {
             return piece;
         }
         if frame.wrapping_sub(piece) < size {
-            let bytes = frame_bytes(layout, code_of(layout, frame));
-            return if bytes == 0 { UNKNOWN_END } else { frame + bytes };
+            return end_of(process_slot, frame);
         }
         frame = field(frame, layout.frame_previous);
     }
     UNKNOWN_END
+}
+
+/// Where a frame on the data stack ends, or [`UNKNOWN_END`]. A global function, see `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn end_of(process_slot: u32, frame: u64) -> u64 {
+    let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return UNKNOWN_END };
+    let bytes = frame_bytes(layout, code_of(layout, frame));
+    if bytes == 0 { UNKNOWN_END } else { frame + bytes }
 }
 
 /// Bytes that a frame of a code takes on the data stack, 0 if it cannot be read.
@@ -98,9 +106,11 @@ pub extern "C" fn is_copied(process_slot: u32, frame: u64) -> u64 {
 #[inline(never)]
 pub extern "C" fn is_object_of(process_slot: u32, address: u64, frame: u64) -> u64 {
     let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return 0 };
+    if field(address, layout.frame_object_frame) != frame {
+        return 0;
+    }
     let types = field(layout.function_type, layout.object_type);
-    let is_object = field(field(address, layout.object_type), layout.object_type) == types;
-    u64::from(is_object && field(address, layout.frame_object_frame) == frame)
+    u64::from(field(field(address, layout.object_type), layout.object_type) == types)
 }
 
 /// Whether a heap frame that `caller` has called is being pushed, at this instruction of the interpreter. A global function,
@@ -156,9 +166,13 @@ pub extern "C" fn holds_new_frame(process_slot: u32, caller: u64) -> u64 {
 /// Where the collector's list stands before an object: 0 for one that is in no list (`PyGC_Head`, CPython 3.8 to 3.10).
 const COLLECTOR_LIST: u64 = 16;
 
-/// 1 if there is a frame at an address that is called by `caller`, that nobody else refers to, and that the collector does not
-/// know: frames are made known to it when somebody keeps them. A running frame is not the current one's callee. A global
-/// function, so that the loop around it has one way only.
+/// The last instruction of a frame that is complete and has not begun. Until it is complete there stands that of an earlier
+/// frame in its memory.
+const NOT_BEGUN: u32 = u32::MAX;
+
+/// 1 if there is a frame at an address that is being made, called by `caller`, that nobody else refers to, and that the collector does
+/// not know: frames are made known to it when somebody keeps them. A running frame is not the current one's callee, and one that
+/// is complete gets its arguments, among which the code may be. A global function, so that the loop around it has one way only.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn is_new_frame(process_slot: u32, address: u64, caller: u64) -> u64 {
@@ -166,7 +180,8 @@ pub extern "C" fn is_new_frame(process_slot: u32, address: u64, caller: u64) -> 
     let is_frame = caller != 0 && field(address, layout.object_type) == field(caller, layout.object_type);
     let is_new = is_frame
         && word(address) == 1
-        && word(address - COLLECTOR_LIST) == 0
+        && word(address.wrapping_sub(COLLECTOR_LIST)) == 0
+        && half_word(address.wrapping_add(u64::from(layout.frame_last_instruction))) != NOT_BEGUN
         && field(address, layout.frame_previous) == caller;
     u64::from(is_new)
 }

@@ -115,11 +115,12 @@ fn data_stack_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
         || field(function, hit.layout.function_code) != hit.code.address
         || (end != UNKNOWN_END && frame < end)
     {
-        python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
         return;
     }
     if hit.layout.exits_are_prompt != 0
-        && (is_innermost(thread, frame, hit.code.address) || python_push::is_copied(hit.rule.process_slot, frame) != 0)
+        && (is_innermost(thread, frame, hit.code.address)
+            || (code_of(hit.layout, frame) == hit.code.address
+                && python_push::is_copied(hit.rule.process_slot, frame) != 0))
     {
         // The frame is left while a traceback holds it: it is copied, and the copy takes a reference.
         return;
@@ -135,13 +136,12 @@ fn data_stack_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
     // SAFETY: a checked map value used by this thread alone.
     unsafe {
         let entering = &raw mut (*thread).entering;
-        (*entering).frame = frame;
         (*entering).object = 0;
         (*entering).function_object = function;
         (*entering).call_instruction = 0;
         (*entering).by_caller = 0;
     }
-    enter(hit, thread);
+    enter(hit, thread, frame);
 }
 
 #[inline(always)]
@@ -155,7 +155,6 @@ fn data_stack_exit(hit: &Hit<'_>, thread: *mut ThreadStack) {
         || (code != 0 && code != hit.code.address)
         || python_calls::end_inside(thread, frame, hit.code.address, 0) == 0
     {
-        python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
         return;
     }
     python_resolve::resolve(thread, hit.code.process, frame, 1);
@@ -173,7 +172,6 @@ fn heap_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
     let layout = hit.layout;
     let caller = current_frame(layout, hit.python_thread);
     if python_push::is_heap_push(hit.rule.process_slot, caller, hit.instruction) == 0 {
-        python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
         return;
     }
     // SAFETY: a checked map value used by this thread alone.
@@ -182,11 +180,10 @@ fn heap_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
         (*entering).code = hit.code.address;
         (*entering).process_slot = hit.rule.process_slot;
         find_called(thread, field(caller, layout.frame_value_stack));
-        (*entering).frame = caller;
         (*entering).call_instruction = half_word(caller + u64::from(layout.frame_last_instruction));
         (*entering).by_caller = 1;
     }
-    enter(hit, thread);
+    enter(hit, thread, caller);
 }
 
 #[inline(always)]
@@ -194,7 +191,6 @@ fn heap_exit(hit: &Hit<'_>, thread: *mut ThreadStack) {
     let caller = current_frame(hit.layout, hit.python_thread);
     let instruction = half_word(caller + u64::from(hit.layout.frame_last_instruction));
     if python_calls::end_inside(thread, caller, hit.code.address, instruction) == 0 {
-        python_calls::end_left(thread, hit.rule.process_slot, hit.stack_pointer);
         return;
     }
     // Its own frame is cleared by now: what was not seen while it ran is not seen any more.
@@ -271,10 +267,10 @@ pub extern "C" fn called_in(process_slot: u32, slot: u64, code: u64, asked: u32)
     if is_tuple { field(next, layout.tuple_items) } else { next }
 }
 
-/// A call begins; the frame, the function object, the receiver and the way of the call stand in
+/// A call begins, of this frame, or called by it; the function object, the receiver and the way of the call stand in
 /// [`ThreadStack::entering`] already.
 #[inline(always)]
-fn enter(hit: &Hit<'_>, thread: *mut ThreadStack) {
+fn enter(hit: &Hit<'_>, thread: *mut ThreadStack, frame: u64) {
     // SAFETY: a checked map value used by this thread alone.
     let entering = unsafe { &raw mut (*thread).entering };
     let (mut function, mut of_container) = (hit.rule.only_function, hit.rule.of_container);
@@ -304,6 +300,7 @@ fn enter(hit: &Hit<'_>, thread: *mut ThreadStack) {
             (*thread).lost_unknown_function += 1;
             return;
         }
+        (*entering).frame = frame;
         (*entering).code = hit.code.address;
         (*entering).stack_pointer = hit.stack_pointer;
         (*entering).function = function;

@@ -1,10 +1,12 @@
 // Fork in the middle of a traced call; exec in the child; exec of the process itself.
 //
-// --mode fork | fork-exec | exec, --requests N, --gate. Exit code 3; after `exec` the same program ends with code 4.
+// --mode fork | fork-exec | exec | exec-thread, --requests N, --gate. Exit code 3; after `exec` the same program ends with code 4.
+// With `exec-thread` another thread than the first does all of it.
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <string>
+#include <thread>
 
 #include "../shared/gate.h"
 #include "model.hpp"
@@ -44,9 +46,9 @@ int main(int argc, char** argv) {
     }
     const std::string mode = option_text(argc, argv, "--mode", "fork");
     const long requests = option_number(argc, argv, "--requests", 10);
-    const Step step = mode == "exec" ? Step::Exec : mode == "fork-exec" ? Step::ForkAndExec : Step::Fork;
+    const Step step = mode == "exec" || mode == "exec-thread" ? Step::Exec : mode == "fork-exec" ? Step::ForkAndExec : Step::Fork;
     ml::Forking forking;
-    while (gate_next(argc, argv)) {
+    const auto serve = [&] {
         for (int request = 0; request < requests; request++) {
             const bool last = request + 1 == requests;
             const int result = forking.predict(request, step == Step::Exec && !last ? Step::None : step);
@@ -56,6 +58,13 @@ int main(int argc, char** argv) {
                 _exit(request);
             }
             printf("request %d: %d, %d\n", request, result, plain.predict(result));
+        }
+    };
+    while (gate_next(argc, argv)) {
+        if (mode == "exec-thread") {
+            std::thread(serve).join();
+        } else {
+            serve();
         }
     }
     return 3;
