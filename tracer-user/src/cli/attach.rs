@@ -11,7 +11,8 @@ use super::summary_file::SummaryFile;
 use super::supervise::{Signals, Stop, supervise};
 use crate::model::{PythonMode, SymbolMap, Target};
 use crate::session::{
-    self, Destination, LoadOptions, MAP_DIRECTORY, Report, SessionError, Settings, Tracer, missing_privilege, plan_only,
+    self, Destination, LoadOptions, MAP_DIRECTORY, Report, SessionError, Settings, TargetError, Tracer,
+    missing_privilege, plan_only,
 };
 
 /// Looking at a running process again costs a look into /proc/PID/maps.
@@ -31,7 +32,11 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
             return Err(UsageError(format!("{pid} is ml-tracer itself; it cannot trace itself")).into());
         }
         if !targets.iter().any(|target| target.process.pid == *pid) {
-            targets.push(session::look_at(*pid)?);
+            targets.push(session::look_at(*pid).or_else(|error| match error {
+                // What is missing says more.
+                TargetError::NotPermitted { .. } => demand_privilege().and(Err(error.into())),
+                _ => Err(anyhow::Error::from(error)),
+            })?);
         }
     }
     if trace.dry_run {

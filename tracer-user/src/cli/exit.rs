@@ -26,14 +26,13 @@ pub struct UsageError(pub String);
 
 /// A privilege that is missing, found before anything was tried.
 #[derive(Debug, thiserror::Error)]
-#[error("not permitted: {0} missing; {advice}", advice = advice_on(.0))]
+#[error("not permitted: {0}; {advice}", advice = advice_on(.0))]
 pub struct LacksPrivilege(pub MissingPrivilege);
 
 fn advice_on(missing: &MissingPrivilege) -> &'static str {
     match missing.capabilities.len() {
         _ if missing.only_in_user_namespace => {
-            "the kernel does not count capabilities that are only had in a user namespace: run as root outside of it (a \
-             rootless container has one of its own)"
+            "run as root outside of it (a rootless container has a user namespace of its own)"
         }
         1 => "run as root (sudo ml-tracer ...), or grant it to the program",
         _ => "run as root (sudo ml-tracer ...), or grant them to the program",
@@ -81,7 +80,7 @@ fn code_of(failure: &anyhow::Error) -> u8 {
     }
     match failure.downcast_ref::<SessionError>() {
         Some(SessionError::NothingToTrace { .. }) => NOTHING_TO_TRACE,
-        Some(SessionError::CannotFollow) => NOT_PERMITTED,
+        Some(SessionError::CannotFollow | SessionError::FilesForbidden { .. }) => NOT_PERMITTED,
         Some(SessionError::TargetsEnded { .. }) => NO_SUCH_PROCESS,
         Some(SessionError::Attach(
             AttachError::NotPermitted { .. }

@@ -16,6 +16,8 @@ pub struct Survey {
     pub skipped: Vec<Skipped>,
     /// Modules that could not be read, one sentence each.
     pub unreadable: Vec<String>,
+    /// How many of them may not be read.
+    pub forbidden: usize,
 }
 
 impl Survey {
@@ -39,7 +41,10 @@ impl Survey {
                     self.requests.extend(found.requests);
                     self.skipped.extend(found.skipped);
                 }
-                Err(error) => self.unreadable.push(error.to_string()),
+                Err(error) => {
+                    self.forbidden += usize::from(error.is_about_privilege());
+                    self.unreadable.push(error.to_string());
+                }
             }
         }
     }

@@ -91,6 +91,10 @@ impl Tracer {
         let is_empty = found.iter().all(|found| found.requests.is_empty()) && interpreters.iter().all(Option::is_none);
         // What is followed may have more.
         if is_empty && !may_begin_empty && !follow {
+            let forbidden = found.iter().map(|found| found.forbidden).sum();
+            if forbidden > 0 {
+                return Err(SessionError::FilesForbidden { forbidden, processes: names_of(&targets) });
+            }
             return Err(SessionError::NothingToTrace { detail: nothing_found(&targets, &found) });
         }
         let mut programs = programs.map_err(|_| SessionError::DrainEnded)??;
@@ -275,8 +279,12 @@ fn all_ended(targets: &[Target]) -> Result<(), SessionError> {
     if targets.iter().any(|target| !has_ended(target.process)) {
         return Ok(());
     }
+    Err(SessionError::TargetsEnded { processes: names_of(targets) })
+}
+
+fn names_of(targets: &[Target]) -> String {
     let processes: Vec<String> = targets.iter().map(|target| target.process.to_string()).collect();
-    Err(SessionError::TargetsEnded { processes: processes.join(", ") })
+    processes.join(", ")
 }
 
 pub fn nothing_found(targets: &[Target], found: &[Survey]) -> String {
