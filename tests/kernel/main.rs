@@ -4,12 +4,13 @@ mod endings;
 mod follow;
 mod libraries;
 mod nesting;
+mod privilege;
 
 use std::process::ExitCode;
 
 use tracer_tests::suite;
 
 fn main() -> ExitCode {
-    let cases = [nesting::cases(), endings::cases(), libraries::cases(), follow::cases()];
+    let cases = [nesting::cases(), endings::cases(), libraries::cases(), follow::cases(), privilege::cases()];
     suite::main(cases.into_iter().flatten().collect(), false)
 }
