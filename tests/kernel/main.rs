@@ -5,12 +5,14 @@ mod follow;
 mod libraries;
 mod nesting;
 mod places;
+mod privilege;
 
 use std::process::ExitCode;
 
 use tracer_tests::suite;
 
 fn main() -> ExitCode {
-    let cases = [nesting::cases(), endings::cases(), libraries::cases(), follow::cases(), places::cases()];
+    let cases =
+        [nesting::cases(), endings::cases(), libraries::cases(), follow::cases(), places::cases(), privilege::cases()];
     suite::main(cases.into_iter().flatten().collect(), false)
 }

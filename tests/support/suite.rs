@@ -23,6 +23,8 @@ pub enum Need {
     Collector,
     /// An interpreter with what the Python targets need.
     Python(Interpreter),
+    /// A runtime that runs containers.
+    Containers,
     /// A virtual processor: on others the cause of a debug exception does not get lost.
     VirtualMachine,
 }
@@ -91,6 +93,11 @@ impl Need {
             Self::Models => environment_missing("models", "bin/python"),
             Self::Collector => environment_missing("collector", "bin/python"),
             Self::Python(interpreter) => interpreter.missing(),
+            Self::Containers => {
+                let folders = std::env::var_os("PATH").unwrap_or_default();
+                let is_there = std::env::split_paths(&folders).any(|folder| folder.join("crun").is_file());
+                (!is_there).then(|| "crun is missing: `cargo xtask prepare` installs it".to_owned())
+            }
             Self::VirtualMachine => {
                 let is_virtual = fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" hypervisor"));
                 (!is_virtual).then(|| "the processor is no virtual one".to_owned())

@@ -47,6 +47,7 @@ const TARGETS: &[(&str, Recipe)] = &[
     ("cpp_deep_stack", Cpp { folder: "cpp_deep_stack", flags: &[] }),
     ("cpp_open_call", Cpp { folder: "cpp_open_call", flags: &[] }),
     ("cpp_by_value", Cpp { folder: "cpp_by_value", flags: &[] }),
+    ("steady", Files { compiler: "c++", files: &["steady/main.cpp"], flags: &[] }),
     ("cpp_dlopen", Files { compiler: "c++", files: &["cpp_dlopen/main.cpp"], flags: &["-ldl"] }),
     (
         "libplugin.so",

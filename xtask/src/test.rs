@@ -109,6 +109,9 @@ fn once(step: impl FnOnce() -> Result<()>) -> Result<Outcome> {
 pub fn prepare() -> Result<()> {
     provision::programs("compiling the programs to trace", &[("cc", "gcc"), ("c++", "g++")])?;
     provision::programs("making test certificates", &[("openssl", "openssl")])?;
+    if let Err(error) = provision::programs("running the tracer in a container", &[("crun", "crun")]) {
+        eprintln!("==> no container runtime: {error:#}; the tests that want one are skipped");
+    }
     // Before all others: Debian sid is filled with its pip.
     let pip = python::models()?.join("bin/python");
     let waiting = Mutex::new(ENVIRONMENTS.iter());

@@ -26,6 +26,7 @@ ENDED = []
 signal.signal(signal.SIGTERM, lambda number, frame: ENDED.append(number))
 MODEL = Model()
 calls = positive = 0
+print("ready", flush=True)
 while not ENDED:
     positive += sum(MODEL.predict([calls % 5, 1, 4]))
     calls += 1

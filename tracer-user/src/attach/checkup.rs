@@ -73,7 +73,7 @@ fn capabilities() -> Check {
     match missing_privilege() {
         None => check("capabilities", CheckState::Good, "CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE are there"),
         Some(missing) => {
-            let detail = format!("{missing} missing: run as root (sudo ml-tracer doctor)");
+            let detail = format!("{missing}: run as root (sudo ml-tracer doctor)");
             check("capabilities", CheckState::Bad, detail)
         }
     }

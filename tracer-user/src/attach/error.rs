@@ -115,7 +115,7 @@ impl AttachError {
 /// What to do about a refusal for want of privilege.
 fn advice() -> String {
     match missing_privilege() {
-        Some(missing) => format!("{missing} missing: run as root (sudo), or grant what is missing"),
+        Some(missing) => format!("{missing}: run as root (sudo), or grant what is missing"),
         None if has_administration() => {
             "nothing is missing that ml-tracer knows of: a security module, a seccomp filter of a container, or kernel \
              lockdown may refuse it"
@@ -162,7 +162,7 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut source = error.source();
     while let Some(cause) = source {
         let words = cause.to_string();
-        if !text.ends_with(&words) {
+        if !text.contains(&words) {
             text = format!("{text}: {words}");
         }
         source = cause.source();

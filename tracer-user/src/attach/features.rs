@@ -49,8 +49,9 @@ impl fmt::Display for MissingPrivilege {
             Some((last, others)) if !others.is_empty() => write!(out, "{} and {last}", others.join(", "))?,
             _ => out.write_str(&names.concat())?,
         }
+        out.write_str(" missing")?;
         if self.only_in_user_namespace {
-            out.write_str(" outside of this user namespace")?;
+            out.write_str(" (what this process has counts in its own user namespace alone)")?;
         }
         Ok(())
     }

@@ -86,9 +86,21 @@ struct Wanted {
 /// Threads that take probes away side by side.
 const REMOVERS: usize = 16;
 
+/// So many probes that are placed one by one take seconds to be taken away.
+const MANY_SINGLE: usize = 50;
+
 /// Takes probes away, many at a time: for each link the kernel waits until no processor runs its program any more, which
-/// takes some ten milliseconds, and for how many at once makes no difference.
+/// takes some ten milliseconds. For links of many probes it makes no difference for how many at once. For probes that are
+/// placed one by one it does: Linux 6.1 waits with two locks held (`perf_event_detach_bpf_prog` and `perf_uprobe_destroy`),
+/// so that one wait follows another however many threads there are; they only see to it that the two kinds overlap.
 pub fn remove(links: Vec<Link>) {
+    let singles = links.iter().filter(|link| matches!(link, Link::Single(_))).count();
+    if singles >= MANY_SINGLE {
+        tracing::warn!(
+            "{singles} probes are taken away one by one, because this kernel places them so (before Linux 6.6): it takes up \
+             to a tenth of a second for each"
+        );
+    }
     let each = links.len().div_ceil(REMOVERS).max(1);
     let mut left = links.into_iter();
     std::thread::scope(|scope| {

@@ -39,6 +39,11 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
         }
         match session::look_at(*pid) {
             Ok(target) => targets.push(target),
+            Err(error @ TargetError::NotPermitted { .. }) => {
+                // What is missing says more.
+                demand_privilege()?;
+                unreachable.push(error);
+            }
             Err(error) => unreachable.push(error),
         }
     }

@@ -27,14 +27,13 @@ pub struct UsageError(pub String);
 
 /// A privilege that is missing, found before anything was tried.
 #[derive(Debug, thiserror::Error)]
-#[error("not permitted: {0} missing; {advice}", advice = advice_on(.0))]
+#[error("not permitted: {0}; {advice}", advice = advice_on(.0))]
 pub struct LacksPrivilege(pub MissingPrivilege);
 
 fn advice_on(missing: &MissingPrivilege) -> &'static str {
     match missing.capabilities.len() {
         _ if missing.only_in_user_namespace => {
-            "the kernel does not count capabilities that are only had in a user namespace: run as root outside of it (a \
-             rootless container has one of its own)"
+            "run as root outside of it (a rootless container has a user namespace of its own)"
         }
         1 => "run as root (sudo ml-tracer ...), or grant it to the program",
         _ => "run as root (sudo ml-tracer ...), or grant them to the program",
@@ -89,7 +88,7 @@ pub fn code_of_session(failure: &SessionError) -> ExitCode {
 fn session_code(failure: &SessionError) -> u8 {
     match failure {
         SessionError::NothingToTrace { .. } => NOTHING_TO_TRACE,
-        SessionError::CannotFollow => NOT_PERMITTED,
+        SessionError::CannotFollow | SessionError::FilesForbidden { .. } => NOT_PERMITTED,
         SessionError::TargetsEnded { .. } => NO_SUCH_PROCESS,
         SessionError::Attach(
             AttachError::NotPermitted { .. }

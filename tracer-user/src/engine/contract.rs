@@ -68,3 +68,11 @@ pub enum EngineError {
     #[error(transparent)]
     Symbol(#[from] SymbolError),
 }
+
+impl EngineError {
+    /// Whether the file may not be read.
+    #[must_use]
+    pub fn is_about_privilege(&self) -> bool {
+        matches!(self, Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}

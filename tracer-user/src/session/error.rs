@@ -29,6 +29,17 @@ pub enum SessionError {
         /// What was looked at, and what to do.
         detail: String,
     },
+    /// No function of any target matches a map, and some files could not be looked into.
+    #[error(
+        "nothing to trace: {forbidden} of the files that process {processes} has mapped may not be read; run as root (sudo), \
+         or grant CAP_DAC_READ_SEARCH as well"
+    )]
+    FilesForbidden {
+        /// Files that may not be read.
+        forbidden: usize,
+        /// Whose.
+        processes: String,
+    },
     /// Every target ended while it was being attached to.
     #[error("process {processes} has ended before its probes were live: nothing is left to trace")]
     TargetsEnded {

@@ -26,6 +26,8 @@ pub struct Survey {
     pub obstacle: Option<&'static str>,
     /// Modules that somebody was writing while they were read: they are to be read again.
     pub being_written: Vec<FileNumber>,
+    /// How many of them may not be read.
+    pub forbidden: usize,
 }
 
 impl Survey {
@@ -62,6 +64,7 @@ impl Survey {
                     if matches!(error, EngineError::BeingWritten { .. }) {
                         self.being_written.push(module.number());
                     }
+                    self.forbidden += usize::from(error.is_about_privilege());
                     self.unreadable.push(error.to_string());
                 }
             }

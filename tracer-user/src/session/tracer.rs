@@ -113,6 +113,10 @@ impl Tracer {
         let is_empty = found.iter().all(|found| found.requests.is_empty()) && interpreters.iter().all(Option::is_none);
         // What is followed may have more.
         if is_empty && !may_begin_empty && !follow {
+            let forbidden = found.iter().map(|found| found.forbidden).sum();
+            if forbidden > 0 {
+                return Err(SessionError::FilesForbidden { forbidden, processes: names_of(&targets) });
+            }
             return Err(SessionError::NothingToTrace { detail: nothing_found(&targets, &found) });
         }
         let mut programs = programs?;
