@@ -34,7 +34,10 @@ impl Tracer {
                 let process = target.process;
                 self.follow(Arrival { target, forked_by: Some(parent), native, interpreter })?;
                 self.programs.accept_entries_of(process, true)?;
-                self.programs.notice_fork(process);
+                // If it is over by now, it is counted as one that was not seen.
+                if !has_ended(process) {
+                    self.programs.notice_fork(process);
+                }
             }
             TargetChange::Executed { target, modules } => {
                 tracing::debug!(process = %target.process, executable = %target.executable.display(), "another program");
