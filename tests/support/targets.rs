@@ -74,7 +74,7 @@ const TARGETS: &[(&str, Recipe)] = &[
     ("rust_smartcore_v0", Cargo { folder: "rust_smartcore", flags: "-Csymbol-mangling-version=v0" }),
 ];
 
-const GENERATION: &[&str] = &["cpp_reload/generation.cpp"];
+const GENERATION: &[&str] = &["cpp_reload/generation.cpp", "cpp_reload/generation_model.cpp"];
 
 /// One build at a time in this process; Cargo runs one suite after the other.
 static BUILDING: Mutex<()> = Mutex::new(());

@@ -9,17 +9,10 @@ extern "C" long generation_weight(long value) {
 }
 #endif
 
-long Model::predict(long value) {
-    volatile long sum = 0;
-    for (int turn = 0; turn < 3 * GENERATION; turn++) sum = sum + value * weight;
-    return sum % 97;
-}
-
 extern "C" long generation_run(long value) {
 #if GENERATION == 2
     value += generation_weight(value);
 #endif
     Model model;
-    Model* volatile chosen = &model;
-    return chosen->predict(value);
+    return model.predict(value);
 }

@@ -3,5 +3,5 @@
 
 struct Model {
     long weight = 2;
-    virtual long predict(long value);
+    long predict(long value);
 };

@@ -1,6 +1,7 @@
 //! How a process has ended, which the kernel otherwise tells its parent only.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -23,6 +24,10 @@ struct Information {
 const ABOUT_CODE: [(i32, &str); 4] =
     [(libc::SIGTRAP, "SIGTRAP"), (libc::SIGILL, "SIGILL"), (libc::SIGSEGV, "SIGSEGV"), (libc::SIGBUS, "SIGBUS")];
 
+/// How often, and how long after one another, a process that is ending is looked at.
+const MOST_LOOKS: u32 = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+
 /// A process whose end is of interest.
 #[derive(Debug)]
 pub struct EndOfProcess {
@@ -41,7 +46,14 @@ impl EndOfProcess {
     /// Name of the signal that has ended it, if that is one about its code. `None` also where the kernel does not tell.
     #[must_use]
     pub fn signal(&self) -> Option<&'static str> {
-        let status = self.status_of_zombie().or_else(|| self.kept_status())?;
+        let told = || self.status_of_zombie().or_else(|| self.kept_status());
+        let status = (0..MOST_LOOKS).find_map(|look| {
+            // A process that has no memory any more may still be on its way to its end.
+            if look > 0 {
+                std::thread::sleep(BETWEEN_LOOKS);
+            }
+            told()
+        })?;
         let number = status & 0x7f;
         ABOUT_CODE.iter().find(|(signal, _)| *signal == number).map(|(_, name)| *name)
     }

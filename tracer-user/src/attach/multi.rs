@@ -14,6 +14,7 @@ use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_type};
 
 use super::error::{AttachError, is_about_privilege, load_failure};
 use super::own_function;
+use super::placement::scope_of;
 
 /// `BPF_F_UPROBE_MULTI_RETURN` (include/uapi/linux/bpf.h, Linux 6.18).
 const RETURN_PROBE: u32 = 1;
@@ -149,7 +150,7 @@ impl MultiPrograms {
         request.cookies = cookies.as_ptr() as u64;
         request.cnt = count;
         request.flags = if role == Role::Return { RETURN_PROBE } else { 0 };
-        request.pid = process;
+        request.pid = scope_of(process);
         // SAFETY: the pointers in the request outlive the call and hold `count` elements each.
         unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes) }
     }

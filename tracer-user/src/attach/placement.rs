@@ -141,9 +141,6 @@ impl Placer<'_> {
         slot: u8,
         functions: &[&PlannedFunction],
     ) -> Result<(Placed, Vec<Refused>), AttachError> {
-        // The kernel finds the memory of a process through its first thread. Where that has ended and others go on, the
-        // probes go into every process that maps the file, and the programs do nothing in the others.
-        let process = if first_thread_has_ended(process) { 0 } else { process };
         let mut placed = Placed::default();
         let mut refused = Vec::new();
         let mut unusable = HashSet::new();
@@ -234,11 +231,18 @@ pub struct PlacedFile<'path> {
 /// # Errors
 /// What the kernel answered.
 pub fn place_one(program: &mut UProbe, file: &PlacedFile<'_>, site: Site) -> io::Result<UProbeLink> {
-    let scope = NonZeroU32::new(file.process).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
+    let scope = NonZeroU32::new(scope_of(file.process)).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
     let point =
         UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(site.offset), cookie: Some(site.cookie) };
     let id = program.attach(point, file.path, scope).map_err(|error| kernel_error(&error))?;
     program.take_link(id).map_err(|error| kernel_error(&error))
+}
+
+/// For which process the kernel is to place probes, 0 for all. It finds the memory of a process through its first thread:
+/// where that has ended and others go on, probes go into every process that maps the file, and the programs do nothing in the
+/// others.
+pub fn scope_of(process: u32) -> u32 {
+    if first_thread_has_ended(process) { 0 } else { process }
 }
 
 /// Whether the first thread of a process has ended, be it that others go on or that the whole process is ending.

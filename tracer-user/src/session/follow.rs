@@ -66,7 +66,10 @@ impl Tracer {
                     let Self { programs, drain, planner, python, .. } = self;
                     python.accept_entries(process, &mut Means { programs, planner, drain })
                 });
-                self.programs.notice_fork(process);
+                // If it is over by now, it is counted as one that was not seen.
+                if !has_ended(process) {
+                    self.programs.notice_fork(process);
+                }
                 self.or_leave(process, accepted)
             }
             TargetChange::Executed { target, modules } => {

@@ -84,7 +84,8 @@ fn image(stat: &Stat) -> ProgramImage {
 /// (`pthread_exit` in `main`) one of those that go on. What the process has mapped can be seen through them only, by the
 /// number of the thread. `None` if none is left.
 fn with_memory(process: Process, stat: Stat) -> Option<(Process, Stat)> {
-    let has_ended = |stat: &Stat| matches!(stat.state(), Ok(ProcState::Zombie | ProcState::Dead));
+    // One that is ending has no memory any more, a moment before it is a zombie.
+    let has_ended = |stat: &Stat| matches!(stat.state(), Ok(ProcState::Zombie | ProcState::Dead)) || stat.vsize == 0;
     if !has_ended(&stat) {
         return Some((process, stat));
     }
