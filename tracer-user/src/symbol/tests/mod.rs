@@ -2,6 +2,7 @@
 
 mod damaged;
 mod interpreters;
+mod jump_tables;
 mod programs;
 mod variables;
 
