@@ -3,6 +3,7 @@
 mod endings;
 mod follow;
 mod libraries;
+mod names;
 mod nesting;
 
 use std::process::ExitCode;
@@ -10,6 +11,6 @@ use std::process::ExitCode;
 use tracer_tests::suite;
 
 fn main() -> ExitCode {
-    let cases = [nesting::cases(), endings::cases(), libraries::cases(), follow::cases()];
+    let cases = [nesting::cases(), endings::cases(), libraries::cases(), names::cases(), follow::cases()];
     suite::main(cases.into_iter().flatten().collect(), false)
 }

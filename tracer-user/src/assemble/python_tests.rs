@@ -24,6 +24,7 @@ fn python_assembler() -> Assembler {
         error: None,
         method: Some("transform".into()),
         source: Some(("_set_output.py".into(), 310)),
+        shared_code: None,
     }));
     assembler.add_python_names(names(&[(PIPELINE_CLASS, "Pipeline"), (SCALER_CLASS, "StandardScaler")]));
     assembler

@@ -34,6 +34,7 @@ pub fn assembler() -> Assembler {
         error: Some(ErrorRule { comparison: Comparison::NotEqual, value: 0, kind: ArgumentType::I32 }),
         method: None,
         source: None,
+        shared_code: None,
     }));
     assembler
 }

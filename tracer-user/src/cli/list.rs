@@ -129,7 +129,7 @@ fn write_text(plan: &ProbePlan, python: &[PythonCoverage], output: &mut impl Wri
         }
         if !request.shared_code.is_empty() {
             let others: Vec<&str> = request.shared_code.iter().map(String::as_str).collect();
-            writeln!(output, "  {:widest$}    the same code as {}", "", first_names(&others, MAX_METHODS))?;
+            writeln!(output, "  {:widest$}    also the code of {}", "", first_names(&others, MAX_METHODS))?;
         }
     }
     for coverage in python {

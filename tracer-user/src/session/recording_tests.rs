@@ -95,6 +95,7 @@ fn method() -> FunctionDescription {
         error: None,
         method: Some("transform".into()),
         source: None,
+        shared_code: None,
     }
 }
 
