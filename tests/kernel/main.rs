@@ -3,6 +3,7 @@
 mod endings;
 mod follow;
 mod libraries;
+mod names;
 mod nesting;
 mod places;
 mod privilege;
@@ -12,7 +13,14 @@ use std::process::ExitCode;
 use tracer_tests::suite;
 
 fn main() -> ExitCode {
-    let cases =
-        [nesting::cases(), endings::cases(), libraries::cases(), follow::cases(), places::cases(), privilege::cases()];
+    let cases = [
+        nesting::cases(),
+        endings::cases(),
+        libraries::cases(),
+        names::cases(),
+        follow::cases(),
+        places::cases(),
+        privilege::cases(),
+    ];
     suite::main(cases.into_iter().flatten().collect(), false)
 }

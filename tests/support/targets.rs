@@ -18,11 +18,13 @@ enum Recipe {
     Cpp { folder: &'static str, flags: &'static [&'static str] },
     /// Some files of a folder with this compiler; `link` names targets that must be there first.
     Files { compiler: &'static str, files: &'static [&'static str], flags: &'static [&'static str] },
+    /// One Rust file that needs no crate.
+    Rust { file: &'static str, flags: &'static [&'static str] },
     /// A Cargo project of its own.
     Cargo { folder: &'static str, flags: &'static str },
 }
 
-use Recipe::{Cargo, Cpp, Files};
+use Recipe::{Cargo, Cpp, Files, Rust};
 
 const COMMON_FLAGS: &[&str] = &["-O2", "-Wall", "-Wextra", "-Werror", "-pthread"];
 
@@ -48,6 +50,13 @@ const TARGETS: &[(&str, Recipe)] = &[
     ("cpp_open_call", Cpp { folder: "cpp_open_call", flags: &[] }),
     ("cpp_by_value", Cpp { folder: "cpp_by_value", flags: &[] }),
     ("steady", Files { compiler: "c++", files: &["steady/main.cpp"], flags: &[] }),
+    ("cpp_odd_names", Cpp { folder: "cpp_odd_names", flags: &["-std=c++20"] }),
+    ("cpp_odd_names_plain", Cpp { folder: "cpp_odd_names", flags: &["-std=c++20", "-O0"] }),
+    ("cpp_many", Cpp { folder: "cpp_many", flags: &[] }),
+    ("cpp_by_value_packed", Cpp { folder: "cpp_by_value", flags: &["-O1", "-g", "-gz=zlib"] }),
+    ("cpp_by_value_split", Cpp { folder: "cpp_by_value", flags: &["-O1", "-g", "-gsplit-dwarf"] }),
+    ("rust_async", Rust { file: "rust_async/main.rs", flags: &["-O"] }),
+    ("rust_async_debug", Rust { file: "rust_async/main.rs", flags: &["-g", "-Csymbol-mangling-version=v0"] }),
     ("cpp_dlopen", Files { compiler: "c++", files: &["cpp_dlopen/main.cpp"], flags: &["-ldl"] }),
     (
         "libplugin.so",
@@ -117,6 +126,12 @@ fn build_one(name: &str) -> Result<PathBuf> {
             command.args(files.iter().map(|file| workspace::tests("targets").join(file))).args(*flags);
             compile(command, &output)?;
         }
+        Rust { file, flags } => {
+            let mut command = Command::new("rustc");
+            command.args(["--edition", "2024", "--crate-name", "ml"]).args(*flags);
+            command.arg(workspace::tests("targets").join(file));
+            compile(command, &output)?;
+        }
         Cargo { folder, flags } => {
             let built = workspace::built_targets().join(format!("{name}.cargo"));
             let mut command = Command::new("cargo");
@@ -137,6 +152,7 @@ impl Recipe {
         let targets = workspace::tests("targets");
         let folder = match self {
             Cpp { folder, .. } => targets.join(folder),
+            Rust { file, .. } => targets.join(file).parent().context("files lie in a folder")?.to_owned(),
             Files { files, .. } => {
                 let first = files.first().context("a target has at least one file")?;
                 targets.join(first).parent().context("files lie in a folder")?.to_owned()

@@ -131,7 +131,7 @@ fn write_text(plan: &ProbePlan, python: &[PythonCoverage], output: &mut impl Wri
         }
         if !request.shared_code.is_empty() {
             let others: Vec<&str> = request.shared_code.iter().map(String::as_str).collect();
-            line(output, format_args!("  {:widest$}    the same code as {}", "", first_names(&others, MAX_METHODS)))?;
+            line(output, format_args!("  {:widest$}    also the code of {}", "", first_names(&others, MAX_METHODS)))?;
         }
     }
     for coverage in python {

@@ -567,7 +567,7 @@ mod tests {
             ("_ZN4TreeIiQ6NumberIT_EE7predictEi", "Tree::predict"),
             ("_ZN4WrapITk9EstimatorN2ml6LinearEE7predictEd", "Wrap::predict"),
             (
-                "_ZN4WrapI6LinearQrqXcldtfp_7predictfp0_ER9ConvertibleIdETNT_4typeEQL_Z6NumberIS0_EEEE3fitEv",
+                "_ZN4WrapI6LinearQrqXcldtfp_7predictfp0_ER11ConvertibleIdETNT_4typeEQL_Z6NumberIS0_EEEE3fitEv",
                 "Wrap::fit",
             ),
             ("_ZN2FnIZ4mainEUlTyT_E_E7predictEd", "Fn::predict"),

@@ -9,8 +9,8 @@ use super::exits::{Exit, ExitKind};
 use super::image::Image;
 use super::registers;
 
-/// Registers that correcting the pointer needs.
-const CORRECTION: [Register; 4] = [Register::RDI, Register::RAX, Register::R10, Register::R11];
+/// Registers that correcting the pointer needs; it is the second argument where the result is returned in memory.
+const CORRECTION: [Register; 5] = [Register::RDI, Register::RSI, Register::RAX, Register::R10, Register::R11];
 
 /// Whether a thunk goes on to the function behind it, at one of these addresses, rather than being a copy of it.
 pub(super) fn goes_on_to<'data, R: ReadRef<'data>>(

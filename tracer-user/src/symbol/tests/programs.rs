@@ -171,8 +171,8 @@ fn what_throws_gets_return_sites() {
 #[test]
 fn objects_are_found_with_debugging_information() {
     use ObjectLocation::{FirstArgument, None, SecondArgument};
-    for version in ["-gdwarf-4", "-gdwarf-5"] {
-        let Some(program) = compile("c++", "cpp", CPP_SOURCE, &["-O1", version]) else { return };
+    for version in ["-gdwarf-4", "-gdwarf-5", "-gz=zlib", "-gz=zlib-gnu"] {
+        let Some(program) = compile("c++", "cpp", CPP_SOURCE, &["-O1", "-g", version]) else { return };
         let expected = [FirstArgument, FirstArgument, SecondArgument, FirstArgument, None, SecondArgument];
         assert_eq!(objects(&program), expected, "{version}");
         assert_eq!(program.find("free_function")[0].1.as_ref().expect("it can be probed").object, None);
@@ -264,5 +264,122 @@ fn rust_methods_are_found_in_both_manglings() {
         assert_eq!(predict.object, ObjectLocation::None);
         let offset = usize::try_from(predict.entry.offset.0).expect("a small file");
         assert!(program.bytes().len() > offset && program.path().exists());
+    }
+}
+
+#[test]
+fn only_the_loader_knows_the_functions() {
+    for hash in ["-Wl,--hash-style=gnu", "-Wl,--hash-style=sysv"] {
+        let Some(program) = c_program(&["-O2", "-shared", "-fPIC", hash]) else { return };
+        let with_sections = program.function("external").expect("it can be probed");
+        for offset in [0, 1 << 40] {
+            let mut bytes = program.bytes();
+            bytes[0x28..0x30].copy_from_slice(&u64::to_le_bytes(offset));
+            std::fs::write(program.path(), bytes).expect("the file is there");
+            let function = program.function("external").expect("it can be probed");
+            assert_eq!(function, with_sections, "{hash}");
+        }
+    }
+}
+
+/// A function written by hand whose symbol has no size and that has no unwind entry.
+fn unsized_function(code: &str) -> Option<Result<ResolvedFunction, SkipReason>> {
+    let source = format!(
+        ".text\n.globl predict\n.type predict, @function\npredict:\n{code}\n.balign 16\n.globl next\n\
+         .type next, @function\nnext: ret\n.section .note.GNU-stack,\"\",@progbits\n"
+    );
+    Some(compile("cc", "s", &source, &["-shared"])?.function("predict"))
+}
+
+#[test]
+fn a_function_without_a_size_ends_where_nothing_more_is_reached() {
+    let Some(measured) = unsized_function("test %edi,%edi\njle 1f\nmov $1,%eax\nret\n.balign 8\n1: mov $2,%eax\nret")
+    else {
+        return;
+    };
+    let measured = measured.expect("it can be probed");
+    assert_eq!((sites(&measured), proof(&measured)), ((2, 0), None), "what was measured is no proof");
+    for code in [
+        // It runs on into the next one; a table may stand behind the jump; there is something behind the return.
+        "mov $1,%eax",
+        "jmp *(%rax,%rdi,8)\n.quad 1",
+        "cmp $1,%edi\nje 1f\nret\n.byte 6,6,6\n1: ret",
+    ] {
+        let refused = unsized_function(code).expect("the compiler is there");
+        assert_eq!(refused.expect_err(code), SkipReason::NoCode, "{code}");
+    }
+}
+
+#[test]
+fn thunks_that_only_correct_the_pointer_are_no_calls() {
+    let source = r#"
+        struct Large { double values[9]; };
+        struct Fits { virtual ~Fits() {} virtual double fit(double x) = 0; };
+        struct Predicts {
+            virtual ~Predicts() {}
+            virtual double predict(double x) = 0;
+            virtual Large proba() = 0;
+            virtual Predicts *transform() = 0;
+        };
+        volatile double sink;
+        struct Forest : Fits, Predicts {
+            double fit(double x) override;
+            double predict(double x) override;
+            Large proba() override;
+            Forest *transform() override;
+        };
+        double Forest::fit(double x) { sink = x; return x; }
+        double Forest::predict(double x) { sink = x; return sink * 2 + fit(x); }
+        Large Forest::proba() { sink = 1; Large large{}; large.values[1] = fit(sink); return large; }
+        Forest *Forest::transform() { sink = 1; return this; }
+    "#;
+    for options in [&["-O1", "-shared", "-fPIC"][..], &["-O2", "-shared", "-fPIC", "-fno-plt"]] {
+        let Some(program) = compile("c++", "cpp", source, options) else { return };
+        for word in ["predict", "proba", "transform"] {
+            let (thunks, functions): (Vec<_>, Vec<_>) =
+                program.find(word).into_iter().partition(|(candidate, _)| candidate.names[0].symbol.starts_with("_ZT"));
+            assert_eq!(functions.iter().filter(|(_, result)| result.is_ok()).count(), 1, "{word} {options:?}");
+            assert!(!thunks.is_empty(), "{word} {options:?}");
+            for (candidate, result) in thunks {
+                // A compiler may put a copy of a small function into its thunk.
+                let copies = result.as_ref().is_ok_and(|function| function.object == ObjectLocation::None);
+                assert!(copies || result == Err(SkipReason::JumpThunk), "{candidate:?} {result:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_coroutine_is_made_not_called() {
+    let source = r#"
+        #include <coroutine>
+        struct Job {
+            struct promise_type {
+                Job get_return_object() { return {}; }
+                std::suspend_always initial_suspend() noexcept { return {}; }
+                std::suspend_always final_suspend() noexcept { return {}; }
+                void return_void() {}
+                void unhandled_exception() {}
+            };
+        };
+        volatile int sink;
+        struct Model { Job predict(int n); int predict(long n); };
+        Job Model::predict(int n) { sink = n; co_await std::suspend_always{}; sink = 2; }
+        int Model::predict(long n) { sink = n; return 1; }
+    "#;
+    for compiler in ["g++", "clang++"] {
+        let options = ["-std=c++20", "-O1", "-shared", "-fPIC"];
+        let Some(program) = compile(compiler, "cpp", source, &options) else { continue };
+        let mut found: Vec<_> = program
+            .find("predict")
+            .into_iter()
+            .map(|(candidate, result)| (candidate.names[0].symbol.clone(), result.map(drop)))
+            .collect();
+        found.sort_by_key(|(symbol, _)| symbol.clone());
+        let expected = [
+            ("_ZN5Model7predictEi".to_owned(), Err(SkipReason::MakesCoroutine)),
+            ("_ZN5Model7predictEl".to_owned(), Ok(())),
+        ];
+        assert_eq!(found, expected, "{compiler}");
     }
 }

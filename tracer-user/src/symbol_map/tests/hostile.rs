@@ -150,6 +150,32 @@ fn damaged_maps_do_no_harm() {
     assert!(good > 50 && bad > 50, "both kinds are tried: {good} good, {bad} bad");
 }
 
+#[test]
+fn a_list_of_any_length_is_in_force_soon() {
+    let many: String = (0..90_000).map(|index| format!("m{index},")).collect();
+    let name = FunctionName {
+        symbol: "_ZN1A7predictEv".to_owned(),
+        path: "A::predict".to_owned(),
+        class: Some("A".to_owned()),
+        class_path: Some("A".to_owned()),
+        method: "predict".to_owned(),
+        language: Language::Cpp,
+    };
+    for rest in [
+        format!("methods: [{many}Predict]"),
+        format!("methods: [predict]\nexclude: [{many}]"),
+        format!("methods: [predict]\nleaf: [{many}]"),
+    ] {
+        let maps = parsed(&document("cpp", &rest));
+        let begin = Instant::now();
+        let matcher = Matcher::new(&maps, "libx.so").expect("there are rules");
+        for _ in 0..10_000 {
+            assert!(matcher.may_match(&name.symbol) && matcher.match_name(&name).is_some());
+        }
+        assert!(begin.elapsed() < LONGEST, "{:?}", begin.elapsed());
+    }
+}
+
 /// Changes, doubles, moves or drops a few bytes.
 fn damage(bytes: &[u8], random: &mut Random) -> Vec<u8> {
     const SIGNIFICANT: &[u8] = b"[]{}:,-&*!|>'\"%@`#?\n\t \\\0~<=\xff\xc3a0";
