@@ -10,6 +10,7 @@ mod build_ebpf;
 mod check;
 mod chroot;
 mod demo;
+mod kernels;
 mod process;
 mod provision;
 mod python;
@@ -49,6 +50,8 @@ enum Command {
     Check,
     /// Trace a real model server while it answers requests; sets up what that needs.
     Demo,
+    /// Boot Debian's kernels in QEMU and try there what the README says; writes `docs/kernels.md`.
+    Kernels,
     /// Set up what the tests need: compilers, Python environments, a Debian sid. `cargo xtask test` does it by itself.
     Prepare,
     /// Attach to a busy Python process and let go of it, thousands of times
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf { check: true } => build_ebpf::check(),
         Command::Check => check::run(),
         Command::Demo => demo::run(),
+        Command::Kernels => kernels::run(),
         Command::Prepare => test::prepare(),
         Command::Soak { cycles, starts } => soak::run(cycles, starts),
         Command::Tape { action } => tape::run(action),

@@ -9,8 +9,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::kernels::Tested;
 use crate::python::{self, Interpreter};
-use crate::{build_ebpf, check, chroot, provision};
+use crate::{build_ebpf, check, chroot, kernels, provision};
 
 /// Python environments of the suites beside the one of the models: name below `target/venv`, requirements file,
 /// interpreter. Where an interpreter is missing, so is its environment, and the tests that want it are skipped.
@@ -40,13 +41,14 @@ const FULL: (&str, &str) = ("ML_TRACER_FULL", "1");
 pub fn run(full: bool) -> Result<()> {
     let started = Instant::now();
     let suites = if full { || suites(&[FULL]) } else { || suites(&[]) };
-    let steps: [(&str, Step); 6] = [
+    let steps: [(&str, Step); 7] = [
         ("prepare the machine", || once(prepare)),
         ("house rules", || once(check::run)),
         ("BPF object", || once(build_ebpf::check)),
         ("release build", || once(release_build)),
         ("unit tests", || tests(&["--workspace", "--exclude", "tracer-ebpf", "--exclude", "tracer-tests"], &[])),
         ("suites", suites),
+        ("Linux 6.1 in QEMU", oldest_kernel),
     ];
     let mut total = Outcome::default();
     let mut failed = Vec::new();
@@ -100,6 +102,17 @@ impl Outcome {
 fn once(step: impl FnOnce() -> Result<()>) -> Result<Outcome> {
     step()?;
     Ok(Outcome { passed: 1, ..Outcome::default() })
+}
+
+/// Boots the oldest kernel that is supported.
+fn oldest_kernel() -> Result<Outcome> {
+    match kernels::test()? {
+        Tested::Good => Ok(Outcome { passed: 1, ..Outcome::default() }),
+        Tested::NotTried(error) => {
+            println!("no kernel can be booted here: {error:#}");
+            Ok(Outcome { skipped: 1, ..Outcome::default() })
+        }
+    }
 }
 
 /// Puts onto the machine what the suites need. What only some tests need may be missing in the end; it is said why.

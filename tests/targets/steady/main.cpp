@@ -28,6 +28,8 @@ int Model::predict(double value) { return scaler_.transform(value) > 0.0 ? 1 : 0
 
 int main() {
   signal(SIGTERM, end);
+  std::puts("ready");
+  std::fflush(stdout);
   Model model;
   long positive = 0, calls = 0;
   while (!ended) {
