@@ -6,11 +6,12 @@ use std::sync::Arc;
 use super::identity::ThreadIdentity;
 use super::integer_hash::IntegerState;
 use super::python::{PythonClassNames, PythonObjects};
+use super::tally::Tally;
 use super::thread::Thread;
 use super::waiting::Waiting;
 use crate::model::{
-    AttributeValue, Call, CallError, ClockAnchor, Ending, Event, FunctionDescription, FunctionId, Loss, MonotonicNs,
-    ProcessId, PythonNames, Span, StreamTotals, ThreadId,
+    AttributeValue, Call, CallError, ClockAnchor, Ending, Event, FunctionDescription, FunctionId, Language, Loss,
+    MonotonicNs, ProcessId, PythonNames, Span, StreamTotals, ThreadId,
 };
 
 /// Gives the name of a thread when its first record arrives. Called once for each thread.
@@ -53,6 +54,7 @@ pub struct Assembler {
     /// Threads no younger than this may have been forgotten: where their numbers begin is not known.
     forgotten_until: Option<MonotonicNs>,
     totals: StreamTotals,
+    tally: Tally,
 }
 
 struct KnownFunction {
@@ -76,6 +78,7 @@ impl Assembler {
             max_threads: MAX_TRACKED_THREADS,
             forgotten_until: None,
             totals: StreamTotals::default(),
+            tally: Tally::default(),
         }
     }
 
@@ -120,14 +123,14 @@ impl Assembler {
         for thread in threads {
             self.let_go(thread, out);
         }
-        self.totals
+        StreamTotals { python: self.tally.by_name(), ..self.totals }
     }
 
     fn call(&mut self, call: &Call, out: &mut impl FnMut(Output)) {
         if self.threads.get(&call.thread).is_none_or(|thread| thread.incarnation != call.incarnation) {
             self.begin_thread(call, out);
         }
-        let Self { clock, functions, threads, totals, python, .. } = self;
+        let Self { clock, functions, threads, totals, python, tally, .. } = self;
         let Some(thread) = threads.get_mut(&call.thread) else { return };
 
         thread.last_end = call.end;
@@ -151,6 +154,9 @@ impl Assembler {
         }
         let function = functions.get(&call.function);
         let (description, class_observed) = function.map(|function| function.named_for(call, python)).unzip();
+        if let Some(description) = description.as_ref().filter(|description| description.language == Language::Python) {
+            tally.add(thread.process, description);
+        }
         let (parent, parent_thread) = thread.parent(call.parent_call, true, call.join);
         out(Output::Span(Span {
             trace_id: thread.trace_id(call.root_call, call.join),

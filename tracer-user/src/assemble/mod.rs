@@ -5,6 +5,7 @@ mod assembler;
 mod identity;
 mod integer_hash;
 mod python;
+mod tally;
 mod thread;
 mod waiting;
 

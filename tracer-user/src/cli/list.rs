@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::exit::tell;
-use crate::model::{EntrySite, PlannedFunction, ProbePlan, PythonCoverage, PythonMode, ReturnMethod, Skipped};
+use crate::model::{
+    EntrySite, NotLookedAt, PlannedFunction, ProbePlan, PythonCoverage, PythonMode, ReturnMethod, Skipped,
+};
 use crate::session::{PlanOnly, first_names};
 
 /// Methods that are named of those that share one code object.
@@ -136,6 +138,12 @@ fn write_text(plan: &ProbePlan, python: &[PythonCoverage], output: &mut impl Wri
     }
     for skipped in &plan.skipped {
         writeln!(output, "  {}  ({}): {}", skipped.name.path, skipped.module, skipped.reason)?;
+    }
+    for coverage in python {
+        for NotLookedAt { what, reason } in &coverage.not_looked_at {
+            let PythonCoverage { interpreter, process, .. } = coverage;
+            writeln!(output, "not looked at in {interpreter} of process {process}: {what} ({reason})")?;
+        }
     }
     let codes: usize = python.iter().map(|coverage| coverage.watched.len()).sum();
     writeln!(output, "{} functions, {} not traced", plan.functions.len() + codes, plan.skipped.len() + not_watched)

@@ -20,9 +20,10 @@ pub use function::{
 pub use interpreter::{FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites};
 pub use plan::{FunctionDescription, ModuleFile, PlanChange, PlannedFunction, ProbePlan, ProbeRequest};
 pub use python::{
-    ContainerMember, DEBUG_REGISTERS, FrameStyle, NotWatched, PythonClass, PythonClassRule, PythonCode, PythonCodeRule,
-    PythonCoverage, PythonFunction, PythonFunctionRule, PythonLayout, PythonMode, PythonNames, PythonPlan,
-    PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables, Reached, Receiver, WatchedCode,
+    ContainerMember, DEBUG_REGISTERS, FrameStyle, NotLookedAt, NotWatched, PythonClass, PythonClassRule, PythonCode,
+    PythonCodeRule, PythonCoverage, PythonFunction, PythonFunctionRule, PythonLayout, PythonMode, PythonNames,
+    PythonPlan, PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables, Reached, Receiver,
+    WatchedCode,
 };
 pub use span::{AttributeValue, CallError, Ending, Loss, Parent, Span, SpanId, StreamTotals, TraceId};
 pub use symbol_map::{

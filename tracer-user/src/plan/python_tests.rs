@@ -77,7 +77,8 @@ fn watched(plan: &PythonPlan) -> Vec<u64> {
 /// A decorator that one class has around a method, which another class has without: a call must not be seen twice.
 #[test]
 fn of_a_function_and_what_it_wraps_one_is_seen() {
-    let wrapper = PythonFunction { inner: vec![RemoteAddress(0x20)], ..function(0x10, 1, "A.predict", Some("predict")) };
+    let wrapper =
+        PythonFunction { inner: vec![RemoteAddress(0x20)], ..function(0x10, 1, "A.predict", Some("predict")) };
     let wraps = vec![RemoteAddress(2)];
     let survey = PythonSurvey {
         functions: vec![wrapper, function(0x20, 2, "A.predict", Some("predict"))],
