@@ -6,6 +6,7 @@ mod follow;
 mod guard;
 mod interpreters;
 mod libraries;
+mod looks;
 mod native_code;
 mod oracle;
 mod plain;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         scikit_learn::cases(),
         interpreters::cases(),
         libraries::cases(),
+        looks::cases(),
         native_code::cases(),
         unharmed::cases(),
         wrappers::cases(),
