@@ -148,6 +148,12 @@ fn killed_guard(interpreter: Interpreter) -> Result<()> {
     trace.check_books()?;
     let python = trace.summary.python().first().context("no interpreter")?;
     ensure!(python["slots"] == 0, "{python}");
+    // What was called before stays told.
+    ensure!(
+        trace.summary.spans() > 0 && !trace.finished.errors.contains("covered nothing"),
+        "{}",
+        trace.finished.errors
+    );
     let finished = target.finish()?;
     ensure!(finished == run.alone()?, "{finished:?}");
     Ok(())

@@ -7,6 +7,7 @@ mod greenlets;
 mod guard;
 mod interpreters;
 mod libraries;
+mod looks;
 mod native_code;
 mod oracle;
 mod plain;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         scikit_learn::cases(),
         interpreters::cases(),
         libraries::cases(),
+        looks::cases(),
         native_code::cases(),
         unharmed::cases(),
         wrappers::cases(),

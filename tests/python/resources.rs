@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 /// What a process holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Resources {
-    resident_kilobytes: u64,
+    /// Its memory that is resident.
+    pub resident_kilobytes: u64,
     files: usize,
 }
 

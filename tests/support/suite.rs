@@ -127,3 +127,9 @@ fn kernel_refusal() -> Option<String> {
     }
     None
 }
+
+/// Whether repetitions that take long are asked for.
+#[must_use]
+pub fn is_full() -> bool {
+    std::env::var_os("ML_TRACER_FULL").is_some_and(|value| value == "1")
+}

@@ -7,10 +7,11 @@ use super::gaps::Gaps;
 use super::identity::ThreadIdentity;
 use super::integer_hash::IntegerState;
 use super::python::{PythonClassNames, PythonObjects};
+use super::tally::Tally;
 use super::thread::Thread;
 use super::waiting::Waiting;
 use crate::model::{
-    AttributeValue, Call, CallError, ClockAnchor, Ending, Event, FunctionDescription, FunctionId, Gap, Loss,
+    AttributeValue, Call, CallError, ClockAnchor, Ending, Event, FunctionDescription, FunctionId, Gap, Language, Loss,
     MonotonicNs, ProcessId, PythonNames, Span, StreamTotals, ThreadId,
 };
 
@@ -56,6 +57,7 @@ pub struct Assembler {
     /// Threads no younger than this may have been forgotten: where their numbers begin is not known.
     forgotten_until: Option<MonotonicNs>,
     totals: StreamTotals,
+    tally: Tally,
 }
 
 struct KnownFunction {
@@ -80,6 +82,7 @@ impl Assembler {
             max_threads: MAX_TRACKED_THREADS,
             forgotten_until: None,
             totals: StreamTotals::default(),
+            tally: Tally::default(),
         }
     }
 
@@ -131,7 +134,7 @@ impl Assembler {
         for thread in threads {
             self.let_go(thread, out);
         }
-        self.totals
+        StreamTotals { python: self.tally.by_name(), ..self.totals }
     }
 
     fn call(&mut self, call: &Call, out: &mut impl FnMut(Output)) {
@@ -139,7 +142,7 @@ impl Assembler {
         if !self.threads.contains_key(&key) {
             self.begin_thread(call, out);
         }
-        let Self { clock, functions, threads, totals, python, gaps, .. } = self;
+        let Self { clock, functions, threads, totals, python, gaps, tally, .. } = self;
         let Some(thread) = threads.get_mut(&key) else { return };
 
         thread.last_end = call.end;
@@ -163,6 +166,9 @@ impl Assembler {
         }
         let function = functions.get(&call.function);
         let (description, class_observed) = function.map(|function| function.named_for(call, python)).unzip();
+        if let Some(description) = description.as_ref().filter(|description| description.language == Language::Python) {
+            tally.add(thread.process, description);
+        }
         let (parent, parent_thread) = thread.parent(call.parent_call, true, call.join);
         out(Output::Span(Span {
             trace_id: thread.trace_id(call.root_call, call.join),

@@ -6,6 +6,7 @@ mod gaps;
 mod identity;
 mod integer_hash;
 mod python;
+mod tally;
 mod thread;
 mod waiting;
 

@@ -9,7 +9,8 @@ use super::integer_hash::IntegerState;
 use crate::model::{ContainerMember, FunctionDescription, FunctionId, PythonNames, RemoteAddress};
 
 /// Gives the bare name of the class whose type object is at an address of a process (its number in the initial pid
-/// namespace). Called when a record names a class that no [`PythonNames`] did, once for each until the next ones come.
+/// namespace). Called when a record names a class that no [`PythonNames`] did, and again for each record as long as it gives
+/// none; once it has, the name holds until the next [`PythonNames`] come. It must not take long.
 pub type PythonClassNames = Box<dyn FnMut(u32, RemoteAddress) -> Option<Arc<str>> + Send>;
 
 /// Processes remembered at one time: twice what can be watched, because the end of a process is not announced.
@@ -30,8 +31,8 @@ pub struct PythonObjects {
 #[derive(Default)]
 struct Interpreter {
     classes: HashMap<RemoteAddress, Class>,
-    /// Classes that were asked for; `None`: nobody knows.
-    asked: HashMap<RemoteAddress, Option<Class>>,
+    /// Classes that were asked for.
+    asked: HashMap<RemoteAddress, Class>,
     steps: HashMap<RemoteAddress, Step>,
     last_update: u64,
 }
@@ -111,7 +112,8 @@ impl PythonObjects {
 
     fn class(&mut self, process: u32, address: RemoteAddress) -> Option<&mut Class> {
         if !self.processes.get(&process).is_some_and(|known| known.knows(address)) {
-            let answer = (self.ask)(process, address).map(Class::new);
+            // Whoever is asked may know it next time: only a name is remembered.
+            let answer = (self.ask)(process, address).map(Class::new)?;
             let known = self.interpreter(process);
             if known.asked.len() >= MAX_ASKED {
                 known.asked.clear();
@@ -119,7 +121,7 @@ impl PythonObjects {
             known.asked.insert(address, answer);
         }
         let Interpreter { classes, asked, .. } = self.processes.get_mut(&process)?;
-        classes.get_mut(&address).or_else(|| asked.get_mut(&address)?.as_mut())
+        classes.get_mut(&address).or_else(|| asked.get_mut(&address))
     }
 
     /// What is known of a process; the one that has learned nothing for longest gives way to a new one.
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_are_asked_for_once_until_new_names_come() {
+    fn classes_are_asked_for_until_there_is_a_name_and_again_when_new_names_come() {
         let (count, counted) = std::sync::mpsc::channel();
         let mut objects = PythonObjects::new(Box::new(move |process, address| {
             count.send((process, address.0)).expect("the test listens");
@@ -214,7 +216,7 @@ mod tests {
             assert_eq!(objects.class_name(7, RemoteAddress(5)), None);
             assert_eq!(objects.class_name(8, RemoteAddress(4)).as_deref(), Some("Class4"));
         }
-        assert_eq!(counted.try_iter().collect::<Vec<_>>(), [(7, 6), (7, 5), (8, 4)]);
+        assert_eq!(counted.try_iter().collect::<Vec<_>>(), [(7, 6), (7, 5), (8, 4), (7, 5), (7, 5)]);
 
         objects.learn(names(&[(4, "Renamed"), (5, "Read")]));
         assert_eq!(objects.class_name(7, RemoteAddress(4)).as_deref(), Some("Renamed"));
@@ -225,7 +227,7 @@ mod tests {
 
     #[test]
     fn nothing_grows_without_bound() {
-        let mut objects = PythonObjects::new(Box::new(|_, _| None));
+        let mut objects = PythonObjects::new(Box::new(|_, _| Some("C".into())));
         for number in 0..100_000 {
             objects.class_name(number % 5_000, RemoteAddress(u64::from(number)));
             objects.class_name(1, RemoteAddress(u64::from(number)));

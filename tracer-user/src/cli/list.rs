@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::print::{json, line, tell};
-use crate::model::{EntrySite, PlannedFunction, ProbePlan, PythonCoverage, PythonMode, ReturnMethod, Skipped};
+use crate::model::{
+    EntrySite, NotLookedAt, PlannedFunction, ProbePlan, PythonCoverage, PythonMode, ReturnMethod, Skipped,
+};
 use crate::session::{PlanOnly, first_names};
 
 /// Methods that are named of those that share one code object.
@@ -146,6 +148,12 @@ fn write_text(plan: &ProbePlan, python: &[PythonCoverage], output: &mut impl Wri
     }
     for skipped in &plan.skipped {
         line(output, format_args!("  {}  ({}): {}", skipped.name.path, skipped.module, skipped.reason))?;
+    }
+    for coverage in python {
+        for NotLookedAt { what, reason } in &coverage.not_looked_at {
+            let PythonCoverage { interpreter, process, .. } = coverage;
+            line(output, format_args!("not looked at in {interpreter} of process {process}: {what} ({reason})"))?;
+        }
     }
     let codes: usize = python.iter().map(|coverage| coverage.watched.len()).sum();
     line(

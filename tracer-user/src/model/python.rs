@@ -28,6 +28,17 @@ pub struct PythonSurvey {
     pub skipped: Vec<PythonSkipped>,
     /// Objects that changed while they were read and were given up after retries.
     pub torn_reads: u64,
+    /// What the look did not go into, because it would have taken too long or too much memory.
+    pub not_looked_at: Vec<NotLookedAt>,
+}
+
+/// Something that a look at a process did not go into.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct NotLookedAt {
+    /// What it is, for people.
+    pub what: String,
+    /// Why not, for people.
+    pub reason: String,
 }
 
 /// An interpreter inside a process, found once.
@@ -162,6 +173,8 @@ pub struct PythonSkipped {
     pub name: String,
     /// Why not.
     pub reason: PythonSkipReason,
+    /// Whether its class has live objects.
+    pub is_live: bool,
 }
 
 /// Why a Python method cannot be watched.
@@ -287,6 +300,8 @@ pub struct PythonCoverage {
     pub watched: Vec<WatchedCode>,
     /// Methods that the maps ask for and that were not watched.
     pub not_watched: Vec<NotWatched>,
+    /// What the last look at the process did not go into: models in it may be missing, and names of steps.
+    pub not_looked_at: Vec<NotLookedAt>,
 }
 
 /// A code object that was watched.
@@ -307,6 +322,8 @@ pub struct NotWatched {
     pub name: String,
     /// Why not, for people.
     pub reason: String,
+    /// Whether a live object has it and it cannot be watched at all, however few others there are.
+    pub is_live: bool,
 }
 
 impl PythonCoverage {
@@ -314,8 +331,14 @@ impl PythonCoverage {
     /// that train a model last.
     #[must_use]
     pub fn not_watched_by_reason(&self) -> Vec<(&str, Vec<&str>)> {
+        self.by_reason(|_| true)
+    }
+
+    /// The same of some of them.
+    #[must_use]
+    pub fn by_reason(&self, which: impl Fn(&NotWatched) -> bool) -> Vec<(&str, Vec<&str>)> {
         let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
-        for NotWatched { name, reason } in &self.not_watched {
+        for NotWatched { name, reason, .. } in self.not_watched.iter().filter(|method| which(method)) {
             match groups.iter_mut().find(|(known, _)| known == reason) {
                 Some((_, names)) => names.push(name),
                 None => groups.push((reason, vec![name])),

@@ -1,6 +1,7 @@
 //! A span and what is known of its ends; what sinks receive.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -134,7 +135,7 @@ pub struct Loss {
 }
 
 /// What the assembler has seen by the end of a stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamTotals {
     /// Spans handed to the sinks, `StillOpen` and `Lost` ones not counted.
     pub spans: u64,
@@ -146,6 +147,8 @@ pub struct StreamTotals {
     pub stand_ins: u64,
     /// Records that could not be decoded.
     pub undecodable: u64,
+    /// Spans of Python methods by process and name, of the first few thousand names.
+    pub python: BTreeMap<(u32, Arc<str>), u64>,
 }
 
 impl Span {

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::python::PythonBudget;
-use crate::model::{NotWatched, PythonCode, PythonPlan, PythonSurvey, Reached, Receiver, RemoteAddress, WatchedCode};
+use crate::model::{
+    NotWatched, PythonCode, PythonPlan, PythonSkipped, PythonSurvey, Reached, Receiver, RemoteAddress, WatchedCode,
+};
 
 /// A method of a class. Several classes may have one name.
 type Pair = (RemoteAddress, Arc<str>);
@@ -284,14 +286,13 @@ fn not_watched(survey: &PythonSurvey, open: &HashSet<Pair>, budget: &PythonBudge
     };
     let reached = survey.codes.iter().flat_map(|code| &code.reached_by).filter(|reached| open.contains(&pair(reached)));
     let mut left: Vec<NotWatched> =
-        reached.map(|reached| NotWatched { name: name_of(reached), reason: reason.clone() }).collect();
-    left.extend(
-        survey
-            .skipped
-            .iter()
-            .map(|skipped| NotWatched { name: skipped.name.clone(), reason: skipped.reason.to_string() }),
-    );
-    left.sort_by(|first, second| first.name.cmp(&second.name));
+        reached.map(|reached| NotWatched { name: name_of(reached), reason: reason.clone(), is_live: false }).collect();
+    left.extend(survey.skipped.iter().map(|PythonSkipped { name, reason, is_live }| NotWatched {
+        name: name.clone(),
+        reason: reason.to_string(),
+        is_live: *is_live,
+    }));
+    left.sort_by(|first, second| (!first.is_live, &first.name).cmp(&(!second.is_live, &second.name)));
     left.dedup();
     left
 }

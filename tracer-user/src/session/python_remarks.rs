@@ -1,47 +1,80 @@
 //! What was traced of a Python program and what was not, in sentences.
 
+use super::report::counted;
 use crate::model::{PythonCoverage, PythonMode, WatchedCode};
 
 /// Names in one sentence; the rest is a number. `--summary` has them all.
 const MAX_NAMES: usize = 6;
 
-/// What a person should know of one interpreter: four sentences at most.
-pub fn python_remarks(coverage: &PythonCoverage) -> Vec<String> {
+/// What a person should know of one interpreter, in a few sentences. `spans` are its methods that have spans, those with the
+/// most first.
+pub fn python_remarks(coverage: &PythonCoverage, spans: &[(&str, u64)]) -> Vec<String> {
     let PythonCoverage { process, interpreter, mode, slots, slots_held_by, watched, .. } = coverage;
     let is_watching = *mode == PythonMode::Watch;
     let others = match slots_held_by.as_slice() {
         [] => String::new(),
-        holders => format!(" ({slots} debug registers could be had: {} has the others)", holders.join(", ")),
+        holders => {
+            let registers = counted(u64::from(*slots), "debug register", "debug registers");
+            format!(" ({registers} could be had: {} has the others)", holders.join(", "))
+        }
     };
-    let called = methods(watched.iter().filter(|code| code.calls_seen > 0));
-    let called = if called.is_empty() {
-        "nothing: no watched method was called".to_owned()
+    let mut covered: Vec<&str> = spans.iter().map(|(name, _)| *name).collect();
+    for code in watched.iter().filter(|code| code.calls_seen > 0) {
+        covered.extend(called_without_spans(code, &covered));
+    }
+    let covered = if covered.is_empty() {
+        let asked = if is_watching { "watched method" } else { "method that a map asks for" };
+        format!("nothing: no {asked} was called")
     } else {
-        first_names(&called, MAX_NAMES)
+        first_names(&covered, MAX_NAMES)
     };
-    let mut remarks = vec![format!("{interpreter} of process {process}: covered {called}{others}")];
-    let silent = methods(watched.iter().filter(|code| code.calls_seen == 0));
+    let mut remarks = vec![format!("{interpreter} of process {process}: covered {covered}{others}")];
+    let has_spans = |method: &&str| spans.iter().any(|(name, _)| name == method);
+    let mut silent = methods(watched.iter().filter(|code| code.calls_seen == 0));
+    silent.retain(|method| !has_spans(method));
     if is_watching && !silent.is_empty() {
         remarks.push(format!("  watched and not called: {}", first_names(&silent, MAX_NAMES)));
     }
     let unseen = |after| format!("  not watched before {after} ms after its start: calls until then were not seen");
     remarks.extend(coverage.seen_after_ms.map(unseen));
-    remarks.extend(not_traced(coverage));
+    remarks.extend(not_traced(coverage, true));
+    remarks.extend(not_traced(coverage, false));
+    remarks.extend(not_looked_at(coverage));
     remarks
 }
 
-/// The commonest reason with some of its methods, and how many methods have other ones.
-fn not_traced(coverage: &PythonCoverage) -> Option<String> {
-    let groups = coverage.not_watched_by_reason();
+/// Code that was called though none of its methods has a span: its calls are part of others, or lost. Where several methods
+/// run it, nothing says which of them were called: it goes by its own name.
+fn called_without_spans<'code>(code: &'code WatchedCode, covered: &[&str]) -> Option<&'code str> {
+    let is_told = code.methods.iter().any(|method| covered.contains(&method.as_str()));
+    let name = if let [only] = code.methods.as_slice() { only } else { &code.code };
+    (!is_told && !covered.contains(&name.as_str())).then_some(name)
+}
+
+/// The commonest reason with some of its methods, and how many methods have other ones. `is_live`: of those methods of live
+/// objects that cannot be watched at all, else of all others.
+fn not_traced(coverage: &PythonCoverage, is_live: bool) -> Option<String> {
+    let groups = coverage.by_reason(|method| method.is_live == is_live);
     let (reason, names) = groups.iter().max_by_key(|(_, names)| names.len())?;
-    let others = coverage.not_watched.len() - names.len();
+    let others = groups.iter().map(|(_, names)| names.len()).sum::<usize>() - names.len();
     let is_all = others == 0 && names.len() <= MAX_NAMES;
     let others = if others == 0 { String::new() } else { format!("; {others} more for other reasons") };
     let hint = if is_all { "" } else { " (`--summary` lists them)" };
     Some(format!("  not traced, {reason}: {}{others}{hint}", first_names(names, MAX_NAMES)))
 }
 
-/// The methods that run some code. Where many do, not all of them need have been called.
+/// What a look did not get through.
+fn not_looked_at(coverage: &PythonCoverage) -> Option<String> {
+    let first = coverage.not_looked_at.first()?;
+    let others = match coverage.not_looked_at.len() - 1 {
+        0 => String::new(),
+        1 => "; one more (`--summary` has it)".to_owned(),
+        more => format!("; {more} more (`--summary` lists them)"),
+    };
+    Some(format!("  not looked at: {} ({}){others}", first.what, first.reason))
+}
+
+/// The methods that run some code.
 fn methods<'code>(codes: impl Iterator<Item = &'code WatchedCode>) -> Vec<&'code str> {
     codes.flat_map(|code| &code.methods).map(String::as_str).collect()
 }
@@ -59,14 +92,15 @@ pub fn first_names(names: &[&str], most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::NotWatched;
+    use crate::model::{NotLookedAt, NotWatched};
 
     fn watched(code: &str, methods: &[&str], calls_seen: u64) -> WatchedCode {
         WatchedCode { code: code.into(), methods: methods.iter().map(|method| (*method).into()).collect(), calls_seen }
     }
 
     fn coverage() -> PythonCoverage {
-        let not_watched = |name: &str, reason: &str| NotWatched { name: name.into(), reason: reason.into() };
+        let not_watched =
+            |name: &str, reason: &str| NotWatched { name: name.into(), reason: reason.into(), is_live: false };
         PythonCoverage {
             process: 4242,
             interpreter: "CPython 3.11.7".into(),
@@ -81,6 +115,7 @@ mod tests {
                 watched("wrapped", &["StandardScaler.transform", "PCA.transform"], 20),
                 watched("SVC.fit", &["SVC.fit"], 0),
             ],
+            not_looked_at: Vec::new(),
             not_watched: (0..8)
                 .map(|number| (number, if number % 2 == 0 { "predict" } else { "fit" }))
                 .map(|(number, method)| not_watched(&format!("Model{number}.{method}"), "no debug register left"))
@@ -89,13 +124,15 @@ mod tests {
         }
     }
 
+    const SPANS: &[(&str, u64)] = &[("StandardScaler.transform", 20), ("Pipeline.predict", 10)];
+
     #[test]
     fn everything_is_told_and_nothing_at_length() {
         assert_eq!(
-            python_remarks(&coverage()),
+            python_remarks(&coverage(), SPANS),
             [
-                "CPython 3.11.7 of process 4242: covered Pipeline.predict, StandardScaler.transform, PCA.transform (3 debug \
-                 registers could be had: gdb (process 77) has the others)",
+                "CPython 3.11.7 of process 4242: covered StandardScaler.transform, Pipeline.predict (3 debug registers could \
+                 be had: gdb (process 77) has the others)",
                 "  watched and not called: SVC.fit",
                 "  not traced, no debug register left: Model0.predict, Model2.predict, Model4.predict, Model6.predict, \
                  Model1.fit, Model3.fit and 2 more; 1 more for other reasons (`--summary` lists them)",
@@ -104,35 +141,80 @@ mod tests {
     }
 
     #[test]
+    fn methods_of_live_models_that_cannot_be_watched_are_told_first() {
+        let mut coverage = PythonCoverage { slots: 1, ..coverage() };
+        let reason = "it is no Python function".to_owned();
+        coverage.not_watched.push(NotWatched { name: "Wrapped.predict".into(), reason, is_live: true });
+        let remarks = python_remarks(&coverage, SPANS);
+        assert_eq!(remarks[2], "  not traced, it is no Python function: Wrapped.predict");
+        assert!(remarks[3].starts_with("  not traced, no debug register left: Model0.predict"), "{remarks:?}");
+        assert!(remarks[0].contains("(1 debug register could be had"), "{remarks:?}");
+    }
+
+    #[test]
+    fn what_was_called_is_told_whatever_is_watched_in_the_end() {
+        // The guard was killed: nothing is watched any more.
+        let coverage = PythonCoverage { watched: Vec::new(), not_watched: Vec::new(), ..coverage() };
+        let coverage = PythonCoverage { slots: 0, slots_held_by: Vec::new(), ..coverage };
+        let remarks = python_remarks(&coverage, SPANS);
+        assert_eq!(remarks, ["CPython 3.11.7 of process 4242: covered StandardScaler.transform, Pipeline.predict"]);
+        // Calls of shared code that are part of others have no spans: who was called is not known.
+        let coverage = PythonCoverage {
+            watched: vec![
+                watched("wrapped", &["StandardScaler.transform", "PCA.transform"], 20),
+                watched("f", &["F.f"], 2),
+            ],
+            ..coverage
+        };
+        let remarks = python_remarks(&coverage, &[]);
+        assert_eq!(remarks, ["CPython 3.11.7 of process 4242: covered wrapped, F.f"]);
+    }
+
+    #[test]
     fn in_frames_mode_only_what_was_called_is_told() {
         let frames = PythonCoverage { mode: PythonMode::Frames, slots: 0, slots_held_by: Vec::new(), ..coverage() };
         let few = PythonCoverage { not_watched: frames.not_watched.iter().take(1).cloned().collect(), ..frames };
         assert_eq!(
-            python_remarks(&few),
+            python_remarks(&few, SPANS),
             [
-                "CPython 3.11.7 of process 4242: covered Pipeline.predict, StandardScaler.transform, PCA.transform",
+                "CPython 3.11.7 of process 4242: covered StandardScaler.transform, Pipeline.predict",
                 "  not traced, no debug register left: Model0.predict",
             ]
         );
         let seen_after_ms = Some(840);
         let nothing = PythonCoverage { watched: Vec::new(), not_watched: Vec::new(), seen_after_ms, ..few };
         assert_eq!(
-            python_remarks(&nothing),
+            python_remarks(&nothing, &[]),
             [
-                "CPython 3.11.7 of process 4242: covered nothing: no watched method was called",
+                "CPython 3.11.7 of process 4242: covered nothing: no method that a map asks for was called",
                 "  not watched before 840 ms after its start: calls until then were not seen",
             ]
         );
     }
 
     #[test]
+    fn what_was_not_looked_at_is_told() {
+        let left = |what: &str| NotLookedAt { what: what.into(), reason: "it takes too long".into() };
+        let not_looked_at = vec![left("7 classes"), left("5 MiB of memory")];
+        let coverage = PythonCoverage { not_looked_at, not_watched: Vec::new(), ..coverage() };
+        let last = python_remarks(&coverage, SPANS).pop();
+        assert_eq!(
+            last.as_deref(),
+            Some("  not looked at: 7 classes (it takes too long); one more (`--summary` has it)")
+        );
+    }
+
+    #[test]
     fn the_summary_names_all() {
-        let report = crate::session::Report { identity_holds: true, python: vec![coverage()], ..Default::default() };
+        let python_spans = [((4242, "PCA.transform".into()), 3), ((1, "Other.fit".into()), 9)].into();
+        let report =
+            crate::session::Report { python: vec![coverage()], python_spans, ..crate::session::Report::of_nothing() };
         let summary = serde_json::to_value(&report).expect("JSON");
         let python = &summary["python"][0];
         assert_eq!((&python["mode"], &python["process"]), (&"watch".into(), &4242.into()));
         assert_eq!(python["not_watched"].as_array().map(Vec::len), Some(9));
         assert_eq!(python["watched"][1]["methods"][1], "PCA.transform");
         assert_eq!(report.remarks().len(), 3);
+        assert!(report.remarks()[0].contains("covered PCA.transform, Pipeline.predict ("), "{:?}", report.remarks());
     }
 }

@@ -1,5 +1,8 @@
 //! What a session has to say at its end.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::python_remarks::python_remarks;
@@ -49,6 +52,9 @@ pub struct Report {
     pub not_followed: u64,
     /// How each destination fared.
     pub exports: Vec<ExportReport>,
+    /// Spans of Python methods, by process and name.
+    #[serde(skip)]
+    pub python_spans: BTreeMap<(u32, Arc<str>), u64>,
 }
 
 /// Lost calls of one reason.
@@ -100,6 +106,7 @@ impl Report {
             stand_ins: seen.stand_ins,
             identity_holds: counts.entries == seen.spans + counts.folded + lost + counts.open,
             lost_by_reason,
+            python_spans: seen.python,
             exports: deliveries
                 .into_iter()
                 .map(|delivery| ExportReport {
@@ -135,25 +142,36 @@ impl Report {
         format!("spans={} folded={} lost={} open={}", self.spans, self.folded, self.lost, self.open)
     }
 
+    /// Python methods of a process that have spans, those with the most first.
+    fn spans_of(&self, process: u32) -> Vec<(&str, u64)> {
+        let of_process = self.python_spans.iter().filter(|((pid, _), _)| *pid == process);
+        let mut methods: Vec<(&str, u64)> = of_process.map(|((_, name), spans)| (&**name, *spans)).collect();
+        methods.sort_by_key(|(name, spans)| (std::cmp::Reverse(*spans), *name));
+        methods
+    }
+
     /// What else a person should know, a sentence each.
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks: Vec<String> =
-            self.lost_by_reason.iter().map(|lost| format!("lost {} calls: {}", lost.calls, lost.reason)).collect();
+            self.lost_by_reason.iter().map(|lost| format!("lost {}: {}", calls(lost.calls), lost.reason)).collect();
         if !self.identity_holds {
             remarks.push("the books do not balance; please report this with a tape of the run".to_owned());
         }
         if self.kept_signals > 0 {
             remarks.push(format!(
-                "the host of this virtual machine lost the cause of {} watchpoint hits: the signals that this makes were kept \
-                 from the processes, and {} of the hits were recognised",
-                self.kept_signals, self.hits_without_cause
+                "the host of this virtual machine lost the cause of {}: the signals that this makes were kept from the \
+                 processes, and the calls of {} were recognised",
+                counted(self.kept_signals, "watchpoint hit", "watchpoint hits"),
+                self.hits_without_cause
             ));
         }
-        remarks.extend(self.python.iter().take(MOST_INTERPRETERS).flat_map(python_remarks));
+        let told = self.python.iter().take(MOST_INTERPRETERS);
+        remarks.extend(told.flat_map(|coverage| python_remarks(coverage, &self.spans_of(coverage.process))));
         let more = self.python.len().saturating_sub(MOST_INTERPRETERS);
         if more > 0 {
-            remarks.push(format!("{more} more interpreters (`--summary` lists them)"));
+            let interpreters = counted(more as u64, "more interpreter", "more interpreters");
+            remarks.push(format!("{interpreters} (`--summary` has everything)"));
         }
         let problems = self.processes.iter().filter_map(|process| Some((process, process.problem.as_ref()?)));
         for (process, problem) in problems.filter(|(process, _)| process.forked_by.is_none()) {
@@ -161,16 +179,18 @@ impl Report {
         }
         remarks.extend(left_out(&self.python));
         if self.not_followed > 0 {
+            let processes = counted(self.not_followed, "forked process", "forked processes");
             remarks.push(format!(
-                "not followed: {} forked processes; what ends within some milliseconds is over before it can be looked at",
-                self.not_followed
+                "not followed: {processes}; what ends within some milliseconds is over before it can be looked at"
             ));
         }
         for export in &self.exports {
             if let Some(problem) = &export.problem {
                 remarks.push(format!(
-                    "{}: {} spans delivered, {} lost: {problem}",
-                    export.sink, export.delivered, export.lost
+                    "{}: {} delivered, {} lost: {problem}",
+                    export.sink,
+                    counted(export.delivered, "span", "spans"),
+                    export.lost
                 ));
             }
         }
@@ -199,6 +219,15 @@ fn left_out(python: &[PythonCoverage]) -> Option<String> {
             counts.join(", ")
         )
     })
+}
+
+/// A number with the word that goes with it.
+pub fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+fn calls(number: u64) -> String {
+    counted(number, "call", "calls")
 }
 
 #[cfg(test)]

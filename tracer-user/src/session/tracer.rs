@@ -124,7 +124,8 @@ impl Tracer {
         let header = tape_header(&targets);
         // The tape wants to know each name too; nobody listens when none is recorded.
         let (tell, learned) = channel();
-        let names = Names { threads: thread_names(tell.clone()), python_classes: python_class_names(tell) };
+        let names =
+            Names { threads: thread_names(tell.clone()), python_classes: python_class_names(tell, python.engines()) };
         let pipeline = Pipeline::open(&header, names, &exports)?;
         let recording = tape.map(|path| begin_tape(path, &header, learned)).transpose()?;
         let ring = programs.take_ring()?.ok_or(SessionError::DrainEnded)?;

@@ -95,7 +95,7 @@ impl Pipeline {
             let finishing: Vec<_> = sinks.into_iter().map(|sink| scope.spawn(move || sink.finish(summary))).collect();
             finishing.into_iter().filter_map(|thread| thread.join().ok()).collect()
         });
-        (totals, deliveries)
+        (summary.totals.clone(), deliveries)
     }
 
     fn event(&mut self, event: &Event) {

@@ -7,6 +7,9 @@ use super::object::{TypeFacts, flag};
 use crate::memory::Memory;
 use crate::model::RemoteAddress;
 
+/// Most attributes of one object that are read: those that were set first.
+const ATTRIBUTE_LIMIT: usize = 1 << 16;
+
 impl<M: Memory> Interpreter<M> {
     /// Attributes of an object by name; none for an object without `__dict__`. Attributes in `__slots__` are not among
     /// them.
@@ -63,7 +66,7 @@ impl<M: Memory> Interpreter<M> {
             self.dictionary_at_offset(object, &facts)?
         };
         match dictionary {
-            Some(dictionary) => self.dict_entries(dictionary),
+            Some(dictionary) => self.first_dict_entries(dictionary, ATTRIBUTE_LIMIT),
             None => Ok(Vec::new()),
         }
     }

@@ -35,9 +35,17 @@ impl<M: Memory> Interpreter<M> {
     /// # Errors
     /// It is no tuple, has more than a million items, or changed meanwhile.
     pub fn tuple_items(&self, tuple: RemoteAddress) -> Result<Vec<RemoteAddress>, ReadProblem> {
+        self.first_tuple_items(tuple, usize::MAX)
+    }
+
+    /// The first items of a tuple, so many at most.
+    ///
+    /// # Errors
+    /// As for [`Self::tuple_items`].
+    pub fn first_tuple_items(&self, tuple: RemoteAddress, most: usize) -> Result<Vec<RemoteAddress>, ReadProblem> {
         self.expect_flag(tuple, flag::TUPLE, "tuple")?;
         let first = tuple.0.saturating_add(u64::from(self.layout.tuple.items));
-        self.items(tuple, first, "tuple")
+        self.items(tuple, first, "tuple", most)
     }
 
     /// Items of a list, or of an instance of a subclass.
@@ -45,13 +53,27 @@ impl<M: Memory> Interpreter<M> {
     /// # Errors
     /// It is no list, has more than a million items, or changed meanwhile.
     pub fn list_items(&self, list: RemoteAddress) -> Result<Vec<RemoteAddress>, ReadProblem> {
-        self.expect_flag(list, flag::LIST, "list")?;
-        let first = self.pointer(list, self.layout.list.items)?.map_or(0, |first| first.0);
-        self.items(list, first, "list")
+        self.first_list_items(list, usize::MAX)
     }
 
-    fn items(&self, object: RemoteAddress, first: u64, what: &'static str) -> Result<Vec<RemoteAddress>, ReadProblem> {
-        let count = self.count(object, self.layout.object.size, what, ITEM_LIMIT)?;
+    /// The first items of a list, so many at most.
+    ///
+    /// # Errors
+    /// As for [`Self::list_items`].
+    pub fn first_list_items(&self, list: RemoteAddress, most: usize) -> Result<Vec<RemoteAddress>, ReadProblem> {
+        self.expect_flag(list, flag::LIST, "list")?;
+        let first = self.pointer(list, self.layout.list.items)?.map_or(0, |first| first.0);
+        self.items(list, first, "list", most)
+    }
+
+    fn items(
+        &self,
+        object: RemoteAddress,
+        first: u64,
+        what: &'static str,
+        most: usize,
+    ) -> Result<Vec<RemoteAddress>, ReadProblem> {
+        let count = self.count(object, self.layout.object.size, what, ITEM_LIMIT)?.min(most);
         if count == 0 {
             return Ok(Vec::new());
         }
@@ -65,17 +87,31 @@ impl<M: Memory> Interpreter<M> {
     /// It is no dictionary, has more than two million entries, or changed meanwhile: the entries found are then not as
     /// many as it says it has.
     pub fn dict_entries(&self, dictionary: RemoteAddress) -> Result<Vec<(RemoteAddress, RemoteAddress)>, ReadProblem> {
+        self.first_dict_entries(dictionary, usize::MAX)
+    }
+
+    /// The keys that were added first and their values, so many at most.
+    ///
+    /// # Errors
+    /// As for [`Self::dict_entries`].
+    pub fn first_dict_entries(
+        &self,
+        dictionary: RemoteAddress,
+        most: usize,
+    ) -> Result<Vec<(RemoteAddress, RemoteAddress)>, ReadProblem> {
         self.expect_flag(dictionary, flag::DICTIONARY, "dictionary")?;
         let torn = || ReadProblem::Torn { address: dictionary, what: "dictionary" };
         let layout = &self.layout.dictionary;
         let used = self.count(dictionary, layout.used, "dictionary", ENTRY_LIMIT)?;
         let keys = self.required(dictionary, layout.keys, "dictionary")?;
-        let keys = self.keys(keys)?;
+        let mut keys = self.keys(keys)?;
+        let is_cut = keys.count > most;
+        keys.count = keys.count.min(most);
         let entries = match self.pointer(dictionary, layout.values)? {
             None => self.combined_entries(&keys)?,
             Some(values) => self.split_entries(&keys, values)?,
         };
-        if entries.len() == used { Ok(entries) } else { Err(torn()) }
+        if is_cut || entries.len() == used { Ok(entries) } else { Err(torn()) }
     }
 
     /// The value of a key of ASCII characters, `None` if the dictionary has none.

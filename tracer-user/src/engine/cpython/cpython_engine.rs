@@ -136,12 +136,6 @@ impl CpythonEngine {
         self.surveyor.memory_read()
     }
 
-    /// Bytes of memory that the last survey did not go through: they could not be read, or were beyond 2 GiB.
-    #[must_use]
-    pub fn left_out(&self) -> u64 {
-        self.surveyor.left_out()
-    }
-
     /// The name under which a class is shown, `None` if there is none at this address, or no longer: the bare name, for an
     /// exception that of `error.type`: with its module, unless it is built in.
     #[must_use]

@@ -2,7 +2,7 @@
 
 use super::interpreter::{Calls, Interpreter};
 use crate::attach::Programs;
-use crate::model::{NotWatched, PythonCoverage, PythonLeftOut, PythonMode, WatchedCode};
+use crate::model::{PythonCoverage, PythonLeftOut, PythonMode, WatchedCode};
 use crate::plan::Planner;
 
 impl Interpreter {
@@ -34,14 +34,6 @@ impl Interpreter {
 
     fn coverage(&self) -> PythonCoverage {
         let (major, minor, micro) = self.engine.runtime().version;
-        let mut not_watched = self.plan.not_watched.clone();
-        let left_out = self.engine.left_out() >> 20;
-        if left_out > 0 {
-            not_watched.push(NotWatched {
-                name: format!("models in {left_out} MiB of memory"),
-                reason: "that memory was not searched".into(),
-            });
-        }
         let is_watching = self.mode == PythonMode::Watch;
         PythonCoverage {
             process: self.process.0.pid,
@@ -53,7 +45,8 @@ impl Interpreter {
             seen_after_ms: self.seen_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
             left_out: PythonLeftOut::default(),
             watched: self.plan.watched.iter().map(|(_, watched)| watched.clone()).collect(),
-            not_watched,
+            not_watched: self.plan.not_watched.clone(),
+            not_looked_at: self.survey.not_looked_at.clone(),
         }
     }
 }

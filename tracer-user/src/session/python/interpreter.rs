@@ -471,6 +471,7 @@ impl Interpreter {
         let is_busy = is_new || memory != self.memory;
         self.look_young = if is_busy { LOOK_YOUNG } else { LOOK_EVERY.min(self.look_young * 2) };
         self.memory = memory;
+        self.survey.not_looked_at.clone_from(&survey.not_looked_at);
         if is_new {
             self.idle.retain(|code| !news.may_be_called(*code));
             self.survey = survey;

@@ -10,6 +10,7 @@ use super::super::error::SessionError;
 use super::super::settings::PythonSettings;
 use super::experience::Experience;
 use super::interpreter::Interpreter;
+use super::names::KnownEngines;
 use crate::attach::Programs;
 use crate::memory::ReadLimit;
 use crate::model::{ProcessId, PythonCoverage, SymbolMap, Target};
@@ -48,6 +49,8 @@ pub struct PythonTargets {
     seen_before: usize,
     /// Whose turn it is to be looked at again.
     next: usize,
+    /// For those who read names.
+    engines: KnownEngines,
 }
 
 struct Starting {
@@ -88,6 +91,7 @@ impl PythonTargets {
             shared: None,
             seen_before: 0,
             next: 0,
+            engines: KnownEngines::default(),
         }
     }
 
@@ -135,7 +139,14 @@ impl PythonTargets {
 
     /// Takes an interpreter in; it is seen from the next [`Self::attach`] on.
     pub fn take(&mut self, interpreter: Interpreter) {
+        let (process, number) = interpreter.process;
+        self.engines.add(number, (process, interpreter.image()), &interpreter.engine);
         self.interpreters.push(interpreter);
+    }
+
+    /// The interpreters, for those who read names.
+    pub fn engines(&self) -> KnownEngines {
+        self.engines.clone()
     }
 
     /// Code objects that are seen now, and that were seen in processes that have ended.
@@ -215,6 +226,7 @@ impl PythonTargets {
             if let Err(error) = interpreter.count(programs) {
                 tracing::debug!(%error, %process, "its calls cannot be counted");
             }
+            self.engines.remove(interpreter.process.1);
             interpreter.add_to(&mut self.experience);
             self.seen_before += interpreter.seen();
             if !is_worth_telling(&interpreter) {

@@ -249,8 +249,16 @@ impl Interpreter {
              watched (`--python frames` needs no watchpoints)",
             self.process.0
         );
+        // What was called until now was covered.
+        for code in std::mem::take(&mut self.watched) {
+            let calls = self.counted.get(&code).copied().unwrap_or(0);
+            let known = self.plan.watched.iter().find(|(known, _)| *known == code);
+            if let Some((_, watched)) = known.filter(|_| calls > 0) {
+                let earlier = self.past.get(&code).map_or(0, |past| past.calls_seen);
+                self.past.insert(code, self.plan.called(code, watched, calls + earlier));
+            }
+        }
         self.slots = 0;
-        self.watched.clear();
         self.obstacle = Some(reason);
     }
 

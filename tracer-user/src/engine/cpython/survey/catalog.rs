@@ -1,6 +1,6 @@
 //! Classes and the functions behind their methods go in; functions and code to watch, each once, come out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::super::{CodeView, Interpreter, ReadProblem};
@@ -17,6 +17,8 @@ pub(super) struct Catalog {
     pub skipped: Vec<PythonSkipped>,
     /// Every code object that was looked at.
     views: HashMap<RemoteAddress, Arc<CodeView>>,
+    /// Names of modules and files: many functions have the same ones.
+    shared: HashSet<Arc<str>>,
 }
 
 /// A function of a chain that can be watched.
@@ -55,7 +57,8 @@ impl Catalog {
             };
             has_any = true;
             if let Some(reason) = reason {
-                self.skipped.push(PythonSkipped { name: format!("{}.{method}", class.name), reason });
+                let name = format!("{}.{method}", class.name);
+                self.skipped.push(PythonSkipped { name, reason, is_live: instances > 0 });
             }
         }
         has_any
@@ -144,6 +147,15 @@ impl Catalog {
         }
     }
 
+    fn share(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.shared.get(text) {
+            return Arc::clone(known);
+        }
+        let text: Arc<str> = text.into();
+        self.shared.insert(Arc::clone(&text));
+        text
+    }
+
     /// Adds a function. `own` is the one that it wraps in the end, which tells where the method is written and what it is
     /// called there.
     fn add_function<M: Memory>(
@@ -157,14 +169,15 @@ impl Catalog {
         let view = methods.function(address)?;
         let own = methods.function(own)?;
         let written = self.code(interpreter, own.code)?;
+        let (module, file) = (self.share(&own.module), self.share(&written.file));
         let function = self.functions.entry(address).or_insert_with(|| PythonFunction {
             address,
             code: view.code,
             inner: Vec::new(),
             method: None,
             qualified_name: own.qualified_name.as_str().into(),
-            module: own.module.as_str().into(),
-            file: written.file.as_str().into(),
+            module,
+            file,
             line: written.first_line,
             library: rule.map_or_else(|| "".into(), |rule| rule.library.clone()),
             of_container: false,

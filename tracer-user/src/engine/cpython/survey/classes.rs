@@ -72,12 +72,24 @@ impl Classes {
         self.seen.clear();
     }
 
-    pub(super) fn forget_unseen(&mut self) {
+    /// Forgets the classes that this look has not seen. A look that was cut short has not seen all that are there: then those
+    /// stay that still read as they did.
+    pub(super) fn forget_unseen<M: Memory>(&mut self, interpreter: &Interpreter<M>, is_cut: bool) {
         let seen = std::mem::take(&mut self.seen);
-        self.known.retain(|address, _| seen.contains(address));
+        let metaclasses = &self.metaclasses;
+        let is_there = |address: RemoteAddress, class: &HeapClass| {
+            let is_class = interpreter.type_of(address).is_ok_and(|kind| metaclasses.contains(&kind));
+            is_class && interpreter.word(address, interpreter.layout.class.name) == Ok(class.name_word)
+        };
+        self.known.retain(|address, class| seen.contains(address) || (is_cut && is_there(*address, class)));
         self.metaclasses.retain(|address| self.root == Some(*address) || self.known.contains_key(address));
         // A path is asked for again only when a new class has that base.
         self.paths.clear();
+    }
+
+    /// Classes that are known.
+    pub(super) fn count(&self) -> usize {
+        self.known.len()
     }
 
     /// Takes up a place that looks like a class. `name_word` is what stands in its `tp_name`.

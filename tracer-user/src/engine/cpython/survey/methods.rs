@@ -1,6 +1,6 @@
 //! A class and the name of a method go in; the functions that a call of the method runs, outermost first, come out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::super::{FunctionView, Interpreter, ReadProblem};
@@ -15,6 +15,11 @@ const DESCRIPTOR_LIMIT: usize = 4;
 
 /// Wrappers that are gone into for one method: an object that looks like one may hold many others.
 const WRAPPER_LIMIT: usize = 64;
+
+/// Most members of one class that are looked at: those that it was made with come first.
+const MEMBER_LIMIT: usize = 1 << 16;
+/// Names that are remembered.
+const NAME_LIMIT: usize = 1 << 16;
 
 /// What stands behind the name of a method.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +44,9 @@ struct InFields {
 pub(super) struct Methods<'look, M> {
     interpreter: &'look Interpreter<M>,
     classes: &'look Classes,
-    /// Entries of the classes' dicts by name.
+    /// Names of methods that a map asks for.
+    asked: HashSet<Arc<str>>,
+    /// Entries of the classes' dicts under these names.
     dicts: HashMap<RemoteAddress, HashMap<Arc<str>, RemoteAddress>>,
     /// Text of names by address: most names are interned.
     names: HashMap<RemoteAddress, Arc<str>>,
@@ -57,6 +64,7 @@ impl<'look, M: Memory> Methods<'look, M> {
         Self {
             interpreter,
             classes,
+            asked: classes.traced().flat_map(|(_, _, rule)| &rule.methods).cloned().collect(),
             dicts: HashMap::new(),
             names: HashMap::new(),
             functions: HashMap::new(),
@@ -96,11 +104,14 @@ impl<'look, M: Memory> Methods<'look, M> {
                     Some(known) => known.dict,
                     None => interpreter.class(class)?.dict,
                 };
-                dict.map_or_else(|| Ok(Vec::new()), |dict| interpreter.dict_entries(dict))
+                dict.map_or_else(|| Ok(Vec::new()), |dict| interpreter.first_dict_entries(dict, MEMBER_LIMIT))
             })?;
-            let mut named = HashMap::with_capacity(entries.len());
+            let mut named = HashMap::new();
             for (key, value) in entries {
-                named.insert(self.name(key)?, value);
+                let name = self.name(key)?;
+                if self.asked.contains(&name) {
+                    named.insert(name, value);
+                }
             }
             self.dicts.insert(class, named);
         }
@@ -112,6 +123,9 @@ impl<'look, M: Memory> Methods<'look, M> {
             return Ok(name.clone());
         }
         let name: Arc<str> = self.interpreter.retrying(|interpreter| interpreter.text(text))?.into();
+        if self.names.len() >= NAME_LIMIT {
+            self.names.clear();
+        }
         self.names.insert(text, name.clone());
         Ok(name)
     }

@@ -5,6 +5,7 @@ mod catalog;
 mod children;
 mod classes;
 mod instances;
+mod left_out;
 mod methods;
 mod object_array;
 mod reach;

@@ -18,21 +18,16 @@ const OBJECTS: u8 = b'O';
 const CONTIGUOUS: u32 = 1 | 2;
 /// Most dimensions of an array that is read.
 const DIMENSION_LIMIT: u32 = 8;
-/// Most items of an array that is read.
-const ITEM_LIMIT: u64 = 100_000;
 
-/// The items of an array of objects, as they lie in memory. Nothing for anything else, and for views with gaps.
+/// The first items of an array of objects, as they lie in memory, so many at most. Nothing for arrays of anything else, and for views with gaps.
 ///
 /// # Errors
 /// Its memory cannot be read.
 pub(super) fn items<M: Memory>(
     interpreter: &Interpreter<M>,
-    kind: RemoteAddress,
     array: RemoteAddress,
+    most: usize,
 ) -> Result<Vec<RemoteAddress>, ReadProblem> {
-    if interpreter.class(kind)?.name != "ndarray" {
-        return Ok(Vec::new());
-    }
     let word = |address: u64| -> Result<u64, ReadProblem> {
         let mut bytes = [0; 8];
         interpreter.memory().read(RemoteAddress(address), &mut bytes)?;
@@ -51,10 +46,8 @@ pub(super) fn items<M: Memory>(
     for index in 0..u64::from(dimension_count) {
         count = count.saturating_mul(word(dimensions.wrapping_add(index * 8))?);
     }
-    if count > ITEM_LIMIT {
-        return Err(ReadProblem::TooLarge { address: array, what: "array", size: count, limit: ITEM_LIMIT });
-    }
-    let mut bytes = vec![0; count as usize * 8];
+    let count = usize::try_from(count).unwrap_or(usize::MAX).min(most);
+    let mut bytes = vec![0; count * 8];
     interpreter.memory().read(RemoteAddress(word(at(DATA))?), &mut bytes)?;
     let (items, _) = bytes.as_chunks();
     let items = items.iter().map(|item| RemoteAddress(u64::from_le_bytes(*item)));

@@ -15,6 +15,8 @@ const DEPTH_LIMIT: u8 = 6;
 const OBJECT_LIMIT: usize = 3_000;
 /// Items that are taken from one of them.
 const ITEM_LIMIT: usize = 1_000;
+/// Variables of one module that are looked at.
+const VARIABLE_LIMIT: usize = 20_000;
 /// Modules in which the name `__file__` is looked for by its text; its address is the same in all of them.
 const MODULES_FOR_FILE: usize = 20;
 /// Folders of what is installed and not written for this process alone.
@@ -34,6 +36,7 @@ pub(super) fn from_modules<M: Memory>(
     interpreter: &Interpreter<M>,
     classes: &Classes,
     wanted: &HashSet<RemoteAddress>,
+    is_partial: bool,
 ) -> Reached {
     let traced = |class: RemoteAddress| classes.get(class).is_some_and(|class| class.rule.is_some());
     let mut named = HashSet::new();
@@ -41,6 +44,7 @@ pub(super) fn from_modules<M: Memory>(
         interpreter,
         classes,
         wanted,
+        is_partial,
         own_modules: HashSet::new(),
         reached: HashSet::new(),
         seen: HashSet::new(),
@@ -49,7 +53,7 @@ pub(super) fn from_modules<M: Memory>(
     // What cannot be read leads nowhere: the next look will tell.
     let mut file_name = None;
     for (index, (name, dict)) in interpreter.modules().unwrap_or_default().into_iter().enumerate() {
-        let Ok(entries) = interpreter.dict_entries(dict) else { continue };
+        let Ok(entries) = interpreter.first_dict_entries(dict, VARIABLE_LIMIT) else { continue };
         if file_name.is_none() && index < MODULES_FOR_FILE {
             let is_file = |key: RemoteAddress| interpreter.text(key).is_ok_and(|key| key == "__file__");
             file_name = entries.iter().map(|(key, _)| *key).find(|key| is_file(*key));
@@ -76,6 +80,7 @@ struct Walk<'look, M> {
     interpreter: &'look Interpreter<M>,
     classes: &'look Classes,
     wanted: &'look HashSet<RemoteAddress>,
+    is_partial: bool,
     /// Modules of the application.
     own_modules: HashSet<String>,
     reached: HashSet<RemoteAddress>,
@@ -85,12 +90,17 @@ struct Walk<'look, M> {
 
 impl<M: Memory> Walk<'_, M> {
     fn meet(&mut self, object: RemoteAddress, depth: u8) {
-        if self.wanted.contains(&object) {
+        if self.wanted.contains(&object) || (self.is_partial && self.is_traced(object)) {
             self.reached.insert(object);
         }
         if depth < DEPTH_LIMIT && self.seen.insert(object) {
             self.queue.push_back((object, depth));
         }
+    }
+
+    fn is_traced(&self, object: RemoteAddress) -> bool {
+        let class = self.interpreter.type_of(object).ok().and_then(|kind| self.classes.get(kind));
+        class.is_some_and(|class| class.rule.is_some())
     }
 
     fn go(&mut self) {
@@ -108,21 +118,24 @@ impl<M: Memory> Walk<'_, M> {
         let values =
             |entries: Vec<(RemoteAddress, RemoteAddress)>| entries.into_iter().map(|(_, value)| value).collect();
         if kind == types.dict {
-            self.interpreter.dict_entries(object).map(values)
+            self.interpreter.first_dict_entries(object, ITEM_LIMIT).map(values)
         } else if kind == types.list {
-            self.interpreter.list_items(object)
+            self.interpreter.first_list_items(object, ITEM_LIMIT)
         } else if kind == types.tuple {
-            self.interpreter.tuple_items(object)
+            self.interpreter.first_tuple_items(object, ITEM_LIMIT)
         } else if types.method == Some(kind) {
             self.interpreter.method(object).map(|method| vec![method.receiver])
         } else if kind == types.function {
             let Some(closure) = self.interpreter.function(object)?.closure else { return Ok(Vec::new()) };
-            let cells = self.interpreter.tuple_items(closure)?;
+            let cells = self.interpreter.first_tuple_items(closure, ITEM_LIMIT)?;
             Ok(cells.into_iter().filter_map(|cell| self.interpreter.cell(cell).ok().flatten()).collect())
         } else if self.classes.is_metaclass(kind) {
             let own = self.classes.get(object).filter(|class| self.own_modules.contains(&*class.module));
             let dict = own.and_then(|class| class.dict);
-            dict.map_or_else(|| Ok(Vec::new()), |dict| self.interpreter.dict_entries(dict).map(values))
+            dict.map_or_else(
+                || Ok(Vec::new()),
+                |dict| self.interpreter.first_dict_entries(dict, ITEM_LIMIT).map(values),
+            )
         } else if self.classes.get(kind).is_some() {
             let attributes = self.interpreter.instance_attributes(object)?;
             Ok(attributes.into_iter().map(|(_, value)| value).collect())

@@ -1,18 +1,19 @@
 //! One look at a process after the other: what was learnt about its classes is kept.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::Interpreter;
+use super::super::{Interpreter, ReadProblem};
 use super::catalog::Catalog;
 use super::classes::Classes;
 use super::instances::Standing;
+use super::left_out::LeftOut;
 use super::methods::Methods;
 use super::scan::{AddressSet, Extent, scan};
 use super::{children, instances, reach};
-use crate::memory::{Memory, ReadLimit};
+use crate::memory::{Memory, MemoryError, ReadLimit};
 use crate::model::{ContainerMember, PythonClass, PythonSurvey, RemoteAddress};
 use crate::symbol_map::PythonRules;
 
@@ -26,6 +27,15 @@ const SEARCHING: Duration = Duration::from_millis(1500);
 const READING_CHILDREN: Duration = Duration::from_millis(500);
 const WALKING: Duration = Duration::from_millis(500);
 const DESCRIBING: Duration = Duration::from_millis(1000);
+
+/// What a look keeps at most: a process may hold any number of everything.
+const OBJECT_LIMIT: usize = 200_000;
+const OBJECTS_OF_CLASS: usize = 20_000;
+const FUNCTION_LIMIT: usize = 400_000;
+const CLASS_LIMIT: usize = 40_000;
+const TRACED_LIMIT: usize = 4_096;
+const DESCRIBED_LIMIT: usize = 16_384;
+const MEMBER_LIMIT: usize = 16_384;
 
 /// Looks for what the symbol maps ask for in the memory of a process.
 #[derive(Clone, Debug)]
@@ -44,6 +54,8 @@ struct Finds {
     functions: Vec<(RemoteAddress, RemoteAddress)>,
     /// Live objects by class.
     objects: HashMap<RemoteAddress, Vec<RemoteAddress>>,
+    /// Children of containers, by classes that no map is about.
+    adopted: BTreeMap<RemoteAddress, BTreeSet<RemoteAddress>>,
 }
 
 impl Surveyor {
@@ -59,12 +71,6 @@ impl Surveyor {
         self.extent.read
     }
 
-    /// Bytes of memory that the last look did not go through: they could not be read, or were beyond 2 GiB.
-    #[must_use]
-    pub fn left_out(&self) -> u64 {
-        self.extent.left_out
-    }
-
     /// Looks at a process that is running. `heap` is its memory without a cache, `ranges` are those of its heap, see
     /// [`crate::memory::heap_ranges`]. `limit` is the one under which both are read.
     pub fn look<M: Memory>(
@@ -76,14 +82,20 @@ impl Surveyor {
     ) -> PythonSurvey {
         interpreter.memory().refresh();
         let mut survey = PythonSurvey::default();
+        let mut left = LeftOut::default();
         limit.allow(SEARCHING);
-        let mut finds = self.search(interpreter, heap, ranges, &mut survey);
-        limit.allow(READING_CHILDREN);
-        survey.members = self.members(interpreter, &mut finds, &mut survey.torn_reads);
+        let mut finds = self.search(interpreter, heap, ranges, (&mut survey, &mut left));
+        let is_cut = limit.is_over();
         limit.allow(WALKING);
-        let reached = self.reached(interpreter, &finds, &survey.members);
+        self.classes.forget_unseen(interpreter, is_cut);
+        let mut reached = self.reached(interpreter, &mut finds, left.objects > 0);
+        left.walk = limit.is_over();
+        limit.allow(READING_CHILDREN);
+        survey.members = self.members(interpreter, &mut finds, &reached, (&mut survey.torn_reads, &mut left));
+        reached.objects.extend(survey.members.iter().flat_map(|member| [member.container, member.child]));
         limit.allow(DESCRIBING);
-        self.describe(interpreter, &finds, &reached, &mut survey);
+        self.describe(interpreter, &finds, &reached, (&mut survey, &mut left, limit));
+        survey.not_looked_at = left.told();
         survey
     }
 
@@ -94,7 +106,7 @@ impl Surveyor {
         interpreter: &Interpreter<M>,
         heap: &impl Memory,
         ranges: &[Range<RemoteAddress>],
-        survey: &mut PythonSurvey,
+        (survey, left): (&mut PythonSurvey, &mut LeftOut),
     ) -> Finds {
         let types = interpreter.types();
         let layout = &interpreter.layout;
@@ -108,23 +120,40 @@ impl Surveyor {
                 break;
             }
             let sought: AddressSet = next.iter().copied().collect();
+            let mut objects_left = OBJECT_LIMIT.saturating_sub(finds.objects.values().map(Vec::len).sum());
             let extent = scan(heap, ranges, &sought, |candidate| {
                 if !instances::is_referenced(&candidate) {
                     return;
                 }
                 if candidate.kind == types.function {
+                    if finds.functions.len() >= FUNCTION_LIMIT {
+                        left.functions += 1;
+                        return;
+                    }
                     finds.functions.extend(candidate.word(code).map(|code| (candidate.address, RemoteAddress(code))));
                 } else if self.classes.is_metaclass(candidate.kind) {
                     let standing = instances::standing(interpreter, &candidate);
-                    let name = candidate.word(name).filter(|_| standing != Standing::Nothing);
-                    finds.classes.extend(name.map(|name| (candidate.address, name, standing)));
-                } else if instances::is_live(interpreter, &candidate) {
-                    finds.objects.entry(candidate.kind).or_default().push(candidate.address);
+                    let Some(name) = candidate.word(name).filter(|_| standing != Standing::Nothing) else { return };
+                    let is_full = self.classes.count() + finds.classes.len() >= CLASS_LIMIT;
+                    if is_full && self.classes.get(candidate.address).is_none() {
+                        left.classes += 1;
+                        return;
+                    }
+                    finds.classes.push((candidate.address, name, standing));
+                } else {
+                    let objects = finds.objects.entry(candidate.kind).or_default();
+                    if objects.len() >= OBJECTS_OF_CLASS || objects_left == 0 {
+                        left.objects += 1;
+                    } else if instances::is_live(interpreter, &candidate) {
+                        objects.push(candidate.address);
+                        objects_left -= 1;
+                    }
                 }
             });
             if searched.is_empty() {
                 self.extent = extent;
             }
+            left.memory = left.memory.max(extent.left_out);
             searched.extend(next);
             for (address, name, standing) in finds.classes.drain(..) {
                 let is_torn = self.classes.learn(interpreter, &self.rules, address, name).is_err();
@@ -132,7 +161,6 @@ impl Surveyor {
             }
             next = self.sought().filter(|address| !searched.contains(address)).collect();
         }
-        self.classes.forget_unseen();
         finds
     }
 
@@ -141,55 +169,77 @@ impl Surveyor {
         self.classes.metaclasses().chain(self.classes.traced().map(|(address, ..)| address))
     }
 
-    /// The children of all live containers. Children of classes that no map is about become objects to trace: their
-    /// container's map decides about them.
+    /// The children of the live containers, those of models in use first. Children of classes that no map is about become
+    /// objects to trace: their container's map decides about them.
     fn members<M: Memory>(
         &mut self,
         interpreter: &Interpreter<M>,
         finds: &mut Finds,
-        torn_reads: &mut u64,
+        reached: &reach::Reached,
+        (torn_reads, left): (&mut u64, &mut LeftOut),
     ) -> Vec<ContainerMember> {
-        let mut members = Vec::new();
-        let mut adopted = Vec::new();
-        for (address, _, rule) in self.classes.traced() {
-            let Some(fields) = &rule.children else { continue };
+        let mut containers = Vec::new();
+        for (address, class, rule) in self.classes.traced().filter(|(_, _, rule)| rule.children.is_some()) {
             for container in finds.objects.get(&address).into_iter().flatten() {
-                let Ok(found) = children::of(interpreter, &self.classes, (*container, address), fields) else {
+                let rank = (!reached.objects.contains(container), *container);
+                containers.push((rank, address, class.name.clone(), Arc::clone(rule)));
+            }
+        }
+        containers.sort_unstable_by_key(|(rank, ..)| *rank);
+        let mut members: Vec<ContainerMember> = Vec::new();
+        let mut adopted = Vec::new();
+        for ((_, container), address, name, rule) in containers {
+            let Some(fields) = &rule.children else { continue };
+            if members.len() >= MEMBER_LIMIT {
+                left.add_container(&name);
+                continue;
+            }
+            let found = match children::of(interpreter, &self.classes, (container, address), fields) {
+                Ok(found) => found,
+                Err(ReadProblem::Memory(MemoryError::OutOfTime)) => {
+                    left.add_container(&name);
+                    continue;
+                }
+                Err(_) => {
                     *torn_reads += 1;
                     continue;
-                };
-                for member in &found {
-                    if let Ok(class) = interpreter.type_of(member.child)
-                        && self.classes.get(class).is_some_and(|class| class.rule.is_none())
-                    {
-                        adopted.push((class, member.child, rule.clone()));
-                    }
                 }
-                members.extend(found);
+            };
+            if found.is_cut {
+                left.add_container(&name);
             }
+            for member in &found.members {
+                if let Ok(class) = interpreter.type_of(member.child)
+                    && self.classes.get(class).is_some_and(|class| class.rule.is_none())
+                {
+                    adopted.push((class, member.child, rule.clone()));
+                }
+            }
+            members.extend(found.members);
         }
         for (class, child, rule) in adopted {
             self.classes.adopt(class, &rule);
+            finds.adopted.entry(class).or_default().insert(child);
+        }
+        for (class, children) in std::mem::take(&mut finds.adopted) {
             let objects = finds.objects.entry(class).or_default();
-            if !objects.contains(&child) {
-                objects.push(child);
-            }
+            let known: HashSet<RemoteAddress> = objects.iter().copied().collect();
+            objects.extend(children.into_iter().filter(|child| !known.contains(child)));
         }
         members.sort_by_key(|member| member.container);
         members
     }
 
-    /// Objects that are part of a model: containers with children, these children, and what module variables lead to. And
-    /// the classes that the application names.
-    fn reached<M: Memory>(
-        &self,
-        interpreter: &Interpreter<M>,
-        finds: &Finds,
-        members: &[ContainerMember],
-    ) -> reach::Reached {
+    /// Objects that are part of a model, as far as module variables lead to them. And the classes that the application names.
+    /// `is_partial`: there are more objects than were kept; those that are part of a model are taken in here.
+    fn reached<M: Memory>(&self, interpreter: &Interpreter<M>, finds: &mut Finds, is_partial: bool) -> reach::Reached {
         let objects: HashSet<RemoteAddress> = finds.objects.values().flatten().copied().collect();
-        let mut reached = reach::from_modules(interpreter, &self.classes, &objects);
-        reached.objects.extend(members.iter().flat_map(|member| [member.container, member.child]));
+        let reached = reach::from_modules(interpreter, &self.classes, &objects, is_partial);
+        for object in reached.objects.iter().filter(|object| !objects.contains(object)) {
+            if let Ok(class) = interpreter.type_of(*object) {
+                finds.objects.entry(class).or_default().push(*object);
+            }
+        }
         reached
     }
 
@@ -199,18 +249,27 @@ impl Surveyor {
         interpreter: &Interpreter<M>,
         finds: &Finds,
         reached: &reach::Reached,
-        survey: &mut PythonSurvey,
+        (survey, left, limit): (&mut PythonSurvey, &mut LeftOut, &ReadLimit),
     ) {
         let mut methods = Methods::new(interpreter, &self.classes);
         let mut catalog = Catalog::default();
         let mut traced: Vec<_> = self.classes.traced().collect();
-        traced.sort_by_key(|(address, class, _)| (class.path.clone(), *address));
+        let objects_of = |class| finds.objects.get(&class).map(Vec::as_slice).unwrap_or_default();
+        let count = |objects: usize| u32::try_from(objects).unwrap_or(u32::MAX);
+        let in_models = |class| objects_of(class).iter().filter(|object| reached.objects.contains(object)).count();
+        // What is in use comes first: there may be more than there is time for.
+        traced.sort_by_cached_key(|(address, class, rule)| {
+            let is_unused = (in_models(*address) == 0, objects_of(*address).is_empty());
+            (is_unused, !reached.classes.contains(address), rule.children.is_none(), class.path.clone(), *address)
+        });
         for (address, class, rule) in traced {
-            let objects = finds.objects.get(&address).map(Vec::as_slice).unwrap_or_default();
-            let count = |objects: usize| u32::try_from(objects).unwrap_or(u32::MAX);
-            let instances = count(objects.len());
+            if limit.is_over() || survey.classes.len() >= TRACED_LIMIT || catalog.functions.len() >= DESCRIBED_LIMIT {
+                left.undescribed += 1;
+                continue;
+            }
+            let instances = count(objects_of(address).len());
             if rule.excluded.is_none() {
-                let in_models = count(objects.iter().filter(|object| reached.objects.contains(object)).count());
+                let in_models = count(in_models(address));
                 let has_any = catalog.add(&mut methods, interpreter, (class, rule), (instances, in_models));
                 if !has_any {
                     continue;
@@ -228,8 +287,14 @@ impl Surveyor {
                 is_named: reached.classes.contains(&address),
             });
         }
+        survey.classes.sort_by(|first, second| (&first.path, first.address).cmp(&(&second.path, second.address)));
         for (function, code) in &finds.functions {
-            if catalog.codes.contains_key(code) {
+            if !catalog.codes.contains_key(code) {
+                continue;
+            }
+            if catalog.functions.len() >= DESCRIBED_LIMIT {
+                left.functions += 1;
+            } else {
                 catalog.add_sharing(&mut methods, interpreter, *function);
             }
         }
