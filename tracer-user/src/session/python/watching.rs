@@ -46,6 +46,7 @@ impl Interpreter {
         let elsewhere = experience.of(&self.survey);
         let here = if elsewhere.is_empty() && may_wait { self.calibrate(means)? } else { HashMap::new() };
         self.considered.extend(elsewhere.keys());
+        self.calibrated.clone_from(&here);
         let calls = Calls { here, elsewhere };
         self.choose(means.planner, &calls);
         self.put_into_force(means)?;
