@@ -291,8 +291,10 @@ fn what_others_call_comes_after_what_is_called_here_and_before_what_only_lives()
     assert_eq!(watched(&plan(&survey, &budget)), [4, 3, 2]);
     budget.calls.insert(RemoteAddress(1), 1);
     assert_eq!(watched(&plan(&survey, &budget)), [1, 4, 3]);
-    // Here it was watched in vain.
+    // That it had its turn in a quiet time says nothing.
     budget.idle.insert(RemoteAddress(4));
+    assert_eq!(watched(&plan(&survey, &budget)), [1, 4, 3]);
+    budget.elsewhere.remove(&RemoteAddress(4));
     assert_eq!(watched(&plan(&survey, &budget)), [1, 3, 2]);
 }
 

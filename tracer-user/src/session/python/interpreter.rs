@@ -125,6 +125,8 @@ pub struct Interpreter {
     pub(super) called_at: Option<Instant>,
     /// Whether each class without objects has had its turn to be watched.
     pub(super) all_had_a_turn: bool,
+    /// Of the idle code, what was watched while other code was called: not merely had its turn in a quiet time.
+    pub(super) in_vain: HashSet<RemoteAddress>,
     /// Code that was chosen among with what calls elsewhere have shown of it.
     pub(super) considered: HashSet<RemoteAddress>,
     /// Calls that a calibration has shown.
@@ -221,6 +223,7 @@ impl Interpreter {
             calls_looked_at: Instant::now(),
             called_at: None,
             all_had_a_turn: false,
+            in_vain: HashSet::new(),
             considered: HashSet::new(),
             calibrated: HashMap::new(),
             calibration: None,
@@ -475,6 +478,7 @@ impl Interpreter {
         self.memory = memory;
         if is_new {
             self.idle.retain(|code| !news.may_be_called(*code));
+            self.in_vain.retain(|code| !news.may_be_called(*code));
             self.survey = survey;
         }
         if !self.has_begun {
