@@ -2,6 +2,7 @@
 //! themselves.
 
 mod comings;
+mod crowd;
 mod follow;
 mod greenlets;
 mod guard;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         wrappers::cases(),
         guard::cases(),
         follow::cases(),
+        crowd::cases(),
         oracle::cases(),
     ];
     suite::main(cases.into_iter().flatten().collect(), true)

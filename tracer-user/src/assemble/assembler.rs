@@ -187,7 +187,7 @@ impl Assembler {
             ending: call.ending,
             end_observed: call.end_observed,
             // Of what has not ended nobody takes the children for all.
-            children_observed: call.ending == Ending::StillOpen || !gaps.meet(call),
+            children_observed: call.ending == Ending::StillOpen || !gaps.meet(call.process, call.start, call.end),
             thread_ended: call.thread_ended,
             folded_calls: call.folded_calls,
             lost_before,

@@ -6,7 +6,7 @@ use aya::maps::{Array, Map, MapData, RingBuf};
 use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::{ProgramError, RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use tracer_common::limits::{MAX_PYTHON_FUNCTIONS, RING_BYTES};
+use tracer_common::limits::RING_BYTES;
 use tracer_common::records::CaptureSpec;
 
 use super::asides::Asides;
@@ -17,7 +17,7 @@ use super::placement::{Placer, Refusal, Refused, remove};
 use super::probed_files::{Outcome, ProbedFiles};
 use super::python::PythonPrograms;
 use super::python_frames::FramesPrograms;
-use super::python_tables::PYTHON_TABLES;
+use super::python_tables::{PYTHON_ENTRIES, PYTHON_TABLES};
 use super::readback::{check_after, check_before};
 use super::slots::Slots;
 use super::task_layout::task_number_offset;
@@ -57,7 +57,7 @@ impl Default for LoadOptions {
             single_probes: false,
             python_watch: false,
             python_frames: false,
-            python_entries: MAX_PYTHON_FUNCTIONS,
+            python_entries: PYTHON_ENTRIES,
             count_forks: false,
         }
     }

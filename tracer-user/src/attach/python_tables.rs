@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use aya::Pod;
 use aya::maps::MapError;
+use tracer_common::limits::MAX_PYTHON_FUNCTIONS;
 use tracer_common::python::{PythonCodeRule, PythonCount, PythonKey};
 
 use super::error::AttachError;
@@ -21,6 +22,10 @@ const COUNTS: &str = "PYTHON_COUNTS";
 
 /// The tables that have an entry for each of these things: as large as the loader makes them.
 pub const PYTHON_TABLES: [&str; 5] = [CODES, FUNCTIONS, CLASSES, MEMBERS, COUNTS];
+
+/// Entries that each of them has room for unless told otherwise: four times what the object asks for. Only what is used takes
+/// much memory.
+pub const PYTHON_ENTRIES: u32 = 4 * MAX_PYTHON_FUNCTIONS;
 
 /// What is written in the tables.
 #[derive(Default)]

@@ -30,7 +30,7 @@ pub struct PythonBudget {
     pub function_is_seen: bool,
     /// Calls that were counted while the code was watched.
     pub calls: HashMap<RemoteAddress, u64>,
-    /// Calls in other processes of what is the same code there.
+    /// Calls in other processes of what is the same code there, and was not watched in vain here.
     pub elsewhere: HashMap<RemoteAddress, u64>,
     /// Code that was called at an earlier time.
     pub past: HashSet<RemoteAddress>,
