@@ -288,6 +288,9 @@ fn classify(error: &(dyn std::error::Error + 'static), what: &str) -> AttachErro
         if matches!(errno, Some(libc::EPERM | libc::EACCES)) {
             return AttachError::NotPermitted { what: what.to_owned() };
         }
+        if matches!(errno, Some(libc::EMFILE | libc::ENFILE)) {
+            return AttachError::NoDescriptor { what: what.to_owned() };
+        }
         causes.push(current.to_string());
         cause = current.source();
     }

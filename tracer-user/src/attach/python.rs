@@ -1,7 +1,7 @@
 //! The Python side of the programs: tables of what to see in which interpreter, and watchpoints on code objects.
 
 use std::collections::HashSet;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,6 +48,13 @@ pub enum WatchOutcome {
     NoSlot,
     /// The process is gone.
     Gone,
+    /// One descriptor for each thread is more than may be open.
+    NoDescriptors {
+        /// So many would have to be open for four watchpoints.
+        needed: u64,
+        /// So many may be.
+        limit: u64,
+    },
     /// In a virtual machine: the process cannot be guarded against hits whose cause is lost, for this reason.
     Unguarded(String),
 }
@@ -58,7 +65,17 @@ impl PythonPrograms {
         Self { frames, ..Self::default() }
     }
 
-    /// Takes all watchpoints away, and their guards after them.
+    /// Sets a watchpoint: the guard does if there is one, and holds it.
+    fn set_watchpoint(&mut self, program: BorrowedFd<'_>, process: u32, address: u64) -> Result<(), Obstacle> {
+        if let Some(guard) = self.guards.iter_mut().find(|guard| guard.process() == process) {
+            return guard.watch(address);
+        }
+        let others = self.watchpoints.iter().filter(|watchpoint| watchpoint.is_of(process)).count();
+        self.watchpoints.push(Watchpoint::set(program, process, address, others, || {})?);
+        Ok(())
+    }
+
+    /// Takes all watchpoints away, and guards with theirs.
     pub fn remove(&mut self) {
         self.watchpoints.clear();
         relieve(std::mem::take(&mut self.guards), &self.kept_signals);
@@ -112,28 +129,32 @@ impl Programs {
         count: impl FnOnce() -> Option<u32>,
     ) -> Result<WatchOutcome, AttachError> {
         self.load_python()?;
-        if let Err(outcome) = self.guard(process) {
+        let watcher = program::<PerfEvent>(&mut self.ebpf, "python_watch")?;
+        let watcher = watcher.fd().map_err(|error| program_error(&error))?.as_fd().try_clone_to_owned();
+        let watcher = watcher.map_err(|source| AttachError::Watchpoint { pid: process.pid, source })?;
+        if let Err(outcome) = self.guard(process, watcher.as_fd()) {
             return Ok(outcome);
         }
         let key = PythonKey { address: code.0, process: kernel_pid, reserved: 0 };
         // A count of an earlier time says nothing about the changes since.
         let _ = python_map::<PythonCount>(&mut self.ebpf, "PYTHON_COUNTS")?.remove(&key);
         self.tell_watched(kernel_pid, |codes| codes.iter_mut().find(|slot| **slot == 0).map(|slot| *slot = code.0))?;
-        let watcher = program::<PerfEvent>(&mut self.ebpf, "python_watch")?;
-        let descriptor = watcher.fd().map_err(|error| program_error(&error))?.as_fd();
-        let watchpoint = match Watchpoint::set(descriptor, process.pid, code.0) {
-            Ok(watchpoint) => watchpoint,
+        match self.python.set_watchpoint(watcher.as_fd(), process.pid, code.0) {
+            Ok(()) => {}
             Err(Obstacle::NoSlot) => {
                 self.forget_watched(kernel_pid, code)?;
                 return Ok(WatchOutcome::NoSlot);
+            }
+            Err(Obstacle::NoDescriptors { needed, limit }) => {
+                self.forget_watched(kernel_pid, code)?;
+                return Ok(WatchOutcome::NoDescriptors { needed, limit });
             }
             Err(Obstacle::Gone) => return Ok(WatchOutcome::Gone),
             Err(Obstacle::Other(source)) if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) => {
                 return Err(AttachError::NotPermitted { what: "a hardware watchpoint".to_owned() });
             }
             Err(Obstacle::Other(source)) => return Err(AttachError::Watchpoint { pid: process.pid, source }),
-        };
-        self.python.watchpoints.push(watchpoint);
+        }
         if let Some(count) = count() {
             // Does nothing if the program has seen a hit already: then its own count is the newer one.
             let count = PythonCount { references: u64::from(count), calls: 0 };
@@ -166,8 +187,11 @@ impl Programs {
         let exceptions: Vec<_> = python.exceptions.extract_if(.., |(known, _)| *known == process).collect();
         let guards: Vec<_> = python.guards.extract_if(.., |guard| guard.process() == process.pid).collect();
         let kept_signals = Arc::clone(&python.kept_signals);
-        if watchpoints.is_empty() && exceptions.is_empty() && frames.as_ref().is_none_or(Vec::is_empty) {
-            relieve(guards, &kept_signals);
+        if watchpoints.is_empty()
+            && guards.is_empty()
+            && exceptions.is_empty()
+            && frames.as_ref().is_none_or(Vec::is_empty)
+        {
             return Ok(());
         }
         let all = (watchpoints, frames, exceptions);
@@ -206,12 +230,15 @@ impl Programs {
     /// The process map cannot be written.
     pub fn unwatch(&mut self, (process, kernel_pid): (ProcessId, u32), code: RemoteAddress) -> Result<(), AttachError> {
         self.python.watchpoints.retain(|watchpoint| !watchpoint.is_on(process.pid, code.0));
+        if let Some(guard) = self.python.guards.iter_mut().find(|guard| guard.process() == process.pid) {
+            guard.unwatch(code.0);
+        }
         self.forget_watched(kernel_pid, code)?;
         self.next_python_epoch(process)
     }
 
-    /// Processes whose guard has ended since the last time that this was asked: they have ended, too, or somebody has
-    /// killed the guard, and their watchpoints must go at once ([`Self::unwatch_all`]).
+    /// Processes whose guard has ended since the last time that this was asked, and the watchpoints with it: they have
+    /// ended, too, or somebody has killed the guard ([`Self::unwatch_all`]).
     pub fn unguarded(&mut self) -> Vec<u32> {
         let PythonPrograms { guards, kept_signals, .. } = &mut self.python;
         let gone: Vec<_> = guards.extract_if(.., |guard| !guard.is_standing()).collect();
@@ -220,7 +247,13 @@ impl Programs {
         processes
     }
 
-    /// Takes all watchpoints of a process away.
+    /// The guard of a process, by its own number.
+    #[must_use]
+    pub fn guard_of(&self, process: ProcessId) -> Option<u32> {
+        self.python.guards.iter().find(|guard| guard.process() == process.pid).map(Guard::number)
+    }
+
+    /// Forgets all watchpoints of a process.
     ///
     /// # Errors
     /// A map cannot be written.
@@ -241,13 +274,21 @@ impl Programs {
     }
 
     /// In a virtual machine no process is watched without a guard.
-    fn guard(&mut self, process: ProcessId) -> Result<(), WatchOutcome> {
+    fn guard(&mut self, process: ProcessId, program: BorrowedFd<'_>) -> Result<(), WatchOutcome> {
         let PythonPrograms { guards, missed_hits, .. } = &mut self.python;
         if missed_hits.is_none() || guards.iter().any(|guard| guard.process() == process.pid) {
             return Ok(());
         }
-        match Guard::post(process.pid) {
-            Ok(guard) => guards.push(guard),
+        match Guard::post(process.pid, program) {
+            Ok(guard) => {
+                if guard.is_confined() {
+                    tracing::warn!(
+                        "process {process}: its guard may not leave the control group of ml-tracer; if that is paused, \
+                         the process may stand still meanwhile"
+                    );
+                }
+                guards.push(guard);
+            }
             Err(_) if !Path::new(&format!("/proc/{}", process.pid)).exists() => return Err(WatchOutcome::Gone),
             Err(error) => return Err(WatchOutcome::Unguarded(error.to_string())),
         }

@@ -73,10 +73,13 @@ fn code_of(failure: &anyhow::Error) -> u8 {
     }
     match failure.downcast_ref::<SessionError>() {
         Some(SessionError::NothingToTrace { .. }) => NOTHING_TO_TRACE,
-        Some(SessionError::CannotFollow) => NOT_PERMITTED,
+        Some(SessionError::CannotFollow | SessionError::FewDescriptors { .. }) => NOT_PERMITTED,
         Some(SessionError::TargetsEnded { .. }) => NO_SUCH_PROCESS,
         Some(SessionError::Attach(
-            AttachError::NotPermitted { .. } | AttachError::Load { .. } | AttachError::PidNamespace,
+            AttachError::NotPermitted { .. }
+            | AttachError::NoDescriptor { .. }
+            | AttachError::Load { .. }
+            | AttachError::PidNamespace,
         )) => NOT_PERMITTED,
         Some(SessionError::Attach(AttachError::TooManyProcesses { .. }) | SessionError::Export(_)) => USAGE,
         Some(SessionError::Attach(AttachError::Place { .. })) => NOT_PERMITTED,

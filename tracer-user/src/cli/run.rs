@@ -26,6 +26,7 @@ const YOUNG: Duration = Duration::from_secs(20);
 
 /// Starts a command and traces it from its first instruction. Gives back the command's exit code.
 pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode> {
+    session::enough_descriptors()?;
     let trace = &arguments.trace;
     trace.check()?;
     let maps = load_maps(&trace.maps)?;

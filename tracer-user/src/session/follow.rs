@@ -1,22 +1,14 @@
 //! What happens to the targets of a running tracer: they map files, execute other programs, fork, and end.
 
-use rustix::process::{Resource, getrlimit, setrlimit};
-
 use super::error::SessionError;
 use super::survey::Survey;
 use super::tracer::{Arrival, Tracer};
 use crate::model::{Module, ProcessId, Target, TargetChange};
 use crate::target::{children_are_told, has_ended};
 
-/// Many processes need many file descriptors: one for each watchpoint on each thread.
+/// Processes can be followed only where the kernel tells of their children.
 pub fn prepare_to_follow() -> Result<(), SessionError> {
-    if !children_are_told() {
-        return Err(SessionError::CannotFollow);
-    }
-    let limit = getrlimit(Resource::Nofile);
-    // Where that is refused, what finds no descriptor is told.
-    let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
-    Ok(())
+    if children_are_told() { Ok(()) } else { Err(SessionError::CannotFollow) }
 }
 
 impl Tracer {

@@ -1,5 +1,6 @@
 //! Settings and targets go in; a running tracer is wired up, kept up to date with its targets, and ended in order.
 
+mod descriptors;
 mod drain;
 mod error;
 mod follow;
@@ -17,6 +18,7 @@ mod survey;
 mod tracer;
 mod wiring;
 
+pub use descriptors::enough_descriptors;
 pub use error::SessionError;
 pub use measure::{Throughput, measure};
 pub use python_remarks::first_names;

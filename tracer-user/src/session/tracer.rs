@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use super::descriptors::raise_descriptor_limit;
 use super::drain::Drain;
 use super::error::SessionError;
 use super::follow::prepare_to_follow;
@@ -63,6 +64,7 @@ impl Tracer {
     /// Nothing to trace, all targets ended meanwhile, not permitted, or a destination that cannot be opened. No probe is left behind then.
     pub fn start(settings: Settings) -> Result<Self, SessionError> {
         let Settings { targets, follow, maps, python, exports, tape, load, began, may_begin_empty } = settings;
+        raise_descriptor_limit()?;
         let mut arriving: Vec<(Option<ProcessId>, Target)> =
             targets.iter().map(|target| (None, target.clone())).collect();
         if follow {
