@@ -140,6 +140,12 @@ fn watch(programs: &mut Programs) -> Check {
                           `--python frames` does without";
             check(NAME, CheckState::Limited, detail)
         }
+        Ok(WatchOutcome::NoDescriptors { needed, limit }) => {
+            let detail = format!(
+                "{needed} open files are needed, {limit} may be: raise the limit (ulimit -n); `--python frames` does without"
+            );
+            check(NAME, CheckState::Limited, detail)
+        }
         Ok(WatchOutcome::Unguarded(reason)) => {
             let detail = format!(
                 "the processor is a virtual one, and a process cannot be guarded: {reason}; `--python frames` does without"

@@ -28,6 +28,12 @@ pub enum AttachError {
         /// Its version.
         version: (u32, u32),
     },
+    /// No descriptor is left.
+    #[error("no file descriptor is left for {what}: raise the hard limit on open files (`ulimit -n`) and start again")]
+    NoDescriptor {
+        /// What was tried.
+        what: String,
+    },
     /// The tracer runs in a pid namespace of its own, where the numbers of BPF programs mean nothing.
     #[error(
         "ml-tracer runs in a pid namespace of its own, but BPF programs see the numbers of the host; start it in the \

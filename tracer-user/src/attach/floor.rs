@@ -81,9 +81,13 @@ fn watch(ebpf: &mut Ebpf, sites: &FloorSites) -> Result<Vec<Watchpoint>, AttachE
         let source = match obstacle {
             Obstacle::NoSlot => io::Error::from_raw_os_error(libc::ENOSPC),
             Obstacle::Gone => io::Error::from_raw_os_error(libc::ESRCH),
+            Obstacle::NoDescriptors { .. } => io::Error::from_raw_os_error(libc::EMFILE),
             Obstacle::Other(error) => error,
         };
         AttachError::Watchpoint { pid: sites.process, source }
     };
-    sites.watched.iter().map(|address| Watchpoint::set(descriptor, sites.process, *address).map_err(failed)).collect()
+    let set = |(others, address): (usize, &u64)| {
+        Watchpoint::set(descriptor, sites.process, *address, others, || {}).map_err(failed)
+    };
+    sites.watched.iter().enumerate().map(set).collect()
 }

@@ -393,8 +393,12 @@ pub(super) fn program_error(error: &ProgramError) -> AttachError {
 
 /// A refusal for want of privilege, anywhere in the chain of causes, is told apart from a kernel that cannot.
 fn classify(error: &(dyn std::error::Error + 'static), what: &str) -> AttachError {
-    if is_about_privilege(&kernel_error(error)) {
+    let source = kernel_error(error);
+    if is_about_privilege(&source) {
         return AttachError::not_permitted(what, error);
+    }
+    if matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+        return AttachError::NoDescriptor { what: what.to_owned() };
     }
     AttachError::Load { problem: chain(error) }
 }

@@ -1,6 +1,6 @@
 //! The Python side of the programs: tables of what to see in which interpreter, and watchpoints on code objects.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,6 +49,13 @@ pub enum WatchOutcome {
     NoSlot,
     /// The process is gone.
     Gone,
+    /// One descriptor for each thread is more than may be open.
+    NoDescriptors {
+        /// So many would have to be open for four watchpoints.
+        needed: u64,
+        /// So many may be.
+        limit: u64,
+    },
     /// In a virtual machine: the process cannot be guarded against hits whose cause is lost, for this reason.
     Unguarded(String),
 }
@@ -59,7 +66,17 @@ impl PythonPrograms {
         Self { frames, ..Self::default() }
     }
 
-    /// Takes all watchpoints away, and their guards after them.
+    /// Sets a watchpoint: the guard does if there is one, and holds it.
+    fn set_watchpoint(&mut self, program: BorrowedFd<'_>, process: u32, address: u64) -> Result<(), Obstacle> {
+        if let Some(guard) = self.guards.iter_mut().find(|guard| guard.process() == process) {
+            return guard.watch(address);
+        }
+        let others = self.watchpoints.iter().filter(|watchpoint| watchpoint.is_of(process)).count();
+        self.watchpoints.push(Watchpoint::set(program, process, address, others, || {})?);
+        Ok(())
+    }
+
+    /// Takes all watchpoints away, and guards with theirs.
     pub fn remove(&mut self) {
         self.watchpoints.clear();
         relieve(std::mem::take(&mut self.guards), &self.kept_signals);
@@ -104,19 +121,23 @@ impl Programs {
         count: impl FnOnce() -> Option<u32>,
     ) -> Result<WatchOutcome, AttachError> {
         self.load_python()?;
-        if let Err(outcome) = self.guard(process) {
+        let watcher = program::<PerfEvent>(&mut self.ebpf, "python_watch")?;
+        let watcher = watcher.fd().map_err(|error| program_error(&error))?.as_fd().try_clone_to_owned();
+        let watcher = watcher.map_err(|source| AttachError::Watchpoint { pid: process.pid, source })?;
+        if let Err(outcome) = self.guard(process, watcher.as_fd()) {
             return Ok(outcome);
         }
         let key = PythonKey { address: code.0, process: kernel_pid, reserved: 0 };
         // A count of an earlier time says nothing about the changes since.
         let _ = python_map::<PythonCount>(&mut self.ebpf, "PYTHON_COUNTS")?.remove(&key);
         self.tell_watched(kernel_pid, |codes| codes.iter_mut().find(|slot| **slot == 0).map(|slot| *slot = code.0))?;
-        let watchpoint = match self.set_watchpoint(process, code) {
-            Ok(watchpoint) => watchpoint,
+        match self.python.set_watchpoint(watcher.as_fd(), process.pid, code.0) {
+            Ok(()) => {}
             Err(obstacle) => {
                 self.forget_watched(kernel_pid, code)?;
                 return match obstacle {
                     Obstacle::NoSlot => Ok(WatchOutcome::NoSlot),
+                    Obstacle::NoDescriptors { needed, limit } => Ok(WatchOutcome::NoDescriptors { needed, limit }),
                     Obstacle::Gone => Ok(WatchOutcome::Gone),
                     Obstacle::Other(source) if is_about_privilege(&source) => {
                         Err(AttachError::not_permitted("a hardware watchpoint", &source))
@@ -124,21 +145,13 @@ impl Programs {
                     Obstacle::Other(source) => Err(AttachError::Watchpoint { pid: process.pid, source }),
                 };
             }
-        };
-        self.python.watchpoints.push(watchpoint);
+        }
         if let Some(count) = count() {
             // Does nothing if the program has seen a hit already: then its own count is the newer one.
             let count = PythonCount { references: u64::from(count), calls: 0 };
             let _ = python_map::<PythonCount>(&mut self.ebpf, "PYTHON_COUNTS")?.insert(key, count, NO_EXIST);
         }
         Ok(WatchOutcome::Live)
-    }
-
-    fn set_watchpoint(&mut self, process: ProcessId, code: RemoteAddress) -> Result<Watchpoint, Obstacle> {
-        let failed = |error: AttachError| Obstacle::Other(std::io::Error::other(error));
-        let watcher = program::<PerfEvent>(&mut self.ebpf, "python_watch").map_err(failed)?;
-        let descriptor = watcher.fd().map_err(|error| failed(program_error(&error)))?.as_fd();
-        Watchpoint::set(descriptor, process.pid, code.0)
     }
 
     /// Calls of a code object since it was last watched.
@@ -198,12 +211,15 @@ impl Programs {
     /// The process map cannot be written.
     pub fn unwatch(&mut self, (process, kernel_pid): (ProcessId, u32), code: RemoteAddress) -> Result<(), AttachError> {
         self.python.watchpoints.retain(|watchpoint| !watchpoint.is_on(process.pid, code.0));
+        if let Some(guard) = self.python.guards.iter_mut().find(|guard| guard.process() == process.pid) {
+            guard.unwatch(code.0);
+        }
         self.forget_watched(kernel_pid, code)?;
         self.next_python_epoch(process)
     }
 
-    /// Processes whose guard has ended since the last time that this was asked: they have ended, too, or somebody has
-    /// killed the guard, and their watchpoints must go at once ([`Self::unwatch_all`]).
+    /// Processes whose guard has ended since the last time that this was asked, and the watchpoints with it: they have
+    /// ended, too, or somebody has killed the guard ([`Self::unwatch_all`]).
     pub fn unguarded(&mut self) -> Vec<u32> {
         let PythonPrograms { guards, kept_signals, .. } = &mut self.python;
         let gone: Vec<_> = guards.extract_if(.., |guard| !guard.is_standing()).collect();
@@ -212,7 +228,13 @@ impl Programs {
         processes
     }
 
-    /// Takes all watchpoints of a process away.
+    /// The guard of a process, by its own number.
+    #[must_use]
+    pub fn guard_of(&self, process: ProcessId) -> Option<u32> {
+        self.python.guards.iter().find(|guard| guard.process() == process.pid).map(Guard::number)
+    }
+
+    /// Forgets all watchpoints of a process.
     ///
     /// # Errors
     /// A map cannot be written.
@@ -233,13 +255,21 @@ impl Programs {
     }
 
     /// In a virtual machine no process is watched without a guard.
-    fn guard(&mut self, process: ProcessId) -> Result<(), WatchOutcome> {
+    fn guard(&mut self, process: ProcessId, program: BorrowedFd<'_>) -> Result<(), WatchOutcome> {
         let PythonPrograms { guards, missed_hits, .. } = &mut self.python;
         if missed_hits.is_none() || guards.iter().any(|guard| guard.process() == process.pid) {
             return Ok(());
         }
-        match Guard::post(process.pid) {
-            Ok(guard) => guards.push(guard),
+        match Guard::post(process.pid, program) {
+            Ok(guard) => {
+                if guard.is_confined() {
+                    tracing::warn!(
+                        "process {process}: its guard may not leave the control group of ml-tracer; if that is paused, \
+                         the process may stand still meanwhile"
+                    );
+                }
+                guards.push(guard);
+            }
             Err(_) if !Path::new(&format!("/proc/{}", process.pid)).exists() => return Err(WatchOutcome::Gone),
             Err(error) => return Err(WatchOutcome::Unguarded(error.to_string())),
         }

@@ -25,6 +25,7 @@ pub const LOOK_FOR_FORKS_EVERY: Duration = Duration::from_millis(10);
 
 /// Traces running processes until told to stop or until they are gone.
 pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<ExitCode> {
+    session::enough_descriptors()?;
     let trace = &arguments.trace;
     trace.check()?;
     let maps = load_maps(&trace.maps)?;

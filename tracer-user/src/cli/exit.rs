@@ -88,10 +88,13 @@ pub fn code_of_session(failure: &SessionError) -> ExitCode {
 fn session_code(failure: &SessionError) -> u8 {
     match failure {
         SessionError::NothingToTrace { .. } => NOTHING_TO_TRACE,
-        SessionError::CannotFollow | SessionError::FilesForbidden { .. } => NOT_PERMITTED,
+        SessionError::CannotFollow | SessionError::FilesForbidden { .. } | SessionError::FewDescriptors { .. } => {
+            NOT_PERMITTED
+        }
         SessionError::TargetsEnded { .. } => NO_SUCH_PROCESS,
         SessionError::Attach(
             AttachError::NotPermitted { .. }
+            | AttachError::NoDescriptor { .. }
             | AttachError::OldKernel { .. }
             | AttachError::Load { .. }
             | AttachError::PidNamespace

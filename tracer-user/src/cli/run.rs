@@ -35,6 +35,7 @@ const ABOUT_CODE: [(i32, &str); 4] = [
 
 /// Starts a command and traces it from its first instruction. Gives back the command's exit code.
 pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode> {
+    session::enough_descriptors()?;
     let trace = &arguments.trace;
     trace.check()?;
     let maps = load_maps(&trace.maps)?;

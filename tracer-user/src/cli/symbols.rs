@@ -13,6 +13,7 @@ use crate::session::{PythonSettings, plan_only};
 
 /// Lists what would be traced in a process or in files.
 pub fn symbols(arguments: &SymbolsArguments) -> anyhow::Result<ExitCode> {
+    session::enough_descriptors()?;
     let maps = load_maps(&arguments.maps)?;
     let target = match arguments.pid {
         Some(pid) => session::look_at(pid)?,

@@ -23,6 +23,17 @@ pub enum SessionError {
         /// What went wrong.
         source: TapeError,
     },
+    /// The programs in the kernel, their maps and the destinations are descriptors of this process.
+    #[error(
+        "ml-tracer may open only {limit} files at one time and needs at least {least}: raise the hard limit (`ulimit -n \
+         {least}`; for a service LimitNOFILE=, for a container --ulimit nofile=)"
+    )]
+    FewDescriptors {
+        /// The hard limit.
+        limit: u64,
+        /// What is needed.
+        least: u64,
+    },
     /// No function of any target matches a map.
     #[error("nothing to trace: {detail}")]
     NothingToTrace {

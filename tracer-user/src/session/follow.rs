@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, getrlimit, setrlimit};
-
 use super::error::SessionError;
 use super::python::Means;
 use super::roster::Left;
@@ -13,15 +11,9 @@ use crate::memory::{Region, regions};
 use crate::model::{Mapping, Module, ProcessId, Target, TargetChange};
 use crate::target::{children_are_told, has_ended};
 
-/// Many processes need many file descriptors: one for each watchpoint on each thread.
+/// Processes can be followed only where the kernel tells of their children.
 pub fn prepare_to_follow() -> Result<(), SessionError> {
-    if !children_are_told() {
-        return Err(SessionError::CannotFollow);
-    }
-    let limit = getrlimit(Resource::Nofile);
-    // Where that is refused, what finds no descriptor is told.
-    let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
-    Ok(())
+    if children_are_told() { Ok(()) } else { Err(SessionError::CannotFollow) }
 }
 
 /// What has gone wrong with a process that is left alone since.

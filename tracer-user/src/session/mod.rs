@@ -1,6 +1,7 @@
 //! Settings and targets go in; a running tracer is wired up, kept up to date with its targets, and ended in order.
 
 mod background;
+mod descriptors;
 mod drain;
 mod error;
 mod follow;
@@ -19,6 +20,7 @@ mod survey;
 mod tracer;
 mod wiring;
 
+pub use descriptors::enough_descriptors;
 pub use error::SessionError;
 pub use follow::AFTER_SIGNAL;
 pub use measure::{Throughput, measure};

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::background::Background;
+use super::descriptors::raise_descriptor_limit;
 use super::drain::Drain;
 use super::error::SessionError;
 use super::follow::{Failure, prepare_to_follow};
@@ -82,6 +83,7 @@ impl Tracer {
             may_begin_empty,
             stop,
         } = settings;
+        raise_descriptor_limit()?;
         let mut arriving: Vec<(Option<ProcessId>, Target)> =
             targets.iter().map(|target| (None, target.clone())).collect();
         if follow {

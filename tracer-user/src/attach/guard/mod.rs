@@ -5,9 +5,12 @@
 //! a guard stands between the kernel and the process: a process of its own that is told of every signal by ptrace(2),
 //! keeps those back that come from such a hit, and passes on all others unchanged.
 
+mod dead_man_switch;
 mod post;
 mod ptrace;
+mod quarters;
 mod sentry;
+mod words;
 
 pub use post::Guard;
 pub use sentry::stand_guard;

@@ -2,16 +2,19 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::io;
+use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{PidfdFlags, getppid, pidfd_open};
+use rustix::net::{SendFlags, send};
 
 use super::super::error::AttachError;
-use super::post::{KEPT, READY, REFUSED, RELEASED};
+use super::super::watchpoints::{Obstacle, Watchpoint};
+use super::dead_man_switch::{BEAT, DeadManSwitch};
 use super::ptrace::{self, Report};
+use super::quarters;
+use super::words::{Answer, Order};
 
 /// Where a debug exception without a cause is said to come from (include/uapi/asm-generic/siginfo.h, Linux 6.18).
 const TRAP_BRKPT: i32 = 1;
@@ -28,45 +31,36 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(25);
 
 /// After the watchpoints are gone, how often is looked whether a signal from one is still on its way, and how many quiet
 /// looks in a row mean that none is.
-const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 const QUIET_LOOKS: u32 = 3;
 
-/// Guards a process until the tracer, which is the parent of this process, says that the watchpoints are gone or has
-/// ended, or until the process has ended. It says on its output whether it could begin, and at the end how many signals it
-/// has kept back.
+/// Guards a process until the tracer, which is the parent of this process, says so or has ended, or until the process has
+/// ended. It sets the watchpoints that the tracer asks for and holds them itself: they never outlive it.
 ///
 /// # Errors
 /// It cannot be set up.
 pub fn stand_guard(process: u32) -> Result<(), AttachError> {
     let setup = |source| AttachError::Guard { pid: process, source };
-    let tracer = open_parent().map_err(setup)?;
+    quarters::move_in();
     let reports = reports().map_err(setup)?;
-    let mut sentry = Sentry { process, threads: HashSet::new(), kept: 0 };
+    let switch = DeadManSwitch::wind().map_err(setup)?;
+    let mut sentry = Sentry { process, threads: HashSet::new(), watchpoints: Vec::new(), kept: 0, switch };
     match sentry.begin() {
-        Ok(()) => tell(READY),
+        Ok(()) => tell(&Answer::Ready { is_confined: quarters::is_confined() }),
         Err(error) => {
-            tell(&format!("{REFUSED}{error}"));
+            tell(&Answer::Refused(error.to_string()));
             return Ok(());
         }
     }
-    sentry.stand(&tracer, &reports).map_err(setup)?;
-    tell(&format!("{KEPT}{}", sentry.kept));
+    sentry.stand(&reports).map_err(setup)?;
+    tell(&Answer::Kept(sentry.kept));
     Ok(())
 }
 
-/// The tracer may have gone in the middle of something: nobody reads then.
-fn tell(line: &str) {
-    let mut output = io::stdout().lock();
-    let _ = writeln!(output, "{line}").and_then(|()| output.flush());
-}
-
-/// The parent process as a descriptor that is readable once it has ended and everything that it held is gone.
-fn open_parent() -> io::Result<OwnedFd> {
-    let gone = || io::Error::other("the tracer has ended already");
-    let parent = getppid().ok_or_else(gone)?;
-    let opened = pidfd_open(parent, PidfdFlags::empty())?;
-    // The number may have been another process's by then.
-    if getppid() == Some(parent) { Ok(opened) } else { Err(gone()) }
+/// The tracer may have gone in the middle of something, or not read for long: that must not hold us up.
+fn tell(answer: &Answer) {
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let _ = send(quarters::line(), answer.to_string().as_bytes(), flags);
 }
 
 /// A descriptor that is readable when a thread may have something to report. Signals that would end or stop the guard
@@ -95,8 +89,10 @@ struct Sentry {
     process: u32,
     /// Threads of the process that report to us.
     threads: HashSet<i32>,
+    watchpoints: Vec<Watchpoint>,
     /// Signals kept from it.
     kept: u64,
+    switch: DeadManSwitch,
 }
 
 /// How far the end has come.
@@ -104,8 +100,6 @@ struct Sentry {
 enum Stage {
     /// Watchpoints may be live.
     Watched,
-    /// The tracer has gone without a word: its watchpoints go with it.
-    Abandoned,
     /// There are none any more; so many looks have found no signal on its way.
     Released(u32),
 }
@@ -148,40 +142,90 @@ impl Sentry {
     }
 
     /// Answers reports until there is nothing left to guard.
-    fn stand(&mut self, tracer: &OwnedFd, reports: &OwnedFd) -> io::Result<()> {
-        let commands = io::stdin();
+    fn stand(&mut self, reports: &OwnedFd) -> io::Result<()> {
         let mut stage = Stage::Watched;
-        loop {
-            if !self.answer() {
-                return Ok(());
-            }
+        while self.answer() {
             let timeout = match stage {
-                Stage::Released(QUIET_LOOKS) => return Ok(()),
-                Stage::Released(_) => Some(&LOOK_EVERY),
-                Stage::Watched | Stage::Abandoned => None,
+                Stage::Released(QUIET_LOOKS) => break,
+                Stage::Released(_) => LOOK_EVERY,
+                Stage::Watched => BEAT,
             };
-            let asked: BorrowedFd<'_> = if stage == Stage::Watched { commands.as_fd() } else { tracer.as_fd() };
-            let mut polled = [PollFd::new(reports, PollFlags::IN), PollFd::new(&asked, PollFlags::IN)];
+            let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(timeout.subsec_nanos()) };
+            let line = quarters::line();
+            let mut polled = [PollFd::new(reports, PollFlags::IN), PollFd::new(&line, PollFlags::IN)];
             // While signals are looked for, what the tracer does is of no interest.
-            let count = if matches!(stage, Stage::Released(_)) { 1 } else { 2 };
-            match poll(&mut polled[..count], timeout) {
+            let count = if stage == Stage::Watched { 2 } else { 1 };
+            match poll(&mut polled[..count], Some(&timeout)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
             let is_asked = count == 2 && !polled[1].revents().is_empty();
             drain(reports);
             stage = match stage {
-                Stage::Watched if is_asked => after_command(&commands),
-                Stage::Abandoned if is_asked => Stage::Released(0),
+                Stage::Watched if is_asked => self.obey(),
                 Stage::Released(quiet) => Stage::Released(if self.is_signal_pending() { 0 } else { quiet + 1 }),
-                other => other,
+                Stage::Watched => Stage::Watched,
             };
+        }
+        Ok(())
+    }
+
+    /// Does what the tracer says. That its end of the line is closed means that it has ended.
+    fn obey(&mut self) -> Stage {
+        let mut buffer = [0; 64];
+        let length = match rustix::io::read(quarters::line(), &mut buffer) {
+            Ok(length) => length,
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => return Stage::Watched,
+            Err(_) => 0,
+        };
+        let order = buffer.get(..length).and_then(|bytes| std::str::from_utf8(bytes).ok()?.parse().ok());
+        match order {
+            Some(Order::Watch(address)) => {
+                let answer = match self.watch(address) {
+                    Ok(()) => Answer::Done,
+                    Err(Obstacle::NoSlot) => Answer::NoSlot,
+                    Err(Obstacle::Gone) => Answer::Failed(libc::ESRCH),
+                    Err(Obstacle::NoDescriptors { needed, limit }) => Answer::NoDescriptors { needed, limit },
+                    Err(Obstacle::Other(error)) => Answer::Failed(error.raw_os_error().unwrap_or(libc::EIO)),
+                };
+                tell(&answer);
+                Stage::Watched
+            }
+            Some(Order::Unwatch(address)) => {
+                self.take_away(|watchpoint, process| watchpoint.is_on(process, address));
+                tell(&Answer::Done);
+                Stage::Watched
+            }
+            Some(Order::Release) | None => {
+                self.take_away(|_, _| true);
+                Stage::Released(0)
+            }
+        }
+    }
+
+    fn watch(&mut self, address: u64) -> Result<(), Obstacle> {
+        let (process, others) = (self.process, self.watchpoints.len());
+        // The process goes on meanwhile.
+        let watchpoint = Watchpoint::set(quarters::program(), process, address, others, || {
+            self.answer();
+        })?;
+        self.watchpoints.push(watchpoint);
+        Ok(())
+    }
+
+    fn take_away(&mut self, is_meant: impl Fn(&Watchpoint, u32) -> bool) {
+        let process = self.process;
+        let taken: Vec<_> = self.watchpoints.extract_if(.., |watchpoint| is_meant(watchpoint, process)).collect();
+        for event in taken.into_iter().flat_map(Watchpoint::into_events) {
+            drop(event);
+            self.answer();
         }
     }
 
     /// Answers all threads that have something to report. `false` once none is left.
     fn answer(&mut self) -> bool {
         loop {
+            self.switch.beat();
             match ptrace::next_report() {
                 Ok(Some((thread, report))) => self.answer_one(thread, report),
                 Ok(None) => return true,
@@ -255,15 +299,6 @@ fn is_without_cause(thread: i32) -> bool {
     signal.code == TRAP_BRKPT
         && signal.address == next
         && [next.wrapping_sub(1), next].iter().all(|at| ptrace::byte_at(thread, *at).is_ok_and(|byte| byte != INT1))
-}
-
-/// The only word of the tracer is that the watchpoints are gone; the end of its input without it means that it is going.
-fn after_command(commands: &io::Stdin) -> Stage {
-    let mut line = String::new();
-    match commands.read_line(&mut line) {
-        Ok(1..) if line.trim_end() == RELEASED => Stage::Released(0),
-        _ => Stage::Abandoned,
-    }
 }
 
 fn drain(reports: &OwnedFd) {

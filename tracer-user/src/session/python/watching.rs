@@ -209,7 +209,19 @@ impl Interpreter {
                 WatchOutcome::Live => self.watched.push(code),
                 WatchOutcome::NoSlot => {
                     self.slots = self.watched.len();
-                    self.held_by = vec![holder_of(self.process.0)];
+                    self.held_by = vec![holder_of(self.process.0, means.programs.guard_of(self.process.0))];
+                    break;
+                }
+                WatchOutcome::NoDescriptors { needed, limit } => {
+                    self.slots = self.watched.len();
+                    let limit = format!("the limit of {limit} open files");
+                    tracing::warn!(
+                        "process {}: every thread takes a file descriptor for each watched code object; {limit} allows \
+                         {} of them at one time, all 4 need {needed}: raise it (`ulimit -n {needed}`)",
+                        self.process.0,
+                        self.slots
+                    );
+                    self.held_by = vec![limit];
                     break;
                 }
                 WatchOutcome::Unguarded(reason) => {
@@ -277,7 +289,8 @@ impl Interpreter {
 }
 
 /// Who may hold the other debug registers of a process.
-fn holder_of(process: ProcessId) -> String {
-    tracer_of(process.pid)
-        .unwrap_or_else(|| "another tool (a debugger, perf, or a second ml-tracer: who is not known)".to_owned())
+fn holder_of(process: ProcessId, guard: Option<u32>) -> String {
+    // Our own guard traces it, and has set no more than it was asked to.
+    let tracer = if guard.is_some() { None } else { tracer_of(process.pid) };
+    tracer.unwrap_or_else(|| "another tool (a debugger, perf, or a second ml-tracer: who is not known)".to_owned())
 }
