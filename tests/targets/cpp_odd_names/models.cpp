@@ -35,11 +35,6 @@ template <> double Wide<Columns>::predict(double value) const {
     return value + 2;
 }
 
-double Scaler::transform(double value) const {
-    sink = value;
-    return value / 2;
-}
-
 Job Later::predict(double value) const {
     const double once = scaler.transform(value);
     co_await std::suspend_always{};

@@ -8,7 +8,6 @@ use object::read::ReadRef;
 use super::code::Code;
 use super::function_table::Candidate;
 use super::image::Image;
-use super::registers;
 use crate::model::Language;
 
 /// What the name of the function holds that rustc has a future call when it is polled after its end.
@@ -27,6 +26,8 @@ const MAKING: [&str; 9] = [
 ];
 /// Instructions of a function that only keeps its arguments, at most.
 const KEEPING_LIMIT: usize = 64;
+/// More bytes than align what stands before a byte.
+const ROOM: u64 = 8;
 /// Closures of one function that are looked into.
 const CLOSURE_LIMIT: usize = 16;
 
@@ -38,45 +39,81 @@ pub(super) fn is_one<'data, R: ReadRef<'data>>(
     code: &Code<'data>,
 ) -> bool {
     let is_rust = candidate.names.first().is_some_and(|name| name.language == Language::Rust);
-    is_rust && (only_keeps_arguments(code) || (has_async_closure(image, candidate) && only_makes(image, code)))
+    is_rust && only_makes(image, code) && (only_keeps_arguments(code) || has_async_closure(image, candidate))
 }
 
-/// Whether the code reads nothing but its arguments, stores them where it was told to put its result (the first
-/// argument), and a zero byte beside them: the state of a future that was never polled.
+/// Whether the code does nothing but move: its arguments to where it was told to put its result (the first argument), and a zero
+/// byte to them, the state of a future that was never polled. Either the object is among what is kept, or there is room
+/// before the state that nothing was moved to: it is for what outlives a pause. A result that is complete has neither.
 fn only_keeps_arguments(code: &Code<'_>) -> bool {
     if code.instructions().count() > KEEPING_LIMIT {
         return false;
     }
-    let (mut state, mut receiver) = (false, false);
+    let mut places = vec![Register::RDI];
+    let mut written: Vec<(u64, u64)> = Vec::new();
+    let (mut state, mut keeps_object) = (None, false);
     for instruction in code.instructions() {
-        if instruction.flow_control() == FlowControl::Return || registers::does_nothing(instruction) {
-            continue;
-        }
-        let stores = instruction.op0_kind() == OpKind::Memory;
-        let is_move = matches!(
-            instruction.mnemonic(),
+        let (first, second) = (instruction.op0_register(), instruction.op1_register());
+        let to_memory = instruction.op0_kind() == OpKind::Memory;
+        match instruction.mnemonic() {
             Mnemonic::Mov
-                | Mnemonic::Movsd
-                | Mnemonic::Movss
-                | Mnemonic::Movups
-                | Mnemonic::Movaps
-                | Mnemonic::Movq
-                | Mnemonic::Movd
-        );
-        match (is_move, stores) {
-            (true, true)
-                if instruction.memory_base() == Register::RDI && instruction.memory_index() == Register::None =>
+            | Mnemonic::Movsd
+            | Mnemonic::Movss
+            | Mnemonic::Movups
+            | Mnemonic::Movaps
+            | Mnemonic::Movapd
+            | Mnemonic::Movq
+            | Mnemonic::Movd
+                if to_memory =>
             {
-                state |= instruction.op1_kind() == OpKind::Immediate8 && instruction.immediate(1) == 0;
-                receiver |= instruction.op1_kind() == OpKind::Register && instruction.op1_register() == Register::RSI;
+                if instruction.memory_base() == Register::RSP {
+                    continue;
+                }
+                if !places.contains(&instruction.memory_base()) || instruction.memory_index() != Register::None {
+                    return false;
+                }
+                let start = instruction.memory_displacement64();
+                let bytes = instruction.memory_size().size() as u64;
+                if bytes == 1 && instruction.op1_kind() == OpKind::Immediate8 && instruction.immediate(1) == 0 {
+                    state = Some(start);
+                } else {
+                    keeps_object |= second == Register::RSI;
+                    written.push((start, start.saturating_add(bytes)));
+                }
             }
-            // The address of the result is returned as well.
-            (true, false)
-                if instruction.op0_register() == Register::RAX && instruction.op1_register() == Register::RDI => {}
+            Mnemonic::Mov if places.contains(&second) => places.push(first),
+            Mnemonic::Mov
+            | Mnemonic::Movsd
+            | Mnemonic::Movss
+            | Mnemonic::Movups
+            | Mnemonic::Movaps
+            | Mnemonic::Movapd
+            | Mnemonic::Movq
+            | Mnemonic::Movd
+            | Mnemonic::Lea
+            | Mnemonic::Push
+            | Mnemonic::Pop
+            | Mnemonic::Call
+            | Mnemonic::Ret
+            | Mnemonic::Nop
+            | Mnemonic::Endbr64 => {}
+            Mnemonic::Sub | Mnemonic::Add if first == Register::RSP => {}
+            Mnemonic::Xor | Mnemonic::Xorps if first == second => {}
             _ => return false,
         }
     }
-    state && receiver
+    state.is_some_and(|state| keeps_object || unwritten_before(state, &mut written) >= ROOM)
+}
+
+/// Bytes before an offset that nothing was moved to.
+fn unwritten_before(end: u64, written: &mut [(u64, u64)]) -> u64 {
+    written.sort_unstable();
+    let (mut unwritten, mut next) = (0, 0);
+    for (start, behind) in written.iter() {
+        unwritten += start.min(&end).saturating_sub(next);
+        next = next.max(*behind);
+    }
+    unwritten + end.saturating_sub(next)
 }
 
 /// Whether a closure of the function is an `async` block: it has a way to say that it was polled after its end.

@@ -1,8 +1,9 @@
 //! How long a function is that no table gives a length: what its own jumps can reach, as far as that is one piece.
 
+use std::collections::BTreeMap;
+
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use object::read::ReadRef;
-use std::collections::BTreeMap;
 
 use super::code::is_direct_jump;
 use super::image::Image;
