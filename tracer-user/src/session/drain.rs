@@ -1,6 +1,6 @@
 //! The thread that empties the ring buffer.
 
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -86,7 +86,12 @@ impl DrainThread {
         let mut flushed = Instant::now();
         loop {
             let drained = self.drain();
-            match inbox.try_recv() {
+            // A full batch: there is more. Otherwise the next order is waited for as long as the ring can be left alone.
+            let order = match drained {
+                BATCH.. => inbox.try_recv().map_err(|error| error == TryRecvError::Disconnected),
+                _ => inbox.recv_timeout(PAUSE).map_err(|error| error == RecvTimeoutError::Disconnected),
+            };
+            match order {
                 Ok(Order::Functions(functions, known)) => {
                     self.pipeline.add_functions(functions);
                     drop(known);
@@ -106,15 +111,12 @@ impl DrainThread {
                     return self.pipeline.finish(counts, open_calls);
                 }
                 // The session was dropped on an error: what was taken is still delivered.
-                Err(TryRecvError::Disconnected) => return self.pipeline.finish(LossCounts::default(), Vec::new()),
-                Err(TryRecvError::Empty) => {}
+                Err(true) => return self.pipeline.finish(LossCounts::default(), Vec::new()),
+                Err(false) => {}
             }
             if flushed.elapsed() >= FLUSH_EVERY {
                 self.pipeline.flush();
                 flushed = Instant::now();
-            }
-            if drained < BATCH {
-                std::thread::sleep(PAUSE);
             }
         }
     }
