@@ -57,9 +57,12 @@ impl Refusal {
     /// What an error of opening or placing means.
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
-        // Of a process that has ended there is nothing in /proc.
-        let is_about_the_end = matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT));
-        if is_about_the_end { Self::ProcessIsEnding } else { Self::Kernel }
+        match error.raw_os_error() {
+            Some(libc::ESRCH) => Self::ProcessIsEnding,
+            // The file is not there, or not the one that was mapped (no number: our own finding).
+            Some(libc::ENOENT) | None => Self::NotItsCode,
+            _ => Self::Kernel,
+        }
     }
 }
 

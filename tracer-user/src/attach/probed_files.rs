@@ -182,6 +182,8 @@ impl ProbedFiles {
                 true
             }
             Lease::NotToBeHad => true,
+            // It has no name: only who has made it can write to it, and keeps it open (a library in a memfd).
+            Lease::BeingWritten if file.file().metadata().is_ok_and(|file| file.nlink() == 0) => true,
             Lease::BeingWritten => {
                 if self.delays.len() >= MOST_DELAYED {
                     self.delays.clear();

@@ -187,10 +187,10 @@ impl Programs {
                     |function: &&PlannedFunction| Refused { function: function.id, problem: problem.to_owned(), why };
                 functions.iter().map(refusal).collect::<Vec<_>>()
             };
-            let file = match MappedFile::open(&module.access_path, module.number) {
+            let file = match MappedFile::of(module) {
                 Ok(file) => file,
                 Err(error) => {
-                    refused.extend(because(Refusal::of(&error), &error.to_string()));
+                    refused.extend(because(Refusal::of(&error), &format!("its file cannot be opened: {error}")));
                     continue;
                 }
             };

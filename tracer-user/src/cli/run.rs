@@ -108,7 +108,7 @@ fn conclude_run(report: &Report, summary: Option<SummaryFile>) -> anyhow::Result
 }
 
 fn look_again_every(age: Duration) -> Duration {
-    if age < YOUNG { Duration::from_millis(3) } else { Duration::from_millis(100) }
+    if age < YOUNG { Duration::from_millis(2) } else { Duration::from_millis(100) }
 }
 
 /// Starts this program again as a gate: it stops itself, and once continued becomes the command, with the same number.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstatfs, openat, openat2, statat};
 
-use crate::model::FileNumber;
+use crate::model::{FileNumber, ModuleFile};
 
 /// `OVERLAYFS_SUPER_MAGIC` (include/uapi/linux/magic.h, Linux 6.18).
 const OVERLAY: i64 = 0x794c_7630;
@@ -58,6 +58,22 @@ impl MappedFile {
             return Err(io::Error::other("the file under this name is not the one that is mapped"));
         }
         Ok(Self(file))
+    }
+
+    /// Opens a file of a module. The path that leads to the very mapping is gone once the process has mapped it elsewhere, or has
+    /// executed the same program again; then the name does, where it still leads to the same file.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn of(module: &ModuleFile) -> io::Result<Self> {
+        match Self::open(&module.access_path, module.number) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && module.number.inode != 0 => {
+                let relative = module.path.strip_prefix("/").unwrap_or(&module.path);
+                let root = format!("/proc/{}/root", module.process.pid);
+                Self::open(&Path::new(&root).join(relative), module.number)
+            }
+            opened => opened,
+        }
     }
 
     /// The file.

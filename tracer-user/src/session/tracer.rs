@@ -31,7 +31,7 @@ use crate::model::{
 };
 use crate::plan::Planner;
 use crate::ring::{KernelRing, TapeHeader, TapeWriter};
-use crate::target::{Watcher, descendants, has_ended, stack_pointer, thread_name};
+use crate::target::{Watcher, descendants, has_ended, identify, stack_pointer, thread_name};
 
 /// Calls that are under way when the entry probes go get this long to end before the exit probes go too.
 const SETTLE: Duration = Duration::from_millis(2);
@@ -295,7 +295,12 @@ impl Tracer {
     }
 
     fn apply(&mut self, target: &Target, change: PlanChange) -> Result<Vec<Refused>, SessionError> {
-        let PlanChange { added } = change;
+        let PlanChange { mut added } = change;
+        // A process that has executed something since maps its files elsewhere. Its probes are placed all the same: they belong
+        // to the process and the files.
+        if identify(target.process.pid).is_none_or(|(_, image)| image != target.image) {
+            added.functions.iter_mut().for_each(|function| function.request.module.mappings.clear());
+        }
         self.drain.add_functions(added.functions.iter().map(PlannedFunction::description).collect())?;
         let refused = self.programs.place(&added, &[(target.process, target.kernel_pid)])?;
         tell_refused(&added.functions, &refused);

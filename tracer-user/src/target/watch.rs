@@ -278,16 +278,16 @@ mod tests {
     fn files_that_are_mapped_no_more_or_were_replaced_are_told() {
         let first = module(0x1000, 7, 1, 1);
         let mut seen = watched(vec![first.clone()]);
-        assert_eq!(seen.compare(&[first.clone()]), (vec![], vec![]));
+        assert_eq!(seen.compare(std::slice::from_ref(&first)), (vec![], vec![]));
         // Another owner or name: the same content at the same place.
         let renamed = module(0x1000, 7, 1, 2);
-        assert_eq!(seen.compare(&[renamed.clone()]), (vec![], vec![]));
+        assert_eq!(seen.compare(std::slice::from_ref(&renamed)), (vec![], vec![]));
         // Mapped anew with a time of its own, although its time of writing was set back.
         let copied = module(0x9000, 7, 1, 3);
-        assert_eq!(seen.compare(&[copied.clone()]), (vec![copied.clone()], vec![renamed]));
+        assert_eq!(seen.compare(std::slice::from_ref(&copied)), (vec![copied.clone()], vec![renamed]));
         // Overwritten, or a new file with the number of the old one.
         let written = module(0x9000, 7, 4, 4);
-        assert_eq!(seen.compare(&[written.clone()]), (vec![written.clone()], vec![copied]));
+        assert_eq!(seen.compare(std::slice::from_ref(&written)), (vec![written.clone()], vec![copied]));
         assert_eq!(seen.compare(&[]), (vec![], vec![written]));
         assert_eq!(seen.compare(&[]), (vec![], vec![]), "told once");
     }
@@ -298,7 +298,7 @@ mod tests {
         let mut seen = watched(vec![expected]);
         assert_eq!(seen.compare(&[]), (vec![], vec![]));
         let mapped = module(0x1000, 7, 1, 1);
-        assert_eq!(seen.compare(&[mapped.clone()]), (vec![], vec![]), "known, by another device number");
+        assert_eq!(seen.compare(std::slice::from_ref(&mapped)), (vec![], vec![]), "known, by another device number");
         seen.executed = Some(Instant::now());
         assert_eq!(seen.compare(&[]), (vec![], vec![]), "it has just begun again");
         seen.executed = None;

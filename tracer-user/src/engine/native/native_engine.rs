@@ -60,16 +60,20 @@ impl Engine for NativeEngine {
             access_path: module.access_path.clone(),
             source,
         };
-        let metadata = fs::metadata(&module.access_path).map_err(unreadable)?;
+        if let Ok(metadata) = fs::metadata(&module.access_path) {
+            if let Some(facts) = self.known.get(&metadata) {
+                return Ok(facts);
+            }
+            if !metadata.is_file() {
+                // Devices can be mapped too.
+                return Ok(Arc::default());
+            }
+        }
+        let file = MappedFile::of(module).map_err(unreadable)?.into_file();
+        let metadata = file.metadata().map_err(unreadable)?;
         if let Some(facts) = self.known.get(&metadata) {
             return Ok(facts);
         }
-        if !metadata.is_file() {
-            // Devices can be mapped too.
-            return Ok(Arc::default());
-        }
-        let file = MappedFile::open(&module.access_path, module.number).map_err(unreadable)?.into_file();
-        let metadata = file.metadata().map_err(unreadable)?;
         let Some(matcher) = self.matchers.for_file(&file_name(module)) else { return Ok(Arc::default()) };
         let again = file.try_clone().map_err(unreadable)?;
         let facts = NativeFacts::read(file, &module.path, &matcher);
