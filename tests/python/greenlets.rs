@@ -31,7 +31,8 @@ fn greenlets(interpreter: Interpreter, mode: &str) -> Result<()> {
         traced.trace.check_whole()?;
         let waited = traced.trace.spans.0.iter().filter(|row| row.is_error());
         ensure!(waited.clone().all(|row| row.text("error.type") == Some("ValueError")), "{}", traced.trace.summary.0);
-        let failed: u64 = traced.truth.spans.iter().filter(|(kind, _)| kind.error.is_some()).map(|(_, count)| count).sum();
+        let failed: u64 =
+            traced.truth.spans.iter().filter(|(kind, _)| kind.error.is_some()).map(|(_, count)| count).sum();
         ensure!(waited.count() as u64 <= failed, "more have failed than {failed}: {}", traced.trace.summary.0);
         return Ok(());
     }

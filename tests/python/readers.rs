@@ -51,7 +51,12 @@ fn returned(interpreter: Interpreter, mode: &str, what: &str, count: &str) -> Re
     let traced = run(interpreter, mode, what, count).exact()?;
     none_failed(&traced)?;
     let spans = &traced.trace.spans;
-    ensure!(spans.ended("returned") == spans.0.len(), "{} have returned: {}", spans.ended("returned"), traced.trace.summary.0);
+    ensure!(
+        spans.ended("returned") == spans.0.len(),
+        "{} have returned: {}",
+        spans.ended("returned"),
+        traced.trace.summary.0
+    );
     Ok(())
 }
 
@@ -69,7 +74,12 @@ fn leaving(interpreter: Interpreter, mode: &str) -> Result<()> {
 fn failing(interpreter: Interpreter, mode: &str) -> Result<()> {
     let traced = run(interpreter, mode, "failing", "40").exact()?;
     let spans = &traced.trace.spans;
-    ensure!(spans.ended("unwound") == spans.0.len(), "{} have failed: {}", spans.ended("unwound"), traced.trace.summary.0);
+    ensure!(
+        spans.ended("unwound") == spans.0.len(),
+        "{} have failed: {}",
+        spans.ended("unwound"),
+        traced.trace.summary.0
+    );
     Ok(())
 }
 

@@ -34,8 +34,8 @@ pub fn native_entry(context: ProbeContext) -> u32 {
     if slot.process != (identity >> 32) as u32 || slot.accepts_entries == 0 {
         return 0;
     }
-    let thread = stack::of_current_thread(identity)
-        .and_then(|main| python_greenlets::stack_around(main, cookie.process_slot()));
+    let thread =
+        stack::of_current_thread(identity).and_then(|main| python_greenlets::stack_around(main, cookie.process_slot()));
     let Some(thread) = thread else {
         count(Counter::Entries, 1);
         count(Counter::LostThreadTableFull, 1);
