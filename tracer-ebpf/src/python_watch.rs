@@ -179,7 +179,8 @@ fn heap_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
         let entering = &raw mut (*thread).entering;
         (*entering).code = hit.code.address;
         (*entering).process_slot = hit.rule.process_slot;
-        find_called(thread, field(caller, layout.frame_value_stack));
+        let depth = half_word(code_of(layout, caller) + u64::from(layout.code_stack_depth));
+        find_called(thread, field(caller, layout.frame_value_stack), depth);
         (*entering).call_instruction = half_word(caller + u64::from(layout.frame_last_instruction));
         (*entering).by_caller = 1;
     }
@@ -209,7 +210,7 @@ const SEARCHED_SLOTS: usize = 16;
 /// global function, see `stack::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn find_called(thread: *mut ThreadStack, bottom: u64) -> u64 {
+pub extern "C" fn find_called(thread: *mut ThreadStack, bottom: u64, depth: u32) -> u64 {
     if thread.is_null() {
         return 0;
     }
@@ -222,6 +223,10 @@ pub extern "C" fn find_called(thread: *mut ThreadStack, bottom: u64) -> u64 {
             return 0;
         }
         for index in 0..SEARCHED_SLOTS {
+            // Beyond the stack is whatever stands beside the frame.
+            if index as u32 >= depth {
+                return 0;
+            }
             let slot = bottom + 8 * index as u64;
             let found = called_in((*entering).process_slot, slot, (*entering).code, FUNCTION);
             if found == 0 {

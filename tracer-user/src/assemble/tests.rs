@@ -189,6 +189,25 @@ fn a_reused_thread_number_is_another_thread() {
 }
 
 #[test]
+fn greenlets_of_one_thread_come_by_turns_and_lose_nothing() {
+    let on_greenlet = |incarnation: u64, mut call: Call| {
+        call.incarnation = MonotonicNs(incarnation);
+        call
+    };
+    let calls = [
+        on_greenlet(500, record(2, Some(1), 1, 1)),
+        on_greenlet(700, record(2, Some(1), 1, 1)),
+        on_greenlet(500, record(1, None, 0, 2)),
+        on_greenlet(700, record(1, None, 0, 2)),
+    ];
+    let (spans, losses, totals) = run(assembler(), &calls);
+    assert!(losses.is_empty() && spans.iter().all(|span| span.ending != Ending::Lost && span.lost_before == 0));
+    assert_eq!(totals, StreamTotals { spans: 4, ..StreamTotals::default() });
+    assert_eq!([spans[0].parent, spans[1].parent], [Parent::Span(spans[2].span_id), Parent::Span(spans[3].span_id)]);
+    assert_ne!(spans[0].trace_id, spans[1].trace_id);
+}
+
+#[test]
 fn forgotten_threads_come_back_without_an_invented_loss() {
     let mut assembler = assembler();
     assembler.max_threads = 4;
