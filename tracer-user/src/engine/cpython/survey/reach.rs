@@ -26,7 +26,7 @@ const LIBRARY_FOLDERS: [&str; 4] = ["/site-packages/", "/dist-packages/", "/lib/
 pub(super) struct Reached {
     /// Traced objects.
     pub objects: HashSet<RemoteAddress>,
-    /// Traced classes that a variable of the application itself holds: it has imported them by name.
+    /// Classes that a variable of the application itself holds: it has imported them by name, or made them.
     pub classes: HashSet<RemoteAddress>,
 }
 
@@ -38,7 +38,6 @@ pub(super) fn from_modules<M: Memory>(
     wanted: &HashSet<RemoteAddress>,
     is_partial: bool,
 ) -> Reached {
-    let traced = |class: RemoteAddress| classes.get(class).is_some_and(|class| class.rule.is_some());
     let mut named = HashSet::new();
     let mut walk = Walk {
         interpreter,
@@ -66,7 +65,7 @@ pub(super) fn from_modules<M: Memory>(
             walk.own_modules.insert(name);
         }
         for (_, value) in entries {
-            if is_own && traced(value) {
+            if is_own && classes.get(value).is_some() {
                 named.insert(value);
             }
             walk.meet(value, if is_own { 1 } else { DEPTH_LIMIT });
