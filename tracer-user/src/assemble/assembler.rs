@@ -10,8 +10,8 @@ use super::python::{PythonClassNames, PythonObjects};
 use super::thread::Thread;
 use super::waiting::Waiting;
 use crate::model::{
-    AttributeValue, Call, CallError, ClockAnchor, Ending, Event, FunctionDescription, FunctionId, Gap, Loss, MonotonicNs,
-    ProcessId, PythonNames, Span, StreamTotals, ThreadId,
+    AttributeValue, Call, CallError, ClockAnchor, Ending, Event, FunctionDescription, FunctionId, Gap, Loss,
+    MonotonicNs, ProcessId, PythonNames, Span, StreamTotals, ThreadId,
 };
 
 /// Gives the name of a thread when its first record arrives. Called once for each thread.
@@ -179,7 +179,7 @@ impl Assembler {
             ending: call.ending,
             end_observed: call.end_observed,
             // Of what has not ended nobody takes the children for all.
-            children_observed: call.ending == Ending::StillOpen || !gaps.meet(call),
+            children_observed: call.ending == Ending::StillOpen || !gaps.meet(call.process, call.start, call.end),
             thread_ended: call.thread_ended,
             folded_calls: call.folded_calls,
             lost_before,

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use tracer_common::limits::MAX_PROCESSES;
 
 use super::integer_hash::IntegerState;
-use crate::model::{Call, Gap, MonotonicNs};
+use crate::model::{Gap, MonotonicNs};
 
 /// Gaps that are remembered of one process. Records are hardly ever older than a few.
 const MOST_GAPS: usize = 32;
@@ -52,9 +52,53 @@ impl Gaps {
     }
 
     /// Whether a call was open in one of them.
-    pub fn meet(&self, call: &Call) -> bool {
-        let meets = |gap: &Gap| gap.from <= call.end && gap.to.is_none_or(|to: MonotonicNs| call.start < to);
-        self.of_all.iter().any(meets)
-            || self.by_process.get(&call.process).is_some_and(|gaps| gaps.iter().rev().any(meets))
+    pub fn meet(&self, process: u32, start: MonotonicNs, end: MonotonicNs) -> bool {
+        let meets = |gap: &Gap| gap.from <= end && gap.to.is_none_or(|to| start < to);
+        self.of_all.iter().any(meets) || self.by_process.get(&process).is_some_and(|gaps| gaps.iter().rev().any(meets))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Gaps {
+        fn has(&self, process: u32, start: u64, end: u64) -> bool {
+            self.meet(process, MonotonicNs(start), MonotonicNs(end))
+        }
+    }
+
+    fn gap(process: Option<u32>, from: u64, to: Option<u64>) -> Gap {
+        Gap { process, from: MonotonicNs(from), to: to.map(MonotonicNs) }
+    }
+
+    #[test]
+    fn calls_that_were_open_in_a_gap_meet_it() {
+        let mut gaps = Gaps::default();
+        gaps.add(gap(Some(7), 100, None));
+        assert!(gaps.has(7, 50, 150), "its end is not known yet");
+        gaps.add(gap(Some(7), 100, Some(200)));
+        let open = [(50, 99), (50, 100), (120, 180), (199, 300), (200, 300)];
+        assert_eq!(open.map(|(start, end)| gaps.has(7, start, end)), [false, true, true, true, false]);
+        assert!(!gaps.has(8, 50, 150), "another process");
+        gaps.forget(7);
+        assert!(!gaps.has(7, 50, 150), "the number is another one's");
+        gaps.add(gap(None, 400, None));
+        assert!(gaps.has(8, 300, 500) && gaps.has(9, 300, 400) && !gaps.has(9, 300, 399));
+    }
+
+    #[test]
+    fn they_do_not_grow_without_bound_and_an_open_one_stays() {
+        let mut gaps = Gaps::default();
+        gaps.add(gap(Some(0), 1, None));
+        for process in 1..5_000 {
+            for time in 0..50 {
+                gaps.add(gap(Some(process), time * 10, Some(time * 10 + 5)));
+            }
+        }
+        assert_eq!(gaps.by_process.len(), MOST_PROCESSES);
+        assert!(gaps.by_process.values().all(|gaps| gaps.len() <= MOST_GAPS));
+        assert!(gaps.has(0, 5, 6));
+        assert!(gaps.has(4_999, 492, 493) && !gaps.has(4_999, 496, 499));
     }
 }

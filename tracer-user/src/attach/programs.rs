@@ -4,7 +4,7 @@ use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::{ProgramError, RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use tracer_common::limits::{MAX_PYTHON_FUNCTIONS, RING_BYTES};
+use tracer_common::limits::RING_BYTES;
 use tracer_common::records::CaptureSpec;
 
 use super::asides::Asides;
@@ -13,8 +13,8 @@ use super::features::{in_initial_pid_namespace, probe_features};
 use super::multi::MultiPrograms;
 use super::placement::{Placed, Placer, Refused, remove};
 use super::python::PythonPrograms;
-use super::python_tables::PYTHON_TABLES;
 use super::python_frames::FramesPrograms;
+use super::python_tables::{PYTHON_ENTRIES, PYTHON_TABLES};
 use super::slots::Slots;
 use super::totals;
 use crate::model::{Call, KernelFeatures, LossCounts, ModuleFile, PlannedFunction, ProbePlan, ProcessId};
@@ -47,7 +47,7 @@ impl Default for LoadOptions {
             single_probes: false,
             python_watch: false,
             python_frames: false,
-            python_entries: MAX_PYTHON_FUNCTIONS,
+            python_entries: PYTHON_ENTRIES,
         }
     }
 }

@@ -161,8 +161,10 @@ impl Programs {
         let exceptions: Vec<_> = python.exceptions.extract_if(.., |(known, _)| *known == process).collect();
         let guards: Vec<_> = python.guards.extract_if(.., |guard| guard.process() == process.pid).collect();
         let kept_signals = Arc::clone(&python.kept_signals);
-        let is_empty =
-            watchpoints.is_empty() && exceptions.is_empty() && guards.is_empty() && frames.as_ref().is_none_or(Vec::is_empty);
+        let is_empty = watchpoints.is_empty()
+            && exceptions.is_empty()
+            && guards.is_empty()
+            && frames.as_ref().is_none_or(Vec::is_empty);
         let all = (watchpoints, frames, exceptions);
         if goes_on {
             drop(all);

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use aya::Pod;
 use aya::maps::MapError;
+use tracer_common::limits::MAX_PYTHON_FUNCTIONS;
 use tracer_common::python::{PythonCodeRule, PythonCount, PythonKey};
 
 use super::error::AttachError;
@@ -21,6 +22,10 @@ const COUNTS: &str = "PYTHON_COUNTS";
 
 /// The tables that have an entry for each of these things: as large as the loader makes them.
 pub const PYTHON_TABLES: [&str; 5] = [CODES, FUNCTIONS, CLASSES, MEMBERS, COUNTS];
+
+/// Entries that each of them has room for unless told otherwise: four times what the object asks for. Only what is used takes
+/// much memory.
+pub const PYTHON_ENTRIES: u32 = 4 * MAX_PYTHON_FUNCTIONS;
 
 /// What is written in the tables.
 #[derive(Default)]
@@ -156,7 +161,8 @@ impl Programs {
         self.take_out(name, &given_up)?;
         let wanted: HashSet<PythonKey> = entries.iter().take(may_have).map(|(key, _)| *key).collect();
         let before = shares(&mut self.python.written).0.entry(process).or_default();
-        let (kept, stale): (Vec<_>, Vec<_>) = std::mem::take(&mut before.held).into_iter().partition(|key| wanted.contains(key));
+        let (kept, stale): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut before.held).into_iter().partition(|key| wanted.contains(key));
         before.held.clone_from(&kept);
         self.take_out(name, &stale)?;
         let is_there: HashSet<PythonKey> = kept.into_iter().collect();

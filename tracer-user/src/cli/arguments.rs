@@ -140,6 +140,9 @@ pub struct TraceOptions {
     /// Bytes of the ring buffer: a power of two, at least 4096
     #[arg(long, value_name = "BYTES", hide = true, value_parser = parse_ring_bytes)]
     pub ring_bytes: Option<u32>,
+    /// Entries of each table about Python code, which all processes share
+    #[arg(long, value_name = "NUMBER", hide = true, value_parser = clap::value_parser!(u32).range(1..))]
+    pub python_entries: Option<u32>,
 }
 
 /// How Python calls are seen.

@@ -172,7 +172,6 @@ pub fn python_spans() -> Vec<Span> {
     let mut unknown = span(0x17, Parent::Span(id(0x14)), 1, Some(&transform("TransformerMixin")), (260, 300));
     unknown.thread = select.thread;
     unknown.class_observed = false;
-    unknown.children_observed = false;
     let mut union = span(0x12, Parent::Span(id(0x10)), 1, Some(&transform("FeatureUnion")), (220, 820));
     union.step = Some("features".into());
     let mut forest = span(

@@ -21,8 +21,9 @@ pub use interpreter::{FramePlace, InterpreterSite, InterpreterSites, Interpreter
 pub use plan::{FunctionDescription, ModuleFile, PlanChange, PlannedFunction, ProbePlan, ProbeRequest};
 pub use python::{
     ContainerMember, DEBUG_REGISTERS, FrameStyle, NotWatched, PythonClass, PythonClassRule, PythonCode, PythonCodeRule,
-    PythonCoverage, PythonFunction, PythonFunctionRule, PythonLayout, PythonLeftOut, PythonMode, PythonNames, PythonPlan,
-    PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables, Reached, Receiver, WatchedCode,
+    PythonCoverage, PythonFunction, PythonFunctionRule, PythonLayout, PythonLeftOut, PythonMode, PythonNames,
+    PythonPlan, PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables, Reached, Receiver,
+    WatchedCode,
 };
 pub use span::{AttributeValue, CallError, Ending, Loss, Parent, Span, SpanId, StreamTotals, TraceId};
 pub use symbol_map::{

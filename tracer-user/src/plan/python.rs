@@ -8,8 +8,8 @@ use tracer_common::python::NO_FUNCTION;
 use super::choose::Planner;
 use super::python_choice::choose;
 use crate::model::{
-    FunctionDescription, FunctionId, Language, PythonClass, PythonClassRule, PythonCode, PythonCodeRule, PythonFunction,
-    PythonFunctionRule, PythonPlan, PythonSurvey, PythonTables, RemoteAddress,
+    FunctionDescription, FunctionId, Language, PythonClass, PythonClassRule, PythonCode, PythonCodeRule,
+    PythonFunction, PythonFunctionRule, PythonPlan, PythonSurvey, PythonTables, RemoteAddress,
 };
 
 /// Numbers that Python functions have got, in all processes together.
@@ -30,7 +30,7 @@ pub struct PythonBudget {
     pub function_is_seen: bool,
     /// Calls that were counted while the code was watched.
     pub calls: HashMap<RemoteAddress, u64>,
-    /// Calls in other processes of what is the same code there.
+    /// Calls in other processes of what is the same code there, and was not watched in vain here.
     pub elsewhere: HashMap<RemoteAddress, u64>,
     /// Code that was called at an earlier time.
     pub past: HashSet<RemoteAddress>,
@@ -154,10 +154,7 @@ fn code_rule(code: &PythonCode, only: &HashMap<u64, Option<PythonFunctionRule>>)
 
 /// What is to be known of the classes, those first whose objects are called: those of the code that is seen, in its order, and
 /// of those the ones with objects. A class of which nothing is to be known needs no rule.
-fn class_rules(
-    survey: &PythonSurvey,
-    place: &HashMap<RemoteAddress, usize>,
-) -> Vec<(RemoteAddress, PythonClassRule)> {
+fn class_rules(survey: &PythonSurvey, place: &HashMap<RemoteAddress, usize>) -> Vec<(RemoteAddress, PythonClassRule)> {
     let rule = |class: &PythonClass| PythonClassRule {
         nests: u32::from(class.nests),
         excluded: u32::from(class.excluded.is_some()),

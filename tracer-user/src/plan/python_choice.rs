@@ -156,7 +156,7 @@ impl<'survey> Choice<'survey> {
         let sum = |count: fn(&Reached) -> u32| wanted().map(|it| u64::from(count(it)) * weight(&it.method)).sum();
         Value {
             calls: self.budget.calls.get(&code.address).copied().unwrap_or(0),
-            elsewhere: self.elsewhere(code),
+            elsewhere: self.budget.elsewhere.get(&code.address).copied().unwrap_or(0),
             is_wanted: wanted().next().is_some(),
             may_be_called: !self.budget.idle.contains(&code.address)
                 && open().any(|reached| !self.tried.contains(&pair(reached))),
@@ -169,14 +169,6 @@ impl<'survey> Choice<'survey> {
             is_readable: !matches!(code.receiver, Receiver::None | Receiver::FirstOfTuple),
             wraps: code.wraps.len(),
         }
-    }
-
-    /// What is called in other processes is called here too, until it has been watched in vain.
-    fn elsewhere(&self, code: &PythonCode) -> u64 {
-        if self.budget.idle.contains(&code.address) {
-            return 0;
-        }
-        self.budget.elsewhere.get(&code.address).copied().unwrap_or(0)
     }
 
     /// What methods of classes are worth that the application names: where it makes an object, it trains it, too.
@@ -236,7 +228,7 @@ impl Ord for Candidate<'_> {
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Value {
     calls: u64,
-    /// Calls in other processes, unless it was tried here.
+    /// Calls in other processes.
     elsewhere: u64,
     is_wanted: bool,
     may_be_called: bool,

@@ -281,3 +281,83 @@ fn names_without_a_class_are_those_of_the_function() {
     assert_eq!(&*own_name("build.<locals>.Model.predict"), "Model.predict");
     assert_eq!(&*own_name("predict"), "predict");
 }
+
+#[test]
+fn what_others_call_comes_after_what_is_called_here_and_before_what_only_lives() {
+    let mut survey = survey();
+    survey.codes.push(code(4, "Pipeline.predict_proba", &[("Pipeline", "predict_proba", 1)]));
+    let elsewhere = HashMap::from([(RemoteAddress(4), 100_000), (RemoteAddress(3), 7)]);
+    let mut budget = PythonBudget { elsewhere, ..budget(3) };
+    assert_eq!(watched(&plan(&survey, &budget)), [4, 3, 2]);
+    budget.calls.insert(RemoteAddress(1), 1);
+    assert_eq!(watched(&plan(&survey, &budget)), [1, 4, 3]);
+    // That it had its turn in a quiet time says nothing.
+    budget.idle.insert(RemoteAddress(4));
+    assert_eq!(watched(&plan(&survey, &budget)), [1, 4, 3]);
+    budget.elsewhere.remove(&RemoteAddress(4));
+    assert_eq!(watched(&plan(&survey, &budget)), [1, 3, 2]);
+}
+
+/// So many classes with a method of their own, the later ones with more objects.
+fn many(count: u64) -> PythonSurvey {
+    let mut survey = PythonSurvey::default();
+    for number in 0..count {
+        let (name, instances) = (format!("Model{number}"), number as u32);
+        survey.codes.push(code(10 + number, "predict", &[(&name, "predict", instances)]));
+        let method = format!("{name}.predict");
+        survey.functions.push(function(1_000_000 + number, 10 + number, &method, Some("predict")));
+        survey.classes.push(PythonClass {
+            address: class_address(&name),
+            name: name.as_str().into(),
+            path: name.as_str().into(),
+            library: "test".into(),
+            nests: true,
+            is_container: false,
+            excluded: None,
+            instances,
+            is_named: false,
+        });
+    }
+    survey
+}
+
+#[test]
+fn whatever_there_is_is_told_the_most_wanted_first_and_soon() {
+    const COUNT: u64 = 20_000;
+    let began = std::time::Instant::now();
+    let all = PythonBudget { slots: None, ..budget(0) };
+    let plan = plan(&many(COUNT), &PythonBudget { without_objects: true, ..all });
+    assert_eq!(plan.tables.codes.len() as u64, COUNT);
+    let last = format!("Model{}", COUNT - 1);
+    assert_eq!(plan.tables.codes[0].0, RemoteAddress(10 + COUNT - 1));
+    assert_eq!(plan.tables.functions[0].0, RemoteAddress(1_000_000 + COUNT - 1));
+    assert_eq!(plan.tables.classes[0].0, class_address(&last));
+    assert_eq!((plan.without_number, plan.new_numbers as u64), (0, COUNT));
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[test]
+fn functions_that_find_no_number_are_counted_and_take_none_from_others() {
+    let mut planner = Planner::new(KernelFeatures::default());
+    let all = PythonBudget { slots: None, without_objects: true, ..budget(0) };
+    let first = planner.plan_python("libpython", &many(10), &PythonBudget { new_numbers: Some(4), ..all.clone() });
+    assert_eq!((first.without_number, first.new_numbers, first.functions.len()), (6, 4, 4));
+    let numbers = |plan: &PythonPlan| plan.tables.functions.iter().map(|(_, rule)| rule.function).collect::<Vec<_>>();
+    assert_eq!(numbers(&first)[4..], [NO_FUNCTION; 6], "the least wanted ones");
+    // Known functions keep their numbers, and others still get some.
+    let second = planner.plan_python("libpython", &many(10), &PythonBudget { new_numbers: Some(3), ..all });
+    assert_eq!((second.without_number, second.new_numbers), (3, 3));
+    assert_eq!(numbers(&second)[..4], numbers(&first)[..4]);
+}
+
+#[test]
+fn python_and_native_functions_use_up_no_numbers_of_each_other() {
+    let mut planner = Planner::new(KernelFeatures::default());
+    let mut last = None;
+    while let Some(number) = planner.number_of_new_python() {
+        assert!(number.0 >= 1 << 24 && number.0 < NO_FUNCTION);
+        last = Some(number);
+    }
+    assert_eq!(last.map(|number| number.0 - (1 << 24) + 1), Some(crate::plan::MOST_PYTHON));
+    assert!(planner.number_of_new_python().is_none(), "none is given twice");
+}

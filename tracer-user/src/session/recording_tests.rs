@@ -141,7 +141,10 @@ fn live(tape: &Path, spans: &Path) {
     record(&mut pipeline, Sample { sequence: 2, call: 3, class: SCALER_CLASS, ..inner }); // Answer2
     pipeline.add_python_names(names(&[(SCALER_CLASS, "StandardScaler")], "scaler"));
     record(&mut pipeline, Sample { sequence: 3, call: 4, class: LATE_CLASS, ..inner }); // asked again, in vain
+    // The call 5 is open from 1,500 to 1,550.
+    pipeline.add_gap(Gap { process: Some(PROCESS), from: MonotonicNs(1_520), to: None });
     record(&mut pipeline, Sample { sequence: 4, call: 5, class: SCALER_CLASS, ..inner });
+    pipeline.add_gap(Gap { process: Some(PROCESS), from: MonotonicNs(1_520), to: Some(MonotonicNs(1_580)) });
     let failed = Sample { ending: 4, class: SCALER_CLASS, exception: ERROR_CLASS, ..inner };
     record(&mut pipeline, Sample { sequence: 5, call: 6, ..failed }); // Answer4
     pipeline.add_python_names(names(&[(LATE_CLASS, "LateScaler")], "first"));
@@ -223,6 +226,9 @@ fn a_tape_with_python_names_replays_to_the_same_spans() {
             expect("(lost)", None, None, "worker 9"),
         ]
     );
+    let cut = |span: &serde_json::Value| span["attributes"].to_string().contains("ml.children_observed");
+    let cut: Vec<usize> = spans.iter().enumerate().filter(|(_, span)| cut(span)).map(|(place, _)| place).collect();
+    assert_eq!(cut, [3], "the one call that was open in the gap");
     assert_eq!(spans[7]["parentSpanId"], spans[9]["spanId"], "joined across threads");
     assert!(spans.iter().take(8).all(|span| span["traceId"] == spans[9]["traceId"]));
 }

@@ -177,7 +177,8 @@ impl Report {
 
 /// What the tables had no room for, of all processes.
 fn left_out(python: &[PythonCoverage]) -> Option<String> {
-    let sum = |count: fn(&PythonLeftOut) -> usize| python.iter().map(|coverage| count(&coverage.left_out)).sum::<usize>();
+    let sum =
+        |count: fn(&PythonLeftOut) -> usize| python.iter().map(|coverage| count(&coverage.left_out)).sum::<usize>();
     let counts = [
         (sum(|left| left.codes), "code objects"),
         (sum(|left| left.functions), "functions"),

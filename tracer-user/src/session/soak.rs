@@ -81,6 +81,7 @@ impl Soak {
         self.python
             .attach(target.process, &mut Means { programs: &mut programs, planner: &mut planner, drain: &drain })?;
         programs.accept_entries(true)?;
+        self.python.entries_are_accepted(&drain)?;
         let attach_ms = milliseconds(began);
         std::thread::sleep(hold);
         let began = Instant::now();

@@ -21,6 +21,11 @@ impl Experience {
         }
     }
 
+    /// Whether no call was counted so far.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What it says about the code of one process.
     pub fn of(&self, survey: &PythonSurvey) -> HashMap<RemoteAddress, u64> {
         let known = survey.codes.iter().filter_map(|code| Some((code.address, *self.0.get(&code.name)?)));

@@ -12,13 +12,13 @@ use super::frames::{Frames, exception_site, interpreter_file};
 use super::lives::Lives;
 use super::look::{Looked, time_worked};
 use super::targets::Means;
+use crate::attach::Programs;
 use crate::engine::cpython::CpythonEngine;
 use crate::memory::ReadLimit;
 use crate::model::{
     DEBUG_REGISTERS, InterpreterSite, ProcessId, ProgramImage, PythonLayout, PythonLeftOut, PythonMode, PythonNames,
     PythonPlan, PythonSurvey, RemoteAddress, SymbolMap, Target, WatchedCode,
 };
-use crate::attach::Programs;
 use crate::plan::{MOST_PYTHON, Planner, PythonBudget};
 use crate::symbol_map::PythonRules;
 use crate::target::has_ended;
@@ -34,6 +34,9 @@ const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 /// The same where nothing was ever called and classes without objects have their turns, until all have had one.
 const TURN: Duration = Duration::from_millis(250);
+
+/// For so long after it has come, the calls of an interpreter are looked at as often as that.
+const FRESH: Duration = Duration::from_secs(4);
 
 /// How often it is looked at while nothing to trace has been found: it is importing its libraries, perhaps.
 const LOOK_EARLY: Duration = Duration::from_millis(200);
@@ -122,8 +125,12 @@ pub struct Interpreter {
     pub(super) called_at: Option<Instant>,
     /// Whether each class without objects has had its turn to be watched.
     pub(super) all_had_a_turn: bool,
+    /// Of the idle code, what was watched while other code was called: not merely had its turn in a quiet time.
+    pub(super) in_vain: HashSet<RemoteAddress>,
     /// Code that was chosen among with what calls elsewhere have shown of it.
     pub(super) considered: HashSet<RemoteAddress>,
+    /// Calls that a calibration has shown.
+    pub(super) calibrated: HashMap<RemoteAddress, u64>,
     /// The time of a calibration, in which nothing is recorded.
     pub(super) calibration: Option<OpenGap>,
     /// Functions that have got a number on its behalf.
@@ -216,7 +223,9 @@ impl Interpreter {
             calls_looked_at: Instant::now(),
             called_at: None,
             all_had_a_turn: false,
+            in_vain: HashSet::new(),
             considered: HashSet::new(),
+            calibrated: HashMap::new(),
             calibration: None,
             numbers: 0,
             without_number: 0,
@@ -290,10 +299,9 @@ impl Interpreter {
 
     /// What has found no room in the tables, at most.
     pub fn left_out(&self, programs: &Programs) -> PythonLeftOut {
-        programs.python_left_out(self.process.1).most(PythonLeftOut {
-            numbers: self.without_number,
-            ..PythonLeftOut::default()
-        })
+        programs
+            .python_left_out(self.process.1)
+            .most(PythonLeftOut { numbers: self.without_number, ..PythonLeftOut::default() })
     }
 
     /// Counts the calls of code that is seen so far.
@@ -331,7 +339,9 @@ impl Interpreter {
     /// Calls that were counted, by the name of the code.
     pub fn add_to(&self, experience: &mut Experience) {
         for code in &self.survey.codes {
-            experience.add(code, self.counted.get(&code.address).copied().unwrap_or(0));
+            let counted = self.counted.get(&code.address).copied().unwrap_or(0);
+            let calibrated = self.calibrated.get(&code.address).copied().unwrap_or(0);
+            experience.add(code, counted.max(calibrated));
         }
     }
 
@@ -467,6 +477,7 @@ impl Interpreter {
         self.memory = memory;
         if is_new {
             self.idle.retain(|code| !news.may_be_called(*code));
+            self.in_vain.retain(|code| !news.may_be_called(*code));
             self.survey = survey;
         }
         if !self.has_begun {
@@ -520,7 +531,9 @@ impl Interpreter {
             && !self.all_had_a_turn
             && !self.plan.without_objects.is_empty()
             && self.plan.has_more;
-        let every = if takes_turns { TURN } else { COUNT_EVERY };
+        // What is called in a worker that has just begun shows soon, and serves the others.
+        let is_fresh = self.since.elapsed() < FRESH;
+        let every = if takes_turns || is_fresh { TURN } else { COUNT_EVERY };
         if !is_watching || self.calls_looked_at.elapsed() < every || has_ended(self.process.0) {
             return Ok(());
         }

@@ -25,6 +25,10 @@ const PART_OF_TIME: u32 = 20;
 /// Looks at one time: one that takes long leaves room for others.
 const MOST_LOOKS: usize = 2;
 
+/// Followed processes that are watched for a moment before they begin, where nothing is known of their calls: an idle server
+/// has many.
+const MOST_CALIBRATED: usize = 3;
+
 /// For so long what calls have shown is not asked again.
 const SHARED_FOR: Duration = Duration::from_millis(200);
 
@@ -48,6 +52,8 @@ pub struct PythonTargets {
     seen_before: usize,
     /// Whose turn it is to be looked at again.
     next: usize,
+    /// Interpreters that were watched for a moment to see what is called.
+    calibrated: usize,
 }
 
 struct Starting {
@@ -88,6 +94,7 @@ impl PythonTargets {
             shared: None,
             seen_before: 0,
             next: 0,
+            calibrated: 0,
         }
     }
 
@@ -180,8 +187,9 @@ impl PythonTargets {
             return Ok(());
         }
         let experience = self.experience();
-        // Of several workers, the first one shows what is called.
-        let is_first = !self.interpreters.iter().any(Interpreter::has_begun);
+        // Of several workers, the first one shows what is called; the server may call nothing itself.
+        let is_first = experience.is_empty() && self.calibrated < MOST_CALIBRATED;
+        self.calibrated += usize::from(is_first);
         for interpreter in self.interpreters.iter_mut().filter(|interpreter| is_waiting(interpreter)) {
             let may_wait = !interpreter.is_followed() || (may_wait && is_first);
             interpreter.attach(means, &experience, may_wait)?;

@@ -46,6 +46,7 @@ impl Interpreter {
         let elsewhere = experience.of(&self.survey);
         let here = if elsewhere.is_empty() && may_wait { self.calibrate(means)? } else { HashMap::new() };
         self.considered.extend(elsewhere.keys());
+        self.calibrated.clone_from(&here);
         let calls = Calls { here, elsewhere };
         self.choose(means.planner, &calls);
         self.put_into_force(means)?;
@@ -94,10 +95,13 @@ impl Interpreter {
             self.take_turns(&mut idle);
         }
         let wants_more = self.plan.has_more && idle.iter().any(|code| !self.idle.contains(code));
-        let elsewhere = experience.of(&self.survey);
-        let is_unheard_of = |code: &RemoteAddress| {
-            !self.watched.contains(code) && !self.idle.contains(code) && !self.considered.contains(code)
-        };
+        if is_traffic {
+            self.in_vain.extend(&idle);
+        }
+        // What is called elsewhere is called here too, until it was watched in vain.
+        let mut elsewhere = experience.of(&self.survey);
+        elsewhere.retain(|code, _| !self.in_vain.contains(code));
+        let is_unheard_of = |code: &RemoteAddress| !self.watched.contains(code) && !self.considered.contains(code);
         let has_room = self.watched.len() < self.slots || worth.values().any(|worth| *worth == 0);
         let knows_more = has_room && elsewhere.keys().any(is_unheard_of);
         if !is_new && !wants_more && !knows_more {
