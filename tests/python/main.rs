@@ -2,6 +2,7 @@
 //! themselves.
 
 mod comings;
+mod crowd;
 mod follow;
 mod guard;
 mod interpreters;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         unharmed::cases(),
         guard::cases(),
         follow::cases(),
+        crowd::cases(),
         oracle::cases(),
     ];
     suite::main(cases.into_iter().flatten().collect(), true)

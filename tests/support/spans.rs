@@ -51,6 +51,15 @@ impl SpanRow {
         }
     }
 
+    /// Truth value of an attribute.
+    #[must_use]
+    pub fn boolean(&self, key: &str) -> Option<bool> {
+        match value_of(&self.span.attributes, key)? {
+            Value::BoolValue(value) => Some(*value),
+            _ => None,
+        }
+    }
+
     /// Text or number of a resource attribute, as text.
     #[must_use]
     pub fn resource(&self, key: &str) -> Option<String> {
