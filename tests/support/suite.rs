@@ -23,6 +23,8 @@ pub enum Need {
     Collector,
     /// An interpreter with what the Python targets need.
     Python(Interpreter),
+    /// A program that is found by the search path; if none is, the test cannot run.
+    Command(&'static str),
     /// A virtual processor: on others the cause of a debug exception does not get lost.
     VirtualMachine,
 }
@@ -67,6 +69,12 @@ pub fn main(cases: Vec<Case>, alone: bool) -> ExitCode {
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
+/// Whether everything is wanted that is too expensive for every run.
+#[must_use]
+pub fn is_full() -> bool {
+    std::env::var_os("ML_TRACER_FULL").is_some_and(|value| value == "1")
+}
+
 /// Prints a measurement.
 pub fn report(line: &str) {
     eprintln!("{line}");
@@ -86,6 +94,11 @@ impl Need {
             Self::Models => environment_missing("models", "bin/python"),
             Self::Collector => environment_missing("collector", "bin/python"),
             Self::Python(interpreter) => interpreter.missing(),
+            Self::Command(name) => {
+                let path = std::env::var_os("PATH").unwrap_or_default();
+                let is_there = std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
+                (!is_there).then(|| format!("there is no {name} here"))
+            }
             Self::VirtualMachine => {
                 let is_virtual = fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" hypervisor"));
                 (!is_virtual).then(|| "the processor is no virtual one".to_owned())

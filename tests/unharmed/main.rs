@@ -2,6 +2,7 @@
 //! however the tracer ends.
 
 mod behaviour;
+mod return_probes;
 mod tracer_ends;
 
 use std::process::ExitCode;
@@ -9,6 +10,6 @@ use std::process::ExitCode;
 use tracer_tests::suite;
 
 fn main() -> ExitCode {
-    let cases = [behaviour::cases(), tracer_ends::cases()];
+    let cases = [behaviour::cases(), return_probes::cases(), tracer_ends::cases()];
     suite::main(cases.into_iter().flatten().collect(), false)
 }
