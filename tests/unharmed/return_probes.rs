@@ -77,8 +77,7 @@ fn check_dispatch(program: &Path) -> Result<()> {
         for (name, calls, returned) in
             [("Model.predict", 150, 105), ("Kernel.transform", 150, 120), ("Kernel.predict", 120, 120)]
         {
-            let ends: Vec<&str> =
-                trace.spans.named(name).map(SpanRow::ending).collect();
+            let ends: Vec<&str> = trace.spans.named(name).map(SpanRow::ending).collect();
             let count = ends.iter().filter(|end| **end == "returned").count();
             ensure!((ends.len(), count) == (calls, returned), "{}: {name}: {count} of {}", about(), ends.len());
         }

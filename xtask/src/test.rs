@@ -104,6 +104,11 @@ fn once(step: impl FnOnce() -> Result<()>) -> Result<Outcome> {
 pub fn prepare() -> Result<()> {
     provision::programs("compiling the programs to trace", &[("cc", "gcc"), ("c++", "g++")])?;
     provision::programs("making test certificates", &[("openssl", "openssl")])?;
+    for (program, package) in [("clang++", "clang"), ("go", "golang-go"), ("llvm-bolt-16", "bolt-16")] {
+        if let Err(error) = provision::programs("programs to trace that only some tests want", &[(program, package)]) {
+            eprintln!("==> no {program}: {error:#}; the tests that want it are skipped");
+        }
+    }
     // Before all others: Debian sid is filled with its pip.
     let pip = python::models()?.join("bin/python");
     let waiting = Mutex::new(ENVIRONMENTS.iter());

@@ -9,9 +9,9 @@ namespace ml {
 class Kernel {
 public:
     // Calls nothing but for the kinds that it does not know.
-    double transform(double value, int kind) const;
+    [[gnu::noinline]] double transform(double value, int kind) const;
     // Calls nothing at all.
-    double predict(double value, int kind) const;
+    [[gnu::noinline]] double predict(double value, int kind) const;
     double scale = 2;
 };
 

@@ -168,7 +168,8 @@ impl<'data> Code<'data> {
     ) -> Option<Vec<(u64, u64)>> {
         let (part, _) = self.position(jump.ip())?;
         let level = part.level_at(jump);
-        let is_part_of_it = |target: u64| target != entry && (self.contains(target) || image.is_cold_part(target, symbols));
+        let is_part_of_it =
+            |target: u64| target != entry && (self.contains(target) || image.is_cold_part(target, symbols));
         let is_switch = table.holds_distances
             || level == StackLevel::Below
             || table.targets.iter().any(|target| is_part_of_it(*target));

@@ -112,7 +112,9 @@ impl<'data, R: ReadRef<'data>> Search<'_, 'data, R> {
     fn sum(&self, address: u64, loaded: Register, origin: Register) -> Option<Vec<Access>> {
         let loads = self.definitions(address, loaded)?;
         let is_load = |load: &Instruction| {
-            load.code() == Opcode::Movsxd_r64_rm32 && load.op1_kind() == OpKind::Memory && load.memory_index_scale() == 4
+            load.code() == Opcode::Movsxd_r64_rm32
+                && load.op1_kind() == OpKind::Memory
+                && load.memory_index_scale() == 4
         };
         if !loads.iter().all(is_load) {
             return None;
@@ -123,15 +125,16 @@ impl<'data, R: ReadRef<'data>> Search<'_, 'data, R> {
 
     /// The address in a register, where it is the same on every way.
     fn constant(&self, address: u64, register: Register) -> Option<u64> {
-        let mut constants = self.definitions(address, register)?.into_iter().map(|definition| match definition.code() {
-            Opcode::Lea_r64_m if definition.is_ip_rel_memory_operand() => Some(definition.ip_rel_memory_address()),
-            Opcode::Mov_r32_imm32 | Opcode::Mov_rm64_imm32 | Opcode::Mov_r64_imm64
-                if definition.op0_kind() == OpKind::Register =>
-            {
-                Some(definition.immediate(1))
-            }
-            _ => None,
-        });
+        let mut constants =
+            self.definitions(address, register)?.into_iter().map(|definition| match definition.code() {
+                Opcode::Lea_r64_m if definition.is_ip_rel_memory_operand() => Some(definition.ip_rel_memory_address()),
+                Opcode::Mov_r32_imm32 | Opcode::Mov_rm64_imm32 | Opcode::Mov_r64_imm64
+                    if definition.op0_kind() == OpKind::Register =>
+                {
+                    Some(definition.immediate(1))
+                }
+                _ => None,
+            });
         let first = constants.next()??;
         constants.all(|constant| constant == Some(first)).then_some(first)
     }
@@ -213,7 +216,8 @@ impl<'data, R: ReadRef<'data>> Search<'_, 'data, R> {
         if access.origin.is_none() && !self.image.file.is_fixed() {
             return None;
         }
-        let count = self.largest(load.ip(), load.memory_index())?.checked_add(1).filter(|count| *count <= ENTRY_LIMIT)?;
+        let count =
+            self.largest(load.ip(), load.memory_index())?.checked_add(1).filter(|count| *count <= ENTRY_LIMIT)?;
         let entries = self.image.file.constant_bytes(table, count * bytes)?;
         self.image.spend(entries.len()).ok()?;
         let target = |entry: &[u8]| match (access.origin, entry) {
@@ -280,11 +284,13 @@ impl<'data, R: ReadRef<'data>> Search<'_, 'data, R> {
         if source.code() == Opcode::Cdqe {
             return Some(Look::From(Tracked { bits: tracked.bits.min(32), ..earlier }));
         }
-        let is_register = source.op0_kind() == OpKind::Register && source.op0_register().full_register() == tracked.register;
+        let is_register =
+            source.op0_kind() == OpKind::Register && source.op0_register().full_register() == tracked.register;
         if !is_register {
             return None;
         }
-        let from_register = (source.op_count() == 2 && source.op1_kind() == OpKind::Register).then(|| source.op1_register());
+        let from_register =
+            (source.op_count() == 2 && source.op1_kind() == OpKind::Register).then(|| source.op1_register());
         match (source.code(), from_register) {
             (Opcode::Mov_r64_rm64 | Opcode::Mov_rm64_r64, Some(from)) => {
                 Some(Look::From(Tracked { register: from, ..earlier }))
@@ -404,8 +410,7 @@ fn copied(instruction: &Instruction) -> Option<Register> {
     let is_conditional_move = instruction.condition_code() != ConditionCode::None && instruction.op_count() == 2;
     let is_copy = matches!(instruction.code(), Opcode::Mov_r64_rm64 | Opcode::Mov_rm64_r64)
         || (is_conditional_move && instruction.op0_register().size() == 8);
-    let is_between_registers =
-        instruction.op0_kind() == OpKind::Register && instruction.op1_kind() == OpKind::Register;
+    let is_between_registers = instruction.op0_kind() == OpKind::Register && instruction.op1_kind() == OpKind::Register;
     (is_copy && is_between_registers).then(|| instruction.op1_register())
 }
 

@@ -6,7 +6,9 @@
 
 use std::collections::HashMap;
 
-use iced_x86::{Code as Opcode, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{
+    Code as Opcode, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
+};
 
 use super::code::{Code, is_direct_jump};
 use super::registers::{self, StackChange};
@@ -139,10 +141,12 @@ impl Frame {
 /// The register that an instruction gives the stack pointer's value, or one at a distance from it.
 fn copy_of_stack_pointer(instruction: &Instruction) -> Option<Register> {
     let copies = match instruction.code() {
-        Opcode::Lea_r64_m => {
-            instruction.memory_base() == Register::RSP && instruction.memory_index() == Register::None
+        Opcode::Lea_r64_m => instruction.memory_base() == Register::RSP && instruction.memory_index() == Register::None,
+        _ => {
+            is_move(instruction)
+                && instruction.op1_kind() == OpKind::Register
+                && instruction.op1_register() == Register::RSP
         }
-        _ => is_move(instruction) && instruction.op1_kind() == OpKind::Register && instruction.op1_register() == Register::RSP,
     };
     (copies && instruction.op0_register() != Register::RSP).then(|| instruction.op0_register())
 }

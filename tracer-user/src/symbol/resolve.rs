@@ -77,7 +77,10 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
             return Err(SkipReason::NoReturnSite);
         }
         let entry = entry::find(&self.image, &code, &exits)?;
-        let proof = self.proofs.of(&self.image, address, &code, &exits).filter(|_| entry.stack_delta == 0 && self.runtime().is_none());
+        let proof = self
+            .proofs
+            .of(&self.image, address, &code, &exits)
+            .filter(|_| entry.stack_delta == 0 && self.runtime().is_none());
         let sites = self.return_sites(&code, &exits, entry.offset);
         let returns = match proof {
             // Without sites, kernels whose trampoline is not safe to use go without this function.

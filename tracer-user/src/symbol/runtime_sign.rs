@@ -80,7 +80,8 @@ pub(super) fn find<'data, R: ReadRef<'data>>(file: &ElfFile<'data, R>) -> Result
         for symbol in table.symbols {
             let name = usize::try_from(symbol.st_name(LittleEndian)).ok().and_then(|start| table.names.get(start..));
             let Some(name) = name else { continue };
-            let is_name = |wanted: &str| name.strip_prefix(wanted.as_bytes()).is_some_and(|rest| rest.first() == Some(&0));
+            let is_name =
+                |wanted: &str| name.strip_prefix(wanted.as_bytes()).is_some_and(|rest| rest.first() == Some(&0));
             let sign = SIGNS.iter().find(|(sign, _)| matches!(sign, Symbol(wanted) if is_name(wanted)));
             if let Some((_, runtime)) = sign {
                 return Ok(Some(*runtime));

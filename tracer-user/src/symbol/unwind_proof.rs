@@ -46,10 +46,7 @@ impl Proofs {
         // A tail jump runs another function in this one's stead, and a jump whose table was not read to its end might lead to
         // code that was not looked at.
         let is_decoded_whole = code.indirect_jumps.iter().all(|jump| code.tables.contains_key(&jump.ip()));
-        if !is_decoded_whole
-            || exits.iter().any(|exit| exit.kind != ExitKind::Return)
-            || !plain_frame::is_plain(code)
-        {
+        if !is_decoded_whole || exits.iter().any(|exit| exit.kind != ExitKind::Return) || !plain_frame::is_plain(code) {
             return None;
         }
         let mut proof = UnwindProof::CallsNothing;

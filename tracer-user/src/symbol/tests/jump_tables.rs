@@ -147,8 +147,9 @@ fn what_only_a_table_leads_to_is_decoded() {
         assert_eq!(proof(&harmless), Some(UnwindProof::CallsNothing), "{options:?}");
     }
     // The cold part's own table leads on to a call.
-    let chained = cold("movl %edi, %esi\nandl $1, %esi\nleaq second(%rip), %rdx\nmovslq (%rdx,%rsi,4), %rcx\naddq %rdx, %rcx\njmp *%rcx\nthird: call outside@PLT\nret")
-        + "
+    let chained = cold(
+        "movl %edi, %esi\nandl $1, %esi\nleaq second(%rip), %rdx\nmovslq (%rdx,%rsi,4), %rcx\naddq %rdx, %rcx\njmp *%rcx\nthird: call outside@PLT\nret",
+    ) + "
         .section .rodata
         second: .long two - second, third - second
         .text
