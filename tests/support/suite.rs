@@ -25,6 +25,8 @@ pub enum Need {
     Python(Interpreter),
     /// A runtime that runs containers.
     Containers,
+    /// A program that is found by the search path; if none is, the test cannot run.
+    Command(&'static str),
     /// A virtual processor: on others the cause of a debug exception does not get lost.
     VirtualMachine,
 }
@@ -69,7 +71,8 @@ pub fn main(cases: Vec<Case>, alone: bool) -> ExitCode {
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-/// Whether repetitions that take long are asked for (`ML_TRACER_FULL=1`).
+/// Whether everything is wanted that is too expensive for every run: `cargo xtask test --full`.
+#[must_use]
 pub fn is_full() -> bool {
     std::env::var_os("ML_TRACER_FULL").is_some_and(|value| value == "1")
 }
@@ -94,10 +97,9 @@ impl Need {
             Self::Collector => environment_missing("collector", "bin/python"),
             Self::Python(interpreter) => interpreter.missing(),
             Self::Containers => {
-                let folders = std::env::var_os("PATH").unwrap_or_default();
-                let is_there = std::env::split_paths(&folders).any(|folder| folder.join("crun").is_file());
-                (!is_there).then(|| "crun is missing: `cargo xtask prepare` installs it".to_owned())
+                (!is_on_path("crun")).then(|| "crun is missing: `cargo xtask prepare` installs it".to_owned())
             }
+            Self::Command(name) => (!is_on_path(name)).then(|| format!("there is no {name} here")),
             Self::VirtualMachine => {
                 let is_virtual = fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" hypervisor"));
                 (!is_virtual).then(|| "the processor is no virtual one".to_owned())
@@ -106,10 +108,9 @@ impl Need {
     }
 }
 
-/// Whether the long repetitions are asked for: `cargo xtask test --full`.
-#[must_use]
-pub fn is_full() -> bool {
-    std::env::var_os("ML_TRACER_FULL").is_some_and(|value| value == "1")
+fn is_on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 fn environment_missing(name: &str, file: &str) -> Option<String> {
@@ -126,10 +127,4 @@ fn kernel_refusal() -> Option<String> {
         return Some(format!("this kernel has no uprobes ({uprobes} is missing)"));
     }
     None
-}
-
-/// Whether repetitions that take long are asked for.
-#[must_use]
-pub fn is_full() -> bool {
-    std::env::var_os("ML_TRACER_FULL").is_some_and(|value| value == "1")
 }

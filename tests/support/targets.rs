@@ -20,13 +20,17 @@ enum Recipe {
     Files { compiler: &'static str, files: &'static [&'static str], flags: &'static [&'static str] },
     /// One Rust file that needs no crate.
     Rust { file: &'static str, flags: &'static [&'static str] },
+    /// A program in Go.
+    Go { file: &'static str },
     /// A Cargo project of its own.
     Cargo { folder: &'static str, flags: &'static str },
 }
 
-use Recipe::{Cargo, Cpp, Files, Rust};
+use Recipe::{Cargo, Cpp, Files, Go, Rust};
 
 const COMMON_FLAGS: &[&str] = &["-O2", "-Wall", "-Wextra", "-Werror", "-pthread"];
+
+const DISPATCH: &[&str] = &["cpp_dispatch/main.cpp", "cpp_dispatch/dispatch.cpp"];
 
 /// Every target by the name of its file in `target/targets`.
 const TARGETS: &[(&str, Recipe)] = &[
@@ -46,6 +50,26 @@ const TARGETS: &[(&str, Recipe)] = &[
     ("cpp_tail_calls", Cpp { folder: "cpp_tail_calls", flags: &["-fcf-protection=none"] }),
     ("cpp_tail_calls_marked", Cpp { folder: "cpp_tail_calls", flags: &["-fcf-protection=full"] }),
     ("cpp_seccomp", Cpp { folder: "cpp_seccomp", flags: &[] }),
+    ("cpp_dispatch", Cpp { folder: "cpp_dispatch", flags: &[] }),
+    ("cpp_dispatch_plain", Cpp { folder: "cpp_dispatch", flags: &["-O3", "-fcf-protection=none"] }),
+    ("cpp_dispatch_marked", Cpp { folder: "cpp_dispatch", flags: &["-fcf-protection=full"] }),
+    ("cpp_dispatch_small", Cpp { folder: "cpp_dispatch", flags: &["-Os"] }),
+    ("cpp_dispatch_fixed", Cpp { folder: "cpp_dispatch", flags: &["-fno-pie", "-no-pie", "-static"] }),
+    ("cpp_dispatch_stripped", Cpp { folder: "cpp_dispatch", flags: &["-rdynamic", "-s"] }),
+    ("cpp_dispatch_clang", Files { compiler: "clang++", files: DISPATCH, flags: &["-std=c++17"] }),
+    (
+        "cpp_dispatch_clang_fixed",
+        Files { compiler: "clang++", files: DISPATCH, flags: &["-std=c++17", "-fno-pie", "-no-pie"] },
+    ),
+    (
+        "cpp_dispatch_movable",
+        Files {
+            compiler: "c++",
+            files: DISPATCH,
+            flags: &["-std=c++17", "-fno-reorder-blocks-and-partition", "-Wl,-q"],
+        },
+    ),
+    ("go_model", Go { file: "go_model/main.go" }),
     ("cpp_deep_stack", Cpp { folder: "cpp_deep_stack", flags: &[] }),
     ("cpp_open_call", Cpp { folder: "cpp_open_call", flags: &[] }),
     ("cpp_by_value", Cpp { folder: "cpp_by_value", flags: &[] }),
@@ -132,6 +156,17 @@ fn build_one(name: &str) -> Result<PathBuf> {
             command.arg(workspace::tests("targets").join(file));
             compile(command, &output)?;
         }
+        Go { file } => {
+            let mut command = Command::new("go");
+            command.arg("build").env("GO111MODULE", "off").env("GOFLAGS", "").env("CGO_ENABLED", "0");
+            command.env("GOCACHE", workspace::built_targets().join("go-cache"));
+            let fresh = output.with_extension("fresh");
+            checked({
+                command.arg("-o").arg(&fresh).arg(workspace::tests("targets").join(file));
+                command
+            })?;
+            fs::rename(&fresh, &output).context("cannot put the built target in place")?;
+        }
         Cargo { folder, flags } => {
             let built = workspace::built_targets().join(format!("{name}.cargo"));
             let mut command = Command::new("cargo");
@@ -157,6 +192,7 @@ impl Recipe {
                 let first = files.first().context("a target has at least one file")?;
                 targets.join(first).parent().context("files lie in a folder")?.to_owned()
             }
+            Go { file } => targets.join(file).parent().context("files lie in a folder")?.to_owned(),
             Cargo { folder, .. } => targets.join(folder).join("src"),
         };
         let mut sources = Vec::new();

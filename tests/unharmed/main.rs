@@ -3,6 +3,7 @@
 
 mod behaviour;
 mod files;
+mod return_probes;
 mod tracer_ends;
 
 use std::process::ExitCode;
@@ -10,6 +11,6 @@ use std::process::ExitCode;
 use tracer_tests::suite;
 
 fn main() -> ExitCode {
-    let cases = [behaviour::cases(), files::cases(), tracer_ends::cases()];
+    let cases = [behaviour::cases(), files::cases(), return_probes::cases(), tracer_ends::cases()];
     suite::main(cases.into_iter().flatten().collect(), false)
 }

@@ -125,6 +125,11 @@ pub fn prepare() -> Result<()> {
     if let Err(error) = provision::programs("running the tracer in a container", &[("crun", "crun")]) {
         eprintln!("==> no container runtime: {error:#}; the tests that want one are skipped");
     }
+    for (program, package) in [("clang++", "clang"), ("go", "golang-go"), ("llvm-bolt-16", "bolt-16")] {
+        if let Err(error) = provision::programs("programs to trace that only some tests want", &[(program, package)]) {
+            eprintln!("==> no {program}: {error:#}; the tests that want it are skipped");
+        }
+    }
     // Before all others: Debian sid is filled with its pip.
     let pip = python::models()?.join("bin/python");
     let waiting = Mutex::new(ENVIRONMENTS.iter());

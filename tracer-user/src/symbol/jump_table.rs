@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use iced_x86::{Code as Opcode, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Code as Opcode, ConditionCode, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use object::read::ReadRef;
 
 use super::code::{Code, is_direct_jump};
@@ -140,7 +140,7 @@ impl<'data, R: ReadRef<'data>> Search<'_, 'data, R> {
     }
 
     /// The instructions that may have written a register before an address; copies are followed. `None` where the value
-    /// comes into the function, from a call, or from where nothing is known to lead.
+    /// comes into the function, or from a call.
     fn definitions(&self, address: u64, register: Register) -> Option<Vec<Instruction>> {
         let mut found: Vec<Instruction> = Vec::new();
         let mut seen = HashSet::new();
@@ -155,6 +155,9 @@ impl<'data, R: ReadRef<'data>> Search<'_, 'data, R> {
                     wanted.push((source.ip(), register));
                 } else if let Some(from) = copied(&source) {
                     wanted.push((source.ip(), from));
+                    if source.mnemonic() != Mnemonic::Mov {
+                        wanted.push((source.ip(), register));
+                    }
                 } else if is_written_whole(&source, register) {
                     if found.iter().all(|known| known.ip() != source.ip()) {
                         found.push(source);
@@ -167,8 +170,8 @@ impl<'data, R: ReadRef<'data>> Search<'_, 'data, R> {
         (!found.is_empty()).then_some(found)
     }
 
-    /// The instructions that may run right before the one at an address, and whether each got here by jumping. `None` where
-    /// the function begins there, and where nothing is known to lead.
+    /// The instructions that may run right before the one at an address, and whether each got here by jumping; none where
+    /// nothing is known to lead yet: once it is, the tables are read anew. `None` where the function begins.
     fn sources(&self, address: u64) -> Option<Vec<(Instruction, bool)>> {
         let begins = self.code.parts.first().and_then(|part| part.instructions.first());
         if begins.is_some_and(|first| first.ip() == address) {
@@ -194,7 +197,7 @@ impl<'data, R: ReadRef<'data>> Search<'_, 'data, R> {
             )
         };
         sources.extend(previous.filter(falls_through).map(|source| (*source, false)));
-        (!sources.is_empty()).then_some(sources)
+        Some(sources)
     }
 
     /// All entries of the table that a load reads from.
@@ -314,23 +317,22 @@ impl<'data, R: ReadRef<'data>> Search<'_, 'data, R> {
         }
     }
 
-    /// Whether an instruction compares all the bits that make a value. A comparison of 32 bits is one of all 64 where the
-    /// register was written as one of 32 bits, which sets the others to 0.
+    /// Whether an instruction compares all the bits that make a value. A comparison of the lowest ones is one of all where
+    /// whatever wrote the register has set the others to 0.
     fn compares(&self, instruction: &Instruction, tracked: Tracked) -> bool {
         let register = instruction.op0_register();
         let is_of_it = instruction.mnemonic() == Mnemonic::Cmp
             && instruction.op0_kind() == OpKind::Register
             && !is_high_byte(register)
             && register.full_register() == tracked.register;
-        let has_zeros = || {
+        let are_others_zero = |bits| {
             let definitions = self.definitions(instruction.ip(), tracked.register).unwrap_or_default();
-            !definitions.is_empty() && definitions.iter().all(|definition| definition.op0_register().size() == 4)
+            !definitions.is_empty() && definitions.iter().all(|definition| clears_above(definition, bits))
         };
         is_of_it
             && match u32::try_from(register.size() * 8) {
-                Ok(bits) if bits >= tracked.bits => true,
-                Ok(32) => has_zeros(),
-                _ => false,
+                Ok(bits) => bits >= tracked.bits || are_others_zero(bits),
+                Err(_) => false,
             }
     }
 
@@ -403,12 +405,23 @@ fn writes(instruction: &Instruction, register: Register) -> Option<bool> {
     Some(registers::written(instruction).any(|written| written == register))
 }
 
-/// The register that an instruction copies into another.
+/// The register that an instruction copies into another, always or under a condition.
 fn copied(instruction: &Instruction) -> Option<Register> {
+    let is_conditional_move = instruction.condition_code() != ConditionCode::None && instruction.op_count() == 2;
     let is_copy = matches!(instruction.code(), Opcode::Mov_r64_rm64 | Opcode::Mov_rm64_r64)
-        && instruction.op0_kind() == OpKind::Register
-        && instruction.op1_kind() == OpKind::Register;
-    is_copy.then(|| instruction.op1_register())
+        || (is_conditional_move && instruction.op0_register().size() == 8);
+    let is_between_registers = instruction.op0_kind() == OpKind::Register && instruction.op1_kind() == OpKind::Register;
+    (is_copy && is_between_registers).then(|| instruction.op1_register())
+}
+
+/// Whether an instruction sets all bits of its register above these lowest ones to 0.
+fn clears_above(instruction: &Instruction, bits: u32) -> bool {
+    match bits {
+        32 => instruction.op0_register().size() == 4,
+        8 => matches!(instruction.code(), Opcode::Movzx_r32_rm8 | Opcode::Movzx_r64_rm8),
+        16 => matches!(instruction.code(), Opcode::Movzx_r32_rm16 | Opcode::Movzx_r64_rm16),
+        _ => false,
+    }
 }
 
 /// Whether an instruction gives all of a register a new value, whatever it was before, or one that was made from it.
