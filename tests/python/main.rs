@@ -8,9 +8,11 @@ mod interpreters;
 mod libraries;
 mod native_code;
 mod oracle;
+mod pauses;
 mod plain;
 mod resources;
 mod scikit_learn;
+mod threads;
 mod unharmed;
 
 use std::process::ExitCode;
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
         native_code::cases(),
         unharmed::cases(),
         guard::cases(),
+        pauses::cases(),
+        threads::cases(),
         follow::cases(),
         oracle::cases(),
     ];

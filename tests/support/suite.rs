@@ -67,6 +67,12 @@ pub fn main(cases: Vec<Case>, alone: bool) -> ExitCode {
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
+/// Whether what is expensive is repeated as often as is asked for.
+#[must_use]
+pub fn is_full() -> bool {
+    std::env::var_os("ML_TRACER_FULL").is_some_and(|value| value == "1")
+}
+
 /// Prints a measurement.
 pub fn report(line: &str) {
     eprintln!("{line}");
