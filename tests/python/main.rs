@@ -11,10 +11,12 @@ mod libraries;
 mod looks;
 mod native_code;
 mod oracle;
+mod pauses;
 mod plain;
 mod readers;
 mod resources;
 mod scikit_learn;
+mod threads;
 mod unharmed;
 mod wrappers;
 
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
         unharmed::cases(),
         wrappers::cases(),
         guard::cases(),
+        pauses::cases(),
+        threads::cases(),
         follow::cases(),
         crowd::cases(),
         oracle::cases(),

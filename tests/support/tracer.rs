@@ -127,6 +127,16 @@ impl Tracer {
         self
     }
 
+    /// Has a shell do this first, in the process that then becomes the tracer.
+    #[must_use]
+    pub fn after(mut self, shell: &str) -> Self {
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(format!("{shell} && exec \"$@\"")).arg("sh");
+        command.arg(self.command.get_program()).args(self.command.get_args());
+        self.command = command;
+        self
+    }
+
     /// A file of its folder, for exports.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {

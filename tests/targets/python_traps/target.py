@@ -8,6 +8,9 @@ Usage: target.py WHAT COUNT. WHAT happens COUNT times in each batch, between pre
   lost      what the kernel does when a hypervisor loses the cause of a debug exception: SIGTRAP arrives as if the program had
             executed `int1`, which it has not. Ends a process that is not guarded.
   fault     the process reads address 0 in the end
+  pauses    threads come and go and signals are handled; tells the longest time that one round has taken
+  idle      as many threads as COUNT do nothing, while the first one predicts
+  churn     threads of two milliseconds come and go all the time, while the first one calls four methods
 """
 
 import ctypes
@@ -241,6 +244,68 @@ def fault(count):
     return batch
 
 
-WHAT = {"signals": signals, "stops": stops, "children": children, "own": own, "lost": lost, "fault": fault}
+def pauses(count):
+    handled = []
+    signal.signal(signal.SIGUSR1, lambda *_: handled.append(1))
+
+    def batch():
+        longest = 0
+        for number in range(count):
+            began = time.monotonic()
+            predict(number)
+            thread = threading.Thread(target=lambda: None)
+            thread.start()
+            thread.join()
+            before = len(handled)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            wait_until(lambda: len(handled) > before)
+            longest = max(longest, time.monotonic() - began)
+            time.sleep(0.004)
+        print(f"longest pause {longest * 1000:.0f} ms", flush=True)
+        return count
+
+    return batch
+
+
+def idle(count):
+    for _ in range(count):
+        threading.Thread(target=lambda: time.sleep(1000), daemon=True).start()
+    return lambda: [predict(number) for number in range(20)]
+
+
+class Wide(Estimator):
+    """Four code objects with its base."""
+
+    def predict(self, rows):
+        return [row * 3 for row in rows]
+
+    def transform(self, rows):
+        return rows
+
+    def predict_proba(self, rows):
+        return [0.5 for _ in rows]
+
+
+def churn(count):
+    def spawn():
+        while True:
+            threading.Thread(target=lambda: time.sleep(0.002), daemon=True).start()
+            time.sleep(0.0002)
+
+    threading.Thread(target=spawn, daemon=True).start()
+    wide = Wide()
+
+    def batch():
+        for number in range(count):
+            predict(number)
+            for method in ("predict", "transform", "predict_proba"):
+                TRUTH.add(f"Wide.{method}")
+                getattr(wide, method)([number])
+        return count
+
+    return batch
+
+
+WHAT = {"pauses": pauses, "idle": idle, "churn": churn, "signals": signals, "stops": stops, "children": children, "own": own, "lost": lost, "fault": fault}
 BATCH = WHAT[sys.argv[1]](int(sys.argv[2]))
 serve(lambda: repr(BATCH()).encode(), TRUTH)

@@ -11,6 +11,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space, set_name};
 /// Name of the process, as `ps` and `/proc/PID/comm` show it: 15 bytes are kept.
 const NAME: &CStr = c"ml-tracer-guard";
 
+/// Name of the control group namespace of the machine (`PROC_CGROUP_INIT_INO`, include/linux/proc_ns.h, Linux 6.18).
+const FIRST_NAMESPACE: &str = "cgroup:[4026531835]";
+
 /// Where memory is short, the guard goes first: the kernel then lets its process go.
 const GOES_FIRST: &str = "1000";
 
@@ -35,11 +38,13 @@ pub fn move_in() {
 pub fn is_confined() -> bool {
     let of = |process: &str| fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
     let parent = getppid().map(|parent| of(&parent.as_raw_nonzero().to_string())).unwrap_or_default();
-    shares_freezer(&of("self"), &parent)
+    let is_root_free = fs::read_link("/proc/self/ns/cgroup").is_ok_and(|space| space.as_os_str() == FIRST_NAMESPACE);
+    shares_freezer(&of("self"), &parent, is_root_free)
 }
 
-/// Whether two processes, told by their `/proc/PID/cgroup`, are in one control group that can be frozen.
-fn shares_freezer(own: &str, other: &str) -> bool {
+/// Whether two processes, told by their `/proc/PID/cgroup`, are in one control group that can be frozen. Nothing freezes
+/// the root, but what is shown as the root may be that of a container.
+fn shares_freezer(own: &str, other: &str, is_root_free: bool) -> bool {
     let group = |text: &str, of_freezer: fn(&str) -> bool| {
         let mut fields = text.lines().map(|line| line.splitn(3, ':').skip(1));
         fields.find_map(|mut fields| (of_freezer(fields.next()?)).then(|| fields.next().map(str::to_owned)))?
@@ -47,7 +52,7 @@ fn shares_freezer(own: &str, other: &str) -> bool {
     let is_freezer = |controllers: &str| controllers.split(',').any(|name| name == "freezer");
     let is_unified = |controllers: &str| controllers.is_empty();
     let shares = |of_freezer: fn(&str) -> bool| {
-        let own = group(own, of_freezer).filter(|group| group != "/");
+        let own = group(own, of_freezer).filter(|group| group != "/" || !is_root_free);
         own.is_some() && own == group(other, of_freezer)
     };
     shares(is_freezer) || shares(is_unified)
@@ -65,9 +70,12 @@ fn leave_control_groups() {
     if let Ok(space) = File::open("/proc/1/ns/cgroup") {
         let _ = move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::ControlGroup));
     }
-    let Ok(mounts) = Process::new(1).and_then(|first| first.mountinfo()) else { return };
-    for mount in mounts.0.iter().filter(|mount| can_hold_up(mount)) {
-        let _ = fs::write(format!("/proc/1/root{}/cgroup.procs", mount.mount_point.display()), "0");
+    // Its folders are the first process's; where these may not be entered, our own may lead there.
+    for (process, root) in [(Process::new(1), "/proc/1/root"), (Process::myself(), "")] {
+        let Ok(mounts) = process.and_then(|process| process.mountinfo()) else { continue };
+        for mount in mounts.0.iter().filter(|mount| can_hold_up(mount)) {
+            let _ = fs::write(format!("{root}{}/cgroup.procs", mount.mount_point.display()), "0");
+        }
     }
 }
 
@@ -108,12 +116,13 @@ mod tests {
     #[test]
     fn a_guard_is_confined_if_what_pauses_the_tracer_pauses_it() {
         let container = "6:freezer:/docker/ab\n0::/docker/ab\n";
-        assert!(shares_freezer(container, container));
-        assert!(shares_freezer("6:freezer:/docker/ab\n0::/\n", container));
-        assert!(shares_freezer("0::/system.slice/a\n", "0::/system.slice/a\n"));
-        assert!(!shares_freezer("6:freezer:/\n0::/\n", container));
-        assert!(!shares_freezer("0::/\n", "0::/\n"), "nothing pauses the root");
-        assert!(!shares_freezer("4:cpu,cpuacct:/docker/ab\n0::/\n", container));
-        assert!(!shares_freezer("", ""));
+        assert!(shares_freezer(container, container, true));
+        assert!(shares_freezer("6:freezer:/docker/ab\n0::/\n", container, true));
+        assert!(shares_freezer("0::/system.slice/a\n", "0::/system.slice/a\n", true));
+        assert!(!shares_freezer("6:freezer:/\n0::/\n", container, true));
+        assert!(!shares_freezer("0::/\n", "0::/\n", true), "nothing pauses the root");
+        assert!(!shares_freezer("4:cpu,cpuacct:/docker/ab\n0::/\n", container, true));
+        assert!(shares_freezer("0::/\n", "0::/\n", false), "the root of a container");
+        assert!(!shares_freezer("", "", true));
     }
 }
