@@ -63,7 +63,7 @@ pub fn print_plan(plan: &PlanOnly, as_json: bool) -> anyhow::Result<ExitCode> {
         let detail = format!(
             "no function matches a symbol map and can be probed ({} candidates cannot); `--map FILE` adds rules of your own{}",
             native.skipped.len(),
-            hints.iter().map(|hint| format!("; {hint}")).collect::<String>()
+            hints.iter().take(1).map(|hint| format!("; {hint}")).collect::<String>()
         );
         return Err(crate::session::SessionError::NothingToTrace { detail }.into());
     }

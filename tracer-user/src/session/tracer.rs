@@ -390,7 +390,8 @@ pub fn nothing_found(targets: &[Target], found: &[Survey]) -> String {
          --pid {}` lists every candidate, `--map FILE` adds rules of your own{}",
         pids.join(", "),
         pids.first().map_or("PID", String::as_str),
-        found.iter().flat_map(|found| &found.hints).map(|hint| format!("; {hint}")).collect::<String>()
+        // The program's own comes first, and says enough.
+        found.iter().flat_map(|found| &found.hints).take(1).map(|hint| format!("; {hint}")).collect::<String>()
     )
 }
 

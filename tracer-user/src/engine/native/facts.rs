@@ -110,7 +110,7 @@ impl NativeFacts {
         }
         if facts.functions.is_empty() && functions.is_stripped_program() {
             facts.hints.push(format!(
-                "{} is stripped: only the functions that it exports have names (separate debug files are not looked at)",
+                "{} is stripped, so that only what it exports has a name (separate debug files are not looked at)",
                 path.display()
             ));
         }
