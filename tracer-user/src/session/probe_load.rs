@@ -165,8 +165,8 @@ fn sentence(mut loads: Vec<Load>) -> Option<String> {
     let stepped = of_process().take(NAMED).any(|load| load.is_single_stepped);
     let why = if stepped { "; the kernel has to single-step the probed instructions" } else { "" };
     Some(format!(
-        "the probes take about {:.0} % of one processor of process {process}: {}{why}; leave out what is called so often \
-         (`exclude` in a map), or let the tracer do so (--max-overhead 5%)",
+        "the probes take about {:.0} % of one processor of process {process}: {}{why}; `exclude` in a symbol map leaves \
+         out what is called so often",
         share * 100.0,
         named.join(", "),
     ))
