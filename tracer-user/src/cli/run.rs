@@ -99,10 +99,16 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
 
 fn conclude_run(report: &Report, summary: Option<SummaryFile>) -> anyhow::Result<()> {
     if report.functions == 0 {
-        tell(
-            "nothing was traced: no function of the command matches a symbol map (see `ml-tracer symbols FILE`), or the \
-             command ended before the libraries that it loads could be looked at",
-        );
+        match report.skipped {
+            0 => tell(
+                "nothing was traced: no function of the command matches a symbol map (see `ml-tracer symbols FILE`), or the \
+                 command ended before the libraries that it loads could be looked at",
+            ),
+            count => tell(&format!(
+                "nothing was traced: {count} functions of the command match a symbol map and cannot be probed; \
+                 `ml-tracer symbols FILE` says why"
+            )),
+        }
     }
     conclude(report, summary)
 }
