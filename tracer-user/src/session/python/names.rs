@@ -20,6 +20,9 @@ const WAIT: Duration = Duration::from_millis(20);
 /// Waiting may take this share of the time.
 const PART_OF_TIME: u32 = 10;
 
+/// So long it may take at once, after a time without questions: the ring has room for more.
+const MOST_PATIENCE: Duration = Duration::from_millis(100);
+
 /// Answers that are remembered: that nobody knows a class, or that came too late for the record that asked.
 const MOST_ANSWERS: usize = 1_024;
 
@@ -82,8 +85,10 @@ struct Desk {
     waiting: HashSet<Class>,
     /// What it has said, and when.
     said: HashMap<Class, (Option<Arc<str>>, Instant)>,
-    /// Until then nobody waits.
-    patience_from: Option<Instant>,
+    /// So long may be waited.
+    patience: Duration,
+    /// When it was asked last.
+    asked: Instant,
 }
 
 impl Desk {
@@ -101,7 +106,14 @@ impl Desk {
         if let Err(error) = std::thread::Builder::new().name("names".into()).spawn(work) {
             tracing::warn!(%error, "there is no thread that reads the names of exceptions");
         }
-        Self { requests, answers, waiting: HashSet::new(), said: HashMap::new(), patience_from: None }
+        Self {
+            requests,
+            answers,
+            waiting: HashSet::new(),
+            said: HashMap::new(),
+            patience: MOST_PATIENCE,
+            asked: Instant::now(),
+        }
     }
 
     /// The name of a class, as far as it is known by now, and whether this is told for the first time.
@@ -115,30 +127,40 @@ impl Desk {
             Some((None, since)) if now.saturating_duration_since(*since) < ASK_AGAIN => return (None, false),
             _ => {}
         }
-        let may_wait = self.waiting.is_empty() && self.patience_from.is_none_or(|from| now >= from);
         if self.waiting.len() < MOST_ANSWERS && self.waiting.insert(class) && self.requests.send(class).is_err() {
             self.waiting.remove(&class);
         }
-        if !may_wait {
-            return (None, false);
-        }
-        let answer = self.answers.recv_timeout(WAIT);
-        let waited = now.elapsed();
-        self.patience_from = Some(now + waited * PART_OF_TIME);
-        match answer {
-            Ok((answered, name)) if answered == class => {
-                self.waiting.remove(&class);
+        let answer = self.wait_for(class, now);
+        match &answer {
+            Some(name) => {
                 if name.is_none() {
                     self.take((class, None));
                 }
-                (name, true)
+                (name.clone(), true)
             }
-            Ok(answer) => {
-                self.take(answer);
-                (None, false)
-            }
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => (None, false),
+            None => (None, false),
         }
+    }
+
+    /// Waits for an answer, if there is patience left.
+    fn wait_for(&mut self, class: Class, now: Instant) -> Option<Option<Arc<str>>> {
+        let since = now.saturating_duration_since(std::mem::replace(&mut self.asked, now));
+        self.patience = (self.patience + since / PART_OF_TIME).min(MOST_PATIENCE);
+        let began = Instant::now();
+        let limit = WAIT.min(self.patience);
+        let mut found = None;
+        while found.is_none() {
+            match self.answers.recv_timeout(limit.saturating_sub(began.elapsed())) {
+                Ok((answered, name)) if answered == class => found = Some(name),
+                Ok(answer) => self.take(answer),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.patience = self.patience.saturating_sub(began.elapsed());
+        if found.is_some() {
+            self.waiting.remove(&class);
+        }
+        found
     }
 
     fn take(&mut self, (class, name): Answer) {
