@@ -35,7 +35,7 @@ const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// The same where nothing was ever called and classes without objects have their turns, until all have had one.
 const TURN: Duration = Duration::from_millis(250);
 
-/// For so long after it has come, the calls of an interpreter are looked at as often as that.
+/// For so long after it has come, the calls of a followed interpreter are looked at as often as that.
 const FRESH: Duration = Duration::from_secs(4);
 
 /// How often it is looked at while nothing to trace has been found: it is importing its libraries, perhaps.
@@ -540,7 +540,7 @@ impl Interpreter {
             && !self.plan.without_objects.is_empty()
             && self.plan.has_more;
         // What is called in a worker that has just begun shows soon, and serves the others.
-        let is_fresh = self.since.elapsed() < FRESH;
+        let is_fresh = self.is_followed && self.since.elapsed() < FRESH;
         let every = if takes_turns || is_fresh { TURN } else { COUNT_EVERY };
         if !is_watching || self.calls_looked_at.elapsed() < every || has_ended(self.process.0) {
             return Ok(());
