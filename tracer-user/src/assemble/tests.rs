@@ -57,6 +57,8 @@ pub fn record(call: u64, parent: Option<u64>, depth: u32, sequence: u64) -> Call
         end: MonotonicNs(3_000 + sequence * 10),
         end_observed: true,
         let_go: false,
+        is_on_own_stack: true,
+        same_stack: None,
         is_python: false,
         stack_pointer: RemoteAddress(0x7000),
         object: None,
