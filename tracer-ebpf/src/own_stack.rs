@@ -23,9 +23,9 @@ static MEMORY_STACK_OFFSET: u64 = 0;
 
 /// `stackblock`, `stackblock_size` and `guardsize` stand one after another in glibc's `struct pthread` (nptl/descr.h), at
 /// 0x690 in 2.36; they are looked for between these offsets, by what must hold of them.
-const FIRST_OFFSET: u64 = 0x400;
+const FIRST_OFFSET: u64 = 0x500;
 /// See [`FIRST_OFFSET`].
-const WORDS: u64 = 0x100;
+const WORDS: u64 = 0x80;
 
 /// The thread pointer is the address of `struct pthread`, which is last on the stack; bytes from there to its end at most.
 const MOST_AFTER_THREAD_POINTER: u64 = 0x2000;
@@ -98,15 +98,24 @@ pub extern "C" fn block_around(thread_pointer: u64) -> u64 {
         // SAFETY: the helper checks the address; a bad one is an error, not a fault.
         let read = unsafe { bpf_probe_read_user((thread_pointer + FIRST_OFFSET + index * 8) as *const u64) };
         let Ok(guard) = read else { return 0 };
-        let is_stack = size >= LEAST_STACK && size < MOST_STACK && guard < size && guard & 0xfff == 0;
-        let after = block.wrapping_add(size).wrapping_sub(thread_pointer);
-        if is_stack && block != 0 && block < thread_pointer && after != 0 && after < MOST_AFTER_THREAD_POINTER {
+        if is_block(block, size, guard, thread_pointer) != 0 {
             return block;
         }
         block = size;
         size = guard;
     }
     0
+}
+
+/// 1 if three words can be the stack of a thread pointer: its lowest address, its bytes, and those of them that guard it. A
+/// global function, so that the verifier does not follow each outcome through the loop around it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn is_block(block: u64, size: u64, guard: u64, thread_pointer: u64) -> u64 {
+    let is_size = size >= LEAST_STACK && size < MOST_STACK && guard < size && guard & 0xfff == 0;
+    let after = block.wrapping_add(size).wrapping_sub(thread_pointer);
+    let is_around = block != 0 && block < thread_pointer && after != 0 && after < MOST_AFTER_THREAD_POINTER;
+    u64::from(is_size && is_around)
 }
 
 #[inline(always)]

@@ -161,6 +161,20 @@ fn a_lost_parent_gets_a_stand_in_with_its_proven_parent() {
 }
 
 #[test]
+fn a_call_on_another_stack_has_no_known_parent_and_shows_nothing_of_the_others() {
+    // 1 ( 2 ) on the thread's own stack, 3 on another one ends between them.
+    let elsewhere = Call { root_call: 3, is_on_own_stack: false, ..record(3, None, 0, 0) };
+    let (spans, losses, totals) = run(assembler(), &[record(2, Some(1), 1, 1), elsewhere, record(1, None, 0, 2)]);
+    assert_eq!((losses.len(), totals), (0, StreamTotals { spans: 3, ..StreamTotals::default() }));
+    let [inner, elsewhere, root] = &spans[..] else { panic!("{spans:#?}") };
+    assert_eq!(
+        [inner.parent, elsewhere.parent, root.parent],
+        [Parent::Span(root.span_id), Parent::Unknown, Parent::Root]
+    );
+    assert!(elsewhere.trace_id != root.trace_id && elsewhere.parent.begins_trace());
+}
+
+#[test]
 fn a_longer_gap_names_the_nearest_proven_ancestor() {
     // 1 ( 2 ( 3 ( 4 ) ) ), the records of 2 and 3 are lost.
     let (spans, ..) = run(assembler(), &[record(4, Some(3), 3, 1), record(1, None, 0, 4)]);
@@ -288,7 +302,7 @@ fn random_trees_with_random_losses_stay_true() {
             assert_eq!(span.trace_id, identity.trace_id(truth.root_call));
             assert!(span.parent.span_id().is_none_or(|parent| shown.contains(&parent)), "a parent was never shown");
             match span.parent {
-                Parent::Root => assert_eq!(truth.parent_call, None),
+                Parent::Root | Parent::Unknown => assert_eq!(truth.parent_call, None),
                 Parent::Span(parent) => assert_eq!(Some(parent), parent_of(truth)),
                 Parent::Ancestor(ancestor) => {
                     let mut above = std::iter::successors(parent_of(truth), |above| parent_of(numbers[above]));

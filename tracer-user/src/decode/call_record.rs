@@ -280,6 +280,15 @@ mod tests {
     }
 
     #[test]
+    fn a_call_without_a_place_among_the_others_was_made_on_another_stack() {
+        let mut bytes = valid();
+        for (sequence, is_on_own_stack) in [(1, true), (0, false)] {
+            put64(&mut bytes, offset_of!(CallRecord, sequence), sequence);
+            assert_eq!(decoded(&bytes).is_on_own_stack, is_on_own_stack);
+        }
+    }
+
+    #[test]
     fn every_cut_is_an_error() {
         for bytes in [valid(), wide()] {
             for length in 0..bytes.len() {
