@@ -1,6 +1,7 @@
 //! Kernel suite: the tracer attached to real programs; spans compared with what the programs say of themselves.
 
 mod endings;
+mod fibers;
 mod follow;
 mod libraries;
 mod names;
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
     let cases = [
         nesting::cases(),
         endings::cases(),
+        fibers::cases(),
         libraries::cases(),
         names::cases(),
         follow::cases(),

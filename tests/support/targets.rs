@@ -45,6 +45,7 @@ const TARGETS: &[(&str, Recipe)] = &[
     ("cpp_recursion", Cpp { folder: "cpp_recursion", flags: &[] }),
     ("cpp_threads", Cpp { folder: "cpp_threads", flags: &[] }),
     ("cpp_signals", Cpp { folder: "cpp_signals", flags: &[] }),
+    ("cpp_fibers", Cpp { folder: "cpp_fibers", flags: &[] }),
     ("cpp_fork", Cpp { folder: "cpp_fork", flags: &[] }),
     ("cpp_workers", Cpp { folder: "cpp_workers", flags: &[] }),
     ("cpp_tail_calls", Cpp { folder: "cpp_tail_calls", flags: &["-fcf-protection=none"] }),

@@ -17,6 +17,7 @@ pub fn cases() -> Vec<Case> {
         case("pipelines_and_threads", NEEDS, pipelines_and_threads),
         case("recursion", NEEDS, recursion),
         case("signals", NEEDS, signals),
+        case("threads_that_switch_stacks", NEEDS, fibers),
         case("fork_inside_a_call", NEEDS, fork_inside),
         case("exec_inside_a_call", NEEDS, exec_inside),
         case("modules_that_come_and_go", NEEDS, modules),
@@ -115,6 +116,15 @@ fn recursion() -> Result<()> {
 fn signals() -> Result<()> {
     for mode in ["plain", "alternate", "above"] {
         compare("cpp_signals", &["--mode", mode], 2)?;
+    }
+    Ok(())
+}
+
+fn fibers() -> Result<()> {
+    for mode in ["plain", "throw", "signal"] {
+        for memory in ["heap", "mapped"] {
+            compare("cpp_fibers", &["--mode", mode, "--memory", memory, "--threads", "3"], 2)?;
+        }
     }
     Ok(())
 }

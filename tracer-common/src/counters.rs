@@ -30,11 +30,13 @@ pub enum Counter {
     HitsWithoutCause = 8,
     /// A Python call that could not be told from a reference that somebody else has taken.
     LostUnclear = 9,
+    /// More than [`crate::limits::MAX_OTHER_STACK_CALLS`] calls were open on other stacks than their threads' own.
+    LostOtherStacksFull = 10,
 }
 
 impl Counter {
     /// Slots of the counter map.
-    pub const COUNT: u32 = 10;
+    pub const COUNT: u32 = 11;
 
     /// Every counter, in the order of its number.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -48,6 +50,7 @@ impl Counter {
         Self::LostUnknownFunction,
         Self::HitsWithoutCause,
         Self::LostUnclear,
+        Self::LostOtherStacksFull,
     ];
 
     /// Whether the counter counts calls whose span is lost.
@@ -60,6 +63,7 @@ impl Counter {
                 | Self::LostThreadTableFull
                 | Self::LostUnknownFunction
                 | Self::LostUnclear
+                | Self::LostOtherStacksFull
         )
     }
 }

@@ -16,6 +16,9 @@ pub const MAX_FOLLOWED: u32 = 1 << 14;
 /// Functions that one tracer can tell apart: slots of the capture map (the cookie would hold 2^24).
 pub const MAX_FUNCTIONS: u32 = 1 << 14;
 
+/// Open calls on other stacks than their threads' own (fibers), of all processes.
+pub const MAX_OTHER_STACK_CALLS: u32 = 1 << 14;
+
 /// Arguments captured for one call.
 pub const MAX_ARGUMENTS: usize = 4;
 

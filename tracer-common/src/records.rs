@@ -34,8 +34,8 @@ pub enum RecordEnding {
     ThreadEnded = 3,
     /// An exception left it, and that was seen when it happened: `end_ns` is exact.
     Raised = 4,
-    /// It was not looked at any more when it ended: its probe had been taken away meanwhile. `end_ns` is when that was
-    /// noticed.
+    /// It was not looked at any more when it ended: its probe had been taken away meanwhile, or it was on another stack
+    /// than its thread's own and has been left. `end_ns` is when that was noticed.
     LetGo = 5,
 }
 
@@ -59,7 +59,8 @@ pub struct CallRecord {
     pub arguments_read: u32,
     /// When the programs first saw this thread (monotonic ns); tells reused thread ids apart.
     pub incarnation: u64,
-    /// Counts the records of this thread incarnation from 1, lost ones included: a gap is a loss.
+    /// Counts the records of this thread incarnation from 1, lost ones included: a gap is a loss. 0: a call on another
+    /// stack than the thread's own, which has no place among them.
     pub sequence: u64,
     /// Number of the call on this thread incarnation, from 1.
     pub call: u64,
@@ -267,6 +268,12 @@ pub struct ThreadStack {
     pub entering: Entering,
     /// Calls that could not be told from references that somebody else has taken.
     pub lost_unclear: u64,
+    /// Calls for which there was no room among those on other stacks than their threads' own.
+    pub lost_other_stacks_full: u64,
+    /// The lowest address of the stack that the thread was started with.
+    pub own_start: u64,
+    /// Bytes of that stack. Where nothing is known of it every address is on it.
+    pub own_size: u64,
     /// Address of the oldest piece of the data stack that the calls of this stack stand on, 0 if not known or heap frames.
     pub root_chunk: u64,
     /// Of a thread whose Python code changes stacks (greenlets): the oldest piece of the data stack that each further stack of
@@ -278,6 +285,32 @@ pub struct ThreadStack {
     pub number: u32,
     /// The open calls, outermost first; only `depth` of them hold anything.
     pub frames: [Frame; MAX_DEPTH],
+}
+
+/// What an open call on another stack than its thread's own is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct OtherStackKey {
+    /// Address of the return address.
+    pub stack_pointer: u64,
+    /// Number of the function.
+    pub function: u32,
+    /// Process.
+    pub process: u32,
+}
+
+/// An open call on another stack than its thread's own.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct OtherStackCall {
+    /// Incarnation of the thread that it began on.
+    pub incarnation: u64,
+    /// That thread.
+    pub thread: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// The call.
+    pub frame: Frame,
 }
 
 /// What the programs know of one traced process: a slot of the process map.
@@ -310,15 +343,17 @@ const _: () = {
     assert!(size_of::<WideCallRecord>() == 208);
     assert!(size_of::<Frame>() == 168);
     assert!(size_of::<Entering>() == 72);
-    assert!(size_of::<ThreadStack>() == 224 + 8 * MAX_GREENLETS + 168 * MAX_DEPTH);
+    assert!(size_of::<ThreadStack>() == 248 + 8 * MAX_GREENLETS + 168 * MAX_DEPTH);
     assert!(size_of::<ProcessSlot>() == 16);
+    assert!(size_of::<OtherStackKey>() == 16);
+    assert!(size_of::<OtherStackCall>() == 184);
     assert!(size_of::<CaptureSpec>() == 20);
     assert!(MAX_DEPTH.is_power_of_two());
 };
 
 #[cfg(feature = "user")]
 mod plain_data {
-    use super::{CallRecord, CaptureSpec, ProcessSlot, ThreadStack};
+    use super::{CallRecord, CaptureSpec, OtherStackCall, OtherStackKey, ProcessSlot, ThreadStack};
     use crate::python::{
         OpenContainer, PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout,
         PythonWatched, WaitingContainer,
@@ -330,6 +365,10 @@ mod plain_data {
     unsafe impl aya::Pod for ThreadStack {}
     // SAFETY: as above.
     unsafe impl aya::Pod for ProcessSlot {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for OtherStackKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for OtherStackCall {}
     // SAFETY: as above.
     unsafe impl aya::Pod for CaptureSpec {}
     // SAFETY: as above.

@@ -7,6 +7,8 @@ mod floor;
 mod forks;
 mod maps;
 mod native;
+mod other_stacks;
+mod own_stack;
 mod python_calls;
 mod python_frame;
 mod python_frames;

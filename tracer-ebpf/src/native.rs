@@ -16,12 +16,12 @@ use tracer_common::{
     cookie::{Cookie, ObjectLocation, jump_is_taken},
     counters::Counter,
     limits::{MAX_ARGUMENTS, MAX_DEPTH},
-    records::{Frame, FrameKind, RecordEnding, ThreadStack},
+    records::{Frame, FrameKind, OtherStackKey, RecordEnding, ThreadStack},
 };
 
 use crate::{
     maps::{CAPTURES, PROCESSES, count, count_call, debug_log},
-    python_calls, python_greenlets, stack,
+    other_stacks, own_stack, python_calls, python_greenlets, stack,
 };
 
 /// A traced function begins.
@@ -53,6 +53,10 @@ fn enter(context: &ProbeContext, cookie: Cookie, thread: *mut ThreadStack) {
         let stack_pointer = (*registers).rsp + cookie.stack_delta();
         (*thread).entries += 1;
         count_call(cookie.function());
+        if !own_stack::has(thread, stack_pointer) {
+            other_stacks::enter(registers, cookie.0, thread, &key_of(cookie, stack_pointer));
+            return;
+        }
         stack::end_left_frames(thread, stack_pointer, true);
         let object = object_of(registers, cookie);
         if is_inside_python(thread) && python_calls::folds_native(thread, stack_pointer) {
@@ -96,6 +100,13 @@ fn enter(context: &ProbeContext, cookie: Cookie, thread: *mut ThreadStack) {
             debug!(context, "entered function {} depth {} sp {:x}", cookie.function(), depth, stack_pointer);
         }
     }
+}
+
+/// What a call on another stack than its thread's own is found by.
+#[inline(always)]
+fn key_of(cookie: Cookie, stack_pointer: u64) -> OtherStackKey {
+    let process = (bpf_get_current_pid_tgid() >> 32) as u32;
+    OtherStackKey { stack_pointer, function: cookie.function(), process }
 }
 
 /// Whether the innermost open call is a Python one.
@@ -143,7 +154,7 @@ macro_rules! register {
 }
 
 #[inline(always)]
-fn object_of(registers: *mut pt_regs, cookie: Cookie) -> u64 {
+pub fn object_of(registers: *mut pt_regs, cookie: Cookie) -> u64 {
     // SAFETY: `registers` is the program's context.
     let (first, second) = unsafe { (register!(registers, rdi), register!(registers, rsi)) };
     match cookie.object() {
@@ -155,7 +166,7 @@ fn object_of(registers: *mut pt_regs, cookie: Cookie) -> u64 {
 
 /// Kept out of line: few functions capture anything.
 #[inline(never)]
-fn capture(registers: *mut pt_regs, cookie: u64, frame: *mut Frame) {
+pub fn capture(registers: *mut pt_regs, cookie: u64, frame: *mut Frame) {
     let Some(spec) = CAPTURES.get(Cookie(cookie).function()) else { return };
     // SAFETY: `registers` is the program's context, `frame` lies in a checked map value.
     unsafe {
@@ -221,15 +232,19 @@ fn leave(context: &impl EbpfContext, cookie: Cookie, stack_pointer: u64, returne
     if slot.process != (identity >> 32) as u32 {
         return;
     }
-    let thread = crate::maps::THREADS
-        .get_ptr_mut(identity)
-        .and_then(|main| python_greenlets::stack_around(main, cookie.process_slot()));
+    // A call on another stack may end on a thread that has begun none.
+    let thread =
+        stack::of_current_thread(identity).and_then(|main| python_greenlets::stack_around(main, cookie.process_slot()));
     let Some(thread) = thread else {
         count(Counter::ReturnsWithoutEntry, 1);
         return;
     };
     // SAFETY: a helper without arguments; `thread` is a checked map value used by this thread alone.
     unsafe {
+        if !own_stack::has(thread, stack_pointer) {
+            other_stacks::leave(thread, &key_of(cookie, stack_pointer), returned);
+            return;
+        }
         stack::end_left_frames(thread, stack_pointer, false);
         if is_inside_python(thread) {
             python_calls::end_inside_native(thread, stack_pointer);

@@ -9,6 +9,7 @@ use tracer_common::{
 
 use crate::{
     maps::{PROCESSES, PYTHON_LAYOUTS},
+    own_stack,
     python_frame::{code_of, current_frame, field},
     python_join, python_push, python_resolve, stack,
 };
@@ -298,7 +299,7 @@ pub extern "C" fn end_left(thread: *mut ThreadStack, process_slot: u32, stack_po
             }
             let top = stack::frame(thread, depth - 1);
             let left = if (*top).kind == FrameKind::Native as u32 {
-                (*top).stack_pointer < stack_pointer
+                (*top).stack_pointer < stack_pointer && own_stack::has(thread, stack_pointer)
             } else {
                 is_in_chain(thread, top, process_slot) == 0
             };

@@ -10,11 +10,11 @@ use tracer_common::{
 
 use crate::{
     maps::{EMPTY_STACK, RECORDS, THREADS},
-    python_join,
+    own_stack, python_join,
 };
 
 /// Submit without waking user space: it polls, and a wake-up would cost the target more than the record.
-const NO_WAKEUP: u64 = 1;
+pub const NO_WAKEUP: u64 = 1;
 
 /// The stack of the current thread, made if this is its first traced call. `None` if the table is full.
 #[inline(always)]
@@ -35,6 +35,7 @@ fn create(key: u64) -> Option<*mut ThreadStack> {
         (*stack).incarnation = bpf_ktime_get_ns();
         (*stack).number = key as u32;
     }
+    own_stack::learn_own_stack(stack);
     Some(stack)
 }
 

@@ -67,6 +67,7 @@ pub extern "C" fn forget_stack(key: u64) -> u64 {
         count(Counter::ReturnsWithoutEntry, (*thread).returns_without_entry);
         count(Counter::LostUnknownFunction, (*thread).lost_unknown_function);
         count(Counter::LostUnclear, (*thread).lost_unclear);
+        count(Counter::LostOtherStacksFull, (*thread).lost_other_stacks_full);
     }
     // The next thread with this number must not find these calls. Nothing can be done if the element is gone already.
     let _ = THREADS.remove(key);

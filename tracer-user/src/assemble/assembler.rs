@@ -12,7 +12,7 @@ use super::thread::Thread;
 use super::waiting::Waiting;
 use crate::model::{
     AttributeValue, Call, CallError, ClockAnchor, Ending, Event, FunctionDescription, FunctionId, Gap, Language, Loss,
-    MonotonicNs, ProcessId, PythonNames, Span, StreamTotals, ThreadId,
+    MonotonicNs, Parent, ProcessId, PythonNames, Span, StreamTotals, ThreadId,
 };
 
 /// Gives the name of a thread when its first record arrives. Called once for each thread.
@@ -152,12 +152,15 @@ impl Assembler {
             out(Output::Loss(Loss { process: thread.process, thread: call.thread, calls: lost_before }));
         }
 
-        let mut waiting = std::mem::take(&mut thread.waiting);
-        waiting.arrived(call, &mut |lost| {
-            totals.stand_ins += 1;
-            out(Output::Span(thread.stand_in(&lost, clock)));
-        });
-        thread.waiting = waiting;
+        // A call that has no place among those of its thread shows nothing about them.
+        if call.is_on_own_stack {
+            let mut waiting = std::mem::take(&mut thread.waiting);
+            waiting.arrived(call, &mut |lost| {
+                totals.stand_ins += 1;
+                out(Output::Span(thread.stand_in(&lost, clock)));
+            });
+            thread.waiting = waiting;
+        }
 
         match call.ending {
             Ending::StillOpen if !call.let_go => totals.open += 1,
@@ -169,7 +172,10 @@ impl Assembler {
         if let Some(description) = description.as_ref().filter(|description| description.language == Language::Python) {
             tally.add(thread.process, description);
         }
-        let (parent, parent_thread) = thread.parent(call.parent_call, true, call.join);
+        let (parent, parent_thread) = match call.is_on_own_stack {
+            true => thread.parent(call.parent_call, true, call.join),
+            false => (Parent::Unknown, None),
+        };
         out(Output::Span(Span {
             trace_id: thread.trace_id(call.root_call, call.join),
             span_id: thread.identity.span_id(call.call),

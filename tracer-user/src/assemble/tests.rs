@@ -57,6 +57,8 @@ pub fn record(call: u64, parent: Option<u64>, depth: u32, sequence: u64) -> Call
         end: MonotonicNs(3_000 + sequence * 10),
         end_observed: true,
         let_go: false,
+        is_on_own_stack: true,
+        same_stack: None,
         is_python: false,
         stack_pointer: RemoteAddress(0x7000),
         object: None,
@@ -156,6 +158,20 @@ fn a_lost_parent_gets_a_stand_in_with_its_proven_parent() {
     assert_eq!((stand_in.start, stand_in.end), (third.start, fourth.end));
     assert_eq!(third.parent, Parent::Span(stand_in.span_id));
     assert_eq!(root.lost_before, 1);
+}
+
+#[test]
+fn a_call_on_another_stack_has_no_known_parent_and_shows_nothing_of_the_others() {
+    // 1 ( 2 ) on the thread's own stack, 3 on another one ends between them.
+    let elsewhere = Call { root_call: 3, is_on_own_stack: false, ..record(3, None, 0, 0) };
+    let (spans, losses, totals) = run(assembler(), &[record(2, Some(1), 1, 1), elsewhere, record(1, None, 0, 2)]);
+    assert_eq!((losses.len(), totals), (0, StreamTotals { spans: 3, ..StreamTotals::default() }));
+    let [inner, elsewhere, root] = &spans[..] else { panic!("{spans:#?}") };
+    assert_eq!(
+        [inner.parent, elsewhere.parent, root.parent],
+        [Parent::Span(root.span_id), Parent::Unknown, Parent::Root]
+    );
+    assert!(elsewhere.trace_id != root.trace_id && elsewhere.parent.begins_trace());
 }
 
 #[test]
@@ -286,7 +302,7 @@ fn random_trees_with_random_losses_stay_true() {
             assert_eq!(span.trace_id, identity.trace_id(truth.root_call));
             assert!(span.parent.span_id().is_none_or(|parent| shown.contains(&parent)), "a parent was never shown");
             match span.parent {
-                Parent::Root => assert_eq!(truth.parent_call, None),
+                Parent::Root | Parent::Unknown => assert_eq!(truth.parent_call, None),
                 Parent::Span(parent) => assert_eq!(Some(parent), parent_of(truth)),
                 Parent::Ancestor(ancestor) => {
                     let mut above = std::iter::successors(parent_of(truth), |above| parent_of(numbers[above]));

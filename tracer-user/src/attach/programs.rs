@@ -20,7 +20,7 @@ use super::python_frames::FramesPrograms;
 use super::python_tables::{PYTHON_ENTRIES, PYTHON_TABLES};
 use super::readback::{check_after, check_before};
 use super::slots::Slots;
-use super::task_layout::task_number_offset;
+use super::task_layout::task_layout;
 use super::totals;
 use crate::memory::MappedFile;
 use crate::model::{
@@ -78,6 +78,8 @@ pub struct Programs {
     /// The ring buffer once it has been taken: what is loaded later names it.
     pub(super) ring: Option<OwnedFd>,
     pub(super) ebpf: Ebpf,
+    /// Calls on other stacks than their threads' own that were open when their processes were let go.
+    left_elsewhere: Vec<Call>,
     forward_log: Option<Box<dyn FnMut() + Send>>,
 }
 
@@ -94,7 +96,7 @@ impl Programs {
             return Err(AttachError::OldKernel { version: kernel_version() });
         }
         let debug_log = u8::from(options.debug_log);
-        let task_number = if options.count_forks { task_number_offset() } else { None };
+        let task = task_layout();
         let mut loader = EbpfLoader::new();
         for table in PYTHON_TABLES {
             loader.map_max_entries(table, options.python_entries);
@@ -102,7 +104,10 @@ impl Programs {
         let mut ebpf = loader
             .map_max_entries("RECORDS", options.ring_bytes)
             .override_global("DEBUG_LOG", &debug_log, true)
-            .override_global("TASK_NUMBER_OFFSET", &task_number.unwrap_or_default(), true)
+            .override_global("TASK_NUMBER_OFFSET", &task.number, true)
+            .override_global("TASK_THREAD_POINTER_OFFSET", &task.thread_pointer, true)
+            .override_global("TASK_MEMORY_OFFSET", &task.memory, true)
+            .override_global("MEMORY_STACK_OFFSET", &task.memory_stack, true)
             .load(OBJECT)
             .map_err(|error| load_error(&error))?;
         let mut multi = if options.single_probes { None } else { MultiPrograms::load(OBJECT, &ebpf)? };
@@ -138,12 +143,13 @@ impl Programs {
             asides,
             ring: None,
             ebpf,
+            left_elsewhere: Vec::new(),
             forward_log,
         };
         if options.python_watch {
             programs.load_python()?;
         }
-        if task_number.is_some() {
+        if options.count_forks && task.number != 0 {
             programs.load_forks()?;
         }
         Ok(programs)
@@ -257,12 +263,15 @@ impl Programs {
     /// A map cannot be written.
     pub fn let_go(&mut self, process: ProcessId) -> Result<(), AttachError> {
         let python = self.let_go_of_python(process, false);
+        let number = self.kernel_pid(process);
         let slot = self.free_slot(process);
+        let taken =
+            number.map_or(Ok(()), |number| totals::take_elsewhere(&mut self.ebpf, number, &mut self.left_elsewhere));
         // Without a slot they do nothing any more, and nobody has to wait for them.
         let placed = self.files.take(process, None);
         self.asides.begin(move || drop(placed));
         // Whatever goes wrong with one of them, the others are gone.
-        python.and(slot)
+        python.and(slot).and(taken)
     }
 
     /// Takes all probes away: first those at entries, then the others. A thread that ends while the books are read would
@@ -281,7 +290,7 @@ impl Programs {
     /// # Errors
     /// A map cannot be read.
     pub fn totals(&self) -> Result<(LossCounts, Vec<Call>), AttachError> {
-        totals::read(&self.ebpf)
+        totals::read(&self.ebpf, &self.left_elsewhere)
     }
 
     /// Calls of these functions so far, folded ones included.

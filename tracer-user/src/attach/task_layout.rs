@@ -1,4 +1,4 @@
-//! Where the kernel keeps the number of a task, from its type information (Documentation/bpf/btf.rst, Linux 6.18).
+//! Where the kernel keeps the number of a task, its thread pointer and its stack, from its type information (Documentation/bpf/btf.rst, Linux 6.18).
 
 use std::fs;
 
@@ -15,10 +15,31 @@ const UNION: u32 = 5;
 /// Members within members within members of a task.
 const DEEPEST: usize = 4;
 
-/// Bytes from the beginning of `struct task_struct` to its `pid`; `None` where the kernel does not tell.
-pub fn task_number_offset() -> Option<u64> {
-    let types = fs::read(TYPES).ok()?;
-    Types::parse(&types)?.offset_in("task_struct", "pid")
+/// Offsets of what the programs read of a task; 0 where the kernel does not tell.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TaskLayout {
+    /// From the beginning of `struct task_struct` to its `pid`.
+    pub number: u64,
+    /// To its thread pointer, `thread.fsbase`.
+    pub thread_pointer: u64,
+    /// To its `mm`.
+    pub memory: u64,
+    /// From the beginning of `struct mm_struct` to `start_stack`.
+    pub memory_stack: u64,
+}
+
+/// Reads the offsets.
+pub fn task_layout() -> TaskLayout {
+    let Ok(bytes) = fs::read(TYPES) else { return TaskLayout::default() };
+    let Some(types) = Types::parse(&bytes) else { return TaskLayout::default() };
+    let thread_pointer =
+        || Some(types.offset_in("task_struct", "thread")? + types.offset_in("thread_struct", "fsbase")?);
+    TaskLayout {
+        number: types.offset_in("task_struct", "pid").unwrap_or_default(),
+        thread_pointer: thread_pointer().unwrap_or_default(),
+        memory: types.offset_in("task_struct", "mm").unwrap_or_default(),
+        memory_stack: types.offset_in("mm_struct", "start_stack").unwrap_or_default(),
+    }
 }
 
 /// Type information, as offsets into its bytes.
@@ -168,7 +189,10 @@ mod tests {
     #[test]
     fn this_kernel_tells_it() {
         if fs::exists(TYPES).unwrap_or(false) {
-            assert!(task_number_offset().is_some_and(|offset| offset > 0 && offset < 1 << 14));
+            let layout = task_layout();
+            for offset in [layout.number, layout.thread_pointer, layout.memory, layout.memory_stack] {
+                assert!(offset > 0 && offset < 1 << 14, "{layout:?}");
+            }
         }
     }
 }

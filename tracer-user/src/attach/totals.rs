@@ -3,8 +3,8 @@
 use aya::Ebpf;
 use aya::maps::{HashMap, Map, PerCpuArray};
 use tracer_common::counters::Counter;
-use tracer_common::limits::THREAD_KEY_BITS;
-use tracer_common::records::{FrameKind, Join as JoinRecord, ThreadStack};
+use tracer_common::limits::{MAX_OTHER_STACK_CALLS, THREAD_KEY_BITS};
+use tracer_common::records::{Frame, FrameKind, Join as JoinRecord, OtherStackCall, OtherStackKey, ThreadStack};
 
 use super::error::AttachError;
 use super::programs::map_error;
@@ -12,7 +12,8 @@ use crate::model::{
     Call, Ending, ForeignCall, FunctionId, Join, LossCounts, LossOfReason, MonotonicNs, RemoteAddress, ThreadId,
 };
 
-pub(super) fn read(ebpf: &Ebpf) -> Result<(LossCounts, Vec<Call>), AttachError> {
+/// `left`: what [`take_elsewhere`] has taken.
+pub(super) fn read(ebpf: &Ebpf, left: &[Call]) -> Result<(LossCounts, Vec<Call>), AttachError> {
     let mut counted = [0_u64; Counter::COUNT as usize];
     let counters: PerCpuArray<_, u64> =
         map(ebpf, "COUNTERS")?.try_into().map_err(|error| map_error("COUNTERS", &error))?;
@@ -33,8 +34,16 @@ pub(super) fn read(ebpf: &Ebpf) -> Result<(LossCounts, Vec<Call>), AttachError> 
         counted[Counter::ReturnsWithoutEntry as usize] += stack.returns_without_entry;
         counted[Counter::LostUnknownFunction as usize] += stack.lost_unknown_function;
         counted[Counter::LostUnclear as usize] += stack.lost_unclear;
+        counted[Counter::LostOtherStacksFull as usize] += stack.lost_other_stacks_full;
         open_calls.extend(open_calls_of(key, &stack));
     }
+    let others: HashMap<_, OtherStackKey, OtherStackCall> =
+        map(ebpf, "OTHER_STACK_CALLS")?.try_into().map_err(|error| map_error("OTHER_STACK_CALLS", &error))?;
+    for element in others.iter() {
+        let (key, call) = element.map_err(|error| map_error("OTHER_STACK_CALLS", &error))?;
+        open_calls.push(open_call_elsewhere(&key, &call));
+    }
+    open_calls.extend_from_slice(left);
     let lost = Counter::ALL
         .into_iter()
         .filter(|counter| counter.is_loss())
@@ -51,6 +60,22 @@ pub(super) fn read(ebpf: &Ebpf) -> Result<(LossCounts, Vec<Call>), AttachError> 
         hits_without_cause: counted[Counter::HitsWithoutCause as usize],
     };
     Ok((totals, open_calls))
+}
+
+/// Takes the open calls of a process that were made on other stacks than their threads' own: no thread's end ends them.
+/// They stay where they are once there are as many as the programs have room for.
+pub(super) fn take_elsewhere(ebpf: &mut Ebpf, process: u32, left: &mut Vec<Call>) -> Result<(), AttachError> {
+    const NAME: &str = "OTHER_STACK_CALLS";
+    let map = ebpf.map_mut(NAME).ok_or(AttachError::Incomplete { name: NAME })?;
+    let mut others: HashMap<_, OtherStackKey, OtherStackCall> =
+        map.try_into().map_err(|error| map_error(NAME, &error))?;
+    let its_own: Vec<_> = others.iter().filter_map(Result::ok).filter(|(key, _)| key.process == process).collect();
+    for (key, call) in its_own {
+        if left.len() < MAX_OTHER_STACK_CALLS as usize && others.remove(&key).is_ok() {
+            left.push(open_call_elsewhere(&key, &call));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn calls_of(ebpf: &Ebpf, functions: impl Iterator<Item = FunctionId>) -> Result<Vec<u64>, AttachError> {
@@ -70,9 +95,8 @@ fn map<'ebpf>(ebpf: &'ebpf Ebpf, name: &'static str) -> Result<&'ebpf Map, Attac
 /// The open calls of one thread, innermost first as if they ended now.
 fn open_calls_of(key: u64, stack: &ThreadStack) -> Vec<Call> {
     let frames = stack.frames.get(..stack.depth as usize).unwrap_or(&stack.frames);
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let now = MonotonicNs(now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs());
     let root_call = frames.first().map_or(0, |frame| frame.call);
+    let own_end = RemoteAddress(stack.own_start.saturating_add(stack.own_size));
     frames
         .iter()
         .enumerate()
@@ -83,32 +107,62 @@ fn open_calls_of(key: u64, stack: &ThreadStack) -> Vec<Call> {
         .map(|((depth, frame), position)| Call {
             process: ((key & ((1 << THREAD_KEY_BITS) - 1)) >> 32) as u32,
             thread: ThreadId(key as u32),
-            function: FunctionId(frame.function),
-            ending: Ending::StillOpen,
-            thread_ended: false,
             depth: depth as u32,
             incarnation: MonotonicNs(stack.incarnation),
             sequence: stack.sequence + position,
-            call: frame.call,
-            parent_call: (frame.parent_call != 0).then_some(frame.parent_call),
             root_call,
-            start: MonotonicNs(frame.start_ns),
-            end: now,
-            end_observed: false,
-            let_go: false,
-            is_python: frame.kind != FrameKind::Native as u32,
-            stack_pointer: RemoteAddress(frame.stack_pointer),
-            object: (frame.object != 0).then_some(RemoteAddress(frame.object)),
-            return_value: None,
-            folded_calls: frame.folded_calls,
-            arguments: std::array::from_fn(|index| {
-                (frame.arguments_read >> index & 1 == 1).then(|| frame.arguments[index])
-            }),
-            class: (frame.class != 0).then_some(RemoteAddress(frame.class)),
-            exception: None,
+            same_stack: Some(RemoteAddress(stack.own_start)..own_end),
             join: join_of(&stack.join),
+            ..open_call(frame)
         })
         .collect()
+}
+
+/// An open call on another stack than its thread's own: nothing tells where that stack ends.
+fn open_call_elsewhere(key: &OtherStackKey, call: &OtherStackCall) -> Call {
+    Call {
+        process: key.process,
+        thread: ThreadId(call.thread),
+        incarnation: MonotonicNs(call.incarnation),
+        is_on_own_stack: false,
+        same_stack: Some(RemoteAddress(0)..RemoteAddress(0)),
+        ..open_call(&call.frame)
+    }
+}
+
+/// What the frame of an open call says of it: a root, as if it ended now.
+fn open_call(frame: &Frame) -> Call {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Call {
+        process: 0,
+        thread: ThreadId(0),
+        function: FunctionId(frame.function),
+        ending: Ending::StillOpen,
+        thread_ended: false,
+        depth: 0,
+        incarnation: MonotonicNs(0),
+        sequence: 0,
+        call: frame.call,
+        parent_call: (frame.parent_call != 0).then_some(frame.parent_call),
+        root_call: frame.call,
+        start: MonotonicNs(frame.start_ns),
+        end: MonotonicNs(now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()),
+        end_observed: false,
+        let_go: false,
+        is_python: frame.kind != FrameKind::Native as u32,
+        stack_pointer: RemoteAddress(frame.stack_pointer),
+        is_on_own_stack: true,
+        same_stack: None,
+        object: (frame.object != 0).then_some(RemoteAddress(frame.object)),
+        return_value: None,
+        folded_calls: frame.folded_calls,
+        arguments: std::array::from_fn(|index| {
+            (frame.arguments_read >> index & 1 == 1).then(|| frame.arguments[index])
+        }),
+        class: (frame.class != 0).then_some(RemoteAddress(frame.class)),
+        exception: None,
+        join: None,
+    }
 }
 
 fn join_of(join: &JoinRecord) -> Option<Join> {

@@ -64,6 +64,7 @@ fn call(bytes: &[u8]) -> Result<Call, DecodeError> {
             *argument = Some(u64_at(bytes, offset_of!(CallRecord, arguments) + 8 * index)?);
         }
     }
+    let sequence = u64_at(bytes, offset_of!(CallRecord, sequence))?;
     let return_value = u64_at(bytes, offset_of!(CallRecord, return_value))?;
     Ok(Call {
         process: u32_at(bytes, offset_of!(CallRecord, process))?,
@@ -73,7 +74,7 @@ fn call(bytes: &[u8]) -> Result<Call, DecodeError> {
         thread_ended,
         depth,
         incarnation: MonotonicNs(u64_at(bytes, offset_of!(CallRecord, incarnation))?),
-        sequence: u64_at(bytes, offset_of!(CallRecord, sequence))?,
+        sequence,
         call,
         parent_call: (parent_call != 0).then_some(parent_call),
         root_call: u64_at(bytes, offset_of!(CallRecord, root_call))?,
@@ -81,6 +82,8 @@ fn call(bytes: &[u8]) -> Result<Call, DecodeError> {
         end: MonotonicNs(u64_at(bytes, offset_of!(CallRecord, end_ns))?),
         end_observed: ending == Ending::Returned || ending_number == RecordEnding::Raised as u32,
         let_go: ending_number == RecordEnding::LetGo as u32,
+        is_on_own_stack: sequence != 0,
+        same_stack: None,
         is_python: false,
         stack_pointer: RemoteAddress(u64_at(bytes, offset_of!(CallRecord, stack_pointer))?),
         object: address_at(bytes, offset_of!(CallRecord, object))?,
@@ -273,6 +276,15 @@ mod tests {
             let call = decoded(&bytes);
             assert_eq!((call.ending, call.end_observed), (ending, observed));
             assert_eq!(call.return_value.is_some(), ending == Ending::Returned);
+        }
+    }
+
+    #[test]
+    fn a_call_without_a_place_among_the_others_was_made_on_another_stack() {
+        let mut bytes = valid();
+        for (sequence, is_on_own_stack) in [(1, true), (0, false)] {
+            put64(&mut bytes, offset_of!(CallRecord, sequence), sequence);
+            assert_eq!(decoded(&bytes).is_on_own_stack, is_on_own_stack);
         }
     }
 

@@ -67,7 +67,7 @@ pub fn visit_call_attributes(span: &Span, limits: AttributeLimits, mut visit: im
     if !span.end_observed {
         visit("ml.end_observed", ValueRef::Boolean(false));
     }
-    if let Parent::Ancestor(_) = span.parent {
+    if let Parent::Ancestor(_) | Parent::Unknown = span.parent {
         visit("ml.parent_observed", ValueRef::Boolean(false));
     }
     if let Some(step) = &span.step {

@@ -250,7 +250,9 @@ pub fn expected_span(span: &Span) -> ProtoSpan {
     attributes.push(text("ml.ending", ending));
     attributes.extend((!start_observed).then(|| boolean("ml.start_observed", false)));
     attributes.extend((!span.end_observed).then(|| boolean("ml.end_observed", false)));
-    attributes.extend(matches!(span.parent, Parent::Ancestor(_)).then(|| boolean("ml.parent_observed", false)));
+    attributes.extend(
+        matches!(span.parent, Parent::Ancestor(_) | Parent::Unknown).then(|| boolean("ml.parent_observed", false)),
+    );
     attributes.extend(span.step.as_ref().map(|step| text("ml.step", step)));
     attributes.extend((!span.children_observed).then(|| boolean("ml.children_observed", false)));
     attributes.extend((!span.class_observed).then(|| boolean("ml.class_observed", false)));

@@ -1,5 +1,7 @@
 //! What comes out of the kernel: bytes, then events.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 use tracer_common::counters::Counter;
 use tracer_common::limits::MAX_ARGUMENTS;
@@ -16,6 +18,11 @@ pub struct RawRecord<'bytes>(pub &'bytes [u8]);
 pub enum Event {
     /// A call has ended.
     Call(Call),
+}
+
+/// What a tape says that was written before this was told.
+const fn on_own_stack() -> bool {
+    true
 }
 
 /// One finished call. See `tracer_common::records::CallRecord` for the meaning of each field.
@@ -60,6 +67,14 @@ pub struct Call {
     pub is_python: bool,
     /// Identity of the frame.
     pub stack_pointer: RemoteAddress,
+    /// Whether it was made on the stack that its thread was started with, as far as is known. What is around a call on
+    /// another one (a fiber) is not known, and it has no place among the records of its thread.
+    #[serde(default = "on_own_stack")]
+    pub is_on_own_stack: bool,
+    /// Of a call that was open at detach: the addresses, from the first to before the last, that can be compared with its
+    /// stack pointer because they are on the same stack. Empty where no others are known to be; `None`: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_stack: Option<Range<RemoteAddress>>,
     /// The object, if it has one.
     pub object: Option<RemoteAddress>,
     /// Returned bits, if it returned.
@@ -153,6 +168,9 @@ impl LossOfReason {
             Counter::LostThreadTableFull => "more than 8192 threads at once, or 64 greenlets of one thread",
             Counter::LostUnknownFunction => "a Python function that was defined since the last look at the process",
             Counter::LostUnclear => "could not be told from a reference to the code that somebody else took",
+            Counter::LostOtherStacksFull => {
+                "more than 16384 calls open at once on other stacks than their threads' own"
+            }
             Counter::Entries
             | Counter::Spans
             | Counter::Folded

@@ -24,6 +24,8 @@ pub struct SpanId(pub [u8; 8]);
 pub enum Parent {
     /// Nothing: it begins a trace.
     Root,
+    /// Nothing that is known: it begins a trace, but was made on another stack than its thread's own.
+    Unknown,
     /// This span.
     Span(SpanId),
     /// This span is around it, but not directly: the calls between were lost.
@@ -183,11 +185,17 @@ impl ArgumentType {
 }
 
 impl Parent {
+    /// Whether the span begins a trace.
+    #[must_use]
+    pub const fn begins_trace(self) -> bool {
+        matches!(self, Self::Root | Self::Unknown)
+    }
+
     /// The span to name as parent, direct or not.
     #[must_use]
     pub fn span_id(self) -> Option<SpanId> {
         match self {
-            Self::Root => None,
+            Self::Root | Self::Unknown => None,
             Self::Span(span_id) | Self::Ancestor(span_id) => Some(span_id),
         }
     }

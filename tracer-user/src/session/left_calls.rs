@@ -22,7 +22,10 @@ impl LeftCalls {
                 _ => stack_pointer(call.process, call.thread),
             };
             last = Some((call.thread, known));
-            known.is_some_and(|stack_pointer| stack_pointer > call.stack_pointer)
+            known.is_some_and(|stack_pointer| {
+                let is_comparable = call.same_stack.as_ref().is_none_or(|range| range.contains(&stack_pointer));
+                is_comparable && stack_pointer > call.stack_pointer
+            })
         });
         Self(left.map(key).collect())
     }
@@ -63,6 +66,8 @@ mod tests {
             end: MonotonicNs(3),
             end_observed: false,
             let_go: false,
+            is_on_own_stack: true,
+            same_stack: None,
             is_python: false,
             stack_pointer: RemoteAddress(stack_pointer),
             object: None,
@@ -87,6 +92,22 @@ mod tests {
         assert_eq!([open[0].ending, open[1].ending], [Ending::Unwound, Ending::StillOpen]);
         assert_eq!((counts.spans, counts.open), (1, 1));
         assert_eq!(counts.entries, counts.spans + counts.folded + counts.lost_total() + counts.open);
+    }
+
+    #[test]
+    fn stack_pointers_of_different_stacks_are_not_compared() {
+        let address = RemoteAddress;
+        for (same_stack, is_left) in [
+            (None, true),
+            (Some(address(0)..address(0x3000)), true),
+            (Some(address(0)..address(0x1800)), false),
+            (Some(address(0)..address(0)), false),
+        ] {
+            let mut open = vec![Call { same_stack: same_stack.clone(), ..open_call(1, 0x1000) }];
+            let left = LeftCalls::look(&open, |_, _| Some(address(0x2000)));
+            left.settle(&mut open, &mut LossCounts { entries: 1, open: 1, ..LossCounts::default() });
+            assert_eq!(open[0].ending == Ending::Unwound, is_left, "{same_stack:?}");
+        }
     }
 
     #[test]

@@ -169,6 +169,8 @@ fn live(tape: &Path, spans: &Path) {
         end: MonotonicNs(6_000),
         end_observed: false,
         let_go: false,
+        is_on_own_stack: true,
+        same_stack: None,
         is_python: false,
         stack_pointer: RemoteAddress(0x7f00),
         object: None,

@@ -151,6 +151,9 @@ fn remarks(span: &Span, parent_is_shown: bool) -> String {
     if span.parent_is_far() {
         remarks.push("parent lost".to_owned());
     }
+    if span.parent == Parent::Unknown {
+        remarks.push("parent not known".to_owned());
+    }
     if !span.children_observed {
         remarks.push("calls inside not all seen".to_owned());
     }

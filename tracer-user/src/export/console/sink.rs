@@ -10,7 +10,7 @@ use super::super::resource::Resource;
 use super::super::sink::{Delivery, Sink, Summary};
 use super::layout::{Palette, Style};
 use super::tree::draw;
-use crate::model::{Loss, Parent, Span, SpanId, ThreadId, TraceId, WallClockNs};
+use crate::model::{Loss, Span, SpanId, ThreadId, TraceId, WallClockNs};
 
 const NAME: &str = "console";
 /// Spans held back at one time, of all traces whose outermost call has not ended.
@@ -86,7 +86,7 @@ impl Console {
             self.waiting += unfinished.len();
             self.traces.insert(trace, unfinished);
         }
-        let whole = outermost.parent == Parent::Root;
+        let whole = outermost.parent.begins_trace();
         self.print(&spans, whole);
         if whole {
             if self.printed.len() >= MAX_PRINTED {
@@ -136,7 +136,7 @@ impl Sink for Console {
     fn span(&mut self, span: &Span) {
         // A tree that was joined to a call of another thread waits for the rest of its trace, unless that came first.
         let is_late = || span.parent_thread.is_some() && self.printed.contains(&span.trace_id);
-        if span.parent == Parent::Root || is_late() {
+        if span.parent.begins_trace() || is_late() {
             self.complete(span);
             return;
         }
@@ -182,6 +182,7 @@ impl Sink for Console {
 mod tests {
     use super::super::super::samples::{self, Shared};
     use super::*;
+    use crate::model::Parent;
 
     fn printed(colour: bool, feed: impl FnOnce(&mut Console)) -> (String, Delivery) {
         let terminal = Shared::default();
