@@ -152,6 +152,7 @@ impl Programs {
         if options.count_forks && task.number != 0 {
             programs.load_forks()?;
         }
+        give_memory_back();
         Ok(programs)
     }
 
@@ -326,6 +327,15 @@ impl Programs {
             captures.set(function.id.0, spec, 0).map_err(|error| map_error("CAPTURES", &error))?;
         }
         Ok(())
+    }
+}
+
+/// Loading takes megabytes for a moment: the object, and the kernel's type information. glibc would keep them.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes no pointers, and may be called at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -1,6 +1,9 @@
 //! Where the kernel keeps the number of a task, its thread pointer and its stack, from its type information (Documentation/bpf/btf.rst, Linux 6.18).
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read as _};
+
+use memmap2::MmapMut;
 
 /// The kernel's types.
 const TYPES: &str = "/sys/kernel/btf/vmlinux";
@@ -30,7 +33,7 @@ pub struct TaskLayout {
 
 /// Reads the offsets.
 pub fn task_layout() -> TaskLayout {
-    let Ok(bytes) = fs::read(TYPES) else { return TaskLayout::default() };
+    let Ok(bytes) = read_aside() else { return TaskLayout::default() };
     let Some(types) = Types::parse(&bytes) else { return TaskLayout::default() };
     let thread_pointer =
         || Some(types.offset_in("task_struct", "thread")? + types.offset_in("thread_struct", "fsbase")?);
@@ -42,12 +45,22 @@ pub fn task_layout() -> TaskLayout {
     }
 }
 
+/// The file, in memory that goes back to the system at once: an allocator that has given out so much keeps more for itself
+/// from then on.
+fn read_aside() -> io::Result<MmapMut> {
+    let mut file = File::open(TYPES)?;
+    let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    let mut bytes = MmapMut::map_anon(length)?;
+    file.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Type information, as offsets into its bytes.
 struct Types<'bytes> {
     types: &'bytes [u8],
     strings: &'bytes [u8],
     /// Where each type begins; the first one has number 1.
-    positions: Vec<usize>,
+    positions: Vec<u32>,
 }
 
 impl<'bytes> Types<'bytes> {
@@ -63,20 +76,20 @@ impl<'bytes> Types<'bytes> {
         let mut positions = Vec::new();
         let mut position = 0;
         while position < types.len() {
-            positions.push(position);
+            positions.push(u32::try_from(position).ok()?);
             position += size_of_type(word(types, position + 4)?)?;
         }
         Some(Self { types, strings, positions })
     }
 
     fn offset_in(&self, structure: &str, member: &str) -> Option<u64> {
-        let is_it = |position: &&usize| {
-            let kind = word(self.types, **position + 4).map(kind_of);
+        let is_it = |position: &usize| {
+            let kind = word(self.types, *position + 4).map(kind_of);
             kind == Some(STRUCT)
-                && word(self.types, **position).and_then(|name| self.string(name)) == Some(structure.as_bytes())
+                && word(self.types, *position).and_then(|name| self.string(name)) == Some(structure.as_bytes())
         };
-        let position = self.positions.iter().find(is_it)?;
-        self.member(*position, member.as_bytes(), DEEPEST)
+        let position = self.positions.iter().map(|position| *position as usize).find(is_it)?;
+        self.member(position, member.as_bytes(), DEEPEST)
     }
 
     /// Offset of a member of the type at this position, also within members that have no name.
@@ -99,7 +112,7 @@ impl<'bytes> Types<'bytes> {
             if !name.is_empty() {
                 return None;
             }
-            let inner = *self.positions.get((kind as usize).checked_sub(1)?)?;
+            let inner = *self.positions.get((kind as usize).checked_sub(1)?)? as usize;
             Some(u64::from(bits / 8) + self.member(inner, wanted, deepest - 1)?)
         })
     }
@@ -188,7 +201,7 @@ mod tests {
 
     #[test]
     fn this_kernel_tells_it() {
-        if fs::exists(TYPES).unwrap_or(false) {
+        if std::fs::exists(TYPES).unwrap_or(false) {
             let layout = task_layout();
             for offset in [layout.number, layout.thread_pointer, layout.memory, layout.memory_stack] {
                 assert!(offset > 0 && offset < 1 << 14, "{layout:?}");
