@@ -38,6 +38,7 @@ fn ends_in_a_moment(process: ProcessId) -> bool {
     }
     false
 }
+
 /// What to think of a target that was ended by a signal about its code.
 pub const AFTER_SIGNAL: &str = "a fault of its own, as without probes, or one of a program that copies its own code together with \
                                 probes (SIGTRAP); docs/native-engine.md, \"Programs that move their own code\", tells them apart";

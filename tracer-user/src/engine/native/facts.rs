@@ -8,14 +8,13 @@ use std::path::Path;
 use object::read::ReadCache;
 
 use super::moving_code::Signs;
+use super::shared_code;
 use crate::model::{
     ArgumentRule, ErrorRule, FunctionName, Language, ObjectLocation, Recurse, ResolvedFunction, SkipReason,
     VirtualAddress,
 };
 use crate::symbol::{Candidate, ElfFile, Found, Functions, MATCH_LIMIT, SymbolError};
 use crate::symbol_map::{Match, Matcher, Verdict};
-
-use super::shared_code;
 
 /// What one file holds for the rules in force.
 #[derive(Debug, Default)]
