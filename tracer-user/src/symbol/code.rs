@@ -271,6 +271,14 @@ impl<'data> Part<'data> {
     }
 }
 
+/// Whether the instruction behind this one may run next.
+pub(super) fn falls_through(instruction: &Instruction) -> bool {
+    !matches!(
+        instruction.flow_control(),
+        FlowControl::Return | FlowControl::UnconditionalBranch | FlowControl::IndirectBranch | FlowControl::Exception
+    )
+}
+
 /// Whether an instruction is a jump, conditional or not, whose target is part of it.
 pub(super) fn is_direct_jump(instruction: &Instruction) -> bool {
     matches!(instruction.flow_control(), FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch)

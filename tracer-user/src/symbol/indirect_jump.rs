@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use iced_x86::{Code as Opcode, FlowControl, Instruction, OpKind, Register};
 use object::read::ReadRef;
 
-use super::code::{Code, Part};
+use super::code::{Code, Part, falls_through};
 use super::image::Image;
 use super::registers;
 
@@ -140,16 +140,7 @@ impl<'data, R: ReadRef<'data>> Search<'_, 'data, R> {
         let mut sources: Vec<Instruction> = jumps.filter_map(|source| self.instruction(source)).collect();
         let Some((part, index)) = self.code.position(address) else { return (Vec::new(), false) };
         let previous = index.checked_sub(1).and_then(|index| part.instructions.get(index));
-        let falls_through = |instruction: &&Instruction| {
-            !matches!(
-                instruction.flow_control(),
-                FlowControl::Return
-                    | FlowControl::UnconditionalBranch
-                    | FlowControl::IndirectBranch
-                    | FlowControl::Exception
-            )
-        };
-        sources.extend(previous.filter(falls_through));
+        sources.extend(previous.filter(|instruction| falls_through(instruction)));
         let begins = self.code.parts.first().and_then(|part| part.instructions.first());
         (sources, begins.is_some_and(|first| first.ip() == address))
     }

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use iced_x86::{Code as Opcode, ConditionCode, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use object::read::ReadRef;
 
-use super::code::{Code, is_direct_jump};
+use super::code::{Code, falls_through, is_direct_jump};
 use super::exits;
 use super::image::Image;
 use super::registers;
@@ -187,16 +187,7 @@ impl<'data, R: ReadRef<'data>> Search<'_, 'data, R> {
         let mut sources: Vec<(Instruction, bool)> =
             direct.chain(by_table).filter_map(instruction).map(|source| (source, true)).collect();
         let previous = index.checked_sub(1).and_then(|index| part.instructions.get(index));
-        let falls_through = |instruction: &&Instruction| {
-            !matches!(
-                instruction.flow_control(),
-                FlowControl::Return
-                    | FlowControl::UnconditionalBranch
-                    | FlowControl::IndirectBranch
-                    | FlowControl::Exception
-            )
-        };
-        sources.extend(previous.filter(falls_through).map(|source| (*source, false)));
+        sources.extend(previous.filter(|instruction| falls_through(instruction)).map(|source| (*source, false)));
         Some(sources)
     }
 
