@@ -10,6 +10,7 @@ mod build_ebpf;
 mod check;
 mod chroot;
 mod demo;
+mod fuzz;
 mod kernels;
 mod process;
 mod provision;
@@ -50,6 +51,15 @@ enum Command {
     Check,
     /// Trace a real model server while it answers requests; sets up what that needs.
     Demo,
+    /// Give the parsers what a stranger may have written: coverage-guided, each target for some seconds.
+    Fuzz {
+        /// Targets; all of them unless some are named.
+        #[arg(value_enum)]
+        targets: Vec<fuzz::Target>,
+        /// Seconds for each.
+        #[arg(long, default_value_t = 600)]
+        seconds: u32,
+    },
     /// Boot Debian's kernels in QEMU and try there what the README says; writes `docs/kernels.md`.
     Kernels,
     /// Set up what the tests need: compilers, Python environments, a Debian sid. `cargo xtask test` does it by itself.
@@ -83,6 +93,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf { check: true } => build_ebpf::check(),
         Command::Check => check::run(),
         Command::Demo => demo::run(),
+        Command::Fuzz { targets, seconds } => fuzz::run(&targets, seconds),
         Command::Kernels => kernels::run(),
         Command::Prepare => test::prepare(),
         Command::Soak { cycles, starts } => soak::run(cycles, starts),
