@@ -3,7 +3,8 @@
 //!
 //! On a data stack (CPython 3.11 and later) a frame that is pushed begins at or beyond the end of the innermost one that
 //! runs there, and one that is popped did. On the heap the interpreter holds the new frame in a register when it takes the
-//! reference; the instruction that does so is remembered.
+//! reference. Looking through the registers is dear (most hold no address, and each of those is a fault), so the
+//! instructions that push frames are remembered.
 
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel,
@@ -88,11 +89,25 @@ fn register(offset: u64) -> u64 {
 }
 
 /// Whether the frame on the data stack is left while somebody keeps its frame object (3.12 and later): its content is copied
-/// there, and the copy takes a reference. The interpreter holds the frame object in a register then. A global function, see
-/// `stack::end_wide`.
+/// there, and the copy takes a reference at this instruction. The interpreter holds the frame object in a register then; an
+/// instruction at which it does not is one that pushes frames. A global function, see `stack::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn is_copied(process_slot: u32, frame: u64) -> u64 {
+pub extern "C" fn is_copied(process_slot: u32, frame: u64, instruction: u64) -> u64 {
+    if is_push_site(process_slot, instruction) != 0 {
+        return 0;
+    }
+    if register_holds_object_of(process_slot, frame) != 0 {
+        return 1;
+    }
+    add_push_site(process_slot, instruction);
+    0
+}
+
+/// 1 if a register holds the frame object of a frame. A global function, so that the loop has one way around it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn register_holds_object_of(process_slot: u32, frame: u64) -> u64 {
     for index in 0..REGISTERS {
         if is_object_of(process_slot, register(8 * index), frame) != 0 {
             return 1;
@@ -118,30 +133,41 @@ pub extern "C" fn is_object_of(process_slot: u32, address: u64, frame: u64) -> u
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn is_heap_push(process_slot: u32, caller: u64, instruction: u64) -> u64 {
-    let Some(known) = PYTHON_PUSH_SITES.get_ptr_mut(process_slot) else { return 0 };
-    // SAFETY: a checked map value; whoever changes it holds the interpreter's lock.
-    unsafe {
-        if (*known).instructions[0] == instruction
-            || (*known).instructions[1] == instruction
-            || (*known).instructions[2] == instruction
-            || (*known).instructions[3] == instruction
-        {
-            return 1;
-        }
+    if is_push_site(process_slot, instruction) != 0 {
+        return 1;
     }
     if holds_new_frame(process_slot, caller) == 0 {
         return 0;
     }
-    // SAFETY: as above.
+    add_push_site(process_slot, instruction);
+    1
+}
+
+/// 1 if frames are known to be pushed at an instruction. A global function, see `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn is_push_site(process_slot: u32, instruction: u64) -> u64 {
+    let Some(sites) = PYTHON_PUSH_SITES.get_ptr(process_slot) else { return 0 };
+    // SAFETY: a checked map value; a site that is added meanwhile is whole or not there.
+    u64::from(unsafe { (*sites).instructions.iter().any(|known| *known == instruction) })
+}
+
+/// Frames are pushed at an instruction. Where there is no room it is found out again each time. A global function, see
+/// `stack::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn add_push_site(process_slot: u32, instruction: u64) -> u64 {
+    let Some(sites) = PYTHON_PUSH_SITES.get_ptr_mut(process_slot) else { return 0 };
+    // SAFETY: a checked map value; whoever changes it holds the interpreter's lock.
     unsafe {
-        for known in &mut (*known).instructions {
+        for known in &mut (*sites).instructions {
             if *known == 0 {
                 *known = instruction;
                 return 1;
             }
         }
     }
-    1
+    0
 }
 
 /// 1 if a register, or a word on top of the native stack, holds a heap frame that is new. A global function, see

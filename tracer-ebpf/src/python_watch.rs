@@ -120,7 +120,7 @@ fn data_stack_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
     if hit.layout.exits_are_prompt != 0
         && (is_innermost(thread, frame, hit.code.address)
             || (code_of(hit.layout, frame) == hit.code.address
-                && python_push::is_copied(hit.rule.process_slot, frame) != 0))
+                && python_push::is_copied(hit.rule.process_slot, frame, hit.instruction) != 0))
     {
         // The frame is left while a traceback holds it: it is copied, and the copy takes a reference.
         return;
