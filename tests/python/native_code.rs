@@ -34,7 +34,7 @@ fn in_both_modes(run: &PythonRun) -> Result<()> {
 
 /// `LogisticRegression.predict > BLAS.dgemm`, with the size of the product.
 fn products(interpreter: Interpreter) -> Result<()> {
-    let run = PythonRun::of(interpreter, "python_blas", &["20"]).map("../symbols/optional/openblas.yaml");
+    let run = PythonRun::of(interpreter, "python_blas", &["20"]).forked().map("../symbols/optional/openblas.yaml");
     in_both_modes(&run)?;
     let traced = run.exact()?;
     let product = traced.trace.spans.0.iter().find(|row| row.span.name == "BLAS.dgemm").context("no product")?;
@@ -47,6 +47,7 @@ fn products(interpreter: Interpreter) -> Result<()> {
 fn trees(interpreter: Interpreter) -> Result<()> {
     for jobs in ["1", "2"] {
         let run = PythonRun::of(interpreter, "python_forest", &["20", jobs, "trees"])
+            .forked()
             .map("../symbols/optional/scikit-learn-trees.yaml");
         in_both_modes(&run).with_context(|| format!("{jobs} jobs"))?;
     }
@@ -58,7 +59,7 @@ fn trees(interpreter: Interpreter) -> Result<()> {
 fn walks(interpreter: Interpreter) -> Result<()> {
     for (jobs, folded) in [("1", 120), ("2", 0)] {
         let run =
-            PythonRun::of(interpreter, "python_forest", &["20", jobs, "walks"]).map("targets/python_forest/walks.yaml");
+            PythonRun::of(interpreter, "python_forest", &["20", jobs, "walks"]).forked().map("targets/python_forest/walks.yaml");
         let traced = run.exact().with_context(|| format!("{jobs} jobs"))?;
         ensure!(traced.trace.summary.folded() == folded, "{jobs} jobs: {}", traced.trace.summary.0);
     }

@@ -49,9 +49,8 @@ fn compare(heading: &str) -> Result<()> {
 fn trace(heading: &str, mode: &str) -> Result<Trace> {
     let words: Vec<&str> = heading.split(' ').collect();
     let [model, action, methods] = words.as_slice() else { bail!("`{heading}` is no heading") };
-    let mut command = ORACLE.command("python_oracle/oracle.py")?;
-    command.args([model, action, "--repeat", &REPEAT.to_string()]);
-    let mut target = Target::start_command(command)?;
+    let arguments = [model, action, "--repeat", &REPEAT.to_string()];
+    let mut target = Target::start_forked(ORACLE, "python_oracle/oracle.py", &arguments)?;
     let mut tracer = Tracer::attach(target.pid())?.arguments(["--python", mode]);
     let map = match (*methods, *model) {
         ("private", _) => Some("private"),

@@ -46,22 +46,26 @@ pub fn in_both_modes(run: &PythonRun, watched: &[&str]) -> Result<PythonTrace> {
     run.clone().tracer_arguments(&["--python", "frames"]).exact().context("frames")
 }
 
+fn forked(interpreter: Interpreter, target: &str, arguments: &[&str]) -> PythonRun {
+    PythonRun::of(interpreter, target, arguments).forked()
+}
+
 /// 2,000 predictions, 1,000 in each batch.
 fn pipeline(interpreter: Interpreter) -> Result<()> {
-    let traced = PythonRun::of(interpreter, "python_sklearn_pipeline", &["1000", "4"]).exact()?;
+    let traced = forked(interpreter, "python_sklearn_pipeline", &["1000", "4"]).exact()?;
     ensure!(traced.trace.summary.spans() == 8000, "{:?}", traced.trace.summary);
     Ok(())
 }
 
 fn late_threads(interpreter: Interpreter) -> Result<()> {
-    let run = PythonRun::of(interpreter, "python_sklearn_pipeline", &["40", "4", "--late"]);
+    let run = forked(interpreter, "python_sklearn_pipeline", &["40", "4", "--late"]);
     in_both_modes(&run, &["Pipeline.predict", "StandardScaler.transform"])?;
-    let run = PythonRun::of(interpreter, "python_sklearn_pipeline", &["40", "4", "--late", "--probabilities"]);
+    let run = forked(interpreter, "python_sklearn_pipeline", &["40", "4", "--late", "--probabilities"]);
     in_both_modes(&run, &["StandardScaler.transform"]).map(drop)
 }
 
 fn n_jobs(interpreter: Interpreter) -> Result<()> {
-    let run = PythonRun::of(interpreter, "python_n_jobs", &["40"]);
+    let run = forked(interpreter, "python_n_jobs", &["40"]);
     in_both_modes(&run, &["FeatureUnion.transform", "ColumnTransformer.transform", "MinMaxScaler.transform"]).map(drop)
 }
 
@@ -70,7 +74,7 @@ fn n_jobs(interpreter: Interpreter) -> Result<()> {
 fn together(interpreter: Interpreter) -> Result<()> {
     const TRANSFORMS: u32 = 10;
     for mode in ["watch", "frames"] {
-        let run = PythonRun::of(interpreter, "python_n_jobs", &[&TRANSFORMS.to_string(), "--together"]);
+        let run = forked(interpreter, "python_n_jobs", &[&TRANSFORMS.to_string(), "--together"]);
         let trace = run.tracer_arguments(&["--python", mode]).traced()?.trace;
         trace.check_whole().context(mode)?;
         // Two batches, two threads.
@@ -88,7 +92,7 @@ fn together(interpreter: Interpreter) -> Result<()> {
 }
 
 fn user_estimators(interpreter: Interpreter) -> Result<()> {
-    let run = PythonRun::of(interpreter, "python_user_estimator", &["30"]);
+    let run = forked(interpreter, "python_user_estimator", &["30"]);
     in_both_modes(&run, &["Shift.transform", "Captured.transform", "Local.transform"]).map(drop)
 }
 
@@ -96,19 +100,19 @@ fn exceptions(interpreter: Interpreter) -> Result<()> {
     for keep in [&[][..], &["--keep"]] {
         let mut arguments = vec!["30"];
         arguments.extend(keep);
-        let run = PythonRun::of(interpreter, "python_exceptions", &arguments).map("targets/python_exceptions/map.yaml");
+        let run = forked(interpreter, "python_exceptions", &arguments).map("targets/python_exceptions/map.yaml");
         in_both_modes(&run, &[])?;
     }
     Ok(())
 }
 
 fn coroutines(interpreter: Interpreter) -> Result<()> {
-    let run = PythonRun::of(interpreter, "python_asyncio", &["20"]);
+    let run = forked(interpreter, "python_asyncio", &["20"]);
     in_both_modes(&run, &["Pipeline.predict", "StandardScaler.transform"]).map(drop)
 }
 
 fn recursion(interpreter: Interpreter) -> Result<()> {
-    in_both_modes(&PythonRun::of(interpreter, "python_recursion", &["10", "4"]), &[]).map(drop)
+    in_both_modes(&forked(interpreter, "python_recursion", &["10", "4"]), &[]).map(drop)
 }
 
 fn torch(interpreter: Interpreter) -> Result<()> {
