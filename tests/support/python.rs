@@ -33,6 +33,9 @@ pub const ALL: [Interpreter; 7] = [
     Interpreter::Sid,
 ];
 
+/// What `--python` can be told.
+pub const MODES: [&str; 2] = ["watch", "frames"];
+
 /// CPython 3.9 with scikit-learn 0.24 and the original instrumentation.
 pub const ORACLE: Interpreter = Interpreter::Environment("oracle-3.9");
 

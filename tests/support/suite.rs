@@ -129,6 +129,13 @@ pub fn is_full() -> bool {
     std::env::var_os("ML_TRACER_FULL").is_some_and(|value| value == "1")
 }
 
+/// Whether a case, a version of Python and a mode meet, each by its number in a list. In every run each case meets each
+/// version, each case both modes, and each version both modes; all meet all when everything is wanted.
+#[must_use]
+pub fn do_meet(case: usize, version: usize, mode: usize) -> bool {
+    is_full() || (case + version + mode).is_multiple_of(2)
+}
+
 /// Prints a measurement.
 pub fn report(line: &str) {
     eprintln!("{line}");
