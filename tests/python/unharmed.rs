@@ -38,7 +38,8 @@ pub fn cases() -> Vec<Case> {
     }
     let oldest = ALL[0];
     cases.push(case_of("debug_registers_of_a_debugger".to_owned(), needs(oldest), move || debugged(oldest)));
-    cases.push(case_of("killed_target_leaves_nothing".to_owned(), needs(oldest), move || killed_target(oldest)).alone());
+    cases
+        .push(case_of("killed_target_leaves_nothing".to_owned(), needs(oldest), move || killed_target(oldest)).alone());
     cases
 }
 

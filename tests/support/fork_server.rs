@@ -22,7 +22,8 @@ use crate::process::Running;
 use crate::python::Interpreter;
 
 /// What they import: what most targets with scikit-learn have in common. The rest each target imports itself.
-const MODULES: [&str; 5] = ["numpy", "sklearn.compose", "sklearn.linear_model", "sklearn.pipeline", "sklearn.preprocessing"];
+const MODULES: [&str; 5] =
+    ["numpy", "sklearn.compose", "sklearn.linear_model", "sklearn.pipeline", "sklearn.preprocessing"];
 
 /// Descriptors that go with each message: three streams, and where to tell how it goes.
 const DESCRIPTORS: usize = 4;

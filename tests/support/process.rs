@@ -165,8 +165,7 @@ impl Running {
         self.close_input();
         let status = {
             let process = &mut self.process;
-            poll("the end of the process", || process.try_wait())
-                .map_err(|error| error.context(self.name.clone()))?
+            poll("the end of the process", || process.try_wait()).map_err(|error| error.context(self.name.clone()))?
         };
         self.finished = true;
         // A forked descendant may still hold the pipes: it is part of the group, and the test is over.

@@ -5,8 +5,8 @@ Usage: fork_server.py MODULE...
 Standard input is a socket. Each message on it is the command line of a target (a JSON list, its script first) with four
 descriptors: the target's standard input, output and error, and where to tell its process id and, at its end, its wait status
 (two numbers of four bytes). The target is what the same command line makes of a new interpreter: its main thread alone, in a
-process group of its own, with none of the server's descriptors. It ends as any other does; only `/proc/PID/cmdline` is the
-server's. It is a fresh process as far as threads of libraries go, which their own fork handlers see to.
+process group of its own, with none of the server's descriptors and the threads that its libraries start when they are
+imported. It ends as any other does. Only `/proc/PID/cmdline` is the server's.
 """
 
 import importlib
@@ -85,10 +85,21 @@ def serve(control):
             tell(told, pid)
 
 
+def start_library_threads():
+    """OpenBLAS ends its threads before a fork, and starts them again with the next large product. There are two of it."""
+    import numpy
+    from scipy.linalg import blas
+
+    square = numpy.ones((300, 300))
+    square @ square
+    blas.dgemm(1.0, square, square)
+
+
 for module in sys.argv[1:]:
     importlib.import_module(module)
 COMMAND_LINE = serve(socket.socket(fileno=0))
 if COMMAND_LINE:
+    start_library_threads()
     SERVER = sys.modules["__main__"]
     MAIN = sys.modules["__main__"] = types.ModuleType("__main__")
     MAIN.__file__ = COMMAND_LINE[0]
