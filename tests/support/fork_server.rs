@@ -5,6 +5,7 @@
 //! namespace of its own have theirs executed.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{IoSlice, PipeReader, Read, pipe};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -55,10 +56,10 @@ pub(crate) fn start(interpreter: Interpreter, script: &str, arguments: &[impl As
     let place = place.to_str().context("a path is text")?;
     let command_line: Vec<&str> = [place].into_iter().chain(arguments.iter().map(AsRef::as_ref)).collect();
     let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
-    if !servers.contains_key(&interpreter) {
-        servers.insert(interpreter, ForkServer::start(interpreter)?);
-    }
-    let server = servers.get(&interpreter).context("it is there now")?;
+    let server = match servers.entry(interpreter) {
+        Entry::Occupied(server) => server.into_mut(),
+        Entry::Vacant(place) => place.insert(ForkServer::start(interpreter)?),
+    };
     server.fork(&command_line).with_context(|| format!("the fork server of {interpreter:?} for {script}"))
 }
 
