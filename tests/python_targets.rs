@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
-use tracer_tests::process::{Finished, run};
+use rustix::process::{Pid, Signal};
+use tracer_tests::process::{Finished, poll, run};
 use tracer_tests::python::{Interpreter, LIBRARIES, ORACLE, SCIKIT_LEARN, SCIKIT_LEARN_1_2, Truth};
 use tracer_tests::suite::{Need, case, main as run_suite};
 use tracer_tests::targets::Target;
@@ -25,6 +27,15 @@ fn main() -> ExitCode {
         }),
         case("targets_of_libraries_tell_the_truth", &[Need::Python(LIBRARIES)], || {
             targets_tell_the_truth(LIBRARIES, LIBRARY_TARGETS)
+        }),
+        case("a_forked_target_is_like_an_executed_one", &[Need::Python(OLDEST)], || {
+            forked_is_like_executed(OLDEST, "targets/python_sklearn_pipeline/target.py", &["12", "4"])
+        }),
+        case("a_forked_target_is_like_an_executed_one_in_debian_sid", &[Need::Python(Interpreter::Sid)], || {
+            forked_is_like_executed(Interpreter::Sid, "targets/python_n_jobs/target.py", &["2"])
+        }),
+        case("a_forked_target_is_like_an_executed_one_with_the_original", &[Need::Python(ORACLE)], || {
+            forked_is_like_executed(ORACLE, "python_oracle/oracle.py", &["random_forest", "predict"])
         }),
         case("the_recorded_trees_are_those_of_the_original", &[Need::Python(ORACLE)], recorded_trees),
     ];
@@ -81,6 +92,84 @@ fn targets_tell_the_truth(interpreter: Interpreter, targets: &[TargetTruth]) -> 
         }
     }
     Ok(())
+}
+
+/// What the kernel knows of a process and a tracer may look at.
+#[derive(Debug, PartialEq, Eq)]
+struct Process {
+    program: PathBuf,
+    root: PathBuf,
+    threads: usize,
+    descriptors: BTreeSet<String>,
+    state: Vec<String>,
+    leads_its_group: bool,
+}
+
+impl Process {
+    fn of(pid: u32) -> Result<Self> {
+        let place = PathBuf::from(format!("/proc/{pid}"));
+        let link = |name: &str| fs::read_link(place.join(name));
+        let mut descriptors = BTreeSet::new();
+        for entry in fs::read_dir(place.join("fd"))? {
+            let entry = entry?;
+            let points_to = fs::read_link(entry.path())?.to_string_lossy().into_owned();
+            // Of `pipe:[4711]` the kind.
+            let kind = points_to.split(':').next().unwrap_or_default();
+            descriptors.insert(format!("{} {kind}", entry.file_name().to_string_lossy()));
+        }
+        let kept = ["SigBlk", "SigIgn", "SigCgt", "SigPnd", "Uid", "CapEff", "Seccomp:", "TracerPid", "Umask", "State"];
+        let status = fs::read_to_string(place.join("status"))?;
+        let state = status.lines().filter(|line| kept.iter().any(|name| line.starts_with(name))).map(str::to_owned);
+        let group = rustix::process::getpgid(Some(identity(pid)?))?;
+        Ok(Self {
+            program: link("exe")?,
+            root: link("root")?,
+            threads: fs::read_dir(place.join("task"))?.count(),
+            descriptors,
+            state: state.collect(),
+            leads_its_group: group == identity(pid)?,
+        })
+    }
+}
+
+fn identity(pid: u32) -> Result<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw).context("a process id is a positive number")
+}
+
+/// What is forked from an interpreter that has imported much is, once it is ready, what is executed: it has the same threads,
+/// no descriptor and no signal of the server's, and says and does the same; twice in a row, while another one is there.
+fn forked_is_like_executed(interpreter: Interpreter, script: &str, arguments: &[&str]) -> Result<()> {
+    let mut command = interpreter.command(script)?;
+    command.args(arguments);
+    let mut executed = Target::start_command(command)?;
+    let mut first = Target::start_forked(interpreter, script, arguments)?;
+    let mut second = Target::start_forked(interpreter, script, arguments)?;
+    let expected = settled(&executed)?;
+    for forked in [&first, &second] {
+        let found = settled(forked)?;
+        ensure!(found == expected, "executed: {expected:?}\nforked: {found:?}");
+    }
+    for target in [&mut executed, &mut first, &mut second] {
+        target.batch()?;
+    }
+    let killed = Target::start_forked(interpreter, script, arguments)?;
+    killed.running.signal(Signal::KILL)?;
+    ensure!(killed.finish()?.signal == Some(9), "the end of a forked target is not told");
+    let executed = executed.finish()?;
+    for forked in [first, second] {
+        let forked = forked.finish()?;
+        ensure!(forked == executed, "executed: {executed:?}\nforked: {forked:?}");
+    }
+    Ok(())
+}
+
+/// A process that waits for its next line.
+fn settled(target: &Target) -> Result<Process> {
+    poll("the process to wait", || {
+        let process = Process::of(target.pid())?;
+        let sleeps = process.state.iter().any(|line| line.starts_with("State:\tS"));
+        Ok(sleeps.then_some(process))
+    })
 }
 
 /// One tree of the file for each shape that a record can have.

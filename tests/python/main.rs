@@ -22,10 +22,10 @@ mod wrappers;
 
 use std::process::ExitCode;
 
-use tracer_tests::suite;
+use tracer_tests::suite::{self, Case};
 
 fn main() -> ExitCode {
-    let cases = [
+    let beside_others = [
         plain::cases(),
         readers::cases(),
         greenlets::cases(),
@@ -33,16 +33,15 @@ fn main() -> ExitCode {
         scikit_learn::cases(),
         interpreters::cases(),
         libraries::cases(),
-        looks::cases(),
         native_code::cases(),
         unharmed::cases(),
         wrappers::cases(),
         guard::cases(),
-        pauses::cases(),
-        threads::cases(),
         follow::cases(),
-        crowd::cases(),
         oracle::cases(),
     ];
-    suite::main(cases.into_iter().flatten().collect(), true)
+    // They measure, or want the processors for themselves.
+    let alone = [looks::cases(), pauses::cases(), threads::cases(), crowd::cases()];
+    let alone = alone.into_iter().flatten().map(Case::alone);
+    suite::main(beside_others.into_iter().flatten().chain(alone).collect(), false)
 }

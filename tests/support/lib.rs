@@ -2,6 +2,7 @@
 
 pub mod bad_collector;
 pub mod collector;
+mod fork_server;
 pub mod golden;
 pub mod probes;
 pub mod process;

@@ -46,10 +46,11 @@ pub fn environment(name: &str, requirements: &Path, interpreter: Interpreter) ->
         fs::remove_dir_all(&folder).with_context(|| format!("cannot remove the old {}", folder.display()))?;
     }
     run(&format!("python environment {name}"), Command::new(python).args(["-m", "venv"]).arg(&folder))?;
+    // What is imported is compiled then: that is a tenth of what there is.
     run(
         &format!("pip install -r {}", requirements.display()),
         Command::new(folder.join("bin/python"))
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--requirement"])
             .arg(requirements),
     )?;
     fs::write(&mark, fingerprint).with_context(|| format!("cannot write {}", mark.display()))?;
