@@ -2,6 +2,7 @@
 
 mod asides;
 mod checkup;
+mod code_watch;
 mod cost;
 mod end_of_process;
 mod error;
@@ -26,6 +27,7 @@ mod trial;
 mod watchpoints;
 
 pub use checkup::{Check, CheckState, check_machine};
+pub use code_watch::{CodeWatch, Moved};
 pub use cost::{ProbeCost, SiteCosts, measure_emulated_probe, measure_probe_costs, measure_site_costs};
 pub use end_of_process::EndOfProcess;
 pub use error::AttachError;

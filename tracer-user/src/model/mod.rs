@@ -4,6 +4,7 @@ mod call;
 mod capability;
 mod function;
 mod interpreter;
+mod look;
 mod plan;
 mod printable;
 mod python;
@@ -19,6 +20,7 @@ pub use function::{
     UnwindProof,
 };
 pub use interpreter::{FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites};
+pub use look::Look;
 pub use plan::{FunctionDescription, ModuleFile, PlanChange, PlannedFunction, ProbePlan, ProbeRequest};
 pub use printable::printable;
 pub use python::{

@@ -4,7 +4,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::python::PythonBudget;
+use super::budget::PythonBudget;
 use crate::model::{
     NotWatched, PythonCode, PythonPlan, PythonSkipped, PythonSurvey, Reached, Receiver, RemoteAddress, WatchedCode,
 };
@@ -28,7 +28,7 @@ struct Choice<'survey> {
     wanted: HashSet<Pair>,
     /// Methods of other classes; not covered yet.
     possible: HashSet<Pair>,
-    /// Methods that idle code would have seen.
+    /// Methods that uncalled code would have seen.
     tried: HashSet<Pair>,
 }
 
@@ -86,12 +86,12 @@ impl<'survey> Choice<'survey> {
             choice.candidates.iter().flat_map(|code| code.reached_by.iter().map(|reached| (code.address, reached)));
         let (mut wanted, mut possible, mut tried) = (HashSet::new(), HashSet::new(), HashSet::new());
         for (code, reached) in all.filter(|(_, reached)| !choice.excluded.contains(&reached.address)) {
-            if reached.instances > 0 || budget.lived.contains(&reached.class) {
+            if reached.instances > 0 || budget.had_objects.contains(&reached.class) {
                 wanted.insert(pair(reached));
             } else if budget.without_objects {
                 possible.insert(pair(reached));
             }
-            if budget.idle.contains(&code) {
+            if budget.uncalled.contains(&code) {
                 tried.insert(pair(reached));
             }
         }
@@ -160,9 +160,9 @@ impl<'survey> Choice<'survey> {
             calls: self.budget.calls.get(&code.address).copied().unwrap_or(0),
             elsewhere: self.budget.elsewhere.get(&code.address).copied().unwrap_or(0),
             is_wanted: wanted().next().is_some(),
-            may_be_called: !self.budget.idle.contains(&code.address)
+            may_be_called: !self.budget.uncalled.contains(&code.address)
                 && open().any(|reached| !self.tried.contains(&pair(reached))),
-            was_called: self.budget.past.contains(&code.address),
+            was_called: self.budget.called_before.contains(&code.address),
             in_models: sum(|reached| reached.in_models),
             instances: sum(|reached| reached.instances),
             named: self.of_named(open()),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::error::SessionError;
-use super::python::Means;
+use super::instances::Context;
 use super::roster::Left;
 use super::survey::Survey;
 use super::tracer::{Arrival, Tracer};
@@ -57,7 +57,7 @@ impl Tracer {
                 let arrived = self.add(Arrival { target, forked_by: Some(parent), native, interpreter });
                 let accepted = arrived.and_then(|_| {
                     let Self { programs, drain, planner, python, .. } = self;
-                    python.accept_entries(process, &mut Means { programs, planner, drain })
+                    python.accept_entries(process, &mut Context { programs, planner, drain })
                 });
                 // If it is over by now, it is counted as one that was not seen.
                 if !has_ended(process) {

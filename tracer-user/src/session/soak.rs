@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::drain::Drain;
 use super::error::SessionError;
-use super::python::{Means, PythonTargets};
+use super::instances::{Context, Instances};
 use super::recording::RecordedPipeline;
 use super::settings::PythonSettings;
 use super::tracer::{nothing_found, take_away, tape_header};
@@ -21,7 +21,7 @@ use crate::ring::KernelRing;
 /// The process and how it went so far.
 pub struct Soak {
     targets: [Target; 1],
-    python: PythonTargets,
+    python: Instances,
     figures: SoakFigures,
 }
 
@@ -54,7 +54,7 @@ impl Soak {
     pub fn find(target: Target, maps: &[SymbolMap]) -> Result<Self, SessionError> {
         let began = Instant::now();
         let targets = [target];
-        let mut python = PythonTargets::new(maps, PythonSettings::default());
+        let mut python = Instances::new(maps, PythonSettings::default());
         let [target] = &targets;
         let found = python
             .find(target, &ReadLimit::default())
@@ -79,7 +79,7 @@ impl Soak {
             .map_err(|_| SessionError::DrainEnded)?;
         let [target] = &self.targets;
         self.python
-            .attach(target.process, &mut Means { programs: &mut programs, planner: &mut planner, drain: &drain })?;
+            .attach(target.process, &mut Context { programs: &mut programs, planner: &mut planner, drain: &drain })?;
         programs.accept_entries(true)?;
         self.python.entries_are_accepted(&drain)?;
         let attach_ms = milliseconds(began);
@@ -89,7 +89,7 @@ impl Soak {
         drop(programs);
         let figures = &mut self.figures;
         figures.fewest_watched = figures.fewest_watched.min(self.python.seen());
-        self.python.let_go();
+        self.python.restart();
         figures.cycles += 1;
         figures.spans += report.spans;
         figures.lost += report.lost;

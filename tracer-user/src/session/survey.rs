@@ -1,6 +1,6 @@
 //! Asks the engines about every module of a process: what could be traced, and what not and why.
 
-use super::python::PythonTargets;
+use super::instances::Instances;
 use super::settings::PythonSettings;
 use crate::attach::probe_features;
 use crate::engine::{EngineError, NativeEngine};
@@ -46,13 +46,7 @@ impl Survey {
             return;
         }
         for module in modules {
-            let file = ModuleFile {
-                process: target.process,
-                path: module.path.clone(),
-                access_path: module.access_path.clone(),
-                number: module.number(),
-                mappings: module.mappings.clone(),
-            };
+            let file = ModuleFile::of(target.process, module);
             match engine.module(&file) {
                 Ok(found) => {
                     self.requests.extend(found.requests);
@@ -93,7 +87,7 @@ pub fn plan_only(
     python: PythonSettings,
     probe_moving_code: bool,
 ) -> PlanOnly {
-    let mut interpreters = PythonTargets::new(&maps, python);
+    let mut interpreters = Instances::new(&maps, python);
     let mut engine = NativeEngine::new(maps).probing_moving_code(probe_moving_code);
     let mut found = Survey::default();
     let mut problems = Vec::new();

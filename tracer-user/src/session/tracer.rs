@@ -14,9 +14,9 @@ use super::descriptors::raise_descriptor_limit;
 use super::drain::Drain;
 use super::error::SessionError;
 use super::follow::{Failure, prepare_to_follow};
+use super::instances::{Context, Instances, TracedInstance, class_names};
 use super::left_calls::LeftCalls;
 use super::probe_load::ProbeLoad;
-use super::python::{Interpreter, Means, PythonTargets, may_run_python, python_class_names};
 use super::recording::{Learned, RecordedPipeline, Recording};
 use super::report::Report;
 use super::roster::{News, Roster};
@@ -24,7 +24,7 @@ use super::settings::Settings;
 use super::survey::Survey;
 use super::wiring::{Names, Pipeline, ThreadNames};
 use crate::attach::{AttachError, LoadOptions, Programs, Refusal, Refused};
-use crate::engine::NativeEngine;
+use crate::engine::{NativeEngine, Runtimes};
 use crate::memory::ReadLimit;
 use crate::model::{
     ClockAnchor, MonotonicNs, PlanChange, PlannedFunction, ProcessId, PythonMode, Skipped, Target, WallClockNs,
@@ -42,7 +42,7 @@ pub struct Tracer {
     pub(super) drain: Drain,
     pub(super) planner: Planner,
     pub(super) engine: NativeEngine,
-    pub(super) python: PythonTargets,
+    pub(super) python: Instances,
     pub(super) watcher: Watcher,
     pub(super) roster: Roster,
     pub(super) load: ProbeLoad,
@@ -61,7 +61,7 @@ pub(super) struct Arrival {
     /// The process that has forked it, if it was not named.
     pub forked_by: Option<ProcessId>,
     pub native: Survey,
-    pub interpreter: Option<Interpreter>,
+    pub interpreter: Option<TracedInstance>,
 }
 
 impl Tracer {
@@ -94,12 +94,12 @@ impl Tracer {
         let mut engine = NativeEngine::new(maps.clone()).probing_moving_code(probe_moving_code);
         // What has begun empty may come to run Python, and then every moment counts.
         let watches_python =
-            python.mode == PythonMode::Watch && (may_begin_empty || targets.iter().any(may_run_python));
+            python.mode == PythonMode::Watch && (may_begin_empty || targets.iter().any(Runtimes::may_be_in));
         let load = LoadOptions { python_watch: watches_python, count_forks: follow, ..load };
         // Loading takes the kernel about as long as the survey takes us: do both at once. Whoever tells us to stop waits for
         // neither.
         let looks = arriving.clone();
-        let look = move |limit: &ReadLimit| PythonTargets::find_all(&looks, &maps, python, limit);
+        let look = move |limit: &ReadLimit| Instances::find_all(&looks, &maps, python, limit);
         let look = Background::begin("look", look).ok_or(SessionError::NoThread)?;
         let loading = Background::begin("load", move |_| Programs::load(load)).ok_or(SessionError::NoThread)?;
         let survey = |target| Survey::of(&mut engine, target, &target.modules);
@@ -126,8 +126,7 @@ impl Tracer {
         let header = tape_header(&targets);
         // The tape wants to know each name too; nobody listens when none is recorded.
         let (tell, learned) = channel();
-        let names =
-            Names { threads: thread_names(tell.clone()), python_classes: python_class_names(tell, python.engines()) };
+        let names = Names { threads: thread_names(tell.clone()), python_classes: class_names(tell, python.known()) };
         let pipeline = Pipeline::open(&header, names, &exports)?;
         let recording = tape.map(|path| begin_tape(path, &header, learned)).transpose()?;
         let ring = programs.take_ring()?.ok_or(SessionError::DrainEnded)?;
@@ -236,7 +235,7 @@ impl Tracer {
             self.take_note_of(change)?;
         }
         let Self { programs, drain, planner, python, .. } = self;
-        let failed = python.look_again(&mut Means { programs, planner, drain });
+        let failed = python.look_again(&mut Context { programs, planner, drain });
         for (process, error) in failed {
             self.leave(process, error)?;
         }
@@ -276,7 +275,7 @@ impl Tracer {
             None if forked_by.is_some() => python.mapped(&target, true),
             None => {}
         }
-        python.attach(target.process, &mut Means { programs, planner, drain })?;
+        python.attach(target.process, &mut Context { programs, planner, drain })?;
         Ok(refused)
     }
 

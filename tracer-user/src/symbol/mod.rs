@@ -40,7 +40,7 @@ mod unsized_code;
 mod unwind_proof;
 mod unwind_table;
 
-pub use data_symbol::LoadedAt;
+pub use data_symbol::{ExecutableSegments, LoadedAt};
 pub use elf_file::ElfFile;
 pub use error::SymbolError;
 pub use function_table::{Candidate, Found, MATCH_LIMIT};

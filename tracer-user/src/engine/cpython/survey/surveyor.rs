@@ -61,8 +61,8 @@ struct Finds {
 impl Surveyor {
     /// A surveyor that knows the rules and no process yet.
     #[must_use]
-    pub fn new(rules: PythonRules) -> Self {
-        Self { rules: Arc::new(rules), classes: Classes::default(), extent: Extent::default() }
+    pub fn new(rules: Arc<PythonRules>) -> Self {
+        Self { rules, classes: Classes::default(), extent: Extent::default() }
     }
 
     /// Bytes of memory that the last look went through; 0 if it could not read any.

@@ -1,49 +1,25 @@
-//! Numbers functions, drops what is asked for twice, and keeps to the budget.
+//! Numbers native functions, drops what is asked for twice, and keeps to the budget.
 
-use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::collections::HashSet;
 
-use tracer_common::limits::MAX_FUNCTIONS;
-
-use super::python::KnownFunctions;
+use super::function_numbers::FunctionNumbers;
 use crate::model::{
-    FileNumber, FunctionId, KernelFeatures, ModuleFile, PlannedFunction, ProbePlan, ProbeRequest, ProcessId,
-    ReturnMethod, SkipReason, Skipped, VirtualAddress,
+    FileNumber, KernelFeatures, ModuleFile, PlannedFunction, ProbePlan, ProbeRequest, ProcessId, ReturnMethod,
+    SkipReason, Skipped, VirtualAddress,
 };
 
-/// Numbers of Python functions begin here, beyond all that the cookie of a native probe can hold: neither kind uses up the
-/// numbers of the other.
-const FIRST_PYTHON: u32 = 1 << 24;
-
-/// Python functions that one tracer can tell apart.
-pub const MOST_PYTHON: u32 = 1 << 18;
-
-/// Plans for one tracer; numbers go on where the last plan ended, so that a plan can be added to a running tracer. The same
-/// function of the same file has one number in all processes: workers that come and go use none up.
+/// Plans for one tracer; numbers go on where the last plan ended, so that a plan can be added to a running tracer.
 pub struct Planner {
     features: KernelFeatures,
-    next: u32,
-    next_python: u32,
     planned: HashSet<(ModuleFile, VirtualAddress)>,
-    numbers: HashMap<NativeFunctionKey, FunctionId>,
-    pub(super) python: KnownFunctions,
+    pub(super) numbers: FunctionNumbers,
 }
-
-/// What a function's number stands for: file as processes name it, address in it, symbol.
-type NativeFunctionKey = (PathBuf, VirtualAddress, String);
 
 impl Planner {
     /// Begins with number 0.
     #[must_use]
     pub fn new(features: KernelFeatures) -> Self {
-        Self {
-            features,
-            next: 0,
-            next_python: FIRST_PYTHON,
-            planned: HashSet::new(),
-            numbers: HashMap::new(),
-            python: KnownFunctions::default(),
-        }
+        Self { features, planned: HashSet::new(), numbers: FunctionNumbers::default() }
     }
 
     /// Forgets what was planned for a process: nothing of it is probed any more.
@@ -66,7 +42,7 @@ impl Planner {
             self.prefer_safe_returns(&mut request);
             let planned = match obstacle(&request) {
                 Some(reason) => Err(reason),
-                None => self.number_of(&request).ok_or(SkipReason::OverBudget),
+                None => self.numbers.of_native(&request).ok_or(SkipReason::OverBudget),
             };
             match planned {
                 Ok(id) => plan.functions.push(PlannedFunction { id, request }),
@@ -78,33 +54,6 @@ impl Planner {
             }
         }
         plan
-    }
-
-    fn number_of(&mut self, request: &ProbeRequest) -> Option<FunctionId> {
-        let function = &request.function;
-        let key = (request.module.path.clone(), function.address, function.name.symbol.clone());
-        if let Some(known) = self.numbers.get(&key) {
-            return Some(*known);
-        }
-        let new = self.number()?;
-        self.numbers.insert(key, new);
-        Some(new)
-    }
-
-    /// The next number of a Python function; `None` once they are used up.
-    pub(super) fn number_of_new_python(&mut self) -> Option<FunctionId> {
-        (self.next_python < FIRST_PYTHON + MOST_PYTHON).then(|| {
-            self.next_python += 1;
-            FunctionId(self.next_python - 1)
-        })
-    }
-
-    /// The next number of a native function; `None` once they are used up.
-    fn number(&mut self) -> Option<FunctionId> {
-        (self.next < MAX_FUNCTIONS).then(|| {
-            self.next += 1;
-            FunctionId(self.next - 1)
-        })
     }
 
     /// Where a return through the trampoline could be killed by a seccomp filter, return sites are used instead.
@@ -127,9 +76,12 @@ fn obstacle(request: &ProbeRequest) -> Option<SkipReason> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use crate::model::{
-        EntrySite, FileOffset, FunctionName, Language, ObjectLocation, ResolvedFunction, ReturnSite, UnwindProof,
+        EntrySite, FileOffset, FunctionId, FunctionName, Language, ObjectLocation, ResolvedFunction, ReturnSite,
+        UnwindProof,
     };
 
     fn request(address: u64, returns: ReturnMethod) -> ProbeRequest {

@@ -119,7 +119,7 @@ fn counted_calls_decide_before_live_objects() {
 fn code_that_nobody_calls_makes_room() {
     let mut budget = budget(2);
     budget.calls.insert(RemoteAddress(2), 5);
-    budget.idle.insert(RemoteAddress(1));
+    budget.uncalled.insert(RemoteAddress(1));
     assert_eq!(watched(&plan(&survey(), &budget)), [2, 3]);
 }
 
@@ -186,7 +186,7 @@ fn where_nothing_lives_containers_come_first_and_then_what_many_share() {
     let called = first.called(RemoteAddress(2), &first.watched[1].1, 7);
     assert_eq!((called.methods, called.calls_seen), (vec!["Encoder.transform".into(), "Scaler.transform".into()], 7));
     // What is inside code that nobody calls is not called either: the next in turn is the other one.
-    let second = plan(&survey, &PythonBudget { idle: [5, 2, 3].map(RemoteAddress).into(), ..budget });
+    let second = plan(&survey, &PythonBudget { uncalled: [5, 2, 3].map(RemoteAddress).into(), ..budget });
     assert_eq!(watched(&second), [1, 5, 2]);
 }
 
@@ -207,8 +207,8 @@ fn what_the_application_names_comes_first_and_is_trained_too() {
 #[test]
 fn classes_that_had_objects_are_wanted_and_told() {
     let survey = unborn();
-    let lived = HashSet::from([Arc::from("Forest")]);
-    let budget = PythonBudget { without_objects: true, lived, ..budget(2) };
+    let had_objects = HashSet::from([Arc::from("Forest")]);
+    let budget = PythonBudget { without_objects: true, had_objects, ..budget(2) };
     let plan = plan(&survey, &budget);
     assert_eq!(watched(&plan), [3, 1]);
     assert_eq!(plan.watched[0].1.methods, ["Forest.predict"]);
@@ -220,8 +220,8 @@ fn classes_that_had_objects_are_wanted_and_told() {
 #[test]
 fn what_was_called_once_comes_before_what_never_was() {
     let survey = survey();
-    let idle: HashSet<RemoteAddress> = [1, 2, 3].map(RemoteAddress).into();
-    let budget = PythonBudget { idle, past: [RemoteAddress(3)].into(), ..budget(1) };
+    let uncalled: HashSet<RemoteAddress> = [1, 2, 3].map(RemoteAddress).into();
+    let budget = PythonBudget { uncalled, called_before: [RemoteAddress(3)].into(), ..budget(1) };
     assert_eq!(watched(&plan(&survey, &budget)), [3]);
 }
 
@@ -317,7 +317,7 @@ fn what_others_call_comes_after_what_is_called_here_and_before_what_only_lives()
     budget.calls.insert(RemoteAddress(1), 1);
     assert_eq!(watched(&plan(&survey, &budget)), [1, 4, 3]);
     // That it had its turn in a quiet time says nothing.
-    budget.idle.insert(RemoteAddress(4));
+    budget.uncalled.insert(RemoteAddress(4));
     assert_eq!(watched(&plan(&survey, &budget)), [1, 4, 3]);
     budget.elsewhere.remove(&RemoteAddress(4));
     assert_eq!(watched(&plan(&survey, &budget)), [1, 3, 2]);
@@ -373,16 +373,4 @@ fn functions_that_find_no_number_are_counted_and_take_none_from_others() {
     let second = planner.plan_python("libpython", &many(10), &PythonBudget { new_numbers: Some(3), ..all });
     assert_eq!((second.without_number, second.new_numbers), (3, 3));
     assert_eq!(numbers(&second)[..4], numbers(&first)[..4]);
-}
-
-#[test]
-fn python_and_native_functions_use_up_no_numbers_of_each_other() {
-    let mut planner = Planner::new(KernelFeatures::default());
-    let mut last = None;
-    while let Some(number) = planner.number_of_new_python() {
-        assert!(number.0 >= 1 << 24 && number.0 < NO_FUNCTION);
-        last = Some(number);
-    }
-    assert_eq!(last.map(|number| number.0 - (1 << 24) + 1), Some(crate::plan::MOST_PYTHON));
-    assert!(planner.number_of_new_python().is_none(), "none is given twice");
 }

@@ -5,44 +5,13 @@ use std::sync::Arc;
 
 use tracer_common::python::NO_FUNCTION;
 
-use super::choose::Planner;
+use super::budget::PythonBudget;
+use super::planner::Planner;
 use super::python_choice::choose;
 use crate::model::{
     FunctionDescription, FunctionId, Language, PythonClass, PythonClassRule, PythonCode, PythonCodeRule,
     PythonFunction, PythonFunctionRule, PythonPlan, PythonSurvey, PythonTables, RemoteAddress,
 };
-
-/// Numbers that Python functions have got, in all processes together.
-pub type KnownFunctions = HashMap<FunctionKey, FunctionId>;
-
-/// What a number stands for: the interpreter's file, and the function's module, qualified name, method, file and line.
-/// Where its object is in memory does not matter: workers that run the same program share its numbers.
-type FunctionKey = (Arc<str>, Arc<str>, Arc<str>, Arc<str>, Arc<str>, u32);
-
-/// How much can be seen, and what is known of the traffic.
-#[derive(Clone, Debug, Default)]
-pub struct PythonBudget {
-    /// Code objects that can be watched; `None`: all, because every call is looked at.
-    pub slots: Option<usize>,
-    /// Why there are no slots, for people, if it is not for want of debug registers.
-    pub obstacle: Option<String>,
-    /// Whether a call's function object is seen. If not, code that several functions share is of no use.
-    pub function_is_seen: bool,
-    /// Calls that were counted while the code was watched.
-    pub calls: HashMap<RemoteAddress, u64>,
-    /// Calls in other processes of what is the same code there, and was not watched in vain here.
-    pub elsewhere: HashMap<RemoteAddress, u64>,
-    /// Code that was called at an earlier time.
-    pub past: HashSet<RemoteAddress>,
-    /// Code that was watched without being called, while other code was.
-    pub idle: HashSet<RemoteAddress>,
-    /// Bare names of classes that had objects at an earlier look: a request may make some again.
-    pub lived: HashSet<Arc<str>>,
-    /// Whether what is left of the budget goes to classes that were never seen to have objects.
-    pub without_objects: bool,
-    /// Functions that may get a number now that had none; `None`: as many as there are numbers.
-    pub new_numbers: Option<usize>,
-}
 
 impl Planner {
     /// Chooses what to see in one interpreter. Functions that had a number before keep it.
@@ -92,23 +61,7 @@ impl Planner {
         new_numbers: &mut usize,
         described: &mut Vec<FunctionDescription>,
     ) -> Option<FunctionId> {
-        let key = (
-            module.into(),
-            Arc::clone(&function.module),
-            Arc::clone(&function.qualified_name),
-            Arc::clone(method),
-            Arc::clone(&function.file),
-            function.line,
-        );
-        let id = match self.python.get(&key) {
-            Some(known) => *known,
-            None => {
-                *new_numbers = new_numbers.checked_sub(1)?;
-                let new = self.number_of_new_python()?;
-                self.python.insert(key, new);
-                new
-            }
-        };
+        let id = self.numbers.of_python(module, function, method, new_numbers)?;
         described.push(FunctionDescription {
             id,
             span_name: own_name(&function.qualified_name),
@@ -184,5 +137,5 @@ fn class_rules(survey: &PythonSurvey, place: &HashMap<RemoteAddress, usize>) -> 
 }
 
 #[cfg(test)]
-#[path = "python_tests.rs"]
+#[path = "python_plan_tests.rs"]
 mod tests;

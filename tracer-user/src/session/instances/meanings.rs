@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::super::recording::Learned;
 use super::super::wiring::PythonClassNames;
-use crate::engine::cpython::CpythonEngine;
+use crate::engine::{RuntimeInstance, Runtimes};
 use crate::memory::ReadLimit;
 use crate::model::{ProcessId, ProgramImage, RemoteAddress};
-use crate::symbol_map::PythonRules;
 use crate::target::{identify, look_at};
 
 /// A name is waited for so long: the ring has room for several times as much.
@@ -34,18 +33,18 @@ type Class = (u32, RemoteAddress);
 
 type Answer = (Class, Option<Arc<str>>);
 
-/// The interpreters that were asked, by the number of their process, and whose they were then.
-type Asked = HashMap<u32, ((ProcessId, ProgramImage), CpythonEngine)>;
+/// The instances that were asked, by the number of their process, and whose they were then.
+type Asked = HashMap<u32, ((ProcessId, ProgramImage), Box<dyn RuntimeInstance>)>;
 
-/// The interpreters that the session knows, for the thread that reads names: finding one again takes long.
+/// The instances that the session knows, for the thread that reads names: finding one again takes long.
 #[derive(Clone, Default)]
-pub struct KnownEngines(Arc<Mutex<Asked>>);
+pub struct KnownInstances(Arc<Mutex<Asked>>);
 
-impl KnownEngines {
-    /// The interpreter of a process has become known. `number` is the process's in the initial pid namespace.
-    pub fn add(&self, number: u32, identity: (ProcessId, ProgramImage), engine: &CpythonEngine) {
-        let engine = engine.to_look_at(&ReadLimit::default());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(number, (identity, engine));
+impl KnownInstances {
+    /// The instance of a process has become known. `number` is the process's in the initial pid namespace.
+    pub fn add(&self, number: u32, identity: (ProcessId, ProgramImage), instance: &dyn RuntimeInstance) {
+        let instance = instance.to_look_at(&ReadLimit::default());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(number, (identity, instance));
     }
 
     /// A process has ended, or runs another program.
@@ -54,19 +53,19 @@ impl KnownEngines {
     }
 
     /// One to read from: nobody waits for it meanwhile.
-    fn get(&self, number: u32, identity: (ProcessId, ProgramImage)) -> Option<CpythonEngine> {
+    fn get(&self, number: u32, identity: (ProcessId, ProgramImage)) -> Option<Box<dyn RuntimeInstance>> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, engine) = known.get(&number).filter(|(known, _)| *known == identity)?;
-        Some(engine.to_look_at(&ReadLimit::default()))
+        let (_, instance) = known.get(&number).filter(|(known, _)| *known == identity)?;
+        Some(instance.to_look_at(&ReadLimit::default()))
     }
 }
 
 /// Gives the names of classes of running processes; the tape is told as well. A name that is not there in a moment is given
 /// to whoever asks next. Only processes of the initial pid namespace are traced, so that the numbers in records are those of
 /// /proc.
-pub fn python_class_names(tell: Sender<Learned>, engines: KnownEngines) -> PythonClassNames {
-    let mut asked = Asked::new();
-    let look_up = move |(process, class): Class| engine_of(&mut asked, &engines, process)?.shown_name(class);
+pub fn class_names(tell: Sender<Learned>, known: KnownInstances) -> PythonClassNames {
+    let (mut asked, runtimes) = (Asked::new(), Runtimes::new(&[]));
+    let look_up = move |(process, class): Class| instance_of(&mut asked, &known, &runtimes, process)?.meaning(class);
     let mut desk = Desk::open(look_up);
     Box::new(move |process, class| {
         let (name, is_new) = desk.ask((process, class), Instant::now());
@@ -172,19 +171,21 @@ impl Desk {
     }
 }
 
-fn engine_of<'asked>(asked: &'asked mut Asked, engines: &KnownEngines, process: u32) -> Option<&'asked CpythonEngine> {
+fn instance_of<'asked>(
+    asked: &'asked mut Asked,
+    known: &KnownInstances,
+    runtimes: &Runtimes,
+    process: u32,
+) -> Option<&'asked dyn RuntimeInstance> {
     let identity = identify(process)?;
     if asked.get(&process).is_none_or(|(known, _)| *known != identity) {
         // Processes end without a word.
         asked.retain(|process, (known, _)| identify(*process) == Some(*known));
-        let open = || {
-            let target = look_at(process).ok()?;
-            CpythonEngine::open(&target, PythonRules::new(&[]), &ReadLimit::default()).ok()?
-        };
-        let engine = engines.get(process, identity).or_else(open)?;
-        asked.insert(process, (identity, engine));
+        let find = || runtimes.find(&look_at(process).ok()?, &ReadLimit::default()).ok()?;
+        let instance = known.get(process, identity).or_else(find)?;
+        asked.insert(process, (identity, instance));
     }
-    asked.get(&process).map(|(_, engine)| engine)
+    asked.get(&process).map(|(_, instance)| &**instance)
 }
 
 #[cfg(test)]

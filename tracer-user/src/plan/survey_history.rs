@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use crate::model::{ContainerMember, PythonCode, PythonSurvey, Reached, RemoteAddress};
 
-/// Looks for which a container that was gone again at the next look makes others wait.
+/// For so many looks a container that was gone again at the next look makes others wait.
 const WARY_LOOKS: u64 = 10;
 
 /// The classes and containers of one interpreter over time.
 #[derive(Clone, Debug, Default)]
-pub struct Lives {
+pub struct SurveyHistory {
     /// Bare names of classes that have had an object at a look.
     classes: HashSet<Arc<str>>,
     /// The containers of the last look with their children.
@@ -31,21 +31,21 @@ struct Container {
 
 /// What a look has found that the one before had not.
 #[derive(Debug, Default)]
-pub struct News {
+pub struct SurveyDelta {
     /// Whether there is anything.
     pub is_any: bool,
     /// Code that may be called now, though it was not before.
     codes: HashSet<RemoteAddress>,
 }
 
-impl News {
+impl SurveyDelta {
     /// Whether code that nobody called may be called now.
     pub fn may_be_called(&self, code: RemoteAddress) -> bool {
         self.codes.contains(&code)
     }
 }
 
-impl Lives {
+impl SurveyHistory {
     /// Bare names of the classes that have had objects, of those that are there.
     pub fn classes(&self) -> &HashSet<Arc<str>> {
         &self.classes
@@ -58,7 +58,7 @@ impl Lives {
 
     /// Takes up a look and compares it with the one before. Members of containers that may be gone in a moment are taken out
     /// of it: another object at their place would get their name.
-    pub fn take_up(&mut self, before: &PythonSurvey, now: &mut PythonSurvey) -> News {
+    pub fn take_up(&mut self, before: &PythonSurvey, now: &mut PythonSurvey) -> SurveyDelta {
         let born: HashSet<Arc<str>> = now
             .codes
             .iter()
@@ -87,7 +87,7 @@ impl Lives {
             || addresses(before) != addresses(now)
             || before.functions != now.functions
             || before.members != now.members;
-        News { is_any, codes }
+        SurveyDelta { is_any, codes }
     }
 
     /// The members of containers that can be relied on. A container that was new at one look and gone or another at the next
@@ -183,12 +183,12 @@ mod tests {
     }
 
     /// Takes up looks one after the other; gives what is told after each.
-    fn looks(lives: &mut Lives, found: &[&[(u64, u64)]]) -> Vec<Vec<(u64, u64)>> {
+    fn looks(history: &mut SurveyHistory, found: &[&[(u64, u64)]]) -> Vec<Vec<(u64, u64)>> {
         let mut before = PythonSurvey::default();
         let mut all = Vec::new();
         for members in found {
             let mut now = survey([1, 1], members);
-            lives.take_up(&before, &mut now);
+            history.take_up(&before, &mut now);
             all.push(told(&now));
             before = now;
         }
@@ -197,12 +197,12 @@ mod tests {
 
     #[test]
     fn objects_that_come_and_go_are_news_once() {
-        let mut lives = Lives::default();
+        let mut history = SurveyHistory::default();
         let mut before = PythonSurvey::default();
         let mut news = Vec::new();
         for counts in [[0, 0], [1, 0], [0, 0], [0, 0], [1, 1], [0, 2]] {
             let mut now = survey(counts, &[]);
-            let found = lives.take_up(&before, &mut now);
+            let found = history.take_up(&before, &mut now);
             news.push((found.is_any, found.may_be_called(RemoteAddress(1)), found.may_be_called(RemoteAddress(2))));
             before = now;
         }
@@ -210,16 +210,16 @@ mod tests {
         assert_eq!(news[..4], [first, (true, true, false), nothing, nothing]);
         // `A` is part of a model again, `B` for the first time.
         assert_eq!(news[4..], [(true, true, true), nothing]);
-        assert_eq!(lives.classes().len(), 2);
-        lives.take_up(&before, &mut PythonSurvey::default());
-        assert!(lives.classes().is_empty(), "what is not there any more is forgotten");
+        assert_eq!(history.classes().len(), 2);
+        history.take_up(&before, &mut PythonSurvey::default());
+        assert!(history.classes().is_empty(), "what is not there any more is forgotten");
     }
 
     #[test]
     fn a_model_that_is_replaced_once_is_told_at_once() {
         let old: &[(u64, u64)] = &[(1, 10)];
         let new: &[(u64, u64)] = &[(2, 20)];
-        let told = looks(&mut Lives::default(), &[old, old, new]);
+        let told = looks(&mut SurveyHistory::default(), &[old, old, new]);
         assert_eq!(told, [old, old, new]);
     }
 
@@ -229,7 +229,7 @@ mod tests {
         let second: &[(u64, u64)] = &[(1, 11)];
         let third: &[(u64, u64)] = &[(2, 20), (3, 30)];
         let last: &[(u64, u64)] = &[(2, 20), (4, 40)];
-        let told = looks(&mut Lives::default(), &[first, second, third, last, last]);
+        let told = looks(&mut SurveyHistory::default(), &[first, second, third, last, last]);
         assert_eq!(told, [first.to_vec(), vec![], vec![], vec![(2, 20)], last.to_vec()]);
     }
 }
