@@ -9,7 +9,9 @@ use super::error::AttachError;
 use super::programs::Programs;
 use super::python::WatchOutcome;
 use crate::memory::{LiveProcess, Memory as _};
-use crate::model::{InterpreterSite, InterpreterSites, ProcessId, PythonLayout, PythonTables, RemoteAddress};
+use crate::model::{
+    InterpreterSite, InterpreterSites, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress,
+};
 
 /// While candidates are tried out, their calls are counted so often.
 const COUNT_EVERY: Duration = Duration::from_millis(3);
@@ -121,6 +123,20 @@ impl CodeWatch {
     pub fn calls_as_far_as_known(&self, programs: &mut Programs, codes: &[RemoteAddress]) -> Counts {
         let calls = |code: &RemoteAddress| Some((*code, programs.python_calls(self.process.1, *code).ok()?));
         codes.iter().filter_map(calls).collect()
+    }
+
+    /// Calls that have passed the probes so far, traced or not, in all processes.
+    ///
+    /// # Errors
+    /// The count cannot be read.
+    pub fn calls_passed(&self, programs: &Programs) -> Result<u64, AttachError> {
+        programs.python_calls_passed()
+    }
+
+    /// What the programs were not told, for want of room, at most at one time.
+    #[must_use]
+    pub fn left_out(&self, programs: &Programs) -> PythonLeftOut {
+        programs.python_left_out(self.process.1)
     }
 
     /// Watches this code in place of what is watched, until it is found that not all of it can be. The most wanted comes

@@ -24,9 +24,9 @@ pub use look::Look;
 pub use plan::{FunctionDescription, ModuleFile, PlanChange, PlannedFunction, ProbePlan, ProbeRequest};
 pub use printable::printable;
 pub use python::{
-    ContainerMember, DEBUG_REGISTERS, FrameStyle, NotLookedAt, NotWatched, PythonClass, PythonClassRule, PythonCode,
-    PythonCodeRule, PythonCoverage, PythonFunction, PythonFunctionRule, PythonLayout, PythonLeftOut, PythonMode,
-    PythonNames, PythonPlan, PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables, Reached,
+    CodeUser, ContainerMember, DEBUG_REGISTERS, FrameStyle, NotLookedAt, NotWatched, PythonClass, PythonClassRule,
+    PythonCode, PythonCodeRule, PythonCoverage, PythonFunction, PythonFunctionRule, PythonLayout, PythonLeftOut,
+    PythonMode, PythonNames, PythonPlan, PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables,
     Receiver, WatchedCode,
 };
 pub use span::{AttributeValue, CallError, Ending, Loss, Parent, Span, SpanId, StreamTotals, TraceId};

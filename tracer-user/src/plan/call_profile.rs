@@ -45,7 +45,7 @@ mod tests {
             frame_bytes: 0,
             receiver: Receiver::Local,
             receiver_offset: 0,
-            reached_by: Vec::new(),
+            users: Vec::new(),
             wraps: Vec::new(),
         }
     }

@@ -5,6 +5,7 @@ mod budget;
 mod calibration;
 mod call_counts;
 mod call_profile;
+mod covered_code;
 mod duty_cycle;
 mod function_numbers;
 mod look_schedule;

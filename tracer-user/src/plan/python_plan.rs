@@ -122,8 +122,8 @@ fn class_rules(survey: &PythonSurvey, place: &HashMap<RemoteAddress, usize>) -> 
     let mut first_place: HashMap<RemoteAddress, usize> = HashMap::new();
     for code in &survey.codes {
         let place = place.get(&code.address).copied().unwrap_or(usize::MAX);
-        for reached in &code.reached_by {
-            let first = first_place.entry(reached.address).or_insert(place);
+        for user in &code.users {
+            let first = first_place.entry(user.address).or_insert(place);
             *first = place.min(*first);
         }
     }

@@ -1,18 +1,18 @@
 //! Which code is chosen.
 
 use super::*;
-use crate::model::{KernelFeatures, PythonClass, Reached, Receiver};
+use crate::model::{CodeUser, KernelFeatures, PythonClass, Receiver};
 
-fn code(address: u64, name: &str, reached_by: &[(&str, &str, u32)]) -> PythonCode {
+fn code(address: u64, name: &str, users: &[(&str, &str, u32)]) -> PythonCode {
     PythonCode {
         address: RemoteAddress(address),
         name: name.into(),
         frame_bytes: 160,
         receiver: Receiver::Local,
         receiver_offset: 0,
-        reached_by: reached_by
+        users: users
             .iter()
-            .map(|(class, method, in_models)| Reached {
+            .map(|(class, method, in_models)| CodeUser {
                 address: class_address(class),
                 class: (*class).into(),
                 method: (*method).into(),
@@ -230,7 +230,7 @@ fn classes_of_one_name_are_two_classes() {
     let mut survey = survey();
     // As imbalanced-learn's Pipeline beside that of scikit-learn.
     let mut other = code(5, "Pipeline.predict", &[("Pipeline", "predict", 1)]);
-    other.reached_by[0].address = RemoteAddress(0x99);
+    other.users[0].address = RemoteAddress(0x99);
     survey.codes.push(other);
     let plan = plan(&survey, &budget(4));
     assert_eq!(watched(&plan), [2, 1, 3, 5]);

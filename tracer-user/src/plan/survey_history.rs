@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::model::{ContainerMember, PythonCode, PythonSurvey, Reached, RemoteAddress};
+use crate::model::{CodeUser, ContainerMember, PythonCode, PythonSurvey, RemoteAddress};
 
 /// For so many looks a container that was gone again at the next look makes others wait.
 const WARY_LOOKS: u64 = 10;
@@ -53,7 +53,7 @@ impl SurveyHistory {
 
     /// Whether code serves a class that has had an object.
     pub fn is_wanted(&self, code: &PythonCode) -> bool {
-        code.reached_by.iter().any(|reached| self.classes.contains(&reached.class))
+        code.users.iter().any(|user| self.classes.contains(&user.class))
     }
 
     /// Takes up a look and compares it with the one before. Members of containers that may be gone in a moment are taken out
@@ -62,9 +62,9 @@ impl SurveyHistory {
         let born: HashSet<Arc<str>> = now
             .codes
             .iter()
-            .flat_map(|code| &code.reached_by)
-            .filter(|reached| reached.instances > 0 && !self.classes.contains(&reached.class))
-            .map(|reached| Arc::clone(&reached.class))
+            .flat_map(|code| &code.users)
+            .filter(|user| user.instances > 0 && !self.classes.contains(&user.class))
+            .map(|user| Arc::clone(&user.class))
             .collect();
         let there: HashSet<&str> = now.classes.iter().map(|class| &*class.name).collect();
         self.classes.retain(|name| there.contains(&**name));
@@ -72,14 +72,14 @@ impl SurveyHistory {
 
         now.members = self.steady(std::mem::take(&mut now.members));
 
-        let in_models: HashSet<(&Arc<str>, &Arc<str>)> = methods(before, |reached| reached.in_models > 0).collect();
-        let joined: HashSet<&Arc<str>> = methods(now, |reached| reached.in_models > 0)
+        let in_models: HashSet<(&Arc<str>, &Arc<str>)> = methods(before, |user| user.in_models > 0).collect();
+        let joined: HashSet<&Arc<str>> = methods(now, |user| user.in_models > 0)
             .filter(|method| !in_models.contains(method))
             .map(|(class, _)| class)
             .collect();
         let is_fresh = |code: &&PythonCode| {
-            let is_fresh = |reached: &Reached| born.contains(&reached.class) || joined.contains(&reached.class);
-            code.reached_by.iter().any(is_fresh)
+            let is_fresh = |user: &CodeUser| born.contains(&user.class) || joined.contains(&user.class);
+            code.users.iter().any(is_fresh)
         };
         // Numbers of objects come and go with every request: what counts is whether there were any.
         let codes: HashSet<RemoteAddress> = now.codes.iter().filter(is_fresh).map(|code| code.address).collect();
@@ -125,9 +125,9 @@ fn addresses(survey: &PythonSurvey) -> Vec<(RemoteAddress, bool)> {
     classes.chain(survey.codes.iter().map(|code| (code.address, false))).collect()
 }
 
-fn methods(survey: &PythonSurvey, which: fn(&Reached) -> bool) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
-    let reached = survey.codes.iter().flat_map(|code| &code.reached_by);
-    reached.filter(move |reached| which(reached)).map(|reached| (&reached.class, &reached.method))
+fn methods(survey: &PythonSurvey, which: fn(&CodeUser) -> bool) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
+    let user = survey.codes.iter().flat_map(|code| &code.users);
+    user.filter(move |user| which(user)).map(|user| (&user.class, &user.method))
 }
 
 #[cfg(test)]
@@ -155,7 +155,7 @@ mod tests {
             frame_bytes: 80,
             receiver: Receiver::Local,
             receiver_offset: 0,
-            reached_by: vec![Reached {
+            users: vec![CodeUser {
                 class: name.into(),
                 address: RemoteAddress(address + 100),
                 method: "predict".into(),

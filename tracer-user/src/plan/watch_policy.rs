@@ -1,13 +1,14 @@
 //! Who is watched and when to look again, in one process: what a look has found and the calls that were counted go in, the
 //! code to see comes out. It reads no clock and no process: both are told to it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::budget::PythonBudget;
 use super::calibration::Calibration;
 use super::call_counts::{CallCounts, Counts};
 use super::call_profile::CallProfile;
+use super::covered_code::CoveredCode;
 use super::function_numbers::MOST_PYTHON;
 use super::look_schedule::{Activity, LookSchedule};
 use super::planner::Planner;
@@ -15,7 +16,7 @@ use super::python_choice::only_trains;
 use super::survey_history::{SurveyDelta, SurveyHistory};
 use crate::model::{
     DEBUG_REGISTERS, FrameStyle, Look, ProcessId, PythonCoverage, PythonLayout, PythonLeftOut, PythonMode, PythonNames,
-    PythonPlan, PythonRuntime, PythonSurvey, RemoteAddress, WatchedCode,
+    PythonPlan, PythonRuntime, PythonSurvey, RemoteAddress,
 };
 
 /// How often the calls of watched code are counted: code that is not called makes room for other code.
@@ -47,7 +48,7 @@ pub struct WatchPolicy {
     /// Code that is watched now.
     watched: Vec<RemoteAddress>,
     /// Code that was seen before, and its calls then.
-    seen_before: HashMap<RemoteAddress, WatchedCode>,
+    covered: CoveredCode,
     /// Watchpoints that can be had.
     slots: usize,
     /// Who has the others.
@@ -133,7 +134,7 @@ impl WatchPolicy {
             calibrated: Counts::new(),
             considered: HashSet::new(),
             watched: Vec::new(),
-            seen_before: HashMap::new(),
+            covered: CoveredCode::default(),
             slots: DEBUG_REGISTERS,
             held_by: Vec::new(),
             obstacle: None,
@@ -374,9 +375,7 @@ impl WatchPolicy {
     /// In frames mode, after a look that has found something new.
     fn see_again(&mut self, counts: &Counts, planner: &mut Planner) {
         // An interpreter that ends has no objects any more: what was covered is remembered.
-        for (code, watched) in self.plan.watched.iter().filter(|(_, watched)| !watched.methods.is_empty()) {
-            self.seen_before.entry(*code).or_insert_with(|| watched.clone());
-        }
+        self.covered.add_all(&self.plan);
         self.calls.note(counts);
         let here = self.calls.all().clone();
         self.choose_again(planner, here, Counts::new());
@@ -387,21 +386,19 @@ impl WatchPolicy {
         let before = std::mem::take(&mut self.plan);
         self.choose(planner, here, elsewhere);
         let kept: HashSet<RemoteAddress> = self.wanted().into_iter().collect();
-        for (code, watched) in before.watched.iter().filter(|(code, _)| !kept.contains(code)) {
-            self.remember(*code, watched, &before);
-        }
+        self.covered.take_over(&before, |code| !kept.contains(&code), |code| self.calls.counted(code));
     }
 
     /// Chooses, given the calls that were counted here and elsewhere.
     fn choose(&mut self, planner: &mut Planner, here: Counts, elsewhere: Counts) {
-        let before = self.seen_before.iter().map(|(code, seen)| (code, seen.calls_seen));
-        let called = before.chain(self.calls.all().iter().map(|(code, calls)| (code, *calls)));
+        let now = self.calls.all().iter().map(|(code, calls)| (*code, *calls));
+        let called = self.covered.calls().chain(now);
         let budget = PythonBudget {
             slots: (self.mode == PythonMode::Watch).then_some(self.slots),
             obstacle: self.obstacle.clone(),
             calls: here,
             elsewhere,
-            called_before: called.filter(|(_, calls)| *calls > 0).map(|(code, _)| *code).collect(),
+            called_before: called.filter(|(_, calls)| *calls > 0).map(|(code, _)| code).collect(),
             uncalled: self.calls.uncalled().clone(),
             without_objects: true,
             new_numbers: Some(MOST_NUMBERS.saturating_sub(self.numbers)),
@@ -424,15 +421,6 @@ impl WatchPolicy {
 
     fn wanted(&self) -> Vec<RemoteAddress> {
         self.plan.watched.iter().map(|(code, _)| *code).collect()
-    }
-
-    /// Keeps the calls of code that was seen under a plan and is no longer.
-    fn remember(&mut self, code: RemoteAddress, watched: &WatchedCode, plan: &PythonPlan) {
-        let counted = self.calls.counted(code);
-        if counted > 0 {
-            let earlier = self.seen_before.get(&code).map_or(0, |seen| seen.calls_seen);
-            self.seen_before.insert(code, plan.called(code, watched, counted + earlier));
-        }
     }
 
     /// Code to watch in place of what is watched; `None` if that is the same.
@@ -473,13 +461,8 @@ impl WatchPolicy {
     /// From now on nothing can be watched, for this reason. Gives what to say of it.
     pub fn watch_nothing(&mut self, reason: String) -> String {
         // What was called until now was covered.
-        let plan = std::mem::take(&mut self.plan);
-        for code in std::mem::take(&mut self.watched) {
-            if let Some((_, watched)) = plan.watched.iter().find(|(known, _)| *known == code) {
-                self.remember(code, watched, &plan);
-            }
-        }
-        self.plan = plan;
+        let watched = std::mem::take(&mut self.watched);
+        self.covered.take_over(&self.plan, |code| watched.contains(&code), |code| self.calls.counted(code));
         self.slots = 0;
         let sentence = format!(
             "{reason}; in a virtual machine a watchpoint may end an unguarded process, so no Python code is watched \
@@ -533,18 +516,9 @@ impl WatchPolicy {
     /// What was seen, with the calls counted now; what could not be counted any more was counted a moment ago.
     pub fn counted_coverage(&mut self, counts: &Counts, left_out: PythonLeftOut) -> PythonCoverage {
         let mut coverage = PythonCoverage { left_out: left_out.most(self.left_out()), ..self.coverage() };
-        coverage.watched.clear();
         let is_seen: HashSet<RemoteAddress> = self.to_cover().into_iter().collect();
-        for (code, watched) in self.plan.watched.iter().filter(|(code, _)| is_seen.contains(code)) {
-            let before = self.seen_before.remove(code);
-            let calls_before = before.as_ref().map_or(0, |seen| seen.calls_seen);
-            let counted = counts.get(code).copied().unwrap_or_else(|| self.calls.counted(*code));
-            let calls_seen = counted + calls_before;
-            let named = before.filter(|_| watched.methods.is_empty());
-            let named = named.unwrap_or_else(|| self.plan.called(*code, watched, calls_seen));
-            coverage.watched.push(WatchedCode { calls_seen, ..named });
-        }
-        coverage.watched.extend(self.seen_before.drain().map(|(_, seen)| seen));
+        let counted = |code| counts.get(&code).copied().unwrap_or_else(|| self.calls.counted(code));
+        coverage.watched = self.covered.told(&self.plan, |code| is_seen.contains(&code), counted);
         coverage
     }
 

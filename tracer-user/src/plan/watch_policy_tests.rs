@@ -1,12 +1,14 @@
 //! Who is watched, and when to look again.
 
+use std::collections::HashMap;
+
 use super::*;
-use crate::model::{KernelFeatures, PythonCode, Reached, Receiver};
+use crate::model::{CodeUser, KernelFeatures, PythonCode, Receiver};
 
 const NOBODY: u32 = 1;
 
 fn code(address: u64, class: &str, instances: u32) -> PythonCode {
-    let method = Reached {
+    let method = CodeUser {
         address: RemoteAddress(0x1000 + address),
         class: class.into(),
         method: "predict".into(),
@@ -19,7 +21,7 @@ fn code(address: u64, class: &str, instances: u32) -> PythonCode {
         frame_bytes: 80,
         receiver: Receiver::Local,
         receiver_offset: 0,
-        reached_by: vec![method],
+        users: vec![method],
         wraps: Vec::new(),
     }
 }
@@ -151,7 +153,7 @@ fn what_is_called_elsewhere_is_watched_until_it_was_watched_without_being_called
     assert!(bench.watched().contains(&6));
     bench.step(&[1, 2], 10, None);
     assert!(!bench.watched().contains(&6), "here nobody calls it");
-    assert_eq!(bench.step(&[1, 2], 10, None).watch.is_some(), false);
+    assert_eq!(bench.step(&[1, 2], 10, None).watch, None);
     // Another process is told at once.
     let mut other = Bench::new(PythonMode::Watch, look(6, 1));
     bench.policy.add_to(&mut other.profile);
@@ -192,6 +194,8 @@ fn what_was_covered_is_told_whatever_is_watched_in_the_end() {
     bench.step(&[1, 2, 3], 10, None);
     bench.step(&[5], 1, None);
     bench.policy.watch_nothing("its guard has been killed".into());
+    assert!(bench.watched().is_empty());
+    bench.step(&[], 0, Some(look(6, 1)));
     assert!(bench.watched().is_empty());
     let coverage = bench.policy.counted_coverage(&Counts::new(), PythonLeftOut::default());
     let mut covered: Vec<_> = coverage.watched.iter().map(|code| (code.code.as_str(), code.calls_seen)).collect();

@@ -13,7 +13,7 @@ use crate::target::native_obstacle;
 
 /// What the engines found in some modules.
 #[derive(Debug, Default)]
-pub struct Survey {
+pub struct Findings {
     /// Functions to probe.
     pub requests: Vec<ProbeRequest>,
     /// Candidates that cannot be probed.
@@ -30,7 +30,7 @@ pub struct Survey {
     pub forbidden: usize,
 }
 
-impl Survey {
+impl Findings {
     /// What the engine finds in these modules of a target.
     pub fn of(engine: &mut NativeEngine, target: &Target, modules: &[Module]) -> Self {
         let mut found = Self::default();
@@ -89,7 +89,7 @@ pub fn plan_only(
 ) -> PlanOnly {
     let mut interpreters = Instances::new(&maps, python);
     let mut engine = NativeEngine::new(maps).probing_moving_code(probe_moving_code);
-    let mut found = Survey::default();
+    let mut found = Findings::default();
     let mut problems = Vec::new();
     for target in targets {
         found.look_into(&mut engine, target, &target.modules);

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::error::SessionError;
+use super::findings::Findings;
 use super::instances::Context;
 use super::roster::Left;
-use super::survey::Survey;
 use super::tracer::{Arrival, Tracer};
 use crate::memory::{Region, regions};
 use crate::model::{Mapping, Module, ProcessId, Target, TargetChange};
@@ -221,8 +221,8 @@ impl Tracer {
         gap.map_or(Ok(()), |gap| self.drain.end_gap(gap))
     }
 
-    fn survey(&mut self, target: &Target, modules: &[Module]) -> Survey {
-        let found = Survey::of(&mut self.engine, target, modules);
+    fn survey(&mut self, target: &Target, modules: &[Module]) -> Findings {
+        let found = Findings::of(&mut self.engine, target, modules);
         for problem in &found.unreadable {
             // It has ended meanwhile, most of the time; files that can be opened and not read were told at the start.
             tracing::debug!("{problem}");

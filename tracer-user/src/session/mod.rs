@@ -1,9 +1,11 @@
 //! Settings and targets go in; a running tracer is wired up, kept up to date with its targets, and ended in order.
 
 mod background;
+mod counted;
 mod descriptors;
 mod drain;
 mod error;
+mod findings;
 mod follow;
 mod instances;
 mod left_calls;
@@ -16,12 +18,12 @@ mod report;
 mod roster;
 mod settings;
 mod soak;
-mod survey;
 mod tracer;
 mod wiring;
 
 pub use descriptors::enough_descriptors;
 pub use error::SessionError;
+pub use findings::{PlanOnly, plan_only};
 pub use follow::AFTER_SIGNAL;
 pub use measure::{Throughput, measure};
 pub use python_remarks::first_names;
@@ -30,7 +32,6 @@ pub use report::Report;
 pub use roster::{Followed, News};
 pub use settings::{PythonSettings, Settings};
 pub use soak::{Soak, SoakFigures};
-pub use survey::{PlanOnly, plan_only};
 pub use tracer::Tracer;
 
 // What a command line needs of the rooms below, so that it knows only this one.

@@ -13,6 +13,7 @@ use super::background::Background;
 use super::descriptors::raise_descriptor_limit;
 use super::drain::Drain;
 use super::error::SessionError;
+use super::findings::Findings;
 use super::follow::{Failure, prepare_to_follow};
 use super::instances::{Context, Instances, TracedInstance, class_names};
 use super::left_calls::LeftCalls;
@@ -21,7 +22,6 @@ use super::recording::{Learned, RecordedPipeline, Recording};
 use super::report::Report;
 use super::roster::{News, Roster};
 use super::settings::Settings;
-use super::survey::Survey;
 use super::wiring::{Names, Pipeline, ThreadNames};
 use crate::attach::{AttachError, LoadOptions, Programs, Refusal, Refused};
 use crate::engine::{NativeEngine, Runtimes};
@@ -60,7 +60,7 @@ pub(super) struct Arrival {
     pub target: Target,
     /// The process that has forked it, if it was not named.
     pub forked_by: Option<ProcessId>,
-    pub native: Survey,
+    pub native: Findings,
     pub interpreter: Option<TracedInstance>,
 }
 
@@ -102,8 +102,8 @@ impl Tracer {
         let look = move |limit: &ReadLimit| Instances::find_all(&looks, &maps, python, limit);
         let look = Background::begin("look", look).ok_or(SessionError::NoThread)?;
         let loading = Background::begin("load", move |_| Programs::load(load)).ok_or(SessionError::NoThread)?;
-        let survey = |target| Survey::of(&mut engine, target, &target.modules);
-        let found: Vec<Survey> = targets.iter().map(survey).collect();
+        let survey = |target| Findings::of(&mut engine, target, &target.modules);
+        let found: Vec<Findings> = targets.iter().map(survey).collect();
         let is_stopped = || stop.load(Ordering::Relaxed);
         let ended = || if is_stopped() { SessionError::Stopped } else { SessionError::DrainEnded };
         let (python, interpreters, problems) = look.wait(is_stopped).ok_or_else(ended)?;
@@ -280,7 +280,7 @@ impl Tracer {
     }
 
     /// Places probes on what was found in a process.
-    pub(super) fn place_more(&mut self, target: &Target, found: Survey) -> Result<Vec<Refused>, SessionError> {
+    pub(super) fn place_more(&mut self, target: &Target, found: Findings) -> Result<Vec<Refused>, SessionError> {
         let Some(member) = self.roster.traced(target.process) else { return Ok(Vec::new()) };
         if found.requests.is_empty() {
             self.skipped.extend(found.skipped);
@@ -374,7 +374,7 @@ fn tell_refused(functions: &[PlannedFunction], refused: &[Refused]) {
     }
 }
 
-pub fn nothing_found(targets: &[Target], found: &[Survey]) -> String {
+pub fn nothing_found(targets: &[Target], found: &[Findings]) -> String {
     let modules: usize = targets.iter().map(|target| target.modules.len()).sum();
     let pids: Vec<String> = targets.iter().map(|target| target.process.to_string()).collect();
     if let Some(obstacle) = found.iter().find_map(|found| found.obstacle) {

@@ -2,6 +2,7 @@
 //! out, never a name that is not there.
 
 mod attributes;
+mod builtin_types;
 mod class;
 mod code;
 mod collections;
@@ -9,6 +10,7 @@ mod cpython_engine;
 mod cpython_instance;
 mod debug_offsets;
 mod error;
+mod find_types;
 mod frame_sites;
 mod function;
 mod interpreter;
@@ -20,8 +22,9 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod text;
-mod well_known;
+mod type_facts;
 
+pub use builtin_types::BuiltinTypes;
 pub use class::ClassView;
 pub use code::{CodeView, SlotKind, Variable};
 pub use cpython_engine::CpythonEngine;
@@ -32,4 +35,3 @@ pub use interpreter::{Interpreter, ThreadView};
 pub use interpreter_file::{InterpreterAddresses, InterpreterFile};
 pub use layout::Layout;
 pub use survey::Surveyor;
-pub use well_known::WellKnownTypes;

@@ -69,12 +69,11 @@ impl CallProbes {
     /// Counts calls for a moment: gives how many there are in a second.
     pub fn count_for_a_moment(&mut self, context: &mut Context<'_>, code: &CodeWatch) -> Result<f64, SessionError> {
         code.tell(context.programs, &Default::default())?;
-        let before = context.programs.python_calls_passed()?;
+        let before = code.calls_passed(context.programs)?;
         self.turn(context, code, true)?;
         let began = Instant::now();
         std::thread::sleep(COUNTING);
-        let calls =
-            context.programs.python_calls_passed()?.saturating_sub(before) as f64 / began.elapsed().as_secs_f64();
+        let calls = code.calls_passed(context.programs)?.saturating_sub(before) as f64 / began.elapsed().as_secs_f64();
         self.turn(context, code, false)?;
         Ok(calls)
     }

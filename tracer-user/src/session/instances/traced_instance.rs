@@ -416,7 +416,7 @@ impl TracedInstance {
     pub fn counted_coverage(&mut self, programs: &mut Programs) -> PythonCoverage {
         // What the programs cannot be asked any more was counted a moment ago.
         let counts = self.code.calls_as_far_as_known(programs, &self.policy.to_cover());
-        self.policy.counted_coverage(&counts, programs.python_left_out(self.number()))
+        self.policy.counted_coverage(&counts, self.code.left_out(programs))
     }
 }
 

@@ -18,7 +18,7 @@ const FLAGS: u64 = 7;
 /// count of 0, and what is no object has mostly an address there. A count takes 32 bits from 3.12; none is larger in fact.
 pub(super) fn is_referenced(candidate: &Candidate) -> bool {
     // From 3.14 the upper half holds flags (Include/refcount.h): the upper 16 bits of it are theirs.
-    let count = candidate.word(0).map(|word| word & 0x0000_ffff_ffff_ffff);
+    let count = candidate.u64(0).map(|word| word & 0x0000_ffff_ffff_ffff);
     count.is_some_and(|count| (1..=u64::from(u32::MAX)).contains(&count))
 }
 
@@ -39,7 +39,7 @@ pub(super) enum Standing {
 /// Whether a place holds an object that the garbage collector knows.
 pub(super) fn standing<M: Memory>(interpreter: &Interpreter<M>, candidate: &Candidate) -> Standing {
     let own = candidate.address.0.wrapping_sub(HEADER);
-    let next = candidate.word(NEXT).map(|next| next & !FLAGS).filter(|next| *next != 0 && *next != own);
+    let next = candidate.u64(NEXT).map(|next| next & !FLAGS).filter(|next| *next != 0 && *next != own);
     let Some(next) = next.filter(|_| is_referenced(candidate)) else { return Standing::Nothing };
     let mut word = [0; 8];
     if interpreter.memory().read(RemoteAddress(next.wrapping_add(PREVIOUS)), &mut word).is_err() {

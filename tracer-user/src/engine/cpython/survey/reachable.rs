@@ -23,7 +23,7 @@ const MODULES_FOR_FILE: usize = 20;
 const LIBRARY_FOLDERS: [&str; 4] = ["/site-packages/", "/dist-packages/", "/lib/python3", "/lib64/python3"];
 
 /// What the variables of modules lead to.
-pub(super) struct Reached {
+pub(super) struct Reachable {
     /// Traced objects.
     pub objects: HashSet<RemoteAddress>,
     /// Classes that a variable of the application itself holds: it has imported them by name, or made them.
@@ -37,7 +37,7 @@ pub(super) fn from_modules<M: Memory>(
     classes: &Classes,
     wanted: &HashSet<RemoteAddress>,
     is_partial: bool,
-) -> Reached {
+) -> Reachable {
     let mut named = HashSet::new();
     let mut walk = Walk {
         interpreter,
@@ -45,7 +45,7 @@ pub(super) fn from_modules<M: Memory>(
         wanted,
         is_partial,
         own_modules: HashSet::new(),
-        reached: HashSet::new(),
+        reachable: HashSet::new(),
         seen: HashSet::new(),
         queue: VecDeque::new(),
     };
@@ -72,7 +72,7 @@ pub(super) fn from_modules<M: Memory>(
         }
     }
     walk.go();
-    Reached { objects: walk.reached, classes: named }
+    Reachable { objects: walk.reachable, classes: named }
 }
 
 struct Walk<'look, M> {
@@ -82,7 +82,7 @@ struct Walk<'look, M> {
     is_partial: bool,
     /// Modules of the application.
     own_modules: HashSet<String>,
-    reached: HashSet<RemoteAddress>,
+    reachable: HashSet<RemoteAddress>,
     seen: HashSet<RemoteAddress>,
     queue: VecDeque<(RemoteAddress, u8)>,
 }
@@ -90,7 +90,7 @@ struct Walk<'look, M> {
 impl<M: Memory> Walk<'_, M> {
     fn meet(&mut self, object: RemoteAddress, depth: u8) {
         if self.wanted.contains(&object) || (self.is_partial && self.is_traced(object)) {
-            self.reached.insert(object);
+            self.reachable.insert(object);
         }
         if depth < DEPTH_LIMIT && self.seen.insert(object) {
             self.queue.push_back((object, depth));

@@ -77,7 +77,7 @@ impl AddressSet {
 
 impl Candidate<'_> {
     /// The word at an offset from the object; `None` beyond what is shown.
-    pub(super) fn word(&self, offset: isize) -> Option<u64> {
+    pub(super) fn u64(&self, offset: isize) -> Option<u64> {
         let bytes = self.chunk.get(self.position.checked_add_signed(offset)?..)?;
         bytes.first_chunk().map(|word| u64::from_le_bytes(*word))
     }
@@ -184,9 +184,9 @@ mod tests {
         let types: AddressSet = kinds.into_iter().collect();
         let mut places = Vec::new();
         let extent = scan(&heap, &[heap.range()], &types, |candidate| {
-            places.push((candidate.address.0 - START, candidate.kind, candidate.word(0), candidate.word(16)));
+            places.push((candidate.address.0 - START, candidate.kind, candidate.u64(0), candidate.u64(16)));
             if candidate.address.0 == START + CHUNK as u64 - 16 {
-                assert_eq!((candidate.word(-16), candidate.word(-8)), (Some(11), Some(12)));
+                assert_eq!((candidate.u64(-16), candidate.u64(-8)), (Some(11), Some(12)));
             }
         });
         let chunk = CHUNK as u64;

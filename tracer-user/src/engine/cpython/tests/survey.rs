@@ -97,7 +97,7 @@ fn check(survey: &PythonSurvey, expected: &Expected, name: &str) {
             let of_chain: BTreeSet<u64> = chain.iter().map(|(_, code)| *code).collect();
             codes.extend(&of_chain);
             let is_this = |code: &&PythonCode| {
-                code.reached_by.iter().any(|reached| *reached.class == *found.name && *reached.method == **method)
+                code.users.iter().any(|reached| *reached.class == *found.name && *reached.method == **method)
             };
             let reached: BTreeSet<u64> = survey.codes.iter().filter(is_this).map(|code| code.address.0).collect();
             assert_eq!(reached, of_chain, "{name}: {}.{method}", class.path);
@@ -142,7 +142,7 @@ fn check_receivers(survey: &PythonSurvey, name: &str) {
     let variable: Vec<_> = survey.codes.iter().filter(|code| code.receiver == Receiver::FirstOfTuple).collect();
     assert!(matches!(&variable[..], [code] if code.name.ends_with("inner")), "{name}: {variable:?}");
     let in_models = |class: &str| {
-        let reached = survey.codes.iter().flat_map(|code| &code.reached_by).find(|reached| &*reached.class == class);
+        let reached = survey.codes.iter().flat_map(|code| &code.users).find(|reached| &*reached.class == class);
         reached.map(|reached| (reached.instances, reached.in_models))
     };
     assert_eq!(in_models("Scaler"), Some((7, 6)), "{name}: one is held by no model and no variable");
