@@ -37,13 +37,13 @@ pub struct Moved {
 }
 
 impl CodeWatch {
-    /// Of a process with a runtime that keeps its frames like this.
+    /// The code of a process whose runtime keeps its frames like this.
     #[must_use]
     pub fn new(process: (ProcessId, u32), layout: PythonLayout) -> Self {
         Self { process, layout: PythonLayout { exceptions_are_seen: 0, ..layout } }
     }
 
-    /// Of a process that was forked from this one.
+    /// The code of a process that was forked from this one.
     #[must_use]
     pub fn in_fork(&self, process: (ProcessId, u32)) -> Self {
         Self::new(process, self.layout)
@@ -103,7 +103,7 @@ impl CodeWatch {
         programs.place_frames(self.process, file, sites)
     }
 
-    /// Takes them away.
+    /// Takes the probes that every call passes away.
     ///
     /// # Errors
     /// As for [`Programs::remove_frames`].
@@ -119,7 +119,7 @@ impl CodeWatch {
         codes.iter().map(|code| Ok((*code, programs.python_calls(self.process.1, *code)?))).collect()
     }
 
-    /// The same of those whose count can be read.
+    /// The calls of those code objects whose count can be read.
     pub fn calls_as_far_as_known(&self, programs: &mut Programs, codes: &[RemoteAddress]) -> Counts {
         let calls = |code: &RemoteAddress| Some((*code, programs.python_calls(self.process.1, *code).ok()?));
         codes.iter().filter_map(calls).collect()
@@ -170,8 +170,8 @@ impl CodeWatch {
         Ok(moved)
     }
 
-    /// Watches one group of code after the other, each for `step` or until `enough` calls of it were seen. Gives the calls of
-    /// what was called. Nothing is watched afterwards.
+    /// Watches one group of code after the other, each for `step` or until `enough` calls of it were seen. The answer is the
+    /// calls of what was called. Nothing is watched afterwards.
     ///
     /// # Errors
     /// As for [`Programs::watch`].

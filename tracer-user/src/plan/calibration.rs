@@ -31,7 +31,7 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// Of everything that would be watched if it could; `None` if all of it can.
+    /// The calibration of everything that would be watched if it could; `None` if all of it can.
     #[must_use]
     pub fn of(all: PythonPlan, slots: usize) -> Option<Self> {
         if all.watched.len() <= slots {

@@ -83,7 +83,7 @@ impl CallCounts {
         self.counted.extend(counts);
     }
 
-    /// Takes up a count of all that is watched. Gives whether anything was called since the last one. `only_trains` tells code
+    /// Takes up a count of all that is watched; the answer is whether anything was called since the last one. `only_trains` tells code
     /// that trains a model and does nothing else.
     pub fn take_up(&mut self, now: Instant, counts: Counts, only_trains: impl Fn(RemoteAddress) -> bool) -> bool {
         // Calls of an earlier time say nothing about code that is watched only since then.
@@ -106,13 +106,13 @@ impl CallCounts {
         is_traffic
     }
 
-    /// After a count that has seen calls: the watched code that was not called, while enough of other code was.
+    /// The watched code that was not called while enough of other code was. It is asked after a count that has seen calls.
     #[must_use]
     pub fn uncalled_in_this_traffic(&self) -> Vec<RemoteAddress> {
         self.not_called_lately().filter(|code| self.traffic_since(*code) >= ENOUGH_OF_OTHERS).collect()
     }
 
-    /// After a count without calls: the watched code that has had its turn. What is not called may still be called, and stays.
+    /// The watched code that has had its turn. It is asked after a count without calls. What is not called may still be called, and stays.
     /// But where no class has objects, the traffic may be at what is not watched: then each code (`takes_turns`) has its turn,
     /// and again when all have had one, but for the code that is `wanted` by then.
     pub fn had_their_turn(

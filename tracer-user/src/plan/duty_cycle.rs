@@ -7,7 +7,7 @@ use crate::model::ProcessId;
 /// Shortest window in which probes are live: the tracer looks at the clock that often.
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// When they are live.
+/// When the probes are live.
 #[derive(Clone, Copy, Debug)]
 pub struct DutyCycle {
     /// Share of the time, above 0 and at most 1.
@@ -17,7 +17,7 @@ pub struct DutyCycle {
 }
 
 impl DutyCycle {
-    /// They are not live so far. `share` of the time, above 0 and at most 1; `None`: all the time.
+    /// The probes are not live so far. They are to be live for this `share` of the time, above 0 and at most 1; `None`: all the time.
     #[must_use]
     pub fn new(now: Instant, share: Option<f64>) -> Self {
         Self { share: share.unwrap_or(1.0), is_live: false, turned: now }
@@ -47,7 +47,7 @@ impl DutyCycle {
         }
     }
 
-    /// Whether it is time to turn them on (`Some(true)`) or off.
+    /// Whether it is time to turn the probes on (`Some(true)`) or off.
     #[must_use]
     pub fn step(&self, now: Instant) -> Option<bool> {
         if self.share >= 1.0 && self.is_live {
@@ -60,7 +60,7 @@ impl DutyCycle {
         (now.saturating_duration_since(self.turned) >= due).then_some(!self.is_live)
     }
 
-    /// They were turned on or off.
+    /// The probes were turned on or off.
     pub fn turned(&mut self, now: Instant, is_live: bool) {
         (self.turned, self.is_live) = (now, is_live);
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// How often a process is looked at again for new classes, functions and models.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The same after looks that have found nothing new, at most: each such look doubles the time to the next.
+/// A look that has found nothing new doubles the time to the next one, up to this.
 const LOOK_SELDOM: Duration = Duration::from_secs(4);
 
 /// How often a process is looked at while nothing to trace has been found: it is importing its libraries, perhaps.
@@ -19,7 +19,7 @@ const PART_OF_TIME: u32 = 10;
 /// A worker that was just forked makes its model soon, and then has requests: until it has, a greater share is well spent.
 const PART_OF_SETTLING_TIME: u32 = 3;
 
-/// How long that may take a forked process.
+/// A forked process is given so long for that.
 const SETTLING: Duration = Duration::from_secs(60);
 
 /// A program that has just begun is importing its libraries, and may use them the moment they are there. For so long, and
@@ -72,7 +72,7 @@ pub struct Activity {
 }
 
 impl LookSchedule {
-    /// A process that was looked at a moment ago, which took so long.
+    /// The schedule of a process that was looked at a moment ago; the look took so long.
     #[must_use]
     pub fn new(now: Instant, took: Duration) -> Self {
         Self {
@@ -88,7 +88,7 @@ impl LookSchedule {
         }
     }
 
-    /// A process that was forked by a traced one, and has not been looked at itself. `may_change`: nothing to trace was found
+    /// The schedule of a process that was forked by a traced one and has not been looked at itself. `may_change`: nothing to trace was found
     /// in the other one.
     #[must_use]
     pub fn of_fork(now: Instant, may_change: bool) -> Self {
@@ -150,7 +150,7 @@ impl LookSchedule {
         self.memory = memory;
     }
 
-    /// The first look of its own at a forked process, for which somebody has waited.
+    /// A forked process has been looked at itself, for which somebody has waited.
     pub fn first_look(&mut self, now: Instant, took: Duration) {
         self.look_ends(now, took);
         self.every = LOOK_EVERY;
@@ -182,31 +182,31 @@ pub struct StartSchedule {
 }
 
 impl StartSchedule {
-    /// The process has mapped it now.
+    /// The process has mapped the interpreter now.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self { since: now, due: now }
     }
 
-    /// When the process has mapped it.
+    /// When the process has mapped the interpreter.
     #[must_use]
     pub fn since(&self) -> Instant {
         self.since
     }
 
-    /// Whether it is time to look for it.
+    /// Whether it is time to look for the interpreter.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
         now >= self.due
     }
 
-    /// Whether it is not expected any more.
+    /// Whether the interpreter is not expected any more.
     #[must_use]
     pub fn is_over(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) >= MOST_FOR_START
     }
 
-    /// It was looked for in vain, which took so long.
+    /// The interpreter was looked for and not found; that took so long.
     pub fn tried(&mut self, now: Instant, took: Duration) {
         self.due = now + took * PART_OF_START;
     }

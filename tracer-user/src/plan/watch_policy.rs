@@ -22,8 +22,8 @@ use crate::model::{
 /// How often the calls of watched code are counted: code that is not called makes room for other code.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
-/// The same where nothing was ever called and classes without objects have their turns, until all have had one; and in a
-/// followed process that has just come.
+/// They are counted as often as this where nothing was ever called and classes without objects have their turns, until all have
+/// had one; and in a followed process that has just come.
 const TURN: Duration = Duration::from_millis(250);
 
 /// Functions that get a number on behalf of one process: a share of all numbers, so that there are some for others.
@@ -90,7 +90,8 @@ pub struct Others<'session> {
 }
 
 impl WatchPolicy {
-    /// Of an interpreter that was looked at a moment ago, which took so long. Its calls are seen as mode and layout allow.
+    /// The policy for an interpreter that was looked at a moment ago; the look took so long. Mode and layout say how its calls
+    /// are seen.
     #[must_use]
     pub fn new(
         now: Instant,
@@ -106,8 +107,8 @@ impl WatchPolicy {
         Self::unseen(runtime, (mode, function_is_seen), (survey, history), (now, LookSchedule::new(now, took)))
     }
 
-    /// Of an interpreter in a process that was forked by this one's and runs the same program: what is known of this one
-    /// holds for it, until a look of its own, which comes soon.
+    /// The policy for an interpreter in a process that was forked by this one's and runs the same program: what is known of
+    /// this one holds for it, until a look of its own, which comes soon.
     #[must_use]
     pub fn in_fork(&self, now: Instant, process: ProcessId) -> Self {
         let runtime = PythonRuntime { process, ..self.runtime.clone() };
@@ -161,7 +162,7 @@ impl WatchPolicy {
         self
     }
 
-    /// The first look of its own at a forked process.
+    /// A forked process has been looked at itself, for which somebody has waited.
     #[must_use]
     pub fn looked_at(mut self, now: Instant, look: Look, took: Duration) -> Self {
         let Look { mut survey, .. } = look;
@@ -255,7 +256,7 @@ impl WatchPolicy {
         (self.has_begun && self.mode == PythonMode::Watch).then_some(self.counted_at + every)
     }
 
-    /// Takes up what a look has found; gives what is new.
+    /// Takes up what a look has found; the answer is what is new.
     pub fn take_up(&mut self, look: Look) -> SurveyDelta {
         let Look { mut survey, memory_read } = look;
         let delta = self.history.take_up(&self.survey, &mut survey);
@@ -308,7 +309,7 @@ impl WatchPolicy {
         if self.mode == PythonMode::Watch || delta.is_any { self.seen() } else { Vec::new() }
     }
 
-    /// One step: chooses again if the process has changed, if traffic has shown that watched code is not called, or if calls
+    /// One step of the policy: it chooses again if the process has changed, if traffic has shown that watched code is not called, or if calls
     /// in other processes have shown what is. `counts` are the calls of what [`Self::to_count`] gave.
     pub fn step(
         &mut self,
@@ -458,7 +459,7 @@ impl WatchPolicy {
         self.calls.note(counts);
     }
 
-    /// From now on nothing can be watched, for this reason. Gives what to say of it.
+    /// Nothing can be watched from now on, for this reason. The answer is what to say of it.
     pub fn watch_nothing(&mut self, reason: String) -> String {
         // What was called until now was covered.
         let watched = std::mem::take(&mut self.watched);

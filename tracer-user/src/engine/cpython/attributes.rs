@@ -46,9 +46,9 @@ impl<M: Memory> Interpreter<M> {
                     self.pointer_before(object, i64::from(managed_dictionary))?
                 }
                 Attributes::TaggedPointer { managed_dictionary } => {
-                    let word = u64::from_le_bytes(self.array(object, i64::from(managed_dictionary))?);
-                    if word & 1 == 1 {
-                        return self.values_of(class, RemoteAddress(word.saturating_add(1)));
+                    let number = u64::from_le_bytes(self.array(object, i64::from(managed_dictionary))?);
+                    if number & 1 == 1 {
+                        return self.values_of(class, RemoteAddress(number.saturating_add(1)));
                     }
                     self.pointer_before(object, i64::from(managed_dictionary))?
                 }

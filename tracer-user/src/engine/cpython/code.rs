@@ -25,8 +25,8 @@ mod slot_bit {
 const SLOT_LIMIT: u32 = 1 << 16;
 /// Largest value stack that is believed, words.
 const STACK_LIMIT: u32 = 1 << 20;
-/// Bytes of a word.
-const WORD: u32 = 8;
+/// Bytes of a pointer.
+const POINTER: u32 = 8;
 
 /// A code object as it reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,9 +138,9 @@ impl<M: Memory> Interpreter<M> {
             argument_count,
             keyword_only_count,
             variables,
-            frame_bytes: frame_words * WORD,
+            frame_bytes: frame_words * POINTER,
             receiver,
-            receiver_offset: slot * WORD,
+            receiver_offset: slot * POINTER,
         })
     }
 

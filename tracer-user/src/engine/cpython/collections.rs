@@ -184,11 +184,11 @@ impl<M: Memory> Interpreter<M> {
 
     /// Entries of a table that holds keys and values.
     fn combined_entries(&self, keys: &Keys) -> Result<Vec<(RemoteAddress, RemoteAddress)>, ReadProblem> {
-        let words = keys.kind.words();
+        let numbers = keys.kind.numbers();
         let mut found = Vec::new();
         let mut pointers = self.entry_pointers(keys)?;
         for _ in 0..keys.count {
-            if words == 3 {
+            if numbers == 3 {
                 pointers.next();
             }
             // A deleted entry keeps neither key nor value.
@@ -205,8 +205,8 @@ impl<M: Memory> Interpreter<M> {
         keys: &Keys,
         values: RemoteAddress,
     ) -> Result<Vec<(RemoteAddress, RemoteAddress)>, ReadProblem> {
-        let words = keys.kind.words();
-        let names = self.entry_pointers(keys)?.skip(words - 2).step_by(words);
+        let numbers = keys.kind.numbers();
+        let names = self.entry_pointers(keys)?.skip(numbers - 2).step_by(numbers);
         let first = values.0.saturating_add(u64::from(self.layout.dictionary.values_items));
         let mut found = Vec::new();
         for (name, value) in names.zip(self.pointers_at(first, keys.count)?) {
@@ -217,13 +217,13 @@ impl<M: Memory> Interpreter<M> {
         Ok(found)
     }
 
-    /// All words of the entries of a table, as pointers that are not yet looked at: some are hashes.
+    /// All pointers of the entries of a table, not yet looked at: some are hashes.
     fn entry_pointers(&self, keys: &Keys) -> Result<impl Iterator<Item = Option<u64>> + use<M>, ReadProblem> {
-        let length = keys.count.saturating_mul(keys.kind.words() * 8);
+        let length = keys.count.saturating_mul(keys.kind.numbers() * 8);
         let bytes = self.bytes_at(keys.entries, length)?;
-        let (words, _) = bytes.as_chunks::<8>();
-        let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
-        Ok(words.into_iter().map(|word| (word != 0).then_some(word)))
+        let (numbers, _) = bytes.as_chunks::<8>();
+        let numbers: Vec<u64> = numbers.iter().map(|number| u64::from_le_bytes(*number)).collect();
+        Ok(numbers.into_iter().map(|number| (number != 0).then_some(number)))
     }
 
     /// A number of things, which is not negative.
@@ -235,8 +235,8 @@ impl<M: Memory> Interpreter<M> {
 }
 
 impl Entries {
-    /// Words of one entry.
-    fn words(self) -> usize {
+    /// Pointers and hashes of one entry.
+    fn numbers(self) -> usize {
         match self {
             Self::General => 3,
             Self::Text => 2,
@@ -244,7 +244,7 @@ impl Entries {
     }
 }
 
-fn valid(word: u64, keys: &Keys) -> Result<RemoteAddress, ReadProblem> {
+fn valid(number: u64, keys: &Keys) -> Result<RemoteAddress, ReadProblem> {
     let torn = ReadProblem::Torn { address: RemoteAddress(keys.entries), what: "entry of a dictionary" };
-    if word.is_multiple_of(8) { Ok(RemoteAddress(word)) } else { Err(torn) }
+    if number.is_multiple_of(8) { Ok(RemoteAddress(number)) } else { Err(torn) }
 }

@@ -7,8 +7,8 @@ use super::type_facts::flag;
 use crate::memory::Memory;
 use crate::model::RemoteAddress;
 
-/// Bytes of a word.
-const WORD: u64 = 8;
+/// Bytes of a pointer.
+const POINTER: u64 = 8;
 /// Most fields of an object that are looked at.
 const FIELD_LIMIT: u64 = 48;
 
@@ -120,11 +120,11 @@ impl<M: Memory> Interpreter<M> {
     /// There is no object, or it changed meanwhile.
     pub fn held_objects(&self, object: RemoteAddress) -> Result<Vec<RemoteAddress>, ReadProblem> {
         let (_, facts) = self.facts_of(object)?;
-        let first = u64::from(self.layout.object.ob_type) + WORD;
-        let last = facts.basic_size.min(first + FIELD_LIMIT * WORD);
+        let first = u64::from(self.layout.object.ob_type) + POINTER;
+        let last = facts.basic_size.min(first + FIELD_LIMIT * POINTER);
         let bytes = self.bytes_at(object.0.saturating_add(first), last.saturating_sub(first) as usize)?;
-        let (words, _) = bytes.as_chunks::<{ WORD as usize }>();
-        let words = words.iter().map(|word| u64::from_le_bytes(*word));
-        Ok(words.filter(|word| is_plausible(*word)).map(RemoteAddress).collect())
+        let (numbers, _) = bytes.as_chunks::<{ POINTER as usize }>();
+        let numbers = numbers.iter().map(|number| u64::from_le_bytes(*number));
+        Ok(numbers.filter(|number| is_plausible(*number)).map(RemoteAddress).collect())
     }
 }

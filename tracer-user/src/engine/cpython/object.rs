@@ -78,7 +78,7 @@ impl<M: Memory> Interpreter<M> {
     }
 
     /// The type that the header of an object names, which is not looked at. A freed object has no sensible reference
-    /// count: it is 0, or (freed blocks are chained by their first word) a pointer.
+    /// count: it is 0, or (freed blocks are chained by their first eight bytes) a pointer.
     fn header(&self, object: RemoteAddress) -> Result<RemoteAddress, ReadProblem> {
         let torn = ReadProblem::Torn { address: object, what: "object" };
         if !is_plausible(object.0) {
@@ -159,11 +159,11 @@ impl<M: Memory> Interpreter<M> {
     ) -> Result<impl Iterator<Item = Result<Option<RemoteAddress>, ReadProblem>>, ReadProblem> {
         let bytes = self.bytes_at(address, count.saturating_mul(8))?;
         let torn = ReadProblem::Torn { address: RemoteAddress(address), what: "pointer" };
-        let (words, _) = bytes.as_chunks::<8>();
-        let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
-        Ok(words.into_iter().map(move |word| match word {
+        let (numbers, _) = bytes.as_chunks::<8>();
+        let numbers: Vec<u64> = numbers.iter().map(|number| u64::from_le_bytes(*number)).collect();
+        Ok(numbers.into_iter().map(move |number| match number {
             0 => Ok(None),
-            word if is_plausible(word) => Ok(Some(RemoteAddress(word))),
+            number if is_plausible(number) => Ok(Some(RemoteAddress(number))),
             _ => Err(torn.clone()),
         }))
     }

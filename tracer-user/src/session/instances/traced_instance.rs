@@ -66,7 +66,7 @@ impl TracedInstance {
         Ok(Some(Self::unseen(target, instance, policy, code, probes)))
     }
 
-    /// One that has been looked at, and of which nothing is seen yet.
+    /// An instance that has been looked at, and of which nothing is seen yet.
     fn unseen(
         target: &Target,
         instance: Box<dyn RuntimeInstance>,

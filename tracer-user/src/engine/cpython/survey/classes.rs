@@ -18,7 +18,7 @@ pub(super) struct HeapClass {
     /// The class itself first.
     pub mro: Vec<RemoteAddress>,
     pub dict: Option<RemoteAddress>,
-    /// Its word `tp_name`: another one stands where another class took the place of a freed one.
+    /// Its `tp_name`: another one stands where another class took the place of a freed one.
     tp_name: u64,
     pub rule: Option<Arc<ClassRule>>,
 }

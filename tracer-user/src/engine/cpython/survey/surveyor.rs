@@ -48,7 +48,7 @@ pub struct Surveyor {
 /// What one look finds in memory.
 #[derive(Debug, Default)]
 struct Finds {
-    /// Places that look like classes, with their word `tp_name`.
+    /// Places that look like classes, with their `tp_name`.
     classes: Vec<(RemoteAddress, u64, Standing)>,
     /// Functions with their code.
     functions: Vec<(RemoteAddress, RemoteAddress)>,
