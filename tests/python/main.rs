@@ -1,6 +1,7 @@
 //! Python suite: the tracer attached to interpreters that nobody prepared; spans compared with what the programs say of
 //! themselves.
 
+mod churn;
 mod comings;
 mod crowd;
 mod follow;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         threads::cases(),
         follow::cases(),
         crowd::cases(),
+        churn::cases(),
         oracle::cases(),
     ];
     suite::main(cases.into_iter().flatten().collect(), true)

@@ -12,10 +12,11 @@ use aya::{Ebpf, EbpfLoader};
 use serde::Serialize;
 
 use super::error::{AttachError, chain};
-use super::multi::{MultiPrograms, Role, Site};
+use super::multi::MultiPrograms;
+use super::object::{OBJECT, load_error, program, program_error};
 use super::own_function::{self, EMULATED, OwnFunction, SINGLE_STEPPED};
 use super::placement::{Link, PlacedFile, place_one};
-use super::programs::{OBJECT, load_error, program, program_error};
+use super::site::{Role, Site};
 
 /// Calls measured at once; the median of the rounds counts.
 const CALLS: u32 = 2_000;

@@ -8,9 +8,10 @@ use aya::programs::{PerfEvent, UProbe};
 use aya::{Ebpf, EbpfLoader};
 
 use super::error::AttachError;
-use super::multi::{MultiPrograms, Role, Site};
+use super::multi::MultiPrograms;
+use super::object::{OBJECT, load_error, program, program_error};
 use super::placement::{Link, PlacedFile, place_one};
-use super::programs::{OBJECT, load_error, program, program_error};
+use super::site::{Role, Site};
 use super::watchpoints::{Obstacle, Watchpoint};
 
 /// Where they are placed.

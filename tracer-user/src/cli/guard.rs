@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::arguments::GuardArguments;
-use crate::session::stand_guard;
+use crate::attach::stand_guard;
 
 /// Guards the process until it is told to stop, or the tracer or the process has ended.
 pub fn guard(arguments: &GuardArguments) -> anyhow::Result<ExitCode> {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::arguments::PlaceFloorArguments;
 use super::print::tell;
-use crate::session::{FloorProbes, FloorSites};
+use crate::attach::{FloorProbes, FloorSites};
 
 /// Places empty probes and keeps them until standard input ends.
 pub fn place_floor(arguments: &PlaceFloorArguments) -> anyhow::Result<ExitCode> {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::plural::counted;
+use super::processes::ProcessReport;
 use super::python_remarks::python_remarks;
-use super::roster::ProcessReport;
 use crate::export::Delivery;
 use crate::model::{LossCounts, PythonCoverage, PythonLeftOut, StreamTotals};
 
@@ -219,11 +220,6 @@ fn left_out(python: &[PythonCoverage]) -> Option<String> {
             counts.join(", ")
         )
     })
-}
-
-/// A number with the word that goes with it.
-pub fn counted(number: u64, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 fn calls(number: u64) -> String {

@@ -24,7 +24,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// A guard of one process. Dropping it relieves it, as [`Guard::relieve`] does.
 #[derive(Debug)]
 pub struct Guard {
-    process: u32,
     child: Child,
     line: Option<OwnedFd>,
     is_confined: bool,
@@ -46,7 +45,7 @@ impl Guard {
         let child = command.spawn()?;
         // Its end of the line must be its alone: that it is closed tells that the guard has gone.
         drop(command);
-        let mut guard = Self { process, child, line: Some(ours), is_confined: false };
+        let mut guard = Self { child, line: Some(ours), is_confined: false };
         match guard.answer(PATIENCE) {
             Some(Answer::Ready { is_confined }) => {
                 guard.is_confined = is_confined;
@@ -55,12 +54,6 @@ impl Guard {
             Some(Answer::Refused(reason)) => Err(io::Error::other(reason)),
             _ => Err(io::Error::other("its guard has ended before it began")),
         }
-    }
-
-    /// The process that it guards.
-    #[must_use]
-    pub fn process(&self) -> u32 {
-        self.process
     }
 
     /// Number of the guard's own process.

@@ -1,7 +1,7 @@
 //! What of an interpreter was covered and what not.
 
 use super::interpreter::{Calls, Interpreter};
-use crate::attach::Programs;
+use crate::attach::KernelProcess;
 use crate::model::{PythonCoverage, PythonLeftOut, PythonMode, WatchedCode};
 use crate::plan::Planner;
 
@@ -13,16 +13,16 @@ impl Interpreter {
     }
 
     /// What was seen, with the calls counted.
-    pub fn counted_coverage(&mut self, programs: &mut Programs) -> PythonCoverage {
-        let mut coverage = PythonCoverage { left_out: self.left_out(programs), ..self.coverage() };
+    pub fn counted_coverage(&mut self, kernel: Option<&dyn KernelProcess>) -> PythonCoverage {
+        let mut coverage = PythonCoverage { left_out: self.left_out(kernel), ..self.coverage() };
         coverage.watched.clear();
         let is_seen = |code| self.mode == PythonMode::Frames || self.watched.contains(code);
         for (code, watched) in self.plan.watched.iter().filter(|(code, _)| is_seen(code)) {
             let before = self.past.remove(code);
             let calls_before = before.as_ref().map_or(0, |past| past.calls_seen);
             // What the programs cannot be asked any more was counted a moment ago.
-            let counted = programs.python_calls(self.process.1, *code);
-            let counted = counted.unwrap_or_else(|_| self.counted.get(code).copied().unwrap_or(0));
+            let counted = kernel.and_then(|kernel| kernel.python_calls(*code).ok());
+            let counted = counted.unwrap_or_else(|| self.counted.get(code).copied().unwrap_or(0));
             let calls_seen = counted + calls_before;
             let named = before.filter(|_| watched.methods.is_empty());
             let named = named.unwrap_or_else(|| self.plan.called(*code, watched, calls_seen));

@@ -76,10 +76,10 @@ impl Frames {
             None => means.drain.begin_gap(Some(process.1))?,
         };
         if on {
-            means.programs.place_frames(process, &self.path, &self.sites)?;
+            means.in_kernel(process.0)?.place_frames(&self.path, &self.sites)?;
             means.drain.end_gap(gap)?;
         } else {
-            means.programs.remove_frames(process.0)?;
+            means.in_kernel(process.0)?.remove_frames()?;
             self.gap = Some(gap);
         }
         self.is_live = on;
@@ -122,12 +122,13 @@ impl Interpreter {
     }
 
     fn count_for_a_moment(&self, means: &mut Means<'_>, frames: &mut Frames) -> Result<(), SessionError> {
-        means.programs.set_python(self.process, &self.layout, &crate::model::PythonTables::default())?;
-        let before = means.programs.python_calls_passed()?;
+        means.in_kernel(self.process.0)?.set_python(&self.layout, &crate::model::PythonTables::default())?;
+        let before = means.in_kernel(self.process.0)?.python_calls_passed()?;
         frames.turn(means, self.process, true)?;
         let began = Instant::now();
         std::thread::sleep(COUNTING);
-        let calls = means.programs.python_calls_passed()?.saturating_sub(before) as f64 / began.elapsed().as_secs_f64();
+        let calls = means.in_kernel(self.process.0)?.python_calls_passed()?.saturating_sub(before) as f64
+            / began.elapsed().as_secs_f64();
         frames.turn(means, self.process, false)?;
         self.tell_cost(frames, calls);
         Ok(())

@@ -12,7 +12,7 @@ use super::frames::{Frames, exception_site, interpreter_file};
 use super::lives::Lives;
 use super::look::{Looked, time_worked};
 use super::targets::Means;
-use crate::attach::Programs;
+use crate::attach::KernelProcess;
 use crate::engine::cpython::CpythonEngine;
 use crate::memory::ReadLimit;
 use crate::model::{
@@ -298,9 +298,9 @@ impl Interpreter {
     }
 
     /// What has found no room in the tables, at most.
-    pub fn left_out(&self, programs: &Programs) -> PythonLeftOut {
-        programs
-            .python_left_out(self.process.1)
+    pub fn left_out(&self, kernel: Option<&dyn KernelProcess>) -> PythonLeftOut {
+        kernel
+            .map_or_else(PythonLeftOut::default, KernelProcess::python_left_out)
             .most(PythonLeftOut { numbers: self.without_number, ..PythonLeftOut::default() })
     }
 
@@ -308,13 +308,13 @@ impl Interpreter {
     ///
     /// # Errors
     /// The counts cannot be read.
-    pub fn count(&mut self, programs: &mut Programs) -> Result<(), SessionError> {
+    pub fn count(&mut self, kernel: &dyn KernelProcess) -> Result<(), SessionError> {
         let seen: Vec<RemoteAddress> = match self.mode {
             PythonMode::Watch => self.watched.clone(),
             PythonMode::Frames => self.plan.watched.iter().map(|(code, _)| *code).collect(),
         };
         for code in seen {
-            self.counted.insert(code, programs.python_calls(self.process.1, code)?);
+            self.counted.insert(code, kernel.python_calls(code)?);
         }
         Ok(())
     }
@@ -324,7 +324,7 @@ impl Interpreter {
     /// # Errors
     /// The process map cannot be written.
     pub fn accept_entries(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
-        means.programs.accept_entries_of(self.process.0, true)?;
+        means.in_kernel(self.process.0)?.accept_entries(true)?;
         self.entries_are_accepted(means.drain)
     }
 
@@ -348,11 +348,6 @@ impl Interpreter {
     /// Whether it is the interpreter of this process.
     pub fn is_of(&self, process: ProcessId) -> bool {
         self.process.0 == process
-    }
-
-    /// Whether it is the interpreter of the process with this number.
-    pub fn is_of_number(&self, pid: u32) -> bool {
-        self.process.0.pid == pid
     }
 
     /// It has begun at this time, while the tracer was there.
@@ -399,7 +394,7 @@ impl Interpreter {
     fn see_exceptions(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
         let Some(path) = interpreter_file(&self.target, self.engine.runtime()) else { return Ok(()) };
         if let Some(site) = self.exceptions.get_or_insert_with(|| exception_site(&path)) {
-            match means.programs.place_exceptions(self.process, &path, site) {
+            match means.in_kernel(self.process.0)?.place_exceptions(&path, site) {
                 Ok(()) => self.layout.exceptions_are_seen = 1,
                 // The calls are seen without it.
                 Err(error) if !has_ended(self.process.0) => tracing::warn!(
@@ -500,7 +495,7 @@ impl Interpreter {
                 for (code, watched) in self.plan.watched.iter().filter(|(_, watched)| !watched.methods.is_empty()) {
                     self.past.entry(*code).or_insert_with(|| watched.clone());
                 }
-                self.count(means.programs)?;
+                self.count(means.in_kernel(self.process.0)?)?;
                 let before = std::mem::take(&mut self.plan);
                 self.choose(means.planner, &Calls { here: self.counted.clone(), elsewhere: HashMap::new() });
                 self.remember(&before, &self.counted.clone());
@@ -587,7 +582,7 @@ impl Interpreter {
         let members = self.survey.members.clone();
         let is_first = !std::mem::replace(&mut self.has_told, true);
         means.drain.add_python_names(PythonNames { process: self.process.1, is_first, classes, members })?;
-        means.programs.set_python(self.process, &self.layout, &self.plan.tables)?;
+        means.in_kernel(self.process.0)?.set_python(&self.layout, &self.plan.tables)?;
         Ok(())
     }
 }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use super::super::background::{Background, Progress};
 use super::super::drain::Drain;
 use super::super::error::SessionError;
+use super::super::processes::Processes;
 use super::super::settings::PythonSettings;
 use super::experience::Experience;
 use super::interpreter::Interpreter;
 use super::names::KnownEngines;
-use crate::attach::Programs;
+use crate::attach::KernelProcess;
 use crate::memory::ReadLimit;
 use crate::model::{ProcessId, PythonCoverage, SymbolMap, Target};
 use crate::plan::Planner;
@@ -76,12 +77,22 @@ struct Finding {
 
 /// What the tracer works with, lent to its Python side.
 pub struct Means<'tracer> {
-    /// The programs in the kernel.
-    pub programs: &'tracer mut Programs,
+    /// What the kernel holds for each process.
+    pub processes: &'tracer mut Processes,
     /// Chooses and numbers.
     pub planner: &'tracer mut Planner,
     /// What must know functions and names before their first record.
     pub drain: &'tracer Drain,
+}
+
+impl Means<'_> {
+    /// What the kernel holds for a process.
+    ///
+    /// # Errors
+    /// It is not traced any more.
+    pub fn in_kernel(&mut self, process: ProcessId) -> Result<&mut (dyn KernelProcess + 'static), SessionError> {
+        self.processes.in_kernel(process).ok_or(SessionError::NotTraced { process })
+    }
 }
 
 impl PythonTargets {
@@ -227,11 +238,13 @@ impl PythonTargets {
 
     /// A process has ended, runs another program, or is not to be traced any more: what was known of its interpreter is of
     /// the past. Nothing of it may be asked of the programs afterwards.
-    pub fn forget(&mut self, process: ProcessId, programs: &mut Programs) {
+    pub fn forget(&mut self, process: ProcessId, processes: &mut Processes) {
         self.starting.retain(|starting| starting.target.process != process);
+        let kernel = processes.in_kernel(process);
+        let kernel = kernel.as_deref();
         for mut interpreter in self.interpreters.extract_if(.., |interpreter| interpreter.is_of(process)) {
             // A worker may have lived from one look at the calls to the next: what it has called serves those after it.
-            if let Err(error) = interpreter.count(programs) {
+            if let Err(error) = kernel.map_or(Ok(()), |kernel| interpreter.count(kernel)) {
                 tracing::debug!(%error, %process, "its calls cannot be counted");
             }
             self.engines.remove(interpreter.process.1);
@@ -243,7 +256,7 @@ impl PythonTargets {
             if self.ended.len() >= MOST_ENDED {
                 self.ended.pop_front();
             }
-            self.ended.push_back(interpreter.counted_coverage(programs));
+            self.ended.push_back(interpreter.counted_coverage(kernel));
         }
     }
 
@@ -256,11 +269,11 @@ impl PythonTargets {
             let begun = self.begin(process, false, means).and_then(|()| self.accept_entries(process, means));
             failed.extend(begun.err().map(|error| (process, error)));
         }
-        for process in means.programs.unguarded() {
-            let left = self.interpreters.iter_mut().find(|interpreter| interpreter.is_of_number(process));
-            if let Some(interpreter) = left.filter(|interpreter| !has_ended(interpreter.process())) {
-                let left = interpreter.lose_guard(means);
-                failed.extend(left.err().map(|error| (interpreter.process(), error)));
+        for interpreter in &mut self.interpreters {
+            let process = interpreter.process();
+            let has_lost_guard = means.processes.in_kernel(process).is_some_and(KernelProcess::has_lost_guard);
+            if has_lost_guard && !has_ended(process) {
+                failed.extend(interpreter.lose_guard(means).err().map(|error| (process, error)));
             }
         }
         self.begin_looks();
@@ -278,7 +291,7 @@ impl PythonTargets {
     /// # Errors
     /// The process map cannot be written.
     pub fn accept_entries(&mut self, process: ProcessId, means: &mut Means<'_>) -> Result<(), SessionError> {
-        means.programs.accept_entries_of(process, true)?;
+        means.in_kernel(process)?.accept_entries(true)?;
         let mut interpreters = self.interpreters.iter_mut().filter(|interpreter| interpreter.is_of(process));
         interpreters.try_for_each(|interpreter| interpreter.entries_are_accepted(means.drain))
     }
@@ -380,10 +393,11 @@ impl PythonTargets {
     }
 
     /// What was covered and what not, with the calls counted so far.
-    pub fn coverage(&mut self, programs: &mut Programs) -> Vec<PythonCoverage> {
+    pub fn coverage(&mut self, processes: &mut Processes) -> Vec<PythonCoverage> {
         let mut coverage: Vec<_> = self.ended.drain(..).collect();
         for interpreter in self.interpreters.iter_mut().filter(|interpreter| is_worth_telling(interpreter)) {
-            coverage.push(interpreter.counted_coverage(programs));
+            let kernel = processes.in_kernel(interpreter.process());
+            coverage.push(interpreter.counted_coverage(kernel.as_deref()));
         }
         coverage
     }

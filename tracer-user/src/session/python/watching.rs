@@ -7,7 +7,7 @@ use super::super::error::SessionError;
 use super::experience::Experience;
 use super::interpreter::{Calls, Interpreter};
 use super::targets::Means;
-use crate::attach::{Programs, WatchOutcome};
+use crate::attach::{KernelProcess, WatchOutcome};
 use crate::memory::{LiveProcess, Memory as _};
 use crate::model::{ProcessId, PythonPlan, RemoteAddress};
 use crate::plan::only_trains;
@@ -68,7 +68,7 @@ impl Interpreter {
     ) -> Result<(), SessionError> {
         let mut calls = HashMap::new();
         for code in &self.watched {
-            calls.insert(*code, means.programs.python_calls(self.process.1, *code)?);
+            calls.insert(*code, means.in_kernel(self.process.0)?.python_calls(*code)?);
         }
         // Calls of an earlier time say nothing about code that is watched only since then.
         let counted = |code: &RemoteAddress| self.counted.get(code).copied().unwrap_or(0);
@@ -156,14 +156,14 @@ impl Interpreter {
         if all.watched.len() <= self.slots {
             return Ok(calls);
         }
-        means.programs.set_python(self.process, &self.layout, &all.tables)?;
+        means.in_kernel(self.process.0)?.set_python(&self.layout, &all.tables)?;
         self.calibration = Some(means.drain.begin_gap(Some(self.process.1))?);
-        means.programs.accept_entries_of(self.process.0, false)?;
+        means.in_kernel(self.process.0)?.accept_entries(false)?;
         let groups = all.watched.len().div_ceil(self.slots.max(1)).min(CALIBRATION_STEPS);
         let step = (CALIBRATION / u32::try_from(groups).unwrap_or(1).max(1)).clamp(SHORTEST_STEP, LONGEST_STEP);
         for group in all.watched.chunks(self.slots.max(1)).take(groups) {
             for (code, _) in group {
-                if self.watch(means.programs, *code)? != WatchOutcome::Live {
+                if self.watch(means.in_kernel(self.process.0)?, *code)? != WatchOutcome::Live {
                     break;
                 }
             }
@@ -173,12 +173,12 @@ impl Interpreter {
                 std::thread::sleep(STEP_LOOK);
                 total = 0;
                 for (code, _) in group {
-                    total += means.programs.python_calls(self.process.1, *code)?;
+                    total += means.in_kernel(self.process.0)?.python_calls(*code)?;
                 }
             }
             for (code, _) in group {
-                let counted = means.programs.python_calls(self.process.1, *code)?;
-                means.programs.unwatch(self.process, *code)?;
+                let counted = means.in_kernel(self.process.0)?.python_calls(*code)?;
+                means.in_kernel(self.process.0)?.unwatch(*code)?;
                 if counted > 0 {
                     calls.insert(*code, counted);
                 }
@@ -192,24 +192,24 @@ impl Interpreter {
         self.tell(means)?;
         let wanted: Vec<RemoteAddress> = self.plan.watched.iter().map(|(code, _)| *code).collect();
         if self.watched.len() == wanted.len() && self.watched.iter().all(|code| wanted.contains(code)) {
-            return self.count_from_here(means.programs);
+            return self.count_from_here(means.in_kernel(self.process.0)?);
         }
         // Calls that are open meanwhile lack calls of code that is watched only now, or not any more.
         let gap = means.drain.begin_gap(Some(self.process.1))?;
         let (kept, dropped): (Vec<_>, Vec<_>) = self.watched.iter().partition(|code| wanted.contains(code));
         for code in dropped {
-            means.programs.unwatch(self.process, code)?;
+            means.in_kernel(self.process.0)?.unwatch(code)?;
         }
         self.watched = kept;
         for code in wanted {
             if self.watched.contains(&code) {
                 continue;
             }
-            match self.watch(means.programs, code)? {
+            match self.watch(means.in_kernel(self.process.0)?, code)? {
                 WatchOutcome::Live => self.watched.push(code),
                 WatchOutcome::NoSlot => {
                     self.slots = self.watched.len();
-                    self.held_by = vec![holder_of(self.process.0, means.programs.guard_of(self.process.0))];
+                    self.held_by = vec![holder_of(self.process.0, means.in_kernel(self.process.0)?.guard())];
                     break;
                 }
                 WatchOutcome::NoDescriptors { needed, limit } => {
@@ -234,15 +234,15 @@ impl Interpreter {
             }
         }
         means.drain.end_gap(gap)?;
-        self.count_from_here(means.programs)
+        self.count_from_here(means.in_kernel(self.process.0)?)
     }
 
     /// From here on all that is chosen is watched: calls of some of it while others were not yet watched say nothing about
     /// these.
-    fn count_from_here(&mut self, programs: &mut Programs) -> Result<(), SessionError> {
+    fn count_from_here(&mut self, kernel: &dyn KernelProcess) -> Result<(), SessionError> {
         let mut since = HashMap::new();
         for code in &self.watched {
-            self.counted.insert(*code, programs.python_calls(self.process.1, *code)?);
+            self.counted.insert(*code, kernel.python_calls(*code)?);
             since.insert(*code, self.watched_since.get(code).copied().unwrap_or(self.traffic));
         }
         self.watched_since = since;
@@ -252,7 +252,7 @@ impl Interpreter {
     /// The guard of the process has gone: its watchpoints must go at once.
     pub(super) fn lose_guard(&mut self, means: &mut Means<'_>) -> Result<(), SessionError> {
         let gap = means.drain.begin_gap(Some(self.process.1))?;
-        means.programs.unwatch_all(self.process)?;
+        means.in_kernel(self.process.0)?.unwatch_all()?;
         means.drain.end_gap(gap)?;
         self.watch_nothing("its guard has been killed".to_owned());
         Ok(())
@@ -278,13 +278,13 @@ impl Interpreter {
         self.obstacle = Some(reason);
     }
 
-    fn watch(&self, programs: &mut Programs, code: RemoteAddress) -> Result<WatchOutcome, SessionError> {
+    fn watch(&self, kernel: &mut dyn KernelProcess, code: RemoteAddress) -> Result<WatchOutcome, SessionError> {
         let memory = LiveProcess::new(self.process.0.pid);
-        let count = || {
+        let mut count = || {
             let mut bytes = [0; 4];
             memory.read(code, &mut bytes).ok().map(|()| u32::from_ne_bytes(bytes))
         };
-        Ok(programs.watch(self.process, code, count)?)
+        Ok(kernel.watch(code, &mut count)?)
     }
 }
 
