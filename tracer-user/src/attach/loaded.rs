@@ -10,7 +10,6 @@ use aya::{Ebpf, EbpfLoader};
 use tracer_common::limits::RING_BYTES;
 use tracer_common::records::CaptureSpec;
 
-use super::asides::Asides;
 use super::error::AttachError;
 use super::features::{NEEDED_KERNEL, in_initial_pid_namespace, kernel_version, probe_features};
 use super::forks;
@@ -21,6 +20,7 @@ use super::probed_files::ProbedFiles;
 use super::python_frames::{ExceptionProgram, FramesPrograms};
 use super::python_tables::{PYTHON_ENTRIES, PYTHON_TABLES, SharedTables};
 use super::python_watch::WatchPrograms;
+use super::removals::Removals;
 use super::slots::{Slot, Slots};
 use super::task_layout::task_layout;
 use crate::model::{Call, InterpreterSite, KernelFeatures, PlannedFunction};
@@ -82,7 +82,7 @@ pub struct Loaded {
     /// Signals that guards have kept from their processes.
     pub kept_signals: Arc<AtomicU64>,
     /// What takes probes away meanwhile.
-    pub asides: Asides,
+    pub removals: Removals,
     /// The ring buffer once it has been taken: what is loaded later names it.
     pub ring: Option<OwnedFd>,
     /// Calls on other stacks than their threads' own that were open when their processes were let go.
@@ -137,9 +137,9 @@ impl Loaded {
             .load(OBJECT)
             .map_err(|error| load_error(&error))?;
         let mut multi = if options.single_probes { None } else { MultiPrograms::load(OBJECT, &ebpf)? };
-        let mut asides = Asides::default();
+        let mut removals = Removals::default();
         if let Some(trial) = multi.as_mut().and_then(MultiPrograms::take_trial) {
-            asides.begin(move || drop(trial));
+            removals.begin(move || drop(trial));
         }
         if multi.is_none() {
             for name in ["native_entry", "native_exit", "native_return"] {
@@ -167,7 +167,7 @@ impl Loaded {
             exceptions: ExceptionProgram::default(),
             tables: SharedTables::new(options.python_entries as usize),
             kept_signals: Arc::default(),
-            asides,
+            removals,
             ring: None,
             left_elsewhere: Vec::new(),
             is_over: false,

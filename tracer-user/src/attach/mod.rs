@@ -1,12 +1,11 @@
 //! Takes a `ProbePlan` and makes it live probes; gives back the ring buffer, the totals and the calls still open.
 
-mod asides;
 mod checkup;
 mod cost;
+mod empty_probes;
 mod end_of_process;
 mod error;
 mod features;
-mod floor;
 mod forks;
 mod guard;
 mod kernel;
@@ -23,6 +22,7 @@ mod python_probes;
 mod python_tables;
 mod python_watch;
 mod readback;
+mod removals;
 mod site;
 mod slots;
 mod task_layout;
@@ -33,11 +33,11 @@ mod watchpoints;
 
 pub use checkup::{Check, CheckState, check_machine};
 pub use cost::{ProbeCost, SiteCosts, measure_emulated_probe, measure_probe_costs, measure_site_costs};
+pub use empty_probes::{EmptyProbeSites, EmptyProbes};
 pub use end_of_process::EndOfProcess;
 pub use error::AttachError;
 pub use features::{Capability, MissingPrivilege, missing_privilege, probe_features};
-pub use floor::{FloorProbes, FloorSites};
-pub use guard::stand_guard;
+pub use guard::run_guard;
 pub use kernel::{Kernel, KernelProcess};
 pub use leases::keep_leases;
 pub use loaded::LoadOptions;

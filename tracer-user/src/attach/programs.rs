@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use aya::Ebpf;
 use aya::maps::{Map, MapData, RingBuf};
 
-use super::asides::Asides;
 use super::error::AttachError;
 use super::forks;
 use super::kernel::{Kernel, KernelProcess};
 use super::loaded::{LoadOptions, Loaded, SharedLoaded};
 use super::object::map_error;
 use super::placement::remove;
+use super::removals::Removals;
 use super::totals;
 use super::traced_process::TracedProcess;
 use crate::model::{Call, FileNumber, FunctionId, KernelFeatures, LossCounts, ProcessId};
@@ -62,7 +62,7 @@ impl Kernel for Programs {
     fn written(&mut self) -> Vec<(ProcessId, FileNumber)> {
         let mut loaded = self.loaded.lock();
         let deleted = loaded.files.deleted();
-        loaded.asides.begin_if(!deleted.is_empty(), move || remove(deleted));
+        loaded.removals.begin_if(!deleted.is_empty(), move || remove(deleted));
         loaded.files.written()
     }
 
@@ -73,7 +73,7 @@ impl Kernel for Programs {
     fn remove_exits(&mut self) {
         let mut loaded = self.loaded.lock();
         loaded.is_over = true;
-        loaded.asides = Asides::default();
+        loaded.removals = Removals::default();
         loaded.watch.end();
         loaded.tracepoints.clear();
         remove(loaded.files.take_exits());

@@ -51,16 +51,16 @@ impl PythonProbes {
         std::mem::replace(self, nothing)
     }
 
-    /// Posts a guard, unless there is one.
+    /// Starts a guard, unless there is one.
     ///
     /// # Errors
     /// What comes of a watchpoint without one.
-    pub fn post_guard(&mut self, program: BorrowedFd<'_>) -> Result<(), WatchOutcome> {
+    pub fn start_guard(&mut self, program: BorrowedFd<'_>) -> Result<(), WatchOutcome> {
         if self.guard.is_some() {
             return Ok(());
         }
         let process = self.process;
-        match Guard::post(process.pid, program) {
+        match Guard::start(process.pid, program) {
             Ok(guard) => {
                 if guard.is_confined() {
                     tracing::warn!(
@@ -111,10 +111,10 @@ impl PythonProbes {
     /// ended, too, or somebody has killed it.
     pub fn has_lost_guard(&mut self) -> bool {
         let Some(guard) = &mut self.guard else { return false };
-        if guard.is_standing() {
+        if guard.is_running() {
             return false;
         }
-        self.kept_signals.fetch_add(guard.relieve(), Relaxed);
+        self.kept_signals.fetch_add(guard.stop(), Relaxed);
         self.guard = None;
         true
     }
@@ -148,7 +148,7 @@ impl Drop for PythonProbes {
         remove(links.collect());
         // Its watchpoints are gone by the time that it answers.
         if let Some(mut guard) = self.guard.take() {
-            self.kept_signals.fetch_add(guard.relieve(), Relaxed);
+            self.kept_signals.fetch_add(guard.stop(), Relaxed);
         }
     }
 }

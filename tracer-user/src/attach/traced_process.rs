@@ -67,14 +67,14 @@ impl TracedProcess {
         }
         let python = self.forget_python_tables();
         let mut loaded = self.loaded.lock();
-        let Loaded { ebpf, slots, files, asides, left_elsewhere, .. } = &mut *loaded;
+        let Loaded { ebpf, slots, files, removals, left_elsewhere, .. } = &mut *loaded;
         let Some(slot) = self.slot.take() else { return Ok(()) };
         let cleared = slot.clear(ebpf);
         slots.free(slot.number);
         let taken = totals::take_elsewhere(ebpf, self.process.pid, left_elsewhere);
         // Without a slot they do nothing any more, and nobody has to wait for them.
         let placed = files.take(self.process, None);
-        asides.begin_if(!placed.is_empty(), move || drop(placed));
+        removals.begin_if(!placed.is_empty(), move || drop(placed));
         python.and(cleared).and(taken)
     }
 }
@@ -140,7 +140,7 @@ impl KernelProcess for TracedProcess {
         let failed = |source| AttachError::Watchpoint { pid, source };
         let program = WatchPrograms::at_hits(ebpf)?.map_err(failed)?;
         if watch.need_guards()
-            && let Err(outcome) = self.python.post_guard(program.as_fd())
+            && let Err(outcome) = self.python.start_guard(program.as_fd())
         {
             return Ok(outcome);
         }
@@ -222,7 +222,7 @@ impl KernelProcess for TracedProcess {
 
     fn remove_python(&mut self) {
         let python = self.python.take();
-        self.loaded.lock().asides.begin_if(!python.is_empty(), move || drop(python));
+        self.loaded.lock().removals.begin_if(!python.is_empty(), move || drop(python));
     }
 }
 

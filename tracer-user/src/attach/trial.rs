@@ -25,7 +25,7 @@ use crate::model::{
 /// The first that the kernel does not take.
 pub fn try_native(programs: &mut Programs) -> Result<(), AttachError> {
     let mut loaded = programs.loaded.lock();
-    let Loaded { multi, ebpf, asides, .. } = &mut *loaded;
+    let Loaded { multi, ebpf, removals, .. } = &mut *loaded;
     let site = Site { offset: own_offset()?, cookie: 0 };
     let mut links = Vec::new();
     for (role, name) in [(Role::Exit, "native_exit"), (Role::Return, "native_return"), (Role::Entry, "native_entry")] {
@@ -37,7 +37,7 @@ pub fn try_native(programs: &mut Programs) -> Result<(), AttachError> {
         links.push(link.map_err(|error| AttachError::refused(file.path, error))?);
     }
     // The kernel takes its time, and nobody has to wait for it.
-    asides.begin(move || drop(links));
+    removals.begin(move || drop(links));
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use super::summary_file::SummaryFile;
 use crate::attach::{LoadOptions, missing_privilege};
 use crate::export::Destination;
 use crate::model::{PythonMode, SymbolMap, Target};
-use crate::session::{self, Followed, News, Report, Session, SessionError, Settings, Stop, plan_only};
+use crate::session::{self, Followed, ProcessChanges, Report, Session, SessionError, Settings, Stop, plan_only};
 use crate::symbol_map::{self, MAP_DIRECTORY};
 use crate::target::{TargetError, Watcher, descendants, look_at};
 
@@ -68,7 +68,7 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
         started => {
             let mut session = started?;
             tell_attached(&session);
-            let stopped = session.run(&inbox, tell_news);
+            let stopped = session.run(&inbox, tell_changes);
             finish(session, stopped)?
         }
     };
@@ -124,14 +124,14 @@ pub fn tell_attached(session: &Session) {
 }
 
 /// What is new about the traced processes.
-pub fn tell_news(news: News) {
-    for Followed { process, forked_by, name, functions } in news.followed {
+pub fn tell_changes(changes: ProcessChanges) {
+    for Followed { process, forked_by, name, functions } in changes.followed {
         tell(&format!("following process {process} ({name}), forked by {forked_by}: {functions} functions"));
     }
-    if news.more_functions > 0 {
-        tell(&format!("{} more functions, in newly mapped files", news.more_functions));
+    if changes.more_functions > 0 {
+        tell(&format!("{} more functions, in newly mapped files", changes.more_functions));
     }
-    for process in news.ended {
+    for process in changes.ended {
         tell(&format!("process {process} has ended; the others are traced on"));
     }
 }

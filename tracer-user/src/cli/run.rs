@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use super::arguments::RunArguments;
-use super::attach::{conclude, demand_privilege, finish, load_maps, settings, tell_attached, tell_news};
+use super::attach::{conclude, demand_privilege, finish, load_maps, settings, tell_attached, tell_changes};
 use super::exit::UsageError;
 use super::list;
 use super::print::tell;
@@ -65,7 +65,7 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
     kill_process(pid, Signal::CONT)?;
     wait_in_background(child, tell_session);
     let (ended, status) = loop {
-        let stopped = session.run(&inbox, tell_news);
+        let stopped = session.run(&inbox, tell_changes);
         match stopped {
             Ok(Stop::CommandEnded(status)) => break (finish(session, stopped), Some(status)),
             Ok(Stop::Signal(number)) => pass_on(number, pid),

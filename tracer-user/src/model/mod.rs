@@ -19,7 +19,7 @@ pub use function::{
     UnwindProof,
 };
 pub use interpreter::{FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites};
-pub use plan::{FunctionDescription, ModuleFile, PlanChange, PlannedFunction, ProbePlan, ProbeRequest};
+pub use plan::{FunctionDescription, ModuleFile, PlannedFunction, ProbePlan, ProbeRequest};
 pub use printable::printable;
 pub use python::{
     ContainerMember, DEBUG_REGISTERS, FrameStyle, NotLookedAt, NotWatched, PythonClass, PythonClassRule, PythonCode,

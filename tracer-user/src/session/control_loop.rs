@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::error::SessionError;
-use super::processes::News;
+use super::processes::ProcessChanges;
 use super::report::Report;
 use super::tracer::Tracer;
 use crate::model::TargetChange;
@@ -63,7 +63,7 @@ pub struct Session {
     pace: Pace,
     attach_ms: u64,
     /// What was new at the start.
-    first_news: Option<News>,
+    first_changes: Option<ProcessChanges>,
     /// Since when it runs.
     live: Option<Instant>,
 }
@@ -71,9 +71,9 @@ pub struct Session {
 impl Session {
     /// Runs this tracer, whose probes are live. `began` is when the start of it began.
     pub(super) fn new(mut tracer: Tracer, pace: Pace, began: Instant) -> Self {
-        let first_news = News { more_functions: 0, ..tracer.news() };
+        let first_changes = ProcessChanges { more_functions: 0, ..tracer.changes() };
         let attach_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Self { tracer, pace, attach_ms, first_news: Some(first_news), live: None }
+        Self { tracer, pace, attach_ms, first_changes: Some(first_changes), live: None }
     }
 
     /// Functions probed so far.
@@ -93,7 +93,11 @@ impl Session {
     ///
     /// # Errors
     /// The session cannot go on; [`Self::finish`] delivers what there is.
-    pub fn run(&mut self, inbox: &Receiver<Message>, mut tell: impl FnMut(News)) -> Result<Stop, SessionError> {
+    pub fn run(
+        &mut self,
+        inbox: &Receiver<Message>,
+        mut tell: impl FnMut(ProcessChanges),
+    ) -> Result<Stop, SessionError> {
         let live = *self.live.get_or_insert_with(Instant::now);
         let end = self.pace.duration.map(|duration| live + duration);
         let mut due = Instant::now() + self.pace.pause(live.elapsed());
@@ -110,8 +114,8 @@ impl Session {
                 None => {}
             }
             self.tracer.look_again()?;
-            let first = self.first_news.take().unwrap_or_default();
-            tell(first.and(self.tracer.news()));
+            let first = self.first_changes.take().unwrap_or_default();
+            tell(first.and(self.tracer.changes()));
             if self.tracer.nobody_reads() {
                 return Ok(Stop::NobodyReads);
             }

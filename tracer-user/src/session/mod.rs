@@ -32,7 +32,7 @@ pub use control_loop::{Message, Session, Stop};
 pub use descriptors::enough_descriptors;
 pub use error::SessionError;
 pub use measure::{Throughput, measure};
-pub use processes::{Followed, News};
+pub use processes::{Followed, ProcessChanges};
 pub use python_remarks::first_names;
 pub use replay::replay;
 pub use report::Report;

@@ -49,7 +49,7 @@ pub struct Followed {
 
 /// What is new about the processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct News {
+pub struct ProcessChanges {
     /// Followed processes that are traced from now on.
     pub followed: Vec<Followed>,
     /// Functions that are traced in addition in other processes.
@@ -58,7 +58,7 @@ pub struct News {
     pub ended: Vec<ProcessId>,
 }
 
-impl News {
+impl ProcessChanges {
     /// This, and what is new since.
     #[must_use]
     pub fn and(mut self, later: Self) -> Self {
@@ -71,7 +71,7 @@ impl News {
 
 /// What became of a process that is left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Left {
+pub(super) enum LeftProcess {
     /// It was named.
     Named,
     /// It was followed, and is the first such one.
@@ -172,16 +172,16 @@ impl Processes {
     }
 
     /// A process that is not traced from now on, although it goes on.
-    pub fn leave(&mut self, process: ProcessId, problem: String) -> Left {
-        let Some(process) = self.traced(process) else { return Left::Unknown };
+    pub fn leave(&mut self, process: ProcessId, problem: String) -> LeftProcess {
+        let Some(process) = self.traced(process) else { return LeftProcess::Unknown };
         process.kernel = None;
         process.problem = Some(problem);
         process.native = 0;
         if process.forked_by.is_none() {
-            return Left::Named;
+            return LeftProcess::Named;
         }
         self.not_followed += 1;
-        if self.not_followed == 1 { Left::FirstFollowed } else { Left::Followed }
+        if self.not_followed == 1 { LeftProcess::FirstFollowed } else { LeftProcess::Followed }
     }
 
     /// A process has ended: all that the kernel holds for it goes. `python` is how much of its code was seen.
@@ -209,8 +209,8 @@ impl Processes {
 
     /// What is new since this was asked last. `python` tells how much Python code of a process is seen, unless there may be
     /// more in a moment.
-    pub fn news(&mut self, now: Instant, python: impl Fn(ProcessId) -> Option<usize>) -> News {
-        let mut news = News::default();
+    pub fn changes(&mut self, now: Instant, python: impl Fn(ProcessId) -> Option<usize>) -> ProcessChanges {
+        let mut changes = ProcessChanges::default();
         for process in &mut self.going_on {
             let is_new = process.forked_by.is_some() && process.told == 0;
             if is_new && now.saturating_duration_since(process.since) < TELL_AFTER {
@@ -220,21 +220,21 @@ impl Processes {
             let functions = process.native + python;
             let more = functions.saturating_sub(process.told);
             match process.forked_by {
-                Some(forked_by) if process.told == 0 && more > 0 => news.followed.push(Followed {
+                Some(forked_by) if process.told == 0 && more > 0 => changes.followed.push(Followed {
                     process: process.process,
                     forked_by,
                     name: process.name.clone(),
                     functions,
                 }),
-                _ => news.more_functions += more,
+                _ => changes.more_functions += more,
             }
             process.told = functions;
         }
         let ended = std::mem::take(&mut self.ended_now);
         if self.is_any_traced() {
-            news.ended = ended;
+            changes.ended = ended;
         }
-        news
+        changes
     }
 
     /// Everybody, for the summary: those that go on first. Of followed ones, those with something to trace.
@@ -316,14 +316,20 @@ mod tests {
     fn a_followed_process_is_told_once_it_has_functions() {
         let mut processes = processes();
         let worker = ProcessId { pid: 2, start_time: 1 };
-        assert_eq!(processes.news(Instant::now(), |_| Some(0)), News::default());
+        assert_eq!(processes.changes(Instant::now(), |_| Some(0)), ProcessChanges::default());
         let now = Instant::now() + TELL_AFTER;
-        assert_eq!(processes.news(now, |_| None), News::default(), "there may be more in a moment");
+        assert_eq!(processes.changes(now, |_| None), ProcessChanges::default(), "there may be more in a moment");
         let seen = |process: ProcessId| Some(if process == worker { 4 } else { 1 });
         let followed = Followed { process: worker, forked_by: MASTER, name: "python3.11".into(), functions: 4 };
-        assert_eq!(processes.news(now, seen), News { followed: vec![followed], more_functions: 1, ..News::default() });
-        assert_eq!(processes.news(now, seen), News::default());
-        assert_eq!(processes.news(now, |_| Some(5)), News { more_functions: 4 + 1, ..News::default() });
+        assert_eq!(
+            processes.changes(now, seen),
+            ProcessChanges { followed: vec![followed], more_functions: 1, ..ProcessChanges::default() }
+        );
+        assert_eq!(processes.changes(now, seen), ProcessChanges::default());
+        assert_eq!(
+            processes.changes(now, |_| Some(5)),
+            ProcessChanges { more_functions: 4 + 1, ..ProcessChanges::default() }
+        );
     }
 
     #[test]
@@ -341,11 +347,11 @@ mod tests {
     fn what_is_left_alone_is_counted_once() {
         let mut processes = processes();
         let worker = ProcessId { pid: 2, start_time: 1 };
-        assert_eq!(processes.leave(worker, "no descriptor left".to_owned()), Left::FirstFollowed);
+        assert_eq!(processes.leave(worker, "no descriptor left".to_owned()), LeftProcess::FirstFollowed);
         assert!(processes.traced(worker).is_none() && processes.traced(MASTER).is_some());
         processes.add(&target(3), Some(MASTER), FakeKernel::default().process(target(0).process));
-        assert_eq!(processes.leave(ProcessId { pid: 3, start_time: 1 }, "likewise".to_owned()), Left::Followed);
-        assert_eq!(processes.leave(worker, "again".to_owned()), Left::Unknown, "it is left alone once");
+        assert_eq!(processes.leave(ProcessId { pid: 3, start_time: 1 }, "likewise".to_owned()), LeftProcess::Followed);
+        assert_eq!(processes.leave(worker, "again".to_owned()), LeftProcess::Unknown, "it is left alone once");
         assert_eq!(processes.not_followed(), 2);
     }
 
@@ -354,17 +360,17 @@ mod tests {
         let mut processes = processes();
         let other = ProcessId { pid: 9, start_time: 1 };
         processes.add(&target(9), None, FakeKernel::default().process(target(0).process));
-        assert_eq!(processes.leave(MASTER, "its memory cannot be read".to_owned()), Left::Named);
+        assert_eq!(processes.leave(MASTER, "its memory cannot be read".to_owned()), LeftProcess::Named);
         assert_eq!(processes.not_followed(), 0);
         assert!(processes.is_any_traced());
         processes.end(ProcessId { pid: 2, start_time: 1 }, 0);
         processes.end(MASTER, 0);
-        let news = processes.news(Instant::now(), |_| None);
-        assert_eq!(news, News { ended: vec![MASTER], ..News::default() });
+        let changes = processes.changes(Instant::now(), |_| None);
+        assert_eq!(changes, ProcessChanges { ended: vec![MASTER], ..ProcessChanges::default() });
         let report = processes.report(|_| 0);
         let problems: Vec<_> = report.iter().map(|it| (it.pid, it.problem.as_deref())).collect();
         assert_eq!(problems, [(9, None), (1, Some("its memory cannot be read"))]);
-        assert_eq!(processes.leave(other, "nor can this one's".to_owned()), Left::Named);
+        assert_eq!(processes.leave(other, "nor can this one's".to_owned()), LeftProcess::Named);
         assert!(!processes.is_any_traced());
     }
 

@@ -137,11 +137,11 @@ fn fail_in(kernel: &FakeKernel, pid: u32) {
 }
 
 /// Runs until it is over.
-fn run(session: &mut Session) -> Result<(Stop, Vec<News>), SessionError> {
+fn run(session: &mut Session) -> Result<(Stop, Vec<ProcessChanges>), SessionError> {
     let (_tell, inbox) = channel();
-    let mut news = Vec::new();
-    let stop = session.run(&inbox, |new| news.push(new))?;
-    Ok((stop, news))
+    let mut changes = Vec::new();
+    let stop = session.run(&inbox, |new| changes.push(new))?;
+    Ok((stop, changes))
 }
 
 #[test]
@@ -155,15 +155,15 @@ fn all_that_belongs_to_a_process_goes_with_it() {
     first.end();
     told.tell(TargetChange::Gone(targets[0]));
     let (tell, inbox) = channel();
-    let mut news = Vec::new();
+    let mut changes = Vec::new();
     let stop = session.run(&inbox, |new| {
         if !new.ended.is_empty() {
             assert_eq!((kernel.state().owners, kernel.state().probed.contains_key(&second.pid())), (1, true));
             tell.send(Message::Signal(2)).expect("the session runs");
         }
-        news.extend(new.ended);
+        changes.extend(new.ended);
     });
-    assert_eq!((stop.ok(), news), (Some(Stop::Signal(2)), vec![targets[0]]));
+    assert_eq!((stop.ok(), changes), (Some(Stop::Signal(2)), vec![targets[0]]));
     let report = session.finish().expect("books");
     assert_eq!(report.processes.iter().map(|process| process.has_ended).collect::<Vec<_>>(), [false, true]);
     assert_eq!(kernel.state().owners, 0);

@@ -15,7 +15,7 @@ use super::settings::Settings;
 use super::survey::{Survey, nothing_found};
 use super::tape_header::{begin_tape, tape_header};
 use super::thread_names::thread_names;
-use super::tracer::{Arrival, Tracer};
+use super::tracer::{NewProcess, Tracer};
 use super::wiring::{Names, Pipeline};
 use crate::attach::{AttachError, Kernel, LoadOptions, Programs, Refusal, Refused};
 use crate::engine::NativeEngine;
@@ -114,7 +114,7 @@ pub fn start_on(
     let mut tracer = Tracer::new(kernel, drain, engine, python, source);
     let found = arriving.into_iter().zip(found).zip(interpreters);
     let arrivals =
-        found.map(|(((forked_by, target), native), interpreter)| Arrival { target, forked_by, native, interpreter });
+        found.map(|(((forked_by, target), native), interpreter)| NewProcess { target, forked_by, native, interpreter });
     let first_refused = tracer.begin(arrivals.collect())?;
     all_ended(&targets)?;
     tracer.go_on()?;

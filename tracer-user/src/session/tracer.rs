@@ -7,7 +7,7 @@ use super::drain::Drain;
 use super::end::take_away;
 use super::error::SessionError;
 use super::probe_load::ProbeLoad;
-use super::processes::{Left, News, Processes};
+use super::processes::{LeftProcess, ProcessChanges, Processes};
 use super::python::{Interpreter, Means, PythonTargets};
 use super::report::Report;
 use super::survey::Survey;
@@ -39,7 +39,7 @@ pub struct Tracer {
 }
 
 /// A process that begins to be traced, and what was found in it.
-pub struct Arrival {
+pub struct NewProcess {
     /// The process.
     pub target: Target,
     /// The process that has forked it, if it was not named.
@@ -114,9 +114,9 @@ impl Tracer {
     }
 
     /// What is new since this was asked last: followed processes, and functions of others.
-    pub fn news(&mut self) -> News {
+    pub fn changes(&mut self) -> ProcessChanges {
         let Self { processes, python, .. } = self;
-        processes.news(Instant::now(), |process| python.settled_of(process))
+        processes.changes(Instant::now(), |process| python.settled_of(process))
     }
 
     /// Whether no span can reach any destination any more, because the readers of all have gone.
@@ -135,7 +135,7 @@ impl Tracer {
     ///
     /// # Errors
     /// The session cannot go on.
-    pub fn begin(&mut self, arriving: Vec<Arrival>) -> Result<Option<(PathBuf, Refused)>, SessionError> {
+    pub fn begin(&mut self, arriving: Vec<NewProcess>) -> Result<Option<(PathBuf, Refused)>, SessionError> {
         if self.source.follows() {
             for arrival in &arriving {
                 self.kernel.count_forks_of(arrival.target.process)?;
@@ -213,8 +213,8 @@ impl Tracer {
     }
 
     /// Takes a process in, at the start or later: the one way in. Its calls are recorded once entries are accepted.
-    fn add(&mut self, arrival: Arrival) -> Result<Vec<Refused>, SessionError> {
-        let Arrival { target, forked_by, native, interpreter } = arrival;
+    fn add(&mut self, arrival: NewProcess) -> Result<Vec<Refused>, SessionError> {
+        let NewProcess { target, forked_by, native, interpreter } = arrival;
         self.processes.add(&target, forked_by, self.kernel.process(target.process));
         let refused = self.place_more(&target, native)?;
         let Self { processes, drain, planner, python, .. } = self;
@@ -234,7 +234,7 @@ impl Tracer {
                 let native = self.survey(&target, &target.modules);
                 let interpreter = self.python.find_in_fork(parent, &target);
                 let process = target.process;
-                let arrived = self.add(Arrival { target, forked_by: Some(parent), native, interpreter });
+                let arrived = self.add(NewProcess { target, forked_by: Some(parent), native, interpreter });
                 let accepted = arrived.and_then(|_| {
                     let Self { processes, drain, planner, python, .. } = self;
                     python.accept_entries(process, &mut Means { processes, planner, drain })
@@ -308,14 +308,14 @@ impl Tracer {
         let left = self.processes.leave(process, error.to_string());
         self.kernel.notice_fork(process);
         match left {
-            Left::Named => {}
-            Left::FirstFollowed => {
+            LeftProcess::Named => {}
+            LeftProcess::FirstFollowed => {
                 tracing::warn!("process {process} is not followed: {error}; what else is not followed is counted");
             }
-            Left::Followed => tracing::debug!(%process, %error, "not followed"),
-            Left::Unknown => return Ok(()),
+            LeftProcess::Followed => tracing::debug!(%process, %error, "not followed"),
+            LeftProcess::Unknown => return Ok(()),
         }
-        self.failures.push(Failure { process, error, is_told: left != Left::Named });
+        self.failures.push(Failure { process, error, is_told: left != LeftProcess::Named });
         Ok(())
     }
 
