@@ -1,6 +1,7 @@
 //! Python suite: the tracer attached to interpreters that nobody prepared; spans compared with what the programs say of
 //! themselves.
 
+mod churn;
 mod comings;
 mod crowd;
 mod follow;
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
         oracle::cases(),
     ];
     // They measure, or want the processors for themselves.
-    let alone = [looks::cases(), pauses::cases(), threads::cases(), crowd::cases()];
+    let alone = [looks::cases(), pauses::cases(), threads::cases(), crowd::cases(), churn::cases()];
     let alone = alone.into_iter().flatten().map(Case::alone);
     suite::main(beside_others.into_iter().flatten().chain(alone).collect(), false)
 }

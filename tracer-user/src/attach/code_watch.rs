@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::error::AttachError;
-use super::programs::Programs;
-use super::python::WatchOutcome;
+use super::kernel::KernelProcess;
+use super::python_watch::WatchOutcome;
 use crate::memory::{LiveProcess, Memory as _};
 use crate::model::{
     InterpreterSite, InterpreterSites, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress,
@@ -22,8 +22,7 @@ type Counts = HashMap<RemoteAddress, u64>;
 /// The code of one process.
 #[derive(Clone, Debug)]
 pub struct CodeWatch {
-    /// The process, and its number in the initial pid namespace.
-    process: (ProcessId, u32),
+    process: ProcessId,
     layout: PythonLayout,
 }
 
@@ -39,13 +38,13 @@ pub struct Moved {
 impl CodeWatch {
     /// The code of a process whose runtime keeps its frames like this.
     #[must_use]
-    pub fn new(process: (ProcessId, u32), layout: PythonLayout) -> Self {
+    pub fn new(process: ProcessId, layout: PythonLayout) -> Self {
         Self { process, layout: PythonLayout { exceptions_are_seen: 0, ..layout } }
     }
 
     /// The code of a process that was forked from this one.
     #[must_use]
-    pub fn in_fork(&self, process: (ProcessId, u32)) -> Self {
+    pub fn in_fork(&self, process: ProcessId) -> Self {
         Self::new(process, self.layout)
     }
 
@@ -55,10 +54,10 @@ impl CodeWatch {
         &self.layout
     }
 
-    /// The process's number in the initial pid namespace.
+    /// The process.
     #[must_use]
-    pub fn number(&self) -> u32 {
-        self.process.1
+    pub fn process(&self) -> ProcessId {
+        self.process
     }
 
     /// Whether a watchpoint sees the end of a call at once, and so its exception.
@@ -70,22 +69,22 @@ impl CodeWatch {
     /// Tells the programs what is to be seen; what they were told before is replaced.
     ///
     /// # Errors
-    /// As for [`Programs::set_python`].
-    pub fn tell(&self, programs: &mut Programs, tables: &PythonTables) -> Result<(), AttachError> {
-        programs.set_python(self.process, &self.layout, tables)
+    /// As for [`KernelProcess::set_python`].
+    pub fn tell(&self, kernel: &mut dyn KernelProcess, tables: &PythonTables) -> Result<(), AttachError> {
+        kernel.set_python(&self.layout, tables)
     }
 
     /// Places the probe that exceptions pass.
     ///
     /// # Errors
-    /// As for [`Programs::place_exceptions`].
+    /// As for [`KernelProcess::place_exceptions`].
     pub fn see_exceptions(
         &mut self,
-        programs: &mut Programs,
+        kernel: &mut dyn KernelProcess,
         file: &Path,
         site: &InterpreterSite,
     ) -> Result<(), AttachError> {
-        programs.place_exceptions(self.process, file, site)?;
+        kernel.place_exceptions(file, site)?;
         self.layout.exceptions_are_seen = 1;
         Ok(())
     }
@@ -93,35 +92,35 @@ impl CodeWatch {
     /// Places probes that every call passes.
     ///
     /// # Errors
-    /// As for [`Programs::place_frames`].
+    /// As for [`KernelProcess::place_frames`].
     pub fn probe_calls(
         &self,
-        programs: &mut Programs,
+        kernel: &mut dyn KernelProcess,
         file: &Path,
         sites: &InterpreterSites,
     ) -> Result<(), AttachError> {
-        programs.place_frames(self.process, file, sites)
+        kernel.place_frames(file, sites)
     }
 
     /// Takes the probes that every call passes away.
     ///
     /// # Errors
-    /// As for [`Programs::remove_frames`].
-    pub fn unprobe_calls(&self, programs: &mut Programs) -> Result<(), AttachError> {
-        programs.remove_frames(self.process.0)
+    /// As for [`KernelProcess::remove_frames`].
+    pub fn unprobe_calls(&self, kernel: &mut dyn KernelProcess) -> Result<(), AttachError> {
+        kernel.remove_frames()
     }
 
     /// Calls of code objects since they were watched.
     ///
     /// # Errors
     /// The counts cannot be read.
-    pub fn calls(&self, programs: &mut Programs, codes: &[RemoteAddress]) -> Result<Counts, AttachError> {
-        codes.iter().map(|code| Ok((*code, programs.python_calls(self.process.1, *code)?))).collect()
+    pub fn calls(&self, kernel: &dyn KernelProcess, codes: &[RemoteAddress]) -> Result<Counts, AttachError> {
+        codes.iter().map(|code| Ok((*code, kernel.python_calls(*code)?))).collect()
     }
 
     /// The calls of those code objects whose count can be read.
-    pub fn calls_as_far_as_known(&self, programs: &mut Programs, codes: &[RemoteAddress]) -> Counts {
-        let calls = |code: &RemoteAddress| Some((*code, programs.python_calls(self.process.1, *code).ok()?));
+    pub fn calls_as_far_as_known(&self, kernel: Option<&dyn KernelProcess>, codes: &[RemoteAddress]) -> Counts {
+        let calls = |code: &RemoteAddress| Some((*code, kernel?.python_calls(*code).ok()?));
         codes.iter().filter_map(calls).collect()
     }
 
@@ -129,37 +128,37 @@ impl CodeWatch {
     ///
     /// # Errors
     /// The count cannot be read.
-    pub fn calls_passed(&self, programs: &Programs) -> Result<u64, AttachError> {
-        programs.python_calls_passed()
+    pub fn calls_passed(&self, kernel: &dyn KernelProcess) -> Result<u64, AttachError> {
+        kernel.python_calls_passed()
     }
 
     /// What the programs were not told, for want of room, at most at one time.
     #[must_use]
-    pub fn left_out(&self, programs: &Programs) -> PythonLeftOut {
-        programs.python_left_out(self.process.1)
+    pub fn left_out(&self, kernel: Option<&dyn KernelProcess>) -> PythonLeftOut {
+        kernel.map_or_else(PythonLeftOut::default, KernelProcess::python_left_out)
     }
 
     /// Watches this code in place of what is watched, until it is found that not all of it can be. The most wanted comes
     /// first.
     ///
     /// # Errors
-    /// As for [`Programs::watch`].
+    /// As for [`KernelProcess::watch`].
     pub fn move_watchpoints(
         &self,
-        programs: &mut Programs,
+        kernel: &mut dyn KernelProcess,
         watched: &[RemoteAddress],
         wanted: &[RemoteAddress],
     ) -> Result<Moved, AttachError> {
         let (kept, dropped): (Vec<_>, Vec<_>) = watched.iter().copied().partition(|code| wanted.contains(code));
         for code in dropped {
-            programs.unwatch(self.process, code)?;
+            kernel.unwatch(code)?;
         }
         let mut moved = Moved { watched: kept, obstacle: None };
         for code in wanted {
             if moved.watched.contains(code) {
                 continue;
             }
-            match self.watch(programs, *code)? {
+            match self.watch(kernel, *code)? {
                 WatchOutcome::Live => moved.watched.push(*code),
                 obstacle => {
                     moved.obstacle = Some(obstacle);
@@ -174,17 +173,17 @@ impl CodeWatch {
     /// calls of what was called. Nothing is watched afterwards.
     ///
     /// # Errors
-    /// As for [`Programs::watch`].
+    /// As for [`KernelProcess::watch`].
     pub fn try_out(
         &self,
-        programs: &mut Programs,
+        kernel: &mut dyn KernelProcess,
         groups: &[Vec<RemoteAddress>],
         (step, enough): (Duration, u64),
     ) -> Result<Counts, AttachError> {
         let mut calls = Counts::new();
         for group in groups {
             for code in group {
-                if self.watch(programs, *code)? != WatchOutcome::Live {
+                if self.watch(kernel, *code)? != WatchOutcome::Live {
                     break;
                 }
             }
@@ -192,11 +191,11 @@ impl CodeWatch {
             let mut total = 0;
             while began.elapsed() < step && total < enough {
                 std::thread::sleep(COUNT_EVERY);
-                total = self.calls(programs, group)?.values().sum();
+                total = self.calls(kernel, group)?.values().sum();
             }
             for code in group {
-                let counted = programs.python_calls(self.process.1, *code)?;
-                programs.unwatch(self.process, *code)?;
+                let counted = kernel.python_calls(*code)?;
+                kernel.unwatch(*code)?;
                 if counted > 0 {
                     calls.insert(*code, counted);
                 }
@@ -208,17 +207,17 @@ impl CodeWatch {
     /// Forgets all watchpoints, because their guard has gone.
     ///
     /// # Errors
-    /// As for [`Programs::unwatch_all`].
-    pub fn unwatch_all(&self, programs: &mut Programs) -> Result<(), AttachError> {
-        programs.unwatch_all(self.process)
+    /// As for [`KernelProcess::unwatch_all`].
+    pub fn unwatch_all(&self, kernel: &mut dyn KernelProcess) -> Result<(), AttachError> {
+        kernel.unwatch_all()
     }
 
-    fn watch(&self, programs: &mut Programs, code: RemoteAddress) -> Result<WatchOutcome, AttachError> {
-        let memory = LiveProcess::new(self.process.0.pid);
-        let references = || {
+    fn watch(&self, kernel: &mut dyn KernelProcess, code: RemoteAddress) -> Result<WatchOutcome, AttachError> {
+        let memory = LiveProcess::new(self.process.pid);
+        let mut references = || {
             let mut bytes = [0; 4];
             memory.read(code, &mut bytes).ok().map(|()| u32::from_ne_bytes(bytes))
         };
-        programs.watch(self.process, code, references)
+        kernel.watch(code, &mut references)
     }
 }

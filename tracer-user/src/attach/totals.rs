@@ -1,30 +1,29 @@
 //! Reads what the programs counted and which calls are still open.
 
 use aya::Ebpf;
-use aya::maps::{HashMap, Map, PerCpuArray};
 use tracer_common::counters::Counter;
 use tracer_common::limits::{MAX_OTHER_STACK_CALLS, THREAD_KEY_BITS};
 use tracer_common::records::{Frame, FrameKind, Join as JoinRecord, OtherStackCall, OtherStackKey, ThreadStack};
 
 use super::error::AttachError;
-use super::programs::map_error;
+use super::object::{hash_map, hash_map_to_read, map_error, per_processor};
 use crate::model::{
     Call, Ending, ForeignCall, FunctionId, Join, LossCounts, LossOfReason, MonotonicNs, RemoteAddress, ThreadId,
 };
 
-/// `left`: what [`take_elsewhere`] has taken.
-pub(super) fn read(ebpf: &Ebpf, left: &[Call]) -> Result<(LossCounts, Vec<Call>), AttachError> {
+/// Calls on other stacks than their threads' own, by the name of the map.
+const OTHER_STACKS: &str = "OTHER_STACK_CALLS";
+
+/// What was counted, and the calls that are open. `left`: what [`take_elsewhere`] has taken.
+pub fn read(ebpf: &Ebpf, left: &[Call]) -> Result<(LossCounts, Vec<Call>), AttachError> {
     let mut counted = [0_u64; Counter::COUNT as usize];
-    let counters: PerCpuArray<_, u64> =
-        map(ebpf, "COUNTERS")?.try_into().map_err(|error| map_error("COUNTERS", &error))?;
+    let counters = per_processor(ebpf, "COUNTERS")?;
     for (sum, counter) in counted.iter_mut().zip(Counter::ALL) {
         let values = counters.get(&(counter as u32), 0).map_err(|error| map_error("COUNTERS", &error))?;
         *sum = values.iter().sum();
     }
     let mut open_calls = Vec::new();
-    let threads: HashMap<_, u64, ThreadStack> =
-        map(ebpf, "THREADS")?.try_into().map_err(|error| map_error("THREADS", &error))?;
-    for element in threads.iter() {
+    for element in hash_map_to_read::<u64, ThreadStack>(ebpf, "THREADS")?.iter() {
         let (key, stack) = element.map_err(|error| map_error("THREADS", &error))?;
         counted[Counter::Entries as usize] += stack.entries.saturating_sub(stack.excluded);
         counted[Counter::Spans as usize] += stack.spans;
@@ -37,10 +36,8 @@ pub(super) fn read(ebpf: &Ebpf, left: &[Call]) -> Result<(LossCounts, Vec<Call>)
         counted[Counter::LostOtherStacksFull as usize] += stack.lost_other_stacks_full;
         open_calls.extend(open_calls_of(key, &stack));
     }
-    let others: HashMap<_, OtherStackKey, OtherStackCall> =
-        map(ebpf, "OTHER_STACK_CALLS")?.try_into().map_err(|error| map_error("OTHER_STACK_CALLS", &error))?;
-    for element in others.iter() {
-        let (key, call) = element.map_err(|error| map_error("OTHER_STACK_CALLS", &error))?;
+    for element in hash_map_to_read::<OtherStackKey, OtherStackCall>(ebpf, OTHER_STACKS)?.iter() {
+        let (key, call) = element.map_err(|error| map_error(OTHER_STACKS, &error))?;
         open_calls.push(open_call_elsewhere(&key, &call));
     }
     open_calls.extend_from_slice(left);
@@ -64,11 +61,8 @@ pub(super) fn read(ebpf: &Ebpf, left: &[Call]) -> Result<(LossCounts, Vec<Call>)
 
 /// Takes the open calls of a process that were made on other stacks than their threads' own: no thread's end ends them.
 /// They stay where they are once there are as many as the programs have room for.
-pub(super) fn take_elsewhere(ebpf: &mut Ebpf, process: u32, left: &mut Vec<Call>) -> Result<(), AttachError> {
-    const NAME: &str = "OTHER_STACK_CALLS";
-    let map = ebpf.map_mut(NAME).ok_or(AttachError::Incomplete { name: NAME })?;
-    let mut others: HashMap<_, OtherStackKey, OtherStackCall> =
-        map.try_into().map_err(|error| map_error(NAME, &error))?;
+pub fn take_elsewhere(ebpf: &mut Ebpf, process: u32, left: &mut Vec<Call>) -> Result<(), AttachError> {
+    let mut others = hash_map::<OtherStackKey, OtherStackCall>(ebpf, OTHER_STACKS)?;
     let its_own: Vec<_> = others.iter().filter_map(Result::ok).filter(|(key, _)| key.process == process).collect();
     for (key, call) in its_own {
         if left.len() < MAX_OTHER_STACK_CALLS as usize && others.remove(&key).is_ok() {
@@ -78,18 +72,16 @@ pub(super) fn take_elsewhere(ebpf: &mut Ebpf, process: u32, left: &mut Vec<Call>
     Ok(())
 }
 
-pub(super) fn calls_of(ebpf: &Ebpf, functions: impl Iterator<Item = FunctionId>) -> Result<Vec<u64>, AttachError> {
-    let calls: PerCpuArray<_, u64> = map(ebpf, "CALLS")?.try_into().map_err(|error| map_error("CALLS", &error))?;
+/// Calls of these functions so far, folded ones included.
+pub fn calls_of(ebpf: &Ebpf, functions: &[FunctionId]) -> Result<Vec<u64>, AttachError> {
+    let calls = per_processor(ebpf, "CALLS")?;
     functions
+        .iter()
         .map(|function| {
             let values = calls.get(&function.0, 0).map_err(|error| map_error("CALLS", &error))?;
             Ok(values.iter().sum())
         })
         .collect()
-}
-
-fn map<'ebpf>(ebpf: &'ebpf Ebpf, name: &'static str) -> Result<&'ebpf Map, AttachError> {
-    ebpf.map(name).ok_or(AttachError::Incomplete { name })
 }
 
 /// The open calls of one thread, innermost first as if they ended now.

@@ -84,13 +84,6 @@ pub struct PlannedFunction {
     pub request: ProbeRequest,
 }
 
-/// What to add to a running tracer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PlanChange {
-    /// Functions to probe in addition.
-    pub added: ProbePlan,
-}
-
 /// What a function is called and how its calls are read: shared by all its spans.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FunctionDescription {

@@ -10,7 +10,7 @@ use super::error::SessionError;
 use super::recording::RecordedPipeline;
 use crate::export::Delivery;
 use crate::model::{Call, FunctionDescription, Gap, LossCounts, MonotonicNs, PythonNames, StreamTotals, Target};
-use crate::ring::KernelRing;
+use crate::ring::RecordSource;
 
 /// Records handed on before orders are looked at again.
 const BATCH: usize = 4096;
@@ -49,7 +49,7 @@ pub struct Drain {
 
 impl Drain {
     /// Starts to empty the ring.
-    pub fn start(ring: KernelRing, pipeline: RecordedPipeline) -> std::io::Result<Self> {
+    pub fn start(ring: Box<dyn RecordSource>, pipeline: RecordedPipeline) -> std::io::Result<Self> {
         let (orders, inbox) = channel();
         let nobody_reads = Arc::new(AtomicBool::new(false));
         let tell_nobody_reads = Arc::clone(&nobody_reads);
@@ -118,7 +118,7 @@ impl Drain {
 }
 
 struct DrainThread {
-    ring: KernelRing,
+    ring: Box<dyn RecordSource>,
     pipeline: RecordedPipeline,
     tell_nobody_reads: Arc<AtomicBool>,
 }
@@ -175,7 +175,7 @@ impl DrainThread {
 
     fn drain(&mut self) -> usize {
         let Self { ring, pipeline, .. } = self;
-        ring.drain(BATCH, |record| pipeline.record(&record))
+        ring.drain(BATCH, &mut |record| pipeline.record(&record))
     }
 }
 

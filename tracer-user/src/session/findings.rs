@@ -66,6 +66,27 @@ impl Findings {
     }
 }
 
+/// Why nothing is found in these targets, and what to do.
+pub fn nothing_found(targets: &[Target], found: &[Findings]) -> String {
+    let modules: usize = targets.iter().map(|target| target.modules.len()).sum();
+    let pids: Vec<String> = targets.iter().map(|target| target.process.to_string()).collect();
+    if let Some(obstacle) = found.iter().find_map(|found| found.obstacle) {
+        return format!("no native function of process {} is probed: {obstacle}", pids.join(", "));
+    }
+    let skipped = match found.iter().map(|found| found.skipped.len()).sum() {
+        0_usize => String::new(),
+        count => format!(" ({count} candidates cannot be probed)"),
+    };
+    format!(
+        "no function in the {modules} files that process {} has mapped matches a symbol map{skipped}; `ml-tracer symbols \
+         --pid {}` lists every candidate, `--map FILE` adds rules of your own{}",
+        pids.join(", "),
+        pids.first().map_or("PID", String::as_str),
+        // The program's own comes first, and says enough.
+        found.iter().flat_map(|found| &found.hints).take(1).map(|hint| format!("; {hint}")).collect::<String>()
+    )
+}
+
 /// What would be traced.
 #[derive(Debug)]
 pub struct PlanOnly {

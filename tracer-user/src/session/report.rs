@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::counted::counted;
+use super::plural::counted;
+use super::processes::ProcessReport;
 use super::python_remarks::python_remarks;
-use super::roster::ProcessReport;
 use crate::export::Delivery;
 use crate::model::{LossCounts, PythonCoverage, PythonLeftOut, StreamTotals};
 

@@ -2,12 +2,28 @@
 
 use std::sync::Arc;
 
-use crate::assemble::{Assembler, Output};
-pub use crate::assemble::{Names, PythonClassNames, ThreadNames};
+use crate::assemble::{self, Assembler, Output};
 use crate::decode::decode;
 use crate::export::{Delivery, Destination, ExportError, Resource, Sink, Summary, open};
-use crate::model::{Call, Event, FunctionDescription, Gap, LossCounts, PythonNames, RawRecord, StreamTotals, Target};
+use crate::model::{
+    Call, Event, FunctionDescription, Gap, LossCounts, ProcessId, PythonNames, RawRecord, RemoteAddress, StreamTotals,
+    Target, ThreadId,
+};
 use crate::ring::TapeHeader;
+
+/// Gives the name of a thread.
+pub type ThreadNames = Box<dyn FnMut(ProcessId, ThreadId) -> Option<Arc<str>> + Send>;
+
+/// Gives the name of a Python class of a process, by the process's number.
+pub type PythonClassNames = Box<dyn FnMut(u32, RemoteAddress) -> Option<Arc<str>> + Send>;
+
+/// Who is asked for names.
+pub struct Names {
+    /// Of threads.
+    pub threads: ThreadNames,
+    /// Of Python classes that no [`PythonNames`] did tell.
+    pub python_classes: PythonClassNames,
+}
 
 /// Everything after the ring buffer.
 pub struct Pipeline {
@@ -22,7 +38,8 @@ impl Pipeline {
     /// A destination cannot be opened.
     pub fn open(header: &TapeHeader, names: Names, destinations: &[Destination]) -> Result<Self, ExportError> {
         let environment = |name: &str| std::env::var(name).ok();
-        let assembler = Assembler::new(header.seed, header.anchor, names);
+        let Names { threads, python_classes } = names;
+        let assembler = Assembler::new(header.seed, header.anchor, assemble::Names { threads, python_classes });
         let sinks = destinations.iter().map(|destination| open(destination, &environment)).collect::<Result<_, _>>()?;
         let mut pipeline = Self { assembler, sinks };
         header.targets.iter().for_each(|target| pipeline.add_process(target));

@@ -7,6 +7,7 @@ mod forks;
 mod launch;
 mod modules;
 mod process;
+mod source;
 mod watch;
 
 pub use descendants::{children_are_told, descendants};
@@ -14,4 +15,5 @@ pub use error::TargetError;
 pub use foreign_code::native_obstacle;
 pub use launch::{find_program, modules_at_start};
 pub use process::{has_ended, identify, is_our_child, look_at, stack_pointer, thread_name, tracer_of};
+pub use source::TargetSource;
 pub use watch::Watcher;

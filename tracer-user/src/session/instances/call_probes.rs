@@ -53,13 +53,13 @@ impl CallProbes {
     pub fn turn(&mut self, context: &mut Context<'_>, code: &CodeWatch, on: bool) -> Result<(), SessionError> {
         let gap = match self.gap.take() {
             Some(gap) => gap,
-            None => context.drain.begin_gap(Some(code.number()))?,
+            None => context.drain.begin_gap(Some(code.process().pid))?,
         };
         if on {
-            code.probe_calls(context.programs, &self.file, &self.sites)?;
+            code.probe_calls(context.in_kernel(code.process())?, &self.file, &self.sites)?;
             context.drain.end_gap(gap)?;
         } else {
-            code.unprobe_calls(context.programs)?;
+            code.unprobe_calls(context.in_kernel(code.process())?)?;
             self.gap = Some(gap);
         }
         self.duty.turned(Instant::now(), on);
@@ -68,12 +68,12 @@ impl CallProbes {
 
     /// Counts calls for a moment: gives how many there are in a second.
     pub fn count_for_a_moment(&mut self, context: &mut Context<'_>, code: &CodeWatch) -> Result<f64, SessionError> {
-        code.tell(context.programs, &Default::default())?;
-        let before = code.calls_passed(context.programs)?;
+        code.tell(context.in_kernel(code.process())?, &Default::default())?;
+        let before = code.calls_passed(context.in_kernel(code.process())?)?;
         self.turn(context, code, true)?;
         let began = Instant::now();
         std::thread::sleep(COUNTING);
-        let calls = code.calls_passed(context.programs)?.saturating_sub(before) as f64 / began.elapsed().as_secs_f64();
+        let calls = code.calls_passed(context.in_kernel(code.process())?)?.saturating_sub(before) as f64 / began.elapsed().as_secs_f64();
         self.turn(context, code, false)?;
         Ok(calls)
     }

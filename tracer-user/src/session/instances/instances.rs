@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use super::super::background::{Background, Progress};
 use super::super::drain::Drain;
 use super::super::error::SessionError;
+use super::super::processes::Processes;
 use super::super::settings::PythonSettings;
 use super::context::Context;
 use super::meanings::KnownInstances;
 use super::traced_instance::TracedInstance;
-use crate::attach::Programs;
+use crate::attach::KernelProcess;
 use crate::engine::Runtimes;
 use crate::memory::ReadLimit;
 use crate::model::{ProcessId, PythonCoverage, SymbolMap, Target};
@@ -210,11 +211,13 @@ impl Instances {
 
     /// A process has ended, runs another program, or is not to be traced any more: what was known of its instance is of
     /// the past. Nothing of it may be asked of the programs afterwards.
-    pub fn forget(&mut self, process: ProcessId, programs: &mut Programs) {
+    pub fn forget(&mut self, process: ProcessId, processes: &mut Processes) {
         self.starting.retain(|starting| starting.target.process != process);
+        let kernel = processes.in_kernel(process);
+        let kernel = kernel.as_deref();
         for mut instance in self.traced.extract_if(.., |instance| instance.is_of(process)) {
             // A worker may have lived from one look at the calls to the next: what it has called serves those after it.
-            if let Err(error) = instance.count(programs) {
+            if let Err(error) = kernel.map_or(Ok(()), |kernel| instance.count(kernel)) {
                 tracing::debug!(%error, %process, "its calls cannot be counted");
             }
             self.known.remove(instance.number());
@@ -226,7 +229,7 @@ impl Instances {
             if self.ended.len() >= MOST_ENDED {
                 self.ended.pop_front();
             }
-            self.ended.push_back(instance.counted_coverage(programs));
+            self.ended.push_back(instance.counted_coverage(kernel));
         }
     }
 
@@ -239,11 +242,11 @@ impl Instances {
             let begun = self.begin(process, false, context).and_then(|()| self.accept_entries(process, context));
             failed.extend(begun.err().map(|error| (process, error)));
         }
-        for process in context.programs.unguarded() {
-            let left = self.traced.iter_mut().find(|instance| instance.process().pid == process);
-            if let Some(instance) = left.filter(|instance| !has_ended(instance.process())) {
-                let left = instance.lose_guard(context);
-                failed.extend(left.err().map(|error| (instance.process(), error)));
+        for instance in &mut self.traced {
+            let process = instance.process();
+            let has_lost_guard = context.processes.in_kernel(process).is_some_and(KernelProcess::has_lost_guard);
+            if has_lost_guard && !has_ended(process) {
+                failed.extend(instance.lose_guard(context).err().map(|error| (process, error)));
             }
         }
         self.begin_looks();
@@ -261,7 +264,7 @@ impl Instances {
     /// # Errors
     /// The process map cannot be written.
     pub fn accept_entries(&mut self, process: ProcessId, context: &mut Context<'_>) -> Result<(), SessionError> {
-        context.programs.accept_entries_of(process, true)?;
+        context.in_kernel(process)?.accept_entries(true)?;
         let mut instances = self.traced.iter_mut().filter(|instance| instance.is_of(process));
         instances.try_for_each(|instance| instance.entries_are_accepted(context.drain))
     }
@@ -365,10 +368,11 @@ impl Instances {
     }
 
     /// What was covered and what not, with the calls counted so far.
-    pub fn coverage(&mut self, programs: &mut Programs) -> Vec<PythonCoverage> {
+    pub fn coverage(&mut self, processes: &mut Processes) -> Vec<PythonCoverage> {
         let mut coverage: Vec<_> = self.ended.drain(..).collect();
         for instance in self.traced.iter_mut().filter(|instance| is_worth_telling(instance)) {
-            coverage.push(instance.counted_coverage(programs));
+            let kernel = processes.in_kernel(instance.process());
+            coverage.push(instance.counted_coverage(kernel.as_deref()));
         }
         coverage
     }

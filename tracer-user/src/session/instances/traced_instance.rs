@@ -8,7 +8,7 @@ use super::super::error::SessionError;
 use super::super::settings::PythonSettings;
 use super::call_probes::CallProbes;
 use super::context::Context;
-use crate::attach::{CodeWatch, Moved, Programs, WatchOutcome, measure_emulated_probe};
+use crate::attach::{CodeWatch, KernelProcess, Moved, WatchOutcome, measure_emulated_probe};
 use crate::engine::{EngineError, RuntimeInstance, Runtimes};
 use crate::memory::ReadLimit;
 use crate::model::{InterpreterSite, Look, ProcessId, ProgramImage, PythonCoverage, PythonMode, Target};
@@ -53,7 +53,7 @@ impl TracedInstance {
     ) -> Result<Option<Self>, EngineError> {
         let began = time_worked();
         let Some(mut instance) = runtimes.find(target, limit)? else { return Ok(None) };
-        let code = CodeWatch::new((target.process, target.kernel_pid), instance.layout()?);
+        let code = CodeWatch::new(target.process, instance.layout()?);
         let look = instance.look()?;
         let probes = match settings.mode {
             PythonMode::Watch => None,
@@ -90,7 +90,7 @@ impl TracedInstance {
             None => None,
         };
         let policy = self.policy.in_fork(Instant::now(), target.process);
-        let code = self.code.in_fork((target.process, target.kernel_pid));
+        let code = self.code.in_fork(target.process);
         let exceptions = self.exceptions.clone();
         Some(Self { exceptions, ..Self::unseen(target, instance, policy, code, probes) })
     }
@@ -124,9 +124,9 @@ impl TracedInstance {
         self.target.process
     }
 
-    /// The number of its process in the initial pid namespace.
+    /// The number of its process.
     pub fn number(&self) -> u32 {
-        self.target.kernel_pid
+        self.target.process.pid
     }
 
     /// The program that it belongs to.
@@ -148,8 +148,8 @@ impl TracedInstance {
     ///
     /// # Errors
     /// The counts cannot be read.
-    pub fn count(&mut self, programs: &mut Programs) -> Result<(), SessionError> {
-        let counts = self.code.calls(programs, &self.policy.seen())?;
+    pub fn count(&mut self, kernel: &dyn KernelProcess) -> Result<(), SessionError> {
+        let counts = self.code.calls(kernel, &self.policy.seen())?;
         self.policy.note(&counts);
         Ok(())
     }
@@ -159,7 +159,7 @@ impl TracedInstance {
     /// # Errors
     /// The process map cannot be written.
     pub fn accept_entries(&mut self, context: &mut Context<'_>) -> Result<(), SessionError> {
-        context.programs.accept_entries_of(self.target.process, true)?;
+        context.in_kernel(self.target.process)?.accept_entries(true)?;
         self.entries_are_accepted(context.drain)
     }
 
@@ -201,9 +201,10 @@ impl TracedInstance {
 
     fn see_exceptions(&mut self, context: &mut Context<'_>) {
         let Self { target, instance, code, exceptions, .. } = self;
+        let Ok(kernel) = context.in_kernel(target.process) else { return };
         let Some(file) = instance.file(target) else { return };
         let Some(site) = exceptions.get_or_insert_with(|| instance.exception_site(target)) else { return };
-        match code.see_exceptions(context.programs, &file, site) {
+        match code.see_exceptions(kernel, &file, site) {
             Ok(()) => {}
             // The calls are seen without it.
             Err(error) if !has_ended(target.process) => tracing::warn!(
@@ -257,11 +258,11 @@ impl TracedInstance {
     /// Tries out what cannot all be watched. Nothing is recorded meanwhile, nor until the caller has entries accepted again.
     fn calibrate(&mut self, context: &mut Context<'_>, profile: &CallProfile) -> Result<Counts, SessionError> {
         let Some(calibration) = self.policy.calibration(context.planner, profile) else { return Ok(Counts::new()) };
-        self.code.tell(context.programs, &calibration.tables)?;
+        self.code.tell(context.in_kernel(self.process())?, &calibration.tables)?;
         self.calibration = Some(context.drain.begin_gap(Some(self.number()))?);
-        context.programs.accept_entries_of(self.process(), false)?;
+        context.in_kernel(self.process())?.accept_entries(false)?;
         let limits = (calibration.step, calibration.enough_calls);
-        Ok(self.code.try_out(context.programs, &calibration.groups, limits)?)
+        Ok(self.code.try_out(context.in_kernel(self.process())?, &calibration.groups, limits)?)
     }
 
     /// Tells the programs and the assembler what the policy says.
@@ -269,7 +270,7 @@ impl TracedInstance {
         let number = self.number();
         context.drain.add_functions(self.policy.plan().functions.clone())?;
         context.drain.add_python_names(self.policy.names(number))?;
-        Ok(self.code.tell(context.programs, &self.policy.plan().tables)?)
+        Ok(self.code.tell(context.in_kernel(self.process())?, &self.policy.plan().tables)?)
     }
 
     /// Tells everybody what the policy says, and moves the watchpoints.
@@ -278,21 +279,22 @@ impl TracedInstance {
         if let Some(wanted) = self.policy.to_move() {
             // Calls that are open meanwhile lack calls of code that is watched only now, or not any more.
             let gap = context.drain.begin_gap(Some(self.number()))?;
-            let moved = self.code.move_watchpoints(context.programs, self.policy.watched(), &wanted)?;
-            self.take_note_of(moved, context.programs);
+            let moved = self.code.move_watchpoints(context.in_kernel(self.process())?, self.policy.watched(), &wanted)?;
+            let guard = context.in_kernel(self.process())?.guard();
+            self.take_note_of(moved, guard);
             context.drain.end_gap(gap)?;
         }
-        let counts = self.code.calls(context.programs, self.policy.watched())?;
+        let counts = self.code.calls(context.in_kernel(self.process())?, self.policy.watched())?;
         self.policy.count_from_here(&counts);
         Ok(())
     }
 
-    fn take_note_of(&mut self, Moved { watched, obstacle }: Moved, programs: &Programs) {
+    fn take_note_of(&mut self, Moved { watched, obstacle }: Moved, guard: Option<u32>) {
         let process = self.process();
         let count = watched.len();
         self.policy.watches(watched);
         match obstacle {
-            Some(WatchOutcome::NoSlot) => self.policy.limit(holder_of(process, programs.guard_of(process))),
+            Some(WatchOutcome::NoSlot) => self.policy.limit(holder_of(process, guard)),
             Some(WatchOutcome::NoDescriptors { needed, limit }) => {
                 let limit = format!("the limit of {limit} open files");
                 tracing::warn!(
@@ -315,7 +317,7 @@ impl TracedInstance {
     /// A map cannot be written, or the session cannot go on.
     pub fn lose_guard(&mut self, context: &mut Context<'_>) -> Result<(), SessionError> {
         let gap = context.drain.begin_gap(Some(self.number()))?;
-        self.code.unwatch_all(context.programs)?;
+        self.code.unwatch_all(context.in_kernel(self.process())?)?;
         context.drain.end_gap(gap)?;
         self.watch_nothing("its guard has been killed".to_owned());
         Ok(())
@@ -390,7 +392,7 @@ impl TracedInstance {
             self.attach(context, others.profile, !self.policy.is_followed())?;
             return self.accept_entries(context);
         }
-        let counts = self.code.calls(context.programs, &self.policy.to_count(&delta))?;
+        let counts = self.code.calls(context.in_kernel(self.process())?, &self.policy.to_count(&delta))?;
         let step = self.policy.step(now, counts, &delta, others, context.planner);
         match (step.watch, &self.probes) {
             (None, _) => Ok(()),
@@ -413,10 +415,10 @@ impl TracedInstance {
     }
 
     /// What was seen, with the calls counted.
-    pub fn counted_coverage(&mut self, programs: &mut Programs) -> PythonCoverage {
+    pub fn counted_coverage(&mut self, kernel: Option<&dyn KernelProcess>) -> PythonCoverage {
         // What the programs cannot be asked any more was counted a moment ago.
-        let counts = self.code.calls_as_far_as_known(programs, &self.policy.to_cover());
-        self.policy.counted_coverage(&counts, self.code.left_out(programs))
+        let counts = self.code.calls_as_far_as_known(kernel, &self.policy.to_cover());
+        self.policy.counted_coverage(&counts, self.code.left_out(kernel))
     }
 }
 

@@ -12,9 +12,9 @@ use rustix::net::{SendFlags, send};
 use super::super::error::AttachError;
 use super::super::watchpoints::{Obstacle, Watchpoint};
 use super::dead_man_switch::{BEAT, DeadManSwitch};
+use super::isolation;
+use super::protocol::{Answer, Order};
 use super::ptrace::{self, Report};
-use super::quarters;
-use super::words::{Answer, Order};
 
 /// Where a debug exception without a cause is said to come from (include/uapi/asm-generic/siginfo.h, Linux 6.18).
 const TRAP_BRKPT: i32 = 1;
@@ -39,28 +39,28 @@ const QUIET_LOOKS: u32 = 3;
 ///
 /// # Errors
 /// It cannot be set up.
-pub fn stand_guard(process: u32) -> Result<(), AttachError> {
+pub fn run_guard(process: u32) -> Result<(), AttachError> {
     let setup = |source| AttachError::Guard { pid: process, source };
-    quarters::move_in();
+    isolation::isolate();
     let reports = reports().map_err(setup)?;
     let switch = DeadManSwitch::wind().map_err(setup)?;
-    let mut sentry = Sentry { process, threads: HashSet::new(), watchpoints: Vec::new(), kept: 0, switch };
-    match sentry.begin() {
-        Ok(()) => tell(&Answer::Ready { is_confined: quarters::is_confined() }),
+    let mut filter = SignalFilter { process, threads: HashSet::new(), watchpoints: Vec::new(), kept: 0, switch };
+    match filter.begin() {
+        Ok(()) => tell(&Answer::Ready { is_confined: isolation::is_confined() }),
         Err(error) => {
             tell(&Answer::Refused(error.to_string()));
             return Ok(());
         }
     }
-    sentry.stand(&reports).map_err(setup)?;
-    tell(&Answer::Kept(sentry.kept));
+    filter.run(&reports).map_err(setup)?;
+    tell(&Answer::Kept(filter.kept));
     Ok(())
 }
 
 /// The tracer may have gone in the middle of something, or not read for long: that must not hold us up.
 fn tell(answer: &Answer) {
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    let _ = send(quarters::line(), answer.to_string().as_bytes(), flags);
+    let _ = send(isolation::line(), answer.to_string().as_bytes(), flags);
 }
 
 /// A descriptor that is readable when a thread may have something to report. Signals that would end or stop the guard
@@ -85,7 +85,7 @@ fn reports() -> io::Result<OwnedFd> {
     }
 }
 
-struct Sentry {
+struct SignalFilter {
     process: u32,
     /// Threads of the process that report to us.
     threads: HashSet<i32>,
@@ -104,7 +104,7 @@ enum Stage {
     Released(u32),
 }
 
-impl Sentry {
+impl SignalFilter {
     /// Has all threads of the process report, none of which notices. The guard of another tracer that has just gone may
     /// still be there for a moment.
     fn begin(&mut self) -> io::Result<()> {
@@ -142,7 +142,7 @@ impl Sentry {
     }
 
     /// Answers reports until there is nothing left to guard.
-    fn stand(&mut self, reports: &OwnedFd) -> io::Result<()> {
+    fn run(&mut self, reports: &OwnedFd) -> io::Result<()> {
         let mut stage = Stage::Watched;
         while self.answer() {
             let timeout = match stage {
@@ -151,7 +151,7 @@ impl Sentry {
                 Stage::Watched => BEAT,
             };
             let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(timeout.subsec_nanos()) };
-            let line = quarters::line();
+            let line = isolation::line();
             let mut polled = [PollFd::new(reports, PollFlags::IN), PollFd::new(&line, PollFlags::IN)];
             // While signals are looked for, what the tracer does is of no interest.
             let count = if stage == Stage::Watched { 2 } else { 1 };
@@ -173,7 +173,7 @@ impl Sentry {
     /// Does what the tracer says. That its end of the line is closed means that it has ended.
     fn obey(&mut self) -> Stage {
         let mut buffer = [0; 64];
-        let length = match rustix::io::read(quarters::line(), &mut buffer) {
+        let length = match rustix::io::read(isolation::line(), &mut buffer) {
             Ok(length) => length,
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => return Stage::Watched,
             Err(_) => 0,
@@ -206,7 +206,7 @@ impl Sentry {
     fn watch(&mut self, address: u64) -> Result<(), Obstacle> {
         let (process, others) = (self.process, self.watchpoints.len());
         // The process goes on meanwhile.
-        let watchpoint = Watchpoint::set(quarters::program(), process, address, others, || {
+        let watchpoint = Watchpoint::set(isolation::program(), process, address, others, || {
             self.answer();
         })?;
         self.watchpoints.push(watchpoint);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::attach::EndOfProcess;
+use crate::attach::{AttachError, EndOfProcess, KernelProcess};
 use crate::model::{ProcessId, Target};
 use crate::target::is_our_child;
 
@@ -49,7 +49,7 @@ pub struct Followed {
 
 /// What is new about the processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct News {
+pub struct ProcessChanges {
     /// Followed processes that are traced from now on.
     pub followed: Vec<Followed>,
     /// Functions that are traced in addition in other processes.
@@ -58,9 +58,20 @@ pub struct News {
     pub ended: Vec<ProcessId>,
 }
 
+impl ProcessChanges {
+    /// This, and what is new since.
+    #[must_use]
+    pub fn and(mut self, later: Self) -> Self {
+        self.followed.extend(later.followed);
+        self.more_functions += later.more_functions;
+        self.ended.extend(later.ended);
+        self
+    }
+}
+
 /// What became of a process that is left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Left {
+pub(super) enum LeftProcess {
     /// It was named.
     Named,
     /// It was followed, and is the first such one.
@@ -71,12 +82,14 @@ pub(super) enum Left {
     Unknown,
 }
 
-/// One process that goes on.
-pub(super) struct Member {
+/// One process that goes on, and all that the kernel holds for it.
+pub(super) struct Process {
     pub process: ProcessId,
     pub forked_by: Option<ProcessId>,
     /// Native functions that are probed.
     pub native: usize,
+    /// What the kernel holds for it, until it is let go.
+    kernel: Option<Box<dyn KernelProcess>>,
     /// Why it is left alone.
     problem: Option<String>,
     /// Whether the sinks know it, and its program.
@@ -93,8 +106,8 @@ pub(super) struct Member {
 
 /// The processes.
 #[derive(Default)]
-pub(super) struct Roster {
-    members: Vec<Member>,
+pub(super) struct Processes {
+    going_on: Vec<Process>,
     ended: VecDeque<ProcessReport>,
     /// Followed processes that are not traced.
     not_followed: u64,
@@ -102,13 +115,14 @@ pub(super) struct Roster {
     ended_now: Vec<ProcessId>,
 }
 
-impl Roster {
+impl Processes {
     /// A process begins to be traced.
-    pub fn add(&mut self, target: &Target, forked_by: Option<ProcessId>) {
-        let mut member = Member {
+    pub fn add(&mut self, target: &Target, forked_by: Option<ProcessId>, kernel: Box<dyn KernelProcess>) {
+        let mut process = Process {
             process: target.process,
             forked_by,
             native: 0,
+            kernel: Some(kernel),
             problem: None,
             is_described: forked_by.is_none(),
             executable: String::new(),
@@ -117,88 +131,115 @@ impl Roster {
             told: 0,
             end: (!is_our_child(target.process.pid)).then(|| EndOfProcess::of(target.process.pid)),
         };
-        member.describe(target);
-        self.members.push(member);
+        process.describe(target);
+        self.going_on.push(process);
     }
 
     /// A process, if it goes on and is not left alone.
-    pub fn traced(&mut self, process: ProcessId) -> Option<&mut Member> {
-        self.members.iter_mut().find(|member| member.process == process && member.problem.is_none())
+    pub fn traced(&mut self, process: ProcessId) -> Option<&mut Process> {
+        self.going_on.iter_mut().find(|known| known.process == process && known.problem.is_none())
+    }
+
+    /// What the kernel holds for a process, if it goes on and is not left alone.
+    pub fn in_kernel(&mut self, process: ProcessId) -> Option<&mut (dyn KernelProcess + 'static)> {
+        self.traced(process)?.kernel.as_deref_mut()
     }
 
     /// Whether any process is traced that goes on.
     pub fn is_any_traced(&self) -> bool {
-        self.members.iter().any(|member| member.problem.is_none())
+        self.going_on.iter().any(|process| process.problem.is_none())
     }
 
-    /// A process that is not traced, although it goes on.
-    pub fn leave(&mut self, process: ProcessId, problem: String) -> Left {
-        let Some(member) = self.traced(process) else { return Left::Unknown };
-        member.problem = Some(problem);
-        member.native = 0;
-        if member.forked_by.is_none() {
-            return Left::Named;
+    /// Has the calls of all processes recorded from now on, or not any more. Gives those with which that went wrong.
+    #[must_use]
+    pub fn accept_entries(&mut self, accept: bool) -> Vec<(ProcessId, AttachError)> {
+        let each = self.going_on.iter_mut().filter_map(|known| Some((known.process, known.kernel.as_mut()?)));
+        let failed = each.filter_map(|(process, kernel)| Some((process, kernel.accept_entries(accept).err()?)));
+        failed.collect()
+    }
+
+    /// Takes away what sees Python calls in all processes.
+    pub fn remove_python(&mut self) {
+        self.going_on
+            .iter_mut()
+            .filter_map(|process| process.kernel.as_mut())
+            .for_each(|kernel| kernel.remove_python());
+    }
+
+    /// All that the kernel holds for a process goes.
+    pub fn let_go(&mut self, process: ProcessId) {
+        self.going_on.iter_mut().filter(|known| known.process == process).for_each(|known| known.kernel = None);
+    }
+
+    /// A process that is not traced from now on, although it goes on.
+    pub fn leave(&mut self, process: ProcessId, problem: String) -> LeftProcess {
+        let Some(process) = self.traced(process) else { return LeftProcess::Unknown };
+        process.kernel = None;
+        process.problem = Some(problem);
+        process.native = 0;
+        if process.forked_by.is_none() {
+            return LeftProcess::Named;
         }
         self.not_followed += 1;
-        if self.not_followed == 1 { Left::FirstFollowed } else { Left::Followed }
+        if self.not_followed == 1 { LeftProcess::FirstFollowed } else { LeftProcess::Followed }
     }
 
-    /// A process has ended. `python` is how much of its code was seen.
+    /// A process has ended: all that the kernel holds for it goes. `python` is how much of its code was seen.
     pub fn end(&mut self, process: ProcessId, python: usize) {
-        for member in self.members.extract_if(.., |member| member.process == process) {
-            if member.forked_by.is_none() {
+        for known in self.going_on.extract_if(.., |known| known.process == process) {
+            if known.forked_by.is_none() {
                 self.ended_now.push(process);
             }
             // Of what a server starts besides, most is of no interest.
-            if member.forked_by.is_some() && member.native + python == 0 {
+            if known.forked_by.is_some() && known.native + python == 0 {
                 continue;
             }
             if self.ended.len() >= MOST_ENDED {
                 self.ended.pop_front();
             }
-            self.ended.push_back(member.report(python, true));
+            self.ended.push_back(known.report(python, true));
         }
     }
 
     /// The signal that has ended a process of which native functions were probed, if that is one about its code.
     pub fn ended_by(&self, process: ProcessId) -> Option<&'static str> {
-        let member = self.members.iter().find(|member| member.process == process && member.native > 0)?;
-        member.end.as_ref()?.signal()
+        let known = self.going_on.iter().find(|known| known.process == process && known.native > 0)?;
+        known.end.as_ref()?.signal()
     }
 
     /// What is new since this was asked last. `python` tells how much Python code of a process is seen, unless there may be
     /// more in a moment.
-    pub fn news(&mut self, now: Instant, python: impl Fn(ProcessId) -> Option<usize>) -> News {
-        let mut news = News::default();
-        for member in &mut self.members {
-            let is_new = member.forked_by.is_some() && member.told == 0;
-            if is_new && now.saturating_duration_since(member.since) < TELL_AFTER {
+    pub fn changes(&mut self, now: Instant, python: impl Fn(ProcessId) -> Option<usize>) -> ProcessChanges {
+        let mut changes = ProcessChanges::default();
+        for process in &mut self.going_on {
+            let is_new = process.forked_by.is_some() && process.told == 0;
+            if is_new && now.saturating_duration_since(process.since) < TELL_AFTER {
                 continue;
             }
-            let Some(python) = python(member.process) else { continue };
-            let functions = member.native + python;
-            let more = functions.saturating_sub(member.told);
-            match member.forked_by {
-                Some(forked_by) if member.told == 0 && more > 0 => news.followed.push(Followed {
-                    process: member.process,
+            let Some(python) = python(process.process) else { continue };
+            let functions = process.native + python;
+            let more = functions.saturating_sub(process.told);
+            match process.forked_by {
+                Some(forked_by) if process.told == 0 && more > 0 => changes.followed.push(Followed {
+                    process: process.process,
                     forked_by,
-                    name: member.name.clone(),
+                    name: process.name.clone(),
                     functions,
                 }),
-                _ => news.more_functions += more,
+                _ => changes.more_functions += more,
             }
-            member.told = functions;
+            process.told = functions;
         }
         let ended = std::mem::take(&mut self.ended_now);
         if self.is_any_traced() {
-            news.ended = ended;
+            changes.ended = ended;
         }
-        news
+        changes
     }
 
     /// Everybody, for the summary: those that go on first. Of followed ones, those with something to trace.
     pub fn report(&self, python: impl Fn(ProcessId) -> usize) -> Vec<ProcessReport> {
-        let going_on = self.members.iter().map(|member| member.report(python(member.process), false));
+        let going_on = self.going_on.iter().map(|known| known.report(python(known.process), false));
         let going_on = going_on.filter(|process| process.forked_by.is_none() || process.functions > 0);
         going_on.chain(self.ended.iter().cloned()).collect()
     }
@@ -209,7 +250,7 @@ impl Roster {
     }
 }
 
-impl Member {
+impl Process {
     /// Whether the sinks are still to be told of it. It is taken for done.
     pub fn is_to_be_described(&mut self) -> bool {
         !std::mem::replace(&mut self.is_described, true)
@@ -245,7 +286,9 @@ impl Member {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fake_kernel::FakeKernel;
     use super::*;
+    use crate::attach::Kernel as _;
     use crate::model::ProgramImage;
 
     const MASTER: ProcessId = ProcessId { pid: 1, start_time: 1 };
@@ -262,77 +305,83 @@ mod tests {
         }
     }
 
-    fn roster() -> Roster {
-        let mut roster = Roster::default();
-        roster.add(&target(1), None);
-        roster.add(&target(2), Some(MASTER));
-        roster
+    fn processes() -> Processes {
+        let mut processes = Processes::default();
+        processes.add(&target(1), None, FakeKernel::default().process(target(0).process));
+        processes.add(&target(2), Some(MASTER), FakeKernel::default().process(target(0).process));
+        processes
     }
 
     #[test]
     fn a_followed_process_is_told_once_it_has_functions() {
-        let mut roster = roster();
+        let mut processes = processes();
         let worker = ProcessId { pid: 2, start_time: 1 };
-        assert_eq!(roster.news(Instant::now(), |_| Some(0)), News::default());
+        assert_eq!(processes.changes(Instant::now(), |_| Some(0)), ProcessChanges::default());
         let now = Instant::now() + TELL_AFTER;
-        assert_eq!(roster.news(now, |_| None), News::default(), "there may be more in a moment");
+        assert_eq!(processes.changes(now, |_| None), ProcessChanges::default(), "there may be more in a moment");
         let seen = |process: ProcessId| Some(if process == worker { 4 } else { 1 });
         let followed = Followed { process: worker, forked_by: MASTER, name: "python3.11".into(), functions: 4 };
-        assert_eq!(roster.news(now, seen), News { followed: vec![followed], more_functions: 1, ..News::default() });
-        assert_eq!(roster.news(now, seen), News::default());
-        assert_eq!(roster.news(now, |_| Some(5)), News { more_functions: 4 + 1, ..News::default() });
+        assert_eq!(
+            processes.changes(now, seen),
+            ProcessChanges { followed: vec![followed], more_functions: 1, ..ProcessChanges::default() }
+        );
+        assert_eq!(processes.changes(now, seen), ProcessChanges::default());
+        assert_eq!(
+            processes.changes(now, |_| Some(5)),
+            ProcessChanges { more_functions: 4 + 1, ..ProcessChanges::default() }
+        );
     }
 
     #[test]
     fn the_summary_leaves_out_what_ran_nothing_of_interest() {
-        let mut roster = roster();
-        roster.add(&target(3), Some(MASTER));
-        roster.end(ProcessId { pid: 3, start_time: 1 }, 0);
-        roster.end(ProcessId { pid: 2, start_time: 1 }, 3);
-        let report = roster.report(|_| 0);
+        let mut processes = processes();
+        processes.add(&target(3), Some(MASTER), FakeKernel::default().process(target(0).process));
+        processes.end(ProcessId { pid: 3, start_time: 1 }, 0);
+        processes.end(ProcessId { pid: 2, start_time: 1 }, 3);
+        let report = processes.report(|_| 0);
         let facts: Vec<_> = report.iter().map(|it| (it.pid, it.forked_by, it.functions, it.has_ended)).collect();
         assert_eq!(facts, [(1, None, 0, false), (2, Some(1), 3, true)]);
     }
 
     #[test]
     fn what_is_left_alone_is_counted_once() {
-        let mut roster = roster();
+        let mut processes = processes();
         let worker = ProcessId { pid: 2, start_time: 1 };
-        assert_eq!(roster.leave(worker, "no descriptor left".to_owned()), Left::FirstFollowed);
-        assert!(roster.traced(worker).is_none() && roster.traced(MASTER).is_some());
-        roster.add(&target(3), Some(MASTER));
-        assert_eq!(roster.leave(ProcessId { pid: 3, start_time: 1 }, "likewise".to_owned()), Left::Followed);
-        assert_eq!(roster.leave(worker, "again".to_owned()), Left::Unknown, "it is left alone once");
-        assert_eq!(roster.not_followed(), 2);
+        assert_eq!(processes.leave(worker, "no descriptor left".to_owned()), LeftProcess::FirstFollowed);
+        assert!(processes.traced(worker).is_none() && processes.traced(MASTER).is_some());
+        processes.add(&target(3), Some(MASTER), FakeKernel::default().process(target(0).process));
+        assert_eq!(processes.leave(ProcessId { pid: 3, start_time: 1 }, "likewise".to_owned()), LeftProcess::Followed);
+        assert_eq!(processes.leave(worker, "again".to_owned()), LeftProcess::Unknown, "it is left alone once");
+        assert_eq!(processes.not_followed(), 2);
     }
 
     #[test]
     fn a_named_process_that_fails_or_ends_leaves_the_others() {
-        let mut roster = roster();
+        let mut processes = processes();
         let other = ProcessId { pid: 9, start_time: 1 };
-        roster.add(&target(9), None);
-        assert_eq!(roster.leave(MASTER, "its memory cannot be read".to_owned()), Left::Named);
-        assert_eq!(roster.not_followed(), 0);
-        assert!(roster.is_any_traced());
-        roster.end(ProcessId { pid: 2, start_time: 1 }, 0);
-        roster.end(MASTER, 0);
-        let news = roster.news(Instant::now(), |_| None);
-        assert_eq!(news, News { ended: vec![MASTER], ..News::default() });
-        let report = roster.report(|_| 0);
+        processes.add(&target(9), None, FakeKernel::default().process(target(0).process));
+        assert_eq!(processes.leave(MASTER, "its memory cannot be read".to_owned()), LeftProcess::Named);
+        assert_eq!(processes.not_followed(), 0);
+        assert!(processes.is_any_traced());
+        processes.end(ProcessId { pid: 2, start_time: 1 }, 0);
+        processes.end(MASTER, 0);
+        let changes = processes.changes(Instant::now(), |_| None);
+        assert_eq!(changes, ProcessChanges { ended: vec![MASTER], ..ProcessChanges::default() });
+        let report = processes.report(|_| 0);
         let problems: Vec<_> = report.iter().map(|it| (it.pid, it.problem.as_deref())).collect();
         assert_eq!(problems, [(9, None), (1, Some("its memory cannot be read"))]);
-        assert_eq!(roster.leave(other, "nor can this one's".to_owned()), Left::Named);
-        assert!(!roster.is_any_traced());
+        assert_eq!(processes.leave(other, "nor can this one's".to_owned()), LeftProcess::Named);
+        assert!(!processes.is_any_traced());
     }
 
     #[test]
     fn ended_processes_are_remembered_up_to_a_number() {
-        let mut roster = Roster::default();
+        let mut processes = Processes::default();
         for pid in 2..5_000 {
-            roster.add(&target(pid), Some(MASTER));
-            roster.end(ProcessId { pid, start_time: 1 }, 1);
+            processes.add(&target(pid), Some(MASTER), FakeKernel::default().process(target(0).process));
+            processes.end(ProcessId { pid, start_time: 1 }, 1);
         }
-        assert!(roster.members.is_empty());
-        assert_eq!(roster.report(|_| 0).len(), MOST_ENDED);
+        assert!(processes.going_on.is_empty());
+        assert_eq!(processes.report(|_| 0).len(), MOST_ENDED);
     }
 }

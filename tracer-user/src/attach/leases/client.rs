@@ -37,7 +37,7 @@ pub enum Lease {
 
 /// What the thread that listens to the keeper is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum LeaseEvent {
     /// Somebody waits to write to the file of this lease: its probes must go now.
     Broken(u64),
     /// No lease is held any more.
@@ -45,7 +45,7 @@ pub enum Told {
 }
 
 /// Who has the leases held.
-pub struct Tenant {
+pub struct LeaseClient {
     orders: Arc<Mutex<ChildStdin>>,
     answers: Receiver<Lease>,
     child: Child,
@@ -53,13 +53,13 @@ pub struct Tenant {
     next: u64,
 }
 
-impl Tenant {
+impl LeaseClient {
     /// Starts the keeper: this very program, as a process of its own, which neither stops nor ends with the tracer. `told` is
     /// called on a thread of its own, and a writer waits until it has done what it is told.
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn new(told: impl Fn(Told) + Send + 'static) -> io::Result<Self> {
+    pub fn new(told: impl Fn(LeaseEvent) + Send + 'static) -> io::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
         command.arg("keep-leases").current_dir("/").process_group(0);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
@@ -70,7 +70,7 @@ impl Tenant {
         let say = Arc::clone(&orders);
         let listener = std::thread::Builder::new().name("leases".into()).spawn(move || {
             listen(output, &say, &sender, &told);
-            told(Told::AllLost);
+            told(LeaseEvent::AllLost);
         })?;
         Ok(Self { orders, answers, child, listener: Some(listener), next: 0 })
     }
@@ -93,7 +93,7 @@ impl Tenant {
     }
 }
 
-impl Drop for Tenant {
+impl Drop for LeaseClient {
     fn drop(&mut self) {
         // Whoever drops this has no probe left.
         let _ = say(&self.orders, END);
@@ -110,7 +110,7 @@ fn say(orders: &Mutex<ChildStdin>, line: &str) -> io::Result<()> {
     writeln!(orders, "{line}")
 }
 
-fn listen(output: ChildStdout, orders: &Mutex<ChildStdin>, answers: &Sender<Lease>, told: &impl Fn(Told)) {
+fn listen(output: ChildStdout, orders: &Mutex<ChildStdin>, answers: &Sender<Lease>, told: &impl Fn(LeaseEvent)) {
     for line in BufReader::new(output).lines() {
         let Ok(line) = line else { return };
         let Some((word, number)) = line.split_once(' ') else { continue };
@@ -120,13 +120,13 @@ fn listen(output: ChildStdout, orders: &Mutex<ChildStdin>, answers: &Sender<Leas
             WRITING => Lease::BeingWritten,
             BROKEN => {
                 let _ = say(orders, &format!("{HEARD} {number}"));
-                told(Told::Broken(number));
+                told(LeaseEvent::Broken(number));
                 let _ = say(orders, &format!("{DONE} {number}"));
                 continue;
             }
             _ => Lease::NotToBeHad,
         };
-        // The tenant waits for it, or has gone.
+        // The client waits for it, or has gone.
         let _ = answers.send(answer);
     }
 }

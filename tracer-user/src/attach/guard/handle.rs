@@ -1,4 +1,4 @@
-//! A guard as the tracer sees it: posted before the first watchpoint of a process, relieved after the last one.
+//! A guard as the tracer sees it: started before the first watchpoint of a process, stopped after the last one.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 
 use super::super::watchpoints::Obstacle;
-use super::words::{Answer, Order};
+use super::protocol::{Answer, Order};
 
 /// Its name in the list of processes.
 const NAME: &str = "ml-tracer-guard";
@@ -21,23 +21,22 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const PATIENCE_AT_END: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// A guard of one process. Dropping it relieves it, as [`Guard::relieve`] does.
+/// A guard of one process. Dropping it stops it, as [`Guard::stop`] does.
 #[derive(Debug)]
 pub struct Guard {
-    process: u32,
     child: Child,
     line: Option<OwnedFd>,
     is_confined: bool,
 }
 
 impl Guard {
-    /// Posts a guard: this very program, as a process of its own. It must not stop or end with the tracer, because the
+    /// Starts a guard: this very program, as a process of its own. It must not stop or end with the tracer, because the
     /// signals of the guarded process go through its hands. The watchpoints are its own, so that the kernel takes them
     /// away before it lets the process go, however the guard ends; `program` is run at their hits.
     ///
     /// # Errors
     /// Why the process cannot be guarded: somebody else traces it, or it has ended.
-    pub fn post(process: u32, program: BorrowedFd<'_>) -> io::Result<Self> {
+    pub fn start(process: u32, program: BorrowedFd<'_>) -> io::Result<Self> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let mut command = Command::new("/proc/self/exe");
         command.arg0(NAME).args(["guard", "--pid", &process.to_string()]).env_clear().current_dir("/");
@@ -46,7 +45,7 @@ impl Guard {
         let child = command.spawn()?;
         // Its end of the line must be its alone: that it is closed tells that the guard has gone.
         drop(command);
-        let mut guard = Self { process, child, line: Some(ours), is_confined: false };
+        let mut guard = Self { child, line: Some(ours), is_confined: false };
         match guard.answer(PATIENCE) {
             Some(Answer::Ready { is_confined }) => {
                 guard.is_confined = is_confined;
@@ -55,12 +54,6 @@ impl Guard {
             Some(Answer::Refused(reason)) => Err(io::Error::other(reason)),
             _ => Err(io::Error::other("its guard has ended before it began")),
         }
-    }
-
-    /// The process that it guards.
-    #[must_use]
-    pub fn process(&self) -> u32 {
-        self.process
     }
 
     /// Number of the guard's own process.
@@ -96,12 +89,12 @@ impl Guard {
     }
 
     /// Whether it is still there. It ends with the process, or somebody has killed it.
-    pub fn is_standing(&mut self) -> bool {
+    pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Has it take all watchpoints away and end; gives the number of signals that it has kept from the process.
-    pub fn relieve(&mut self) -> u64 {
+    pub fn stop(&mut self) -> u64 {
         if self.line.is_none() {
             return 0;
         }
@@ -121,7 +114,7 @@ impl Guard {
 
     fn ends_within(&mut self, time: Duration) -> bool {
         let began = Instant::now();
-        while self.is_standing() {
+        while self.is_running() {
             if began.elapsed() > time {
                 return false;
             }
@@ -156,6 +149,6 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.relieve();
+        self.stop();
     }
 }

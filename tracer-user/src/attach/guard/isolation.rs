@@ -21,8 +21,8 @@ const GOES_FIRST: &str = "1000";
 const PRIORITY: i32 = 1;
 const NICEST_TO_US: i32 = -20;
 
-/// Moves in. What is refused is done without.
-pub fn move_in() {
+/// Moves there. What is refused is done without.
+pub fn isolate() {
     let _ = set_name(NAME);
     // The signals of a terminal go to its session.
     let _ = setsid();

@@ -1,4 +1,4 @@
-//! Numbers with the word that they count.
+//! Numbers in sentences.
 
 /// A number with the word that goes with it.
 pub fn counted(number: u64, one: &str, many: &str) -> String {

@@ -8,14 +8,15 @@ use aya::programs::{PerfEvent, UProbe};
 use aya::{Ebpf, EbpfLoader};
 
 use super::error::AttachError;
-use super::multi::{MultiPrograms, Role, Site};
+use super::multi::MultiPrograms;
+use super::object::{OBJECT, load_error, program, program_error};
 use super::placement::{Link, PlacedFile, place_one};
-use super::programs::{OBJECT, load_error, program, program_error};
+use super::site::{Role, Site};
 use super::watchpoints::{Obstacle, Watchpoint};
 
 /// Where they are placed.
 #[derive(Clone, Debug)]
-pub struct FloorSites {
+pub struct EmptyProbeSites {
     /// The process.
     pub process: u32,
     /// The program or library, as this process can open it; of no consequence where only words are watched.
@@ -31,7 +32,7 @@ pub struct FloorSites {
 }
 
 /// Live probes that do nothing. Dropping them takes them away.
-pub struct FloorProbes {
+pub struct EmptyProbes {
     #[expect(dead_code, reason = "dropping the links takes the probes away")]
     links: Vec<Link>,
     #[expect(dead_code, reason = "dropping them takes them away")]
@@ -40,14 +41,14 @@ pub struct FloorProbes {
     ebpf: Ebpf,
 }
 
-impl FloorProbes {
+impl EmptyProbes {
     /// Places them.
     ///
     /// # Errors
     /// Not permitted, or the kernel does not take a probe.
-    pub fn place(sites: &FloorSites) -> Result<Self, AttachError> {
+    pub fn place(sites: &EmptyProbeSites) -> Result<Self, AttachError> {
         let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(|error| load_error(&error))?;
-        let multi = if sites.single_probes { None } else { MultiPrograms::load_floor(OBJECT, &ebpf)? };
+        let multi = if sites.single_probes { None } else { MultiPrograms::load_empty(OBJECT, &ebpf)? };
         let mut links = Vec::new();
         for (role, name, offsets) in
             [(Role::Return, "floor_return", &sites.returns), (Role::Entry, "floor_entry", &sites.entries)]
@@ -73,7 +74,7 @@ impl FloorProbes {
     }
 }
 
-fn watch(ebpf: &mut Ebpf, sites: &FloorSites) -> Result<Vec<Watchpoint>, AttachError> {
+fn watch(ebpf: &mut Ebpf, sites: &EmptyProbeSites) -> Result<Vec<Watchpoint>, AttachError> {
     let watcher = program::<PerfEvent>(ebpf, "floor_watchpoint")?;
     watcher.load().map_err(|error| program_error(&error))?;
     let descriptor = watcher.fd().map_err(|error| program_error(&error))?.as_fd();

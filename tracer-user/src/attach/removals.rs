@@ -5,9 +5,9 @@ use std::thread::JoinHandle;
 /// Threads that take probes away. Waits for them when dropped: if the program ended while one of them is in the middle of
 /// it, the kernel would leave its probes registered for good, and with them the file that they are in.
 #[derive(Default)]
-pub struct Asides(Vec<JoinHandle<()>>);
+pub struct Removals(Vec<JoinHandle<()>>);
 
-impl Asides {
+impl Removals {
     /// Does something on a thread of its own, if there is something to do.
     pub fn begin_if(&mut self, is_any: bool, work: impl FnOnce() + Send + 'static) {
         if is_any {
@@ -22,7 +22,7 @@ impl Asides {
     }
 }
 
-impl Drop for Asides {
+impl Drop for Removals {
     fn drop(&mut self) {
         for thread in self.0.drain(..) {
             // What a panic there left undone, the kernel does when the program ends.
