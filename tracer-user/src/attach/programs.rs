@@ -7,7 +7,7 @@ use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::{ProgramError, RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use tracer_common::limits::RING_BYTES;
-use tracer_common::records::CaptureSpec;
+use tracer_common::tables::CaptureSpec;
 
 use super::asides::Asides;
 use super::error::{AttachError, chain, is_about_privilege, kernel_error};
@@ -24,7 +24,7 @@ use super::task_layout::task_layout;
 use super::totals;
 use crate::memory::MappedFile;
 use crate::model::{
-    Call, FileNumber, FunctionId, KernelFeatures, LossCounts, ModuleFile, PlannedFunction, ProbePlan, ProcessId,
+    FileNumber, FunctionId, KernelFeatures, LossCounts, ModuleFile, OpenCall, PlannedFunction, ProbePlan, ProcessId,
 };
 
 /// The object that `cargo xtask build-ebpf` makes; the build refuses a stale one.
@@ -79,7 +79,7 @@ pub struct Programs {
     pub(super) ring: Option<OwnedFd>,
     pub(super) ebpf: Ebpf,
     /// Calls on other stacks than their threads' own that were open when their processes were let go.
-    left_elsewhere: Vec<Call>,
+    left_elsewhere: Vec<OpenCall>,
     forward_log: Option<Box<dyn FnMut() + Send>>,
 }
 
@@ -290,7 +290,7 @@ impl Programs {
     ///
     /// # Errors
     /// A map cannot be read.
-    pub fn totals(&self) -> Result<(LossCounts, Vec<Call>), AttachError> {
+    pub fn totals(&self) -> Result<(LossCounts, Vec<OpenCall>), AttachError> {
         totals::read(&self.ebpf, &self.left_elsewhere)
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use aya::Ebpf;
 use aya::maps::PerCpuArray;
 use aya::programs::UProbe;
-use tracer_common::cookie::{Cookie, ExitSite};
+use tracer_common::cookie::Cookie;
 
 use super::error::AttachError;
 use super::multi::{MultiPrograms, Role, Site};
@@ -90,7 +90,7 @@ impl Programs {
         frames: &mut FramesPrograms,
         process: ProcessId,
         path: &Path,
-        slot: u8,
+        slot: u16,
         sites: &InterpreterSites,
     ) -> Result<(), AttachError> {
         let returns = self.place_role(frames, Role::Exit, process, path, slot, &sites.returns)?;
@@ -166,7 +166,7 @@ impl Programs {
         role: Role,
         process: ProcessId,
         path: &Path,
-        slot: u8,
+        slot: u16,
         sites: &[InterpreterSite],
     ) -> Result<Vec<Link>, AttachError> {
         let wanted: Vec<Site> =
@@ -182,10 +182,10 @@ impl Programs {
     }
 }
 
-fn cookie(site: &InterpreterSite, slot: u8) -> Cookie {
+fn cookie(site: &InterpreterSite, slot: u16) -> Cookie {
     let place = match site.frame {
         FramePlace::Register(number) => u32::from(number),
         FramePlace::Current => CURRENT_FRAME,
     };
-    Cookie::exit(place, slot, site.condition.map_or(ExitSite::Instruction, ExitSite::ConditionalJump))
+    Cookie::interpreter(place, slot, site.condition)
 }

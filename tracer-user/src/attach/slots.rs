@@ -3,7 +3,7 @@
 use aya::maps::Array;
 use tracer_common::limits::MAX_PROCESSES;
 use tracer_common::python::PythonPushSites;
-use tracer_common::records::ProcessSlot;
+use tracer_common::tables::ProcessSlot;
 
 use super::error::AttachError;
 use super::programs::{Programs, map_error};
@@ -31,12 +31,12 @@ impl Slots {
     }
 
     /// The slot of a process; the other value says whether it is new.
-    fn take(&mut self, process: ProcessId, kernel_pid: u32) -> Result<(u8, bool), AttachError> {
+    fn take(&mut self, process: ProcessId, kernel_pid: u32) -> Result<(u16, bool), AttachError> {
         let known = self.position(process);
         let free = || self.0.iter().position(Option::is_none).unwrap_or(self.0.len());
         let index = known.unwrap_or_else(free);
         let too_many = AttachError::TooManyProcesses { wanted: index + 1, most: MAX_PROCESSES };
-        let number = u8::try_from(index).map_err(|_| too_many)?;
+        let number = u16::try_from(index).ok().filter(|number| u32::from(*number) < MAX_PROCESSES).ok_or(too_many)?;
         if known.is_none() {
             let taken = Taken { process, told: ProcessSlot { process: kernel_pid, ..ProcessSlot::default() } };
             match self.0.get_mut(index) {
@@ -100,7 +100,7 @@ impl Programs {
         self.tell_slots(&changed)
     }
 
-    pub(super) fn slot_of(&mut self, process: ProcessId, kernel_pid: u32) -> Result<u8, AttachError> {
+    pub(super) fn slot_of(&mut self, process: ProcessId, kernel_pid: u32) -> Result<u16, AttachError> {
         let (slot, is_new) = self.slots.take(process, kernel_pid)?;
         if is_new {
             // What another interpreter was seen to do says nothing about this one.
@@ -141,11 +141,11 @@ mod tests {
     fn a_freed_slot_goes_to_the_next_process() {
         let mut slots = Slots::default();
         for pid in 0..MAX_PROCESSES {
-            assert_eq!(slots.take(process(pid), pid).ok(), Some((pid as u8, true)));
+            assert_eq!(slots.take(process(pid), pid).ok(), Some((pid as u16, true)));
         }
         assert_eq!(slots.take(process(7), 7).ok(), Some((7, false)));
         let refused = slots.take(process(MAX_PROCESSES), MAX_PROCESSES);
-        assert!(matches!(refused, Err(AttachError::TooManyProcesses { wanted: 257, most: MAX_PROCESSES })));
+        assert!(matches!(refused, Err(AttachError::TooManyProcesses { wanted: 1025, most: MAX_PROCESSES })));
         assert_eq!((slots.free(process(9)), slots.free(process(9))), (Some(9), None));
         assert_eq!(slots.take(process(1000), 1000).ok(), Some((9, true)));
     }

@@ -2,6 +2,7 @@
 
 mod kernel;
 mod tape;
+mod tape_version_1;
 
 pub use kernel::KernelRing;
 pub use tape::{TapeEnd, TapeError, TapeHeader, TapeItem, TapeReader, TapeWriter};

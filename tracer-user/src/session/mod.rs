@@ -1,6 +1,7 @@
 //! Settings and targets go in; a running tracer is wired up, kept up to date with its targets, and ended in order.
 
 mod background;
+mod clock;
 mod counted;
 mod descriptors;
 mod drain;

@@ -11,7 +11,7 @@ use super::instances::{Context, Instances};
 use super::recording::RecordedPipeline;
 use super::settings::PythonSettings;
 use super::tracer::{nothing_found, take_away, tape_header};
-use super::wiring::{Names, Pipeline};
+use super::wiring::Pipeline;
 use crate::attach::{LoadOptions, Programs};
 use crate::memory::ReadLimit;
 use crate::model::{SymbolMap, Target};
@@ -72,8 +72,7 @@ impl Soak {
         let began = Instant::now();
         let mut programs = Programs::load(LoadOptions::default())?;
         let mut planner = Planner::new(programs.features());
-        let names = Names { threads: Box::new(|_, _| None), python_classes: Box::new(|_, _| None) };
-        let pipeline = Pipeline::open(&tape_header(&self.targets), names, &[])?;
+        let pipeline = Pipeline::open(&tape_header(&self.targets), Box::new(|_, _| None), &[])?;
         let ring = programs.take_ring()?.ok_or(SessionError::DrainEnded)?;
         let drain = Drain::start(KernelRing::new(ring), RecordedPipeline::new(pipeline, None))
             .map_err(|_| SessionError::DrainEnded)?;

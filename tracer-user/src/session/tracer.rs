@@ -4,12 +4,12 @@ use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use super::background::Background;
+use super::clock::clock_anchor;
 use super::descriptors::raise_descriptor_limit;
 use super::drain::Drain;
 use super::error::SessionError;
@@ -18,20 +18,18 @@ use super::follow::{Failure, prepare_to_follow};
 use super::instances::{Context, Instances, TracedInstance, class_names};
 use super::left_calls::LeftCalls;
 use super::probe_load::ProbeLoad;
-use super::recording::{Learned, RecordedPipeline, Recording};
+use super::recording::{LearnedClass, RecordedPipeline, Recording};
 use super::report::Report;
 use super::roster::{News, Roster};
 use super::settings::Settings;
-use super::wiring::{Names, Pipeline, ThreadNames};
+use super::wiring::Pipeline;
 use crate::attach::{AttachError, LoadOptions, Programs, Refusal, Refused};
 use crate::engine::{NativeEngine, Runtimes};
 use crate::memory::ReadLimit;
-use crate::model::{
-    ClockAnchor, MonotonicNs, PlanChange, PlannedFunction, ProcessId, PythonMode, Skipped, Target, WallClockNs,
-};
+use crate::model::{PlanChange, PlannedFunction, ProcessId, PythonMode, Target};
 use crate::plan::Planner;
 use crate::ring::{KernelRing, TapeHeader, TapeWriter};
-use crate::target::{Watcher, descendants, has_ended, identify, stack_pointer, thread_name};
+use crate::target::{Watcher, descendants, has_ended, identify, stack_pointer};
 
 /// Calls that are under way when the entry probes go get this long to end before the exit probes go too.
 const SETTLE: Duration = Duration::from_millis(2);
@@ -47,7 +45,8 @@ pub struct Tracer {
     pub(super) roster: Roster,
     pub(super) load: ProbeLoad,
     functions: usize,
-    skipped: Vec<Skipped>,
+    /// Candidates that are not probed.
+    skipped: usize,
     attach_ms: u64,
     /// What was new at the start.
     first_news: News,
@@ -126,8 +125,7 @@ impl Tracer {
         let header = tape_header(&targets);
         // The tape wants to know each name too; nobody listens when none is recorded.
         let (tell, learned) = channel();
-        let names = Names { threads: thread_names(tell.clone()), python_classes: class_names(tell, python.known()) };
-        let pipeline = Pipeline::open(&header, names, &exports)?;
+        let pipeline = Pipeline::open(&header, class_names(tell, python.known()), &exports)?;
         let recording = tape.map(|path| begin_tape(path, &header, learned)).transpose()?;
         let ring = programs.take_ring()?.ok_or(SessionError::DrainEnded)?;
         let drain = Drain::start(KernelRing::new(ring), RecordedPipeline::new(pipeline, recording))
@@ -143,7 +141,7 @@ impl Tracer {
             roster: Roster::default(),
             load: ProbeLoad::new(),
             functions: 0,
-            skipped: Vec::new(),
+            skipped: 0,
             attach_ms: 0,
             first_news: News::default(),
             failures: Vec::new(),
@@ -261,7 +259,7 @@ impl Tracer {
         let processes = roster.report(|process| python.seen_of(process));
         let not_followed = roster.not_followed() + unseen.unwrap_or_else(|| watcher.left_out());
         let python = python.coverage(&mut programs);
-        Ok(Report { attach_ms, functions, python, processes, not_followed, skipped: skipped.len(), ..report })
+        Ok(Report { attach_ms, functions, python, processes, not_followed, skipped, ..report })
     }
 
     /// Takes a process in, at the start or later: the one way in. Its calls are recorded once entries are accepted.
@@ -283,7 +281,7 @@ impl Tracer {
     pub(super) fn place_more(&mut self, target: &Target, found: Findings) -> Result<Vec<Refused>, SessionError> {
         let Some(member) = self.roster.traced(target.process) else { return Ok(Vec::new()) };
         if found.requests.is_empty() {
-            self.skipped.extend(found.skipped);
+            self.skipped += found.skipped.len();
             return Ok(Vec::new());
         }
         if member.is_to_be_described() {
@@ -316,7 +314,7 @@ impl Tracer {
         if let Some(member) = self.roster.traced(target.process) {
             member.native += placed;
         }
-        self.skipped.extend(added.skipped);
+        self.skipped += added.skipped.len();
         Ok(refused)
     }
 }
@@ -403,7 +401,7 @@ pub fn tape_header(targets: &[Target]) -> TapeHeader {
     }
 }
 
-fn begin_tape(path: PathBuf, header: &TapeHeader, learned: Receiver<Learned>) -> Result<Recording, SessionError> {
+fn begin_tape(path: PathBuf, header: &TapeHeader, learned: Receiver<LearnedClass>) -> Result<Recording, SessionError> {
     let begin = || -> Result<_, crate::ring::TapeError> {
         TapeWriter::new(BufWriter::with_capacity(1 << 18, File::create(&path)?), header)
     };
@@ -411,30 +409,4 @@ fn begin_tape(path: PathBuf, header: &TapeHeader, learned: Receiver<Learned>) ->
         Ok(writer) => Ok(Recording { path, writer, learned }),
         Err(source) => Err(SessionError::Tape { path, source }),
     }
-}
-
-fn thread_names(tell: Sender<Learned>) -> ThreadNames {
-    Box::new(move |process, thread| {
-        let name: Arc<str> = thread_name(process.pid, thread.0)?.into();
-        let _ = tell.send(Learned::Thread(thread.0, Arc::clone(&name)));
-        Some(name)
-    })
-}
-
-/// Both clocks at one instant: the wall clock is read between two readings of the monotonic one, and the tightest of a
-/// few tries counts.
-fn clock_anchor() -> ClockAnchor {
-    use rustix::time::{ClockId, clock_gettime};
-    let nanoseconds = |clock| {
-        let time = clock_gettime(clock);
-        time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
-    };
-    let readings = (0..5).map(|_| {
-        let before = nanoseconds(ClockId::Monotonic);
-        let wall_clock = nanoseconds(ClockId::Realtime);
-        let after = nanoseconds(ClockId::Monotonic);
-        (after - before, before + (after - before) / 2, wall_clock)
-    });
-    let (_, monotonic, wall_clock) = readings.min().unwrap_or_default();
-    ClockAnchor { monotonic: MonotonicNs(monotonic), wall_clock: WallClockNs(wall_clock) }
 }
