@@ -38,11 +38,11 @@ pub struct SoakFigures {
     pub spans: u64,
     /// Calls lost.
     pub lost: u64,
-    /// Cycles whose books did not balance.
+    /// Cycles whose counts did not add up.
     pub unbalanced: u32,
     /// Milliseconds to load the programs and make all watchpoints live, on average.
     pub attach_ms: f64,
-    /// Milliseconds to take everything away and read the books, on average.
+    /// Milliseconds to take everything away and read the counts, on average.
     pub detach_ms: f64,
 }
 
