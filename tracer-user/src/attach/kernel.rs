@@ -6,8 +6,8 @@ use super::error::AttachError;
 use super::placement::Refused;
 use super::python_watch::WatchOutcome;
 use crate::model::{
-    Call, FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts, ProbePlan, ProcessId,
-    PythonLayout, PythonLeftOut, PythonTables, RemoteAddress,
+    FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts, OpenCall, ProbePlan,
+    ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress,
 };
 
 /// The loaded programs.
@@ -35,7 +35,7 @@ pub trait Kernel: Send {
     ///
     /// # Errors
     /// A map cannot be read.
-    fn totals(&self) -> Result<(LossCounts, Vec<Call>), AttachError>;
+    fn totals(&self) -> Result<(LossCounts, Vec<OpenCall>), AttachError>;
 
     /// Calls of these functions so far, folded ones included.
     ///

@@ -8,7 +8,7 @@ use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::{RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader};
 use tracer_common::limits::RING_BYTES;
-use tracer_common::records::CaptureSpec;
+use tracer_common::tables::CaptureSpec;
 
 use super::error::AttachError;
 use super::features::{NEEDED_KERNEL, in_initial_pid_namespace, kernel_version, probe_features};
@@ -23,7 +23,7 @@ use super::python_watch::WatchPrograms;
 use super::removals::Removals;
 use super::slots::{Slot, Slots};
 use super::task_layout::task_layout;
-use crate::model::{Call, InterpreterSite, KernelFeatures, PlannedFunction};
+use crate::model::{InterpreterSite, KernelFeatures, OpenCall, PlannedFunction};
 
 /// How the programs are loaded.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +86,7 @@ pub struct Loaded {
     /// The ring buffer once it has been taken: what is loaded later names it.
     pub ring: Option<OwnedFd>,
     /// Calls on other stacks than their threads' own that were open when their processes were let go.
-    pub left_elsewhere: Vec<Call>,
+    pub left_elsewhere: Vec<OpenCall>,
     /// Whether the probes are gone for good: nobody needs what the maps say any more.
     pub is_over: bool,
     /// The maps, and all programs that this library knows.
@@ -187,7 +187,7 @@ impl Loaded {
     ///
     /// # Errors
     /// All are taken, or the kernel cannot be told.
-    pub fn slot_of(&mut self, slot: &mut Option<Slot>, process: u32) -> Result<u8, AttachError> {
+    pub fn slot_of(&mut self, slot: &mut Option<Slot>, process: u32) -> Result<u16, AttachError> {
         if let Some(slot) = slot {
             return Ok(slot.number);
         }
@@ -221,7 +221,7 @@ impl Loaded {
     pub fn place_exceptions(
         &mut self,
         file: &PlacedFile<'_>,
-        slot: u8,
+        slot: u16,
         site: &InterpreterSite,
     ) -> Result<Link, AttachError> {
         let ring = self.ring.as_ref().map(OwnedFd::as_fd);

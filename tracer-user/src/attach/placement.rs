@@ -165,7 +165,7 @@ impl<'programs> Placer<'programs> {
         &mut self,
         path: &Path,
         process: u32,
-        slot: u8,
+        slot: u16,
         functions: &[&PlannedFunction],
     ) -> Result<(Placed, Vec<Refused>), AttachError> {
         let mut placed = Placed::default();
@@ -270,7 +270,7 @@ fn is_about_the_end(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ESRCH)
 }
 
-fn sites(function: &PlannedFunction, role: Role, slot: u8) -> Vec<Wanted> {
+fn sites(function: &PlannedFunction, role: Role, slot: u16) -> Vec<Wanted> {
     let id = function.id.0;
     let resolved = &function.request.function;
     let wanted =

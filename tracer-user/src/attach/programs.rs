@@ -15,7 +15,7 @@ use super::placement::remove;
 use super::removals::Removals;
 use super::totals;
 use super::traced_process::TracedProcess;
-use crate::model::{Call, FileNumber, FunctionId, KernelFeatures, LossCounts, ProcessId};
+use crate::model::{FileNumber, FunctionId, KernelFeatures, LossCounts, OpenCall, ProcessId};
 
 /// The loaded programs. They go once this is dropped and every [`TracedProcess`] with it.
 pub struct Programs {
@@ -79,7 +79,7 @@ impl Kernel for Programs {
         remove(loaded.files.take_exits());
     }
 
-    fn totals(&self) -> Result<(LossCounts, Vec<Call>), AttachError> {
+    fn totals(&self) -> Result<(LossCounts, Vec<OpenCall>), AttachError> {
         let loaded = self.loaded.lock();
         totals::read(&loaded.ebpf, &loaded.left_elsewhere)
     }

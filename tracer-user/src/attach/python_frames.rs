@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use aya::Ebpf;
 use aya::programs::UProbe;
-use tracer_common::cookie::{Cookie, ExitSite};
+use tracer_common::cookie::Cookie;
 
 use super::error::AttachError;
 use super::multi::MultiPrograms;
@@ -45,7 +45,7 @@ impl FramesPrograms {
         &self,
         ebpf: &mut Ebpf,
         file: &PlacedFile<'_>,
-        slot: u8,
+        slot: u16,
         sites: &[InterpreterSite],
     ) -> Result<Vec<Link>, AttachError> {
         let wanted: Vec<Site> = sites.iter().map(|site| probe(site, slot)).collect();
@@ -88,7 +88,7 @@ impl ExceptionProgram {
         ebpf: &mut Ebpf,
         (many_at_once, ring): (bool, Option<BorrowedFd<'_>>),
         file: &PlacedFile<'_>,
-        slot: u8,
+        slot: u16,
         site: &InterpreterSite,
     ) -> Result<Link, AttachError> {
         let wanted = probe(site, slot);
@@ -108,11 +108,10 @@ impl ExceptionProgram {
     }
 }
 
-fn probe(site: &InterpreterSite, slot: u8) -> Site {
+fn probe(site: &InterpreterSite, slot: u16) -> Site {
     let place = match site.frame {
         FramePlace::Register(number) => u32::from(number),
         FramePlace::Current => CURRENT_FRAME,
     };
-    let kind = site.condition.map_or(ExitSite::Instruction, ExitSite::ConditionalJump);
-    Site { offset: site.offset.0, cookie: Cookie::exit(place, slot, kind).0 }
+    Site { offset: site.offset.0, cookie: Cookie::interpreter(place, slot, site.condition).0 }
 }

@@ -3,7 +3,7 @@
 use aya::Ebpf;
 use tracer_common::limits::MAX_PROCESSES;
 use tracer_common::python::PythonPushSites;
-use tracer_common::records::ProcessSlot;
+use tracer_common::tables::ProcessSlot;
 
 use super::error::AttachError;
 use super::object::{array, map_error};
@@ -21,10 +21,10 @@ impl Slots {
     ///
     /// # Errors
     /// All are taken.
-    pub fn take(&mut self) -> Result<u8, AttachError> {
+    pub fn take(&mut self) -> Result<u16, AttachError> {
         let index = self.0.iter().position(|taken| !taken).unwrap_or(self.0.len());
         let too_many = AttachError::TooManyProcesses { wanted: index + 1, most: MAX_PROCESSES };
-        let number = u8::try_from(index).map_err(|_| too_many)?;
+        let number = u16::try_from(index).ok().filter(|number| u32::from(*number) < MAX_PROCESSES).ok_or(too_many)?;
         match self.0.get_mut(index) {
             Some(slot) => *slot = true,
             None => self.0.push(true),
@@ -33,7 +33,7 @@ impl Slots {
     }
 
     /// It is free again.
-    pub fn free(&mut self, number: u8) {
+    pub fn free(&mut self, number: u16) {
         if let Some(slot) = self.0.get_mut(usize::from(number)) {
             *slot = false;
         }
@@ -44,7 +44,7 @@ impl Slots {
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
     /// Its number, which is part of the cookie of each probe.
-    pub number: u8,
+    pub number: u16,
     told: ProcessSlot,
 }
 
@@ -53,7 +53,7 @@ impl Slot {
     ///
     /// # Errors
     /// A map cannot be written.
-    pub fn begin(ebpf: &mut Ebpf, number: u8, process: u32) -> Result<Self, AttachError> {
+    pub fn begin(ebpf: &mut Ebpf, number: u16, process: u32) -> Result<Self, AttachError> {
         // What another interpreter was seen to do says nothing about this one.
         let mut sites = array::<[u64; size_of::<PythonPushSites>() / 8]>(ebpf, PUSH_SITES)?;
         let none = PythonPushSites::default().instructions;
@@ -107,7 +107,7 @@ mod tests {
             assert_eq!(slots.take().ok().map(u32::from), Some(number));
         }
         let refused = slots.take();
-        assert!(matches!(refused, Err(AttachError::TooManyProcesses { wanted: 257, most: MAX_PROCESSES })));
+        assert!(matches!(refused, Err(AttachError::TooManyProcesses { wanted: 513, most: MAX_PROCESSES })));
         slots.free(9);
         slots.free(9);
         assert_eq!((slots.take().ok(), slots.take().is_err()), (Some(9), true));

@@ -3,19 +3,18 @@
 use aya::Ebpf;
 use tracer_common::counters::Counter;
 use tracer_common::limits::{MAX_OTHER_STACK_CALLS, THREAD_KEY_BITS};
-use tracer_common::records::{Frame, FrameKind, Join as JoinRecord, OtherStackCall, OtherStackKey, ThreadStack};
+use tracer_common::records::{CallRecord, RecordEnding, RecordHeader, WideCallRecord, WidePart};
+use tracer_common::thread_stack::{Frame, FrameKind, OtherStackCall, OtherStackKey, ThreadStack};
 
 use super::error::AttachError;
 use super::object::{hash_map, hash_map_to_read, map_error, per_processor};
-use crate::model::{
-    Call, Ending, ForeignCall, FunctionId, Join, LossCounts, LossOfReason, MonotonicNs, RemoteAddress, ThreadId,
-};
+use crate::model::{FunctionId, LossCounts, LossOfReason, OpenCall, RemoteAddress};
 
 /// Calls on other stacks than their threads' own, by the name of the map.
 const OTHER_STACKS: &str = "OTHER_STACK_CALLS";
 
 /// What was counted, and the calls that are open. `left`: what [`take_elsewhere`] has taken.
-pub fn read(ebpf: &Ebpf, left: &[Call]) -> Result<(LossCounts, Vec<Call>), AttachError> {
+pub fn read(ebpf: &Ebpf, left: &[OpenCall]) -> Result<(LossCounts, Vec<OpenCall>), AttachError> {
     let mut counted = [0_u64; Counter::COUNT as usize];
     let counters = per_processor(ebpf, "COUNTERS")?;
     for (sum, counter) in counted.iter_mut().zip(Counter::ALL) {
@@ -61,7 +60,7 @@ pub fn read(ebpf: &Ebpf, left: &[Call]) -> Result<(LossCounts, Vec<Call>), Attac
 
 /// Takes the open calls of a process that were made on other stacks than their threads' own: no thread's end ends them.
 /// They stay where they are once there are as many as the programs have room for.
-pub fn take_elsewhere(ebpf: &mut Ebpf, process: u32, left: &mut Vec<Call>) -> Result<(), AttachError> {
+pub fn take_elsewhere(ebpf: &mut Ebpf, process: u32, left: &mut Vec<OpenCall>) -> Result<(), AttachError> {
     let mut others = hash_map::<OtherStackKey, OtherStackCall>(ebpf, OTHER_STACKS)?;
     let its_own: Vec<_> = others.iter().filter_map(Result::ok).filter(|(key, _)| key.process == process).collect();
     for (key, call) in its_own {
@@ -85,7 +84,7 @@ pub fn calls_of(ebpf: &Ebpf, functions: &[FunctionId]) -> Result<Vec<u64>, Attac
 }
 
 /// The open calls of one thread, innermost first as if they ended now.
-fn open_calls_of(key: u64, stack: &ThreadStack) -> Vec<Call> {
+fn open_calls_of(key: u64, stack: &ThreadStack) -> Vec<OpenCall> {
     let frames = stack.frames.get(..stack.depth as usize).unwrap_or(&stack.frames);
     let root_call = frames.first().map_or(0, |frame| frame.call);
     let own_end = RemoteAddress(stack.own_start.saturating_add(stack.own_size));
@@ -96,75 +95,50 @@ fn open_calls_of(key: u64, stack: &ThreadStack) -> Vec<Call> {
         // What is folded makes no record, and is counted as folded already.
         .filter(|(_, frame)| frame.kind != FrameKind::PythonFolded as u32)
         .zip(1..)
-        .map(|((depth, frame), position)| Call {
-            process: ((key & ((1 << THREAD_KEY_BITS) - 1)) >> 32) as u32,
-            thread: ThreadId(key as u32),
-            depth: depth as u32,
-            incarnation: MonotonicNs(stack.incarnation),
-            sequence: stack.sequence + position,
-            root_call,
-            same_stack: Some(RemoteAddress(stack.own_start)..own_end),
-            join: join_of(&stack.join),
-            ..open_call(frame)
+        .map(|((depth, frame), position)| {
+            let mut record = open_record(frame);
+            record.call.process = ((key & ((1 << THREAD_KEY_BITS) - 1)) >> 32) as u32;
+            record.call.thread = key as u32;
+            record.call.depth = depth as u32;
+            record.call.thread_first_seen_ns = stack.first_seen_ns;
+            record.call.sequence = stack.sequence + position;
+            record.call.root_call = root_call;
+            record.wide.join = stack.join;
+            let is_python = frame.kind != FrameKind::Native as u32;
+            OpenCall { record, is_python, same_stack: RemoteAddress(stack.own_start)..own_end }
         })
         .collect()
 }
 
 /// An open call on another stack than its thread's own: nothing tells where that stack ends.
-fn open_call_elsewhere(key: &OtherStackKey, call: &OtherStackCall) -> Call {
-    Call {
-        process: key.process,
-        thread: ThreadId(call.thread),
-        incarnation: MonotonicNs(call.incarnation),
-        is_on_own_stack: false,
-        same_stack: Some(RemoteAddress(0)..RemoteAddress(0)),
-        ..open_call(&call.frame)
-    }
+fn open_call_elsewhere(key: &OtherStackKey, call: &OtherStackCall) -> OpenCall {
+    let mut record = open_record(&call.frame);
+    record.call.process = key.process;
+    record.call.thread = call.thread;
+    record.call.thread_first_seen_ns = call.first_seen_ns;
+    OpenCall { record, is_python: false, same_stack: RemoteAddress(0)..RemoteAddress(0) }
 }
 
-/// What the frame of an open call says of it: a root, as if it ended now.
-fn open_call(frame: &Frame) -> Call {
+/// What the frame of an open call says of it: a root on a stack of its own, as if it ended now.
+fn open_record(frame: &Frame) -> WideCallRecord {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    Call {
-        process: 0,
-        thread: ThreadId(0),
-        function: FunctionId(frame.function),
-        ending: Ending::StillOpen,
-        thread_ended: false,
-        depth: 0,
-        incarnation: MonotonicNs(0),
-        sequence: 0,
-        call: frame.call,
-        parent_call: (frame.parent_call != 0).then_some(frame.parent_call),
-        root_call: frame.call,
-        start: MonotonicNs(frame.start_ns),
-        end: MonotonicNs(now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()),
-        end_observed: false,
-        let_go: false,
-        is_python: frame.kind != FrameKind::Native as u32,
-        stack_pointer: RemoteAddress(frame.stack_pointer),
-        is_on_own_stack: true,
-        same_stack: None,
-        object: (frame.object != 0).then_some(RemoteAddress(frame.object)),
-        return_value: None,
-        folded_calls: frame.folded_calls,
-        arguments: std::array::from_fn(|index| {
-            (frame.arguments_read >> index & 1 == 1).then(|| frame.arguments[index])
-        }),
-        class: (frame.class != 0).then_some(RemoteAddress(frame.class)),
-        exception: None,
-        join: None,
+    WideCallRecord {
+        call: CallRecord {
+            header: RecordHeader::of_wide_call(),
+            function: frame.function,
+            ending: RecordEnding::Open as u32,
+            arguments_read: frame.arguments_read,
+            call: frame.call,
+            parent_call: frame.parent_call,
+            root_call: frame.call,
+            start_ns: frame.start_ns,
+            end_ns: now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs(),
+            stack_pointer: frame.stack_pointer,
+            object: frame.object,
+            folded_calls: frame.folded_calls,
+            arguments: frame.arguments,
+            ..CallRecord::default()
+        },
+        wide: WidePart { class: frame.class, ..WidePart::default() },
     }
-}
-
-fn join_of(join: &JoinRecord) -> Option<Join> {
-    let foreign = |thread: u32, incarnation: u64, call: u64| ForeignCall {
-        thread: ThreadId(thread),
-        incarnation: MonotonicNs(incarnation),
-        call,
-    };
-    (join.parent_thread != 0).then(|| Join {
-        parent: foreign(join.parent_thread, join.parent_incarnation, join.parent_call),
-        trace: foreign(join.trace_thread, join.trace_incarnation, join.trace_call),
-    })
 }

@@ -237,7 +237,7 @@ impl Drop for TracedProcess {
 /// Places probes in one file of a process; gives back what was refused.
 fn place_in_file(
     loaded: &mut Loaded,
-    slot: u8,
+    slot: u16,
     module: &ModuleFile,
     functions: Vec<&PlannedFunction>,
 ) -> Result<Vec<Refused>, AttachError> {

@@ -13,7 +13,10 @@ mod symbol_map;
 mod target;
 mod units;
 
-pub use call::{Call, Event, ForeignCall, Gap, Join, LossCounts, LossOfReason, RawRecord};
+pub use call::{
+    Call, CallEnding, Event, ForeignCall, Gap, Join, LossCounts, LossOfReason, OpenCall, ProcessChange, ProcessEvent,
+    RawRecord, ThreadEvent,
+};
 pub use capability::KernelFeatures;
 pub use function::{
     EntrySite, FunctionName, ObjectLocation, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason, Skipped,
@@ -29,7 +32,10 @@ pub use python::{
     PythonMode, PythonNames, PythonPlan, PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables,
     Receiver, WatchedCode,
 };
-pub use span::{AttributeValue, CallError, Ending, Loss, Parent, Span, SpanId, StreamTotals, TraceId};
+pub use span::{
+    AttributeValue, CallError, CallFacts, Ending, Loss, Parent, ReturnedError, Span, SpanId, StreamTotals, Subject,
+    TraceId,
+};
 pub use symbol_map::{
     ArgumentRule, ArgumentType, Children, Comparison, Container, ErrorRule, FunctionRule, Language, Origin, Recurse,
     SymbolMap,

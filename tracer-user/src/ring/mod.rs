@@ -3,6 +3,7 @@
 mod kernel;
 mod source;
 mod tape;
+mod tape_version_1;
 
 pub use kernel::KernelRing;
 pub use source::RecordSource;

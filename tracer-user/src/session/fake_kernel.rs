@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::attach::{AttachError, Kernel, KernelProcess, Refused, WatchOutcome};
 use crate::model::{
-    Call, FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts, ProbePlan, ProcessId,
-    PythonLayout, PythonLeftOut, PythonTables, RawRecord, RemoteAddress,
+    FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts, OpenCall, ProbePlan,
+    ProcessId, PythonLayout, PythonLeftOut, PythonTables, RawRecord, RemoteAddress,
 };
 use crate::ring::RecordSource;
 
@@ -66,7 +66,7 @@ impl Kernel for FakeKernel {
         self.state().end.push("exits");
     }
 
-    fn totals(&self) -> Result<(LossCounts, Vec<Call>), AttachError> {
+    fn totals(&self) -> Result<(LossCounts, Vec<OpenCall>), AttachError> {
         Ok((self.state().totals.clone(), Vec::new()))
     }
 

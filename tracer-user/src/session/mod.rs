@@ -24,7 +24,6 @@ mod settings;
 mod soak;
 mod start;
 mod tape_header;
-mod thread_names;
 mod tracer;
 mod wiring;
 

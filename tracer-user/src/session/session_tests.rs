@@ -158,7 +158,9 @@ fn all_that_belongs_to_a_process_goes_with_it() {
     let mut changes = Vec::new();
     let stop = session.run(&inbox, |new| {
         if !new.ended.is_empty() {
-            assert_eq!((kernel.state().owners, kernel.state().probed.contains_key(&second.pid())), (1, true));
+            let state = kernel.state();
+            assert_eq!((state.owners, state.probed.contains_key(&second.pid())), (1, true));
+            drop(state);
             tell.send(Message::Signal(2)).expect("the session runs");
         }
         changes.extend(new.ended);

@@ -8,14 +8,14 @@ use serde::Serialize;
 use super::drain::Drain;
 use super::end::take_away;
 use super::error::SessionError;
-use super::processes::Processes;
+use super::findings::nothing_found;
 use super::instances::{Context, Instances};
+use super::processes::Processes;
 use super::recording::RecordedPipeline;
 use super::settings::PythonSettings;
 use super::start::load_programs;
-use super::findings::nothing_found;
 use super::tape_header::tape_header;
-use super::wiring::{Names, Pipeline};
+use super::wiring::Pipeline;
 use crate::attach::LoadOptions;
 use crate::memory::ReadLimit;
 use crate::model::{SymbolMap, Target};
@@ -41,11 +41,11 @@ pub struct SoakFigures {
     pub spans: u64,
     /// Calls lost.
     pub lost: u64,
-    /// Cycles whose books did not balance.
+    /// Cycles whose counts did not add up.
     pub unbalanced: u32,
     /// Milliseconds to load the programs and make all watchpoints live, on average.
     pub attach_ms: f64,
-    /// Milliseconds to take everything away and read the books, on average.
+    /// Milliseconds to take everything away and read the counts, on average.
     pub detach_ms: f64,
 }
 
@@ -75,8 +75,7 @@ impl Soak {
         let began = Instant::now();
         let (mut kernel, records) = load_programs(LoadOptions::default())?;
         let mut planner = Planner::new(kernel.features());
-        let names = Names { threads: Box::new(|_, _| None), python_classes: Box::new(|_, _| None) };
-        let pipeline = Pipeline::open(&tape_header(&self.targets), names, &[])?;
+        let pipeline = Pipeline::open(&tape_header(&self.targets), Box::new(|_, _| None), &[])?;
         let drain =
             Drain::start(records, RecordedPipeline::new(pipeline, None)).map_err(|_| SessionError::DrainEnded)?;
         let [target] = &self.targets;

@@ -14,9 +14,8 @@ use super::instances::{Instances, class_names};
 use super::recording::RecordedPipeline;
 use super::settings::Settings;
 use super::tape_header::{begin_tape, tape_header};
-use super::thread_names::thread_names;
 use super::tracer::{NewProcess, Tracer};
-use super::wiring::{Names, Pipeline};
+use super::wiring::Pipeline;
 use crate::attach::{AttachError, Kernel, LoadOptions, Programs, Refusal, Refused};
 use crate::engine::{NativeEngine, Runtimes};
 use crate::memory::ReadLimit;
@@ -104,9 +103,7 @@ pub fn start_on(
     let header = tape_header(&targets);
     // The tape wants to know each name too; nobody listens when none is recorded.
     let (tell, learned) = channel();
-    let names =
-        Names { threads: thread_names(tell.clone()), python_classes: class_names(tell, python.known()) };
-    let pipeline = Pipeline::open(&header, names, &exports)?;
+    let pipeline = Pipeline::open(&header, class_names(tell, python.known()), &exports)?;
     let recording = tape.map(|path| begin_tape(path, &header, learned)).transpose()?;
     let drain =
         Drain::start(records, RecordedPipeline::new(pipeline, recording)).map_err(|_| SessionError::DrainEnded)?;

@@ -8,7 +8,7 @@ use std::sync::mpsc::Receiver;
 
 use super::clock::clock_anchor;
 use super::error::SessionError;
-use super::recording::{Learned, Recording};
+use super::recording::{LearnedClass, Recording};
 use crate::model::Target;
 use crate::ring::{TapeError, TapeHeader, TapeWriter};
 
@@ -26,7 +26,11 @@ pub fn tape_header(targets: &[Target]) -> TapeHeader {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn begin_tape(path: PathBuf, header: &TapeHeader, learned: Receiver<Learned>) -> Result<Recording, SessionError> {
+pub fn begin_tape(
+    path: PathBuf,
+    header: &TapeHeader,
+    learned: Receiver<LearnedClass>,
+) -> Result<Recording, SessionError> {
     let begin =
         || -> Result<_, TapeError> { TapeWriter::new(BufWriter::with_capacity(1 << 18, File::create(&path)?), header) };
     match begin() {

@@ -14,7 +14,7 @@ use super::report::Report;
 use crate::attach::{Kernel, Refusal, Refused};
 use crate::engine::NativeEngine;
 use crate::memory::{Region, regions};
-use crate::model::{Mapping, Module, PlannedFunction, ProbePlan, ProcessId, Skipped, Target, TargetChange};
+use crate::model::{Mapping, Module, PlannedFunction, ProbePlan, ProcessId, Target, TargetChange};
 use crate::plan::Planner;
 use crate::target::{TargetSource, has_ended, identify};
 
@@ -33,7 +33,8 @@ pub struct Tracer {
     processes: Processes,
     load: ProbeLoad,
     functions: usize,
-    skipped: Vec<Skipped>,
+    /// Candidates that are not probed.
+    skipped: usize,
     /// What has gone wrong with processes that go on and are left alone.
     failures: Vec<Failure>,
 }
@@ -92,7 +93,7 @@ impl Tracer {
             processes: Processes::default(),
             load: ProbeLoad::new(),
             functions: 0,
-            skipped: Vec::new(),
+            skipped: 0,
             failures: Vec::new(),
         }
     }
@@ -209,7 +210,7 @@ impl Tracer {
         let told = processes.report(|process| python.seen_of(process));
         let not_followed = processes.not_followed() + unseen.unwrap_or_else(|| source.left_out());
         let python = python.coverage(&mut processes);
-        Ok(Report { functions, python, processes: told, not_followed, skipped: skipped.len(), ..report })
+        Ok(Report { functions, python, processes: told, not_followed, skipped, ..report })
     }
 
     /// Takes a process in, at the start or later: the one way in. Its calls are recorded once entries are accepted.
@@ -348,7 +349,7 @@ impl Tracer {
     fn place_more(&mut self, target: &Target, found: Findings) -> Result<Vec<Refused>, SessionError> {
         let Some(process) = self.processes.traced(target.process) else { return Ok(Vec::new()) };
         if found.requests.is_empty() {
-            self.skipped.extend(found.skipped);
+            self.skipped += found.skipped.len();
             return Ok(Vec::new());
         }
         if process.is_to_be_described() {
@@ -381,7 +382,7 @@ impl Tracer {
         if let Some(process) = self.processes.traced(target.process) {
             process.native += placed;
         }
-        self.skipped.extend(added.skipped);
+        self.skipped += added.skipped.len();
         Ok(refused)
     }
 

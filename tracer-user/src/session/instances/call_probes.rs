@@ -73,7 +73,8 @@ impl CallProbes {
         self.turn(context, code, true)?;
         let began = Instant::now();
         std::thread::sleep(COUNTING);
-        let calls = code.calls_passed(context.in_kernel(code.process())?)?.saturating_sub(before) as f64 / began.elapsed().as_secs_f64();
+        let calls = code.calls_passed(context.in_kernel(code.process())?)?.saturating_sub(before) as f64
+            / began.elapsed().as_secs_f64();
         self.turn(context, code, false)?;
         Ok(calls)
     }

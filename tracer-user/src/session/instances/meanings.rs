@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::super::recording::Learned;
+use super::super::recording::LearnedClass;
 use super::super::wiring::PythonClassNames;
 use crate::engine::{RuntimeInstance, Runtimes};
 use crate::memory::ReadLimit;
@@ -63,14 +63,14 @@ impl KnownInstances {
 /// Gives the names of classes of running processes; the tape is told as well. A name that is not there in a moment is given
 /// to whoever asks next. Only processes of the initial pid namespace are traced, so that the numbers in records are those of
 /// /proc.
-pub fn class_names(tell: Sender<Learned>, known: KnownInstances) -> PythonClassNames {
+pub fn class_names(tell: Sender<LearnedClass>, known: KnownInstances) -> PythonClassNames {
     let (mut asked, runtimes) = (Asked::new(), Runtimes::new(&[]));
     let look_up = move |(process, class): Class| instance_of(&mut asked, &known, &runtimes, process)?.meaning(class);
     let mut desk = Desk::open(look_up);
     Box::new(move |process, class| {
         let (name, is_new) = desk.ask((process, class), Instant::now());
         if is_new {
-            let _ = tell.send(Learned::PythonClass(process, class, name.clone()));
+            let _ = tell.send(LearnedClass { process, class, name: name.clone() });
         }
         name
     })

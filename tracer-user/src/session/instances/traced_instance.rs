@@ -279,7 +279,8 @@ impl TracedInstance {
         if let Some(wanted) = self.policy.to_move() {
             // Calls that are open meanwhile lack calls of code that is watched only now, or not any more.
             let gap = context.drain.begin_gap(Some(self.number()))?;
-            let moved = self.code.move_watchpoints(context.in_kernel(self.process())?, self.policy.watched(), &wanted)?;
+            let moved =
+                self.code.move_watchpoints(context.in_kernel(self.process())?, self.policy.watched(), &wanted)?;
             let guard = context.in_kernel(self.process())?.guard();
             self.take_note_of(moved, guard);
             context.drain.end_gap(gap)?;
