@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         }),
         case("the_recorded_trees_are_those_of_the_original", &[Need::Python(ORACLE)], recorded_trees),
     ];
-    run_suite(cases, false)
+    run_suite(cases)
 }
 
 /// Target, arguments, calls that two batches make, names of spans in it.

@@ -71,11 +71,11 @@ static COMPANY: RwLock<()> = RwLock::new(());
 /// How many of the slowest tests are listed at the end.
 const LISTED: usize = 20;
 
-/// Runs the suite as the command line wants it; `alone` if all of its tests are to be.
+/// Runs the suite as the command line wants it.
 #[must_use]
-pub fn main(cases: Vec<Case>, alone: bool) -> ExitCode {
+pub fn main(cases: Vec<Case>) -> ExitCode {
     let mut arguments = Arguments::from_args();
-    let threads = *arguments.test_threads.get_or_insert(if alone { 1 } else { THREADS });
+    let threads = *arguments.test_threads.get_or_insert(THREADS);
     let listing = arguments.list;
     let times = Arc::new(Mutex::new(Vec::new()));
     let trials = cases.into_iter().map(|case| {
