@@ -18,15 +18,15 @@ fn main() -> ExitCode {
     // The suites that trace run the others.
     const OLDEST: Interpreter = SCIKIT_LEARN[0];
     let cases = vec![
-        case("targets_tell_the_truth", &[Need::Python(OLDEST)], || targets_tell_the_truth(OLDEST, TARGETS)),
+        case("targets_tell_the_truth", &[Need::Python(OLDEST)], || targets_tell_the_truth(OLDEST, TARGETS, executed)),
         case("targets_tell_the_truth_in_debian_sid", &[Need::Python(Interpreter::Sid)], || {
-            targets_tell_the_truth(Interpreter::Sid, TARGETS)
+            targets_tell_the_truth(Interpreter::Sid, TARGETS, forked)
         }),
         case("targets_tell_the_truth_with_scikit_learn_1_2", &[Need::Python(SCIKIT_LEARN_1_2)], || {
-            targets_tell_the_truth(SCIKIT_LEARN_1_2, &[IMBALANCED])
+            targets_tell_the_truth(SCIKIT_LEARN_1_2, &[IMBALANCED], executed)
         }),
         case("targets_of_libraries_tell_the_truth", &[Need::Python(LIBRARIES)], || {
-            targets_tell_the_truth(LIBRARIES, LIBRARY_TARGETS)
+            targets_tell_the_truth(LIBRARIES, LIBRARY_TARGETS, executed)
         }),
         case("a_forked_target_is_like_an_executed_one", &[Need::Python(OLDEST)], || {
             forked_is_like_executed(OLDEST, "targets/python_sklearn_pipeline/target.py", &["12", "4"])
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         }),
         case("the_recorded_trees_are_those_of_the_original", &[Need::Python(ORACLE)], recorded_trees),
     ];
-    run_suite(cases, false)
+    run_suite(cases)
 }
 
 /// Target, arguments, calls that two batches make, names of spans in it.
@@ -74,11 +74,22 @@ const TARGETS: &[TargetTruth] = &[
     ("torch_shape", &["3"], 36, &["Net.__call__", "Sequential.__call__", "Linear.__call__", "ReLU.__call__"]),
 ];
 
-fn targets_tell_the_truth(interpreter: Interpreter, targets: &[TargetTruth]) -> Result<()> {
+/// How to start a script with these arguments.
+type Start = fn(Interpreter, &str, &[&str]) -> Result<Target>;
+
+fn executed(interpreter: Interpreter, script: &str, arguments: &[&str]) -> Result<Target> {
+    let mut command = interpreter.command(script)?;
+    command.args(arguments);
+    Target::start_command(command)
+}
+
+fn forked(interpreter: Interpreter, script: &str, arguments: &[&str]) -> Result<Target> {
+    Target::start_forked(interpreter, script, arguments)
+}
+
+fn targets_tell_the_truth(interpreter: Interpreter, targets: &[TargetTruth], start: Start) -> Result<()> {
     for (name, arguments, calls, names) in targets {
-        let mut command = interpreter.command(&format!("targets/{name}/target.py"))?;
-        command.args(*arguments);
-        let mut target = Target::start_command(command)?;
+        let mut target = start(interpreter, &format!("targets/{name}/target.py"), arguments)?;
         target.batch()?;
         target.batch()?;
         let finished = target.finish()?;
@@ -139,11 +150,9 @@ fn identity(pid: u32) -> Result<Pid> {
 /// What is forked from an interpreter that has imported much is, once it is ready, what is executed: it has the same threads,
 /// no descriptor and no signal of the server's, and says and does the same; twice in a row, while another one is there.
 fn forked_is_like_executed(interpreter: Interpreter, script: &str, arguments: &[&str]) -> Result<()> {
-    let mut command = interpreter.command(script)?;
-    command.args(arguments);
-    let mut executed = Target::start_command(command)?;
-    let mut first = Target::start_forked(interpreter, script, arguments)?;
-    let mut second = Target::start_forked(interpreter, script, arguments)?;
+    let mut executed = executed(interpreter, script, arguments)?;
+    let mut first = forked(interpreter, script, arguments)?;
+    let mut second = forked(interpreter, script, arguments)?;
     let expected = settled(&executed)?;
     for forked in [&first, &second] {
         let found = settled(forked)?;
@@ -152,7 +161,7 @@ fn forked_is_like_executed(interpreter: Interpreter, script: &str, arguments: &[
     for target in [&mut executed, &mut first, &mut second] {
         target.batch()?;
     }
-    let killed = Target::start_forked(interpreter, script, arguments)?;
+    let killed = forked(interpreter, script, arguments)?;
     killed.running.signal(Signal::KILL)?;
     ensure!(killed.finish()?.signal == Some(9), "the end of a forked target is not told");
     let executed = executed.finish()?;

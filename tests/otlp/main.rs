@@ -11,5 +11,5 @@ use tracer_tests::suite;
 fn main() -> ExitCode {
     let cases = [delivery::cases(), bad_collectors::cases()];
     // Those that measure how long the target takes allow it three times as long as without a tracer.
-    suite::main(cases.into_iter().flatten().collect(), false)
+    suite::main(cases.into_iter().flatten().collect())
 }

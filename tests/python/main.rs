@@ -44,5 +44,5 @@ fn main() -> ExitCode {
     // They measure, or want the processors for themselves.
     let alone = [looks::cases(), pauses::cases(), threads::cases(), crowd::cases(), churn::cases()];
     let alone = alone.into_iter().flatten().map(Case::alone);
-    suite::main(beside_others.into_iter().flatten().chain(alone).collect(), false)
+    suite::main(beside_others.into_iter().flatten().chain(alone).collect())
 }

@@ -9,17 +9,18 @@ use std::collections::hash_map::Entry;
 use std::io::{IoSlice, PipeReader, Read, pipe};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ExitStatus, Stdio};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use anyhow::{Context, Result, ensure};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
 };
 
-use crate::process::Running;
+use crate::process::{PATIENCE, Running};
 use crate::python::Interpreter;
 
 /// What they import: what most targets with scikit-learn have in common. The rest each target imports itself.
@@ -30,7 +31,7 @@ const MODULES: [&str; 5] =
 const DESCRIPTORS: usize = 4;
 
 /// Started when they are first wanted; each ends when the suite does, with its socket.
-static SERVERS: LazyLock<Mutex<HashMap<Interpreter, ForkServer>>> = LazyLock::new(Mutex::default);
+static SERVERS: LazyLock<Mutex<HashMap<Interpreter, Arc<ForkServer>>>> = LazyLock::new(Mutex::default);
 
 /// One interpreter that forks.
 struct ForkServer {
@@ -55,21 +56,26 @@ pub(crate) fn start(interpreter: Interpreter, script: &str, arguments: &[impl As
     let place = interpreter.place_of(script)?;
     let place = place.to_str().context("a path is text")?;
     let command_line: Vec<&str> = [place].into_iter().chain(arguments.iter().map(AsRef::as_ref)).collect();
-    let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
-    let server = match servers.entry(interpreter) {
-        Entry::Occupied(server) => server.into_mut(),
-        Entry::Vacant(place) => place.insert(ForkServer::start(interpreter)?),
-    };
+    let server = ForkServer::of(interpreter)?;
     server.fork(&command_line).with_context(|| format!("the fork server of {interpreter:?} for {script}"))
 }
 
 impl ForkServer {
+    /// The one of this interpreter, which need not have imported everything yet.
+    fn of(interpreter: Interpreter) -> Result<Arc<Self>> {
+        let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(match servers.entry(interpreter) {
+            Entry::Occupied(server) => Arc::clone(server.get()),
+            Entry::Vacant(place) => Arc::clone(place.insert(Arc::new(Self::start(interpreter)?))),
+        })
+    }
+
     fn start(interpreter: Interpreter) -> Result<Self> {
         // Messages stay apart, whatever their length.
         let (control, its_end) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let mut command = interpreter.command("targets/shared_python/fork_server.py")?;
         // What keeps it from importing is said where the suite's own errors are.
-        command.args(MODULES).stdin(its_end).stdout(Stdio::null());
+        command.args(MODULES).stdin(its_end).stdout(Stdio::null()).process_group(0);
         let process = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
         Ok(Self { control, _process: process })
     }
@@ -89,6 +95,7 @@ impl ForkServer {
             .context("it has ended")?;
         // Its end of the pipe must be the only one: where it dies, this reads the end of the pipe instead of nothing.
         drop(its_told);
+        ensure!(is_readable(&told, PATIENCE)?, "it has not answered for {PATIENCE:?}");
         let pid = number(&mut told).context("it has not forked")?.cast_unsigned();
         Ok(Running::forked(name, Forked { pid, told, status: None }, input, output, errors))
     }
@@ -100,13 +107,8 @@ impl Forked {
     }
 
     pub(crate) fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
-        if self.status.is_none() {
-            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-            if poll(&mut [PollFd::new(&self.told, PollFlags::IN)], Some(&now))? == 0 {
-                return Ok(None);
-            }
-        }
-        self.wait().map(Some)
+        let is_told = self.status.is_some() || is_readable(&self.told, Duration::ZERO)?;
+        if is_told { self.wait().map(Some) } else { Ok(None) }
     }
 
     pub(crate) fn wait(&mut self) -> Result<ExitStatus> {
@@ -117,6 +119,11 @@ impl Forked {
         self.status = Some(status);
         Ok(status)
     }
+}
+
+/// Waits until a number is there, or the end of the pipe.
+fn is_readable(pipe: &PipeReader, within: Duration) -> Result<bool> {
+    Ok(poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&within.try_into()?))? > 0)
 }
 
 fn number(from: &mut PipeReader) -> Result<i32> {

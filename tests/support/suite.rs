@@ -71,11 +71,11 @@ static COMPANY: RwLock<()> = RwLock::new(());
 /// How many of the slowest tests are listed at the end.
 const LISTED: usize = 20;
 
-/// Runs the suite as the command line wants it; `alone` if all of its tests are to be.
+/// Runs the suite as the command line wants it.
 #[must_use]
-pub fn main(cases: Vec<Case>, alone: bool) -> ExitCode {
+pub fn main(cases: Vec<Case>) -> ExitCode {
     let mut arguments = Arguments::from_args();
-    let threads = *arguments.test_threads.get_or_insert(if alone { 1 } else { THREADS });
+    let threads = *arguments.test_threads.get_or_insert(THREADS);
     let listing = arguments.list;
     let times = Arc::new(Mutex::new(Vec::new()));
     let trials = cases.into_iter().map(|case| {
@@ -133,7 +133,11 @@ pub fn is_full() -> bool {
 /// version, each case both modes, and each version both modes; all meet all when everything is wanted.
 #[must_use]
 pub fn do_meet(case: usize, version: usize, mode: usize) -> bool {
-    is_full() || (case + version + mode).is_multiple_of(2)
+    is_full() || is_pair(case, version, mode)
+}
+
+fn is_pair(case: usize, version: usize, mode: usize) -> bool {
+    (case + version + mode).is_multiple_of(2)
 }
 
 /// Prints a measurement.
@@ -186,4 +190,24 @@ fn kernel_refusal() -> Option<String> {
         return Some(format!("this kernel has no uprobes ({uprobes} is missing)"));
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_two_of_case_version_and_mode_meet() {
+        const EACH: usize = 4;
+        let meet = |first: usize, second: usize, pair: fn(usize, usize, usize) -> bool| {
+            (0..EACH).any(|third| pair(first, second, third))
+        };
+        for first in 0..EACH {
+            for second in 0..EACH {
+                assert!(meet(first, second, |case, version, mode| mode < 2 && is_pair(case, version, mode)));
+                assert!(second >= 2 || meet(first, second, |case, mode, version| is_pair(case, version, mode)));
+                assert!(second >= 2 || meet(first, second, |version, mode, case| is_pair(case, version, mode)));
+            }
+        }
+    }
 }
