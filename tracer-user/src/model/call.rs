@@ -16,6 +16,10 @@ use super::units::{FunctionId, MonotonicNs, RemoteAddress, ThreadId};
 pub struct RawRecord<'bytes>(pub &'bytes [u8]);
 
 /// A decoded record.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every event is a call; a box would cost each of them an allocation"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A call has ended, or was open when the tracer ended.

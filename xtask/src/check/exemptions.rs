@@ -32,36 +32,6 @@ pub const EXEMPTIONS: &[Exemption] = &[
     },
     Exemption {
         rule: Rule::Circle,
-        path: "tracer-user/src/engine/cpython/interpreter.rs",
-        about: "engine::cpython::object",
-        reason: "older than the rule; this list only shrinks",
-    },
-    Exemption {
-        rule: Rule::Circle,
-        path: "tracer-user/src/plan/choose.rs",
-        about: "plan::python_choice",
-        reason: "older than the rule; this list only shrinks",
-    },
-    Exemption {
-        rule: Rule::Circle,
-        path: "tracer-user/src/session/python/frames.rs",
-        about: "session::python::targets",
-        reason: "older than the rule; this list only shrinks",
-    },
-    Exemption {
-        rule: Rule::Circle,
-        path: "tracer-user/src/symbol/code.rs",
-        about: "symbol::jump_table",
-        reason: "older than the rule; this list only shrinks",
-    },
-    Exemption {
-        rule: Rule::Circle,
-        path: "tracer-user/src/symbol/cpp_name.rs",
-        about: "symbol::rust_name",
-        reason: "older than the rule; this list only shrinks",
-    },
-    Exemption {
-        rule: Rule::Circle,
         path: "tracer-user/src/symbol_map/check.rs",
         about: "symbol_map::parse",
         reason: "older than the rule; this list only shrinks",
