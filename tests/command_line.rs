@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         case("nohup_holds_for_tracer_and_command", KERNEL, nohup),
         case("script_is_run_without_a_warning", KERNEL, script),
     ];
-    suite::main(cases, false)
+    suite::main(cases)
 }
 
 /// Checks the exit code and that standard error is one sentence that speaks of `subject`.

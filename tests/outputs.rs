@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         case("names_forge_no_lines", KERNEL, names_forge_no_lines),
         case("a_long_command_line_is_cut", KERNEL, long_command_line),
     ];
-    suite::main(cases, false)
+    suite::main(cases)
 }
 
 /// `attach` of the sample program in a shell, with `redirection` behind it.

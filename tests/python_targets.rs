@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
-use tracer_tests::process::{Finished, run};
+use rustix::process::{Pid, Signal};
+use tracer_tests::process::{Finished, poll, run};
 use tracer_tests::python::{Interpreter, LIBRARIES, ORACLE, SCIKIT_LEARN, SCIKIT_LEARN_1_2, Truth};
 use tracer_tests::suite::{Need, case, main as run_suite};
 use tracer_tests::targets::Target;
@@ -16,19 +18,28 @@ fn main() -> ExitCode {
     // The suites that trace run the others.
     const OLDEST: Interpreter = SCIKIT_LEARN[0];
     let cases = vec![
-        case("targets_tell_the_truth", &[Need::Python(OLDEST)], || targets_tell_the_truth(OLDEST, TARGETS)),
+        case("targets_tell_the_truth", &[Need::Python(OLDEST)], || targets_tell_the_truth(OLDEST, TARGETS, executed)),
         case("targets_tell_the_truth_in_debian_sid", &[Need::Python(Interpreter::Sid)], || {
-            targets_tell_the_truth(Interpreter::Sid, TARGETS)
+            targets_tell_the_truth(Interpreter::Sid, TARGETS, forked)
         }),
         case("targets_tell_the_truth_with_scikit_learn_1_2", &[Need::Python(SCIKIT_LEARN_1_2)], || {
-            targets_tell_the_truth(SCIKIT_LEARN_1_2, &[IMBALANCED])
+            targets_tell_the_truth(SCIKIT_LEARN_1_2, &[IMBALANCED], executed)
         }),
         case("targets_of_libraries_tell_the_truth", &[Need::Python(LIBRARIES)], || {
-            targets_tell_the_truth(LIBRARIES, LIBRARY_TARGETS)
+            targets_tell_the_truth(LIBRARIES, LIBRARY_TARGETS, executed)
+        }),
+        case("a_forked_target_is_like_an_executed_one", &[Need::Python(OLDEST)], || {
+            forked_is_like_executed(OLDEST, "targets/python_sklearn_pipeline/target.py", &["12", "4"])
+        }),
+        case("a_forked_target_is_like_an_executed_one_in_debian_sid", &[Need::Python(Interpreter::Sid)], || {
+            forked_is_like_executed(Interpreter::Sid, "targets/python_n_jobs/target.py", &["2"])
+        }),
+        case("a_forked_target_is_like_an_executed_one_with_the_original", &[Need::Python(ORACLE)], || {
+            forked_is_like_executed(ORACLE, "python_oracle/oracle.py", &["random_forest", "predict"])
         }),
         case("the_recorded_trees_are_those_of_the_original", &[Need::Python(ORACLE)], recorded_trees),
     ];
-    run_suite(cases, false)
+    run_suite(cases)
 }
 
 /// Target, arguments, calls that two batches make, names of spans in it.
@@ -63,11 +74,22 @@ const TARGETS: &[TargetTruth] = &[
     ("torch_shape", &["3"], 36, &["Net.__call__", "Sequential.__call__", "Linear.__call__", "ReLU.__call__"]),
 ];
 
-fn targets_tell_the_truth(interpreter: Interpreter, targets: &[TargetTruth]) -> Result<()> {
+/// How to start a script with these arguments.
+type Start = fn(Interpreter, &str, &[&str]) -> Result<Target>;
+
+fn executed(interpreter: Interpreter, script: &str, arguments: &[&str]) -> Result<Target> {
+    let mut command = interpreter.command(script)?;
+    command.args(arguments);
+    Target::start_command(command)
+}
+
+fn forked(interpreter: Interpreter, script: &str, arguments: &[&str]) -> Result<Target> {
+    Target::start_forked(interpreter, script, arguments)
+}
+
+fn targets_tell_the_truth(interpreter: Interpreter, targets: &[TargetTruth], start: Start) -> Result<()> {
     for (name, arguments, calls, names) in targets {
-        let mut command = interpreter.command(&format!("targets/{name}/target.py"))?;
-        command.args(*arguments);
-        let mut target = Target::start_command(command)?;
+        let mut target = start(interpreter, &format!("targets/{name}/target.py"), arguments)?;
         target.batch()?;
         target.batch()?;
         let finished = target.finish()?;
@@ -81,6 +103,82 @@ fn targets_tell_the_truth(interpreter: Interpreter, targets: &[TargetTruth]) -> 
         }
     }
     Ok(())
+}
+
+/// What the kernel knows of a process and a tracer may look at.
+#[derive(Debug, PartialEq, Eq)]
+struct Process {
+    program: PathBuf,
+    root: PathBuf,
+    threads: usize,
+    descriptors: BTreeSet<String>,
+    state: Vec<String>,
+    leads_its_group: bool,
+}
+
+impl Process {
+    fn of(pid: u32) -> Result<Self> {
+        let place = PathBuf::from(format!("/proc/{pid}"));
+        let link = |name: &str| fs::read_link(place.join(name));
+        let mut descriptors = BTreeSet::new();
+        for entry in fs::read_dir(place.join("fd"))? {
+            let entry = entry?;
+            let points_to = fs::read_link(entry.path())?.to_string_lossy().into_owned();
+            // Of `pipe:[4711]` the kind.
+            let kind = points_to.split(':').next().unwrap_or_default();
+            descriptors.insert(format!("{} {kind}", entry.file_name().to_string_lossy()));
+        }
+        let kept = ["SigBlk", "SigIgn", "SigCgt", "SigPnd", "Uid", "CapEff", "Seccomp:", "TracerPid", "Umask", "State"];
+        let status = fs::read_to_string(place.join("status"))?;
+        let state = status.lines().filter(|line| kept.iter().any(|name| line.starts_with(name))).map(str::to_owned);
+        let group = rustix::process::getpgid(Some(identity(pid)?))?;
+        Ok(Self {
+            program: link("exe")?,
+            root: link("root")?,
+            threads: fs::read_dir(place.join("task"))?.count(),
+            descriptors,
+            state: state.collect(),
+            leads_its_group: group == identity(pid)?,
+        })
+    }
+}
+
+fn identity(pid: u32) -> Result<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw).context("a process id is a positive number")
+}
+
+/// What is forked from an interpreter that has imported much is, once it is ready, what is executed: it has the same threads,
+/// no descriptor and no signal of the server's, and says and does the same; twice in a row, while another one is there.
+fn forked_is_like_executed(interpreter: Interpreter, script: &str, arguments: &[&str]) -> Result<()> {
+    let mut executed = executed(interpreter, script, arguments)?;
+    let mut first = forked(interpreter, script, arguments)?;
+    let mut second = forked(interpreter, script, arguments)?;
+    let expected = settled(&executed)?;
+    for forked in [&first, &second] {
+        let found = settled(forked)?;
+        ensure!(found == expected, "executed: {expected:?}\nforked: {found:?}");
+    }
+    for target in [&mut executed, &mut first, &mut second] {
+        target.batch()?;
+    }
+    let killed = forked(interpreter, script, arguments)?;
+    killed.running.signal(Signal::KILL)?;
+    ensure!(killed.finish()?.signal == Some(9), "the end of a forked target is not told");
+    let executed = executed.finish()?;
+    for forked in [first, second] {
+        let forked = forked.finish()?;
+        ensure!(forked == executed, "executed: {executed:?}\nforked: {forked:?}");
+    }
+    Ok(())
+}
+
+/// A process that waits for its next line.
+fn settled(target: &Target) -> Result<Process> {
+    poll("the process to wait", || {
+        let process = Process::of(target.pid())?;
+        let sleeps = process.state.iter().any(|line| line.starts_with("State:\tS"));
+        Ok(sleeps.then_some(process))
+    })
 }
 
 /// One tree of the file for each shape that a record can have.

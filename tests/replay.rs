@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         case("damaged_tapes_end_in_a_sentence", PROGRAM, damaged_tapes),
         case("a_recorded_run_replays_to_the_same_spans", KERNEL, recorded_run),
     ];
-    suite::main(cases, false)
+    suite::main(cases)
 }
 
 fn is_set(variable: &str, value: &str) -> bool {

@@ -158,7 +158,7 @@ fn short_children() -> Result<()> {
 }
 
 /// Processes that one tracer has room for.
-const ROOM: usize = 256;
+const ROOM: usize = 512;
 
 fn too_many() -> Result<()> {
     let workers = ROOM + 44;

@@ -24,5 +24,5 @@ fn main() -> ExitCode {
         places::cases(),
         privilege::cases(),
     ];
-    suite::main(cases.into_iter().flatten().collect(), false)
+    suite::main(cases.into_iter().flatten().collect())
 }

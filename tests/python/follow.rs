@@ -10,24 +10,20 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tracer_tests::process::{Running, poll};
-use tracer_tests::python::{ALL, Interpreter, Truth};
+use tracer_tests::python::{ALL, Interpreter, MODES, Truth};
 use tracer_tests::python_run::PythonRun;
 use tracer_tests::spans::{SpanRow, Spans};
-use tracer_tests::suite::{Case, Need, case_of, report};
+use tracer_tests::suite::{Case, Need, case_of, do_meet, report};
 use tracer_tests::targets::Target;
 use tracer_tests::tracer::{Attached, Tracer};
 use tracer_tests::workspace;
 
-type Test = fn(Interpreter) -> Result<()>;
-
-/// What is tested, on each version.
-const TESTS: &[(&str, Test)] = &[
-    ("forked_workers_are_followed", |interpreter| followed(interpreter, "fork")),
-    ("workers_that_execute_python_are_followed", |interpreter| followed(interpreter, "exec")),
-    ("workers_behind_a_shell_are_followed", |interpreter| followed(interpreter, "shell")),
-    ("workers_of_workers_are_followed", |interpreter| followed(interpreter, "nested")),
-    ("workers_are_left_alone_unless_asked", left_alone),
-    ("workers_of_a_command_are_followed", of_a_command),
+/// How workers come, and what is tested with each.
+const WAYS: [(&str, &str); 4] = [
+    ("forked_workers_are_followed", "fork"),
+    ("workers_that_execute_python_are_followed", "exec"),
+    ("workers_behind_a_shell_are_followed", "shell"),
+    ("workers_of_workers_are_followed", "nested"),
 ];
 
 /// The environment that has gunicorn.
@@ -37,11 +33,17 @@ const MODELS: Interpreter = Interpreter::Environment("models");
 pub fn cases() -> Vec<Case> {
     let needs = |interpreter| vec![Need::Program, Need::Kernel, Need::Python(interpreter)];
     let mut cases = Vec::new();
-    for (name, test) in TESTS {
-        for interpreter in ALL {
-            let name = format!("{name}_{}", interpreter.label());
-            cases.push(case_of(name, needs(interpreter), move || test(interpreter)));
+    for (version, interpreter) in ALL.into_iter().enumerate() {
+        for (number, (name, how)) in WAYS.into_iter().enumerate() {
+            for (_, mode) in MODES.into_iter().enumerate().filter(|(place, _)| do_meet(number, version, *place)) {
+                let name = format!("{name}_{mode}_{}", interpreter.label());
+                cases.push(case_of(name, needs(interpreter), move || followed(interpreter, how, mode)));
+            }
         }
+        let name = format!("workers_are_left_alone_unless_asked_{}", interpreter.label());
+        cases.push(case_of(name, needs(interpreter), move || left_alone(interpreter)));
+        let name = format!("workers_of_a_command_are_followed_{}", interpreter.label());
+        cases.push(case_of(name, needs(interpreter), move || of_a_command(interpreter)));
     }
     for (name, preload) in [("gunicorn_workers_are_followed", false), ("gunicorn_with_preloaded_model", true)] {
         cases.push(case_of(name.to_owned(), needs(MODELS), move || gunicorn(preload)));
@@ -73,28 +75,26 @@ fn wait_for_workers(tracer: &mut Running, count: usize) -> Result<Vec<u32>> {
     (0..count).map(|_| number(tracer.wait_errors("following process")?)).collect()
 }
 
-fn followed(interpreter: Interpreter, how: &str) -> Result<()> {
-    for mode in ["watch", "frames"] {
-        let run = run(interpreter, how, mode).tracer_arguments(&["--follow"]);
-        let mut target = run.start()?;
-        let mut attached = run.attach(&target)?;
-        target.batch()?;
-        wait_for_workers(&mut attached.running, 2).with_context(|| mode.to_owned())?;
-        // One that was found in the middle of its imports is looked at again soon.
-        std::thread::sleep(Duration::from_secs(1));
-        (0..2).try_for_each(|_| target.batch())?;
-        let finished = target.finish()?;
-        // Once all of them have ended, the tracer does.
-        let trace = attached.finish()?;
-        let alone = run.alone()?;
-        ensure!(finished == alone, "{how}, {mode}: traced: {finished:?}\nalone: {alone:?}");
-        trace.check_whole()?;
-        Truth::of(&finished)?.check(&trace.spans).with_context(|| format!("{mode}: {}", trace.summary.0))?;
-        ensure!(processes(&trace.spans).len() == 3, "spans of {:?}", processes(&trace.spans));
-        let told = trace.finished.errors.split("following process ").skip(1);
-        let told: BTreeSet<&str> = told.filter_map(|rest| rest.split(' ').next()).collect();
-        ensure!(told.len() == 2, "{told:?} are told of: {}", trace.finished.errors);
-    }
+fn followed(interpreter: Interpreter, how: &str, mode: &str) -> Result<()> {
+    let run = run(interpreter, how, mode).tracer_arguments(&["--follow"]);
+    let mut target = run.start()?;
+    let mut attached = run.attach(&target)?;
+    target.batch()?;
+    wait_for_workers(&mut attached.running, 2)?;
+    // One that was found in the middle of its imports is looked at again soon.
+    std::thread::sleep(Duration::from_secs(1));
+    (0..2).try_for_each(|_| target.batch())?;
+    let finished = target.finish()?;
+    // Once all of them have ended, the tracer does.
+    let trace = attached.finish()?;
+    let alone = run.alone()?;
+    ensure!(finished == alone, "traced: {finished:?}\nalone: {alone:?}");
+    trace.check_whole()?;
+    Truth::of(&finished)?.check(&trace.spans).with_context(|| trace.summary.0.to_string())?;
+    ensure!(processes(&trace.spans).len() == 3, "spans of {:?}", processes(&trace.spans));
+    let told = trace.finished.errors.split("following process ").skip(1);
+    let told: BTreeSet<&str> = told.filter_map(|rest| rest.split(' ').next()).collect();
+    ensure!(told.len() == 2, "{told:?} are told of: {}", trace.finished.errors);
     Ok(())
 }
 

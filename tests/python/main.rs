@@ -1,6 +1,7 @@
 //! Python suite: the tracer attached to interpreters that nobody prepared; spans compared with what the programs say of
 //! themselves.
 
+mod churn;
 mod comings;
 mod crowd;
 mod follow;
@@ -22,10 +23,10 @@ mod wrappers;
 
 use std::process::ExitCode;
 
-use tracer_tests::suite;
+use tracer_tests::suite::{self, Case};
 
 fn main() -> ExitCode {
-    let cases = [
+    let beside_others = [
         plain::cases(),
         readers::cases(),
         greenlets::cases(),
@@ -33,16 +34,15 @@ fn main() -> ExitCode {
         scikit_learn::cases(),
         interpreters::cases(),
         libraries::cases(),
-        looks::cases(),
         native_code::cases(),
         unharmed::cases(),
         wrappers::cases(),
         guard::cases(),
-        pauses::cases(),
-        threads::cases(),
         follow::cases(),
-        crowd::cases(),
         oracle::cases(),
     ];
-    suite::main(cases.into_iter().flatten().collect(), true)
+    // They measure, or want the processors for themselves.
+    let alone = [looks::cases(), pauses::cases(), threads::cases(), crowd::cases(), churn::cases()];
+    let alone = alone.into_iter().flatten().map(Case::alone);
+    suite::main(beside_others.into_iter().flatten().chain(alone).collect())
 }

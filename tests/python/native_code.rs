@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use tracer_tests::python::{Interpreter, SYSTEM};
-use tracer_tests::python_run::PythonRun;
+use tracer_tests::python_run::{PythonRun, PythonTrace};
 use tracer_tests::suite::{Case, Need, case_of};
 
 type Test = fn(Interpreter) -> Result<()>;
@@ -27,16 +27,17 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-fn in_both_modes(run: &PythonRun) -> Result<()> {
-    run.exact().context("watching")?;
-    run.clone().tracer_arguments(&["--python", "frames"]).exact().context("frames").map(drop)
+/// Exact in both modes; gives what was seen while watching.
+fn in_both_modes(run: &PythonRun) -> Result<PythonTrace> {
+    let traced = run.exact().context("watching")?;
+    run.clone().tracer_arguments(&["--python", "frames"]).exact().context("frames")?;
+    Ok(traced)
 }
 
 /// `LogisticRegression.predict > BLAS.dgemm`, with the size of the product.
 fn products(interpreter: Interpreter) -> Result<()> {
-    let run = PythonRun::of(interpreter, "python_blas", &["20"]).map("../symbols/optional/openblas.yaml");
-    in_both_modes(&run)?;
-    let traced = run.exact()?;
+    let run = PythonRun::of(interpreter, "python_blas", &["20"]).forked().map("../symbols/optional/openblas.yaml");
+    let traced = in_both_modes(&run)?;
     let product = traced.trace.spans.0.iter().find(|row| row.span.name == "BLAS.dgemm").context("no product")?;
     let size = (product.integer("ml.rows"), product.integer("ml.columns"));
     ensure!(size == (Some(16), Some(3)), "{size:?}");
@@ -47,6 +48,7 @@ fn products(interpreter: Interpreter) -> Result<()> {
 fn trees(interpreter: Interpreter) -> Result<()> {
     for jobs in ["1", "2"] {
         let run = PythonRun::of(interpreter, "python_forest", &["20", jobs, "trees"])
+            .forked()
             .map("../symbols/optional/scikit-learn-trees.yaml");
         in_both_modes(&run).with_context(|| format!("{jobs} jobs"))?;
     }
@@ -57,8 +59,9 @@ fn trees(interpreter: Interpreter) -> Result<()> {
 /// whose they are: they begin traces of their own.
 fn walks(interpreter: Interpreter) -> Result<()> {
     for (jobs, folded) in [("1", 120), ("2", 0)] {
-        let run =
-            PythonRun::of(interpreter, "python_forest", &["20", jobs, "walks"]).map("targets/python_forest/walks.yaml");
+        let run = PythonRun::of(interpreter, "python_forest", &["20", jobs, "walks"])
+            .forked()
+            .map("targets/python_forest/walks.yaml");
         let traced = run.exact().with_context(|| format!("{jobs} jobs"))?;
         ensure!(traced.trace.summary.folded() == folded, "{jobs} jobs: {}", traced.trace.summary.0);
     }

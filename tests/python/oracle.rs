@@ -31,10 +31,12 @@ fn compare(heading: &str) -> Result<()> {
     let (_, rest) = recorded.split_once(&format!("# {heading}\n")).context("it is in the record")?;
     let expected = parse(rest.split("\n\n").next().unwrap_or_default())?;
 
-    let trace = trace(heading, "frames")?;
+    // One process in both modes: its work is the same each time.
+    let mut target = start(heading)?;
+    let trace = traced(&mut target, heading, "frames")?;
     agree(&trace, &expected).context("frames")?;
 
-    let trace = self::trace(heading, "watch")?;
+    let trace = traced(&mut target, heading, "watch")?;
     let watched = trace.summary.watched();
     let left_out: BTreeSet<String> = names(&expected).difference(&watched).cloned().collect();
     agree(&trace, &without(&expected, &left_out)).context("watching")?;
@@ -43,15 +45,21 @@ fn compare(heading: &str) -> Result<()> {
     let told: BTreeSet<String> =
         told.iter().flatten().filter_map(|left| Some(left.get("name")?.as_str()?.to_owned())).collect();
     ensure!(left_out.is_subset(&told), "watching: {left_out:?} are left out, and told are {told:?}");
+    let finished = target.finish()?;
+    ensure!(finished.code == Some(0), "{finished:?}");
     Ok(())
 }
 
-fn trace(heading: &str, mode: &str) -> Result<Trace> {
+fn start(heading: &str) -> Result<Target> {
     let words: Vec<&str> = heading.split(' ').collect();
-    let [model, action, methods] = words.as_slice() else { bail!("`{heading}` is no heading") };
-    let mut command = ORACLE.command("python_oracle/oracle.py")?;
-    command.args([model, action, "--repeat", &REPEAT.to_string()]);
-    let mut target = Target::start_command(command)?;
+    let [model, action, _] = words.as_slice() else { bail!("`{heading}` is no heading") };
+    let arguments = [model, action, "--repeat", &REPEAT.to_string()];
+    Target::start_forked(ORACLE, "python_oracle/oracle.py", &arguments)
+}
+
+fn traced(target: &mut Target, heading: &str, mode: &str) -> Result<Trace> {
+    let words: Vec<&str> = heading.split(' ').collect();
+    let [model, _, methods] = words.as_slice() else { bail!("`{heading}` is no heading") };
     let mut tracer = Tracer::attach(target.pid())?.arguments(["--python", mode]);
     let map = match (*methods, *model) {
         ("private", _) => Some("private"),
@@ -64,8 +72,6 @@ fn trace(heading: &str, mode: &str) -> Result<Trace> {
     let attached = tracer.start()?;
     target.batch()?;
     let trace = attached.stop()?;
-    let finished = target.finish()?;
-    ensure!(finished.code == Some(0), "{finished:?}");
     trace.check_whole()?;
     Ok(trace)
 }

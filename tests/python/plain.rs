@@ -1,9 +1,9 @@
 //! Estimators in nothing but Python, on every version of CPython: whatever may happen to their calls.
 
 use anyhow::{Context as _, Result, ensure};
-use tracer_tests::python::{ALL, Interpreter};
+use tracer_tests::python::{ALL, Interpreter, MODES};
 use tracer_tests::python_run::{PythonRun, PythonTrace};
-use tracer_tests::suite::{Case, Need, case_of};
+use tracer_tests::suite::{Case, Need, case_of, do_meet};
 
 /// An interpreter, and the tracer's `--python`.
 #[derive(Clone, Copy)]
@@ -18,7 +18,7 @@ type Test = fn(Setting) -> Result<()>;
 /// CPython 3.11 and before, its end is not seen, and then neither is its receiver.
 const LIMITS: &[(&str, &[&str])] = &[("references_by_others_are_no_calls", &["3.8", "3.9", "3.10", "3.11"])];
 
-/// What is tested, on each version and in both modes.
+/// What is tested, on each version and in both modes: which of them meet is said by [`do_meet`].
 const TESTS: &[(&str, Test)] = &[
     ("predictions_are_spans", predictions),
     ("every_form_of_a_call", forms),
@@ -37,13 +37,14 @@ const TESTS: &[(&str, Test)] = &[
 pub fn cases() -> Vec<Case> {
     let needs = |interpreter| vec![Need::Program, Need::Kernel, Need::Python(interpreter)];
     let mut cases = Vec::new();
-    for (name, test) in TESTS {
-        for interpreter in ALL {
-            for mode in ["watch", "frames"] {
-                let is_limit = |(limited, versions): &(&str, &[&str])| {
-                    limited == name && mode == "watch" && versions.contains(&interpreter.label())
-                };
-                if LIMITS.iter().any(is_limit) {
+    for (number, (name, test)) in TESTS.iter().enumerate() {
+        for (version, interpreter) in ALL.into_iter().enumerate() {
+            let is_limit =
+                |(limited, versions): &(&str, &[&str])| limited == name && versions.contains(&interpreter.label());
+            let is_limited = LIMITS.iter().any(is_limit);
+            for (place, mode) in MODES.into_iter().enumerate() {
+                let is_wanted = if is_limited { mode != "watch" } else { do_meet(number, version, place) };
+                if !is_wanted {
                     continue;
                 }
                 let name = format!("{name}_{mode}_{}", interpreter.label());

@@ -3,13 +3,21 @@
 use std::collections::HashSet;
 
 use anyhow::{Context, Result, ensure};
-use tracer_tests::python::{Interpreter, SCIKIT_LEARN};
+use tracer_tests::python::{Interpreter, MODES, SCIKIT_LEARN};
 use tracer_tests::python_run::{PythonRun, PythonTrace};
-use tracer_tests::suite::{Case, Need, case_of};
+use tracer_tests::suite::{Case, Need, case_of, do_meet};
 
-type Test = fn(Interpreter) -> Result<()>;
+type Test = fn(Setting) -> Result<()>;
 
-/// What is tested, on each version.
+/// An interpreter, and which modes a test is to try on it.
+#[derive(Clone, Copy)]
+struct Setting {
+    interpreter: Interpreter,
+    version: usize,
+    number: usize,
+}
+
+/// What is tested, on each version; in which modes is said by [`do_meet`].
 const TESTS: &[(&str, Test)] = &[
     ("pipeline_from_four_threads", pipeline),
     ("pipeline_from_late_threads", late_threads),
@@ -26,51 +34,77 @@ const TESTS: &[(&str, Test)] = &[
 pub fn cases() -> Vec<Case> {
     let needs = |interpreter| vec![Need::Program, Need::Kernel, Need::Python(interpreter)];
     let mut cases = Vec::new();
-    for (name, test) in TESTS {
-        for interpreter in SCIKIT_LEARN {
+    for (number, (name, test)) in TESTS.iter().enumerate() {
+        for (version, interpreter) in SCIKIT_LEARN.into_iter().enumerate() {
             let name = format!("{name}_{}", interpreter.label());
-            cases.push(case_of(name, needs(interpreter), move || test(interpreter)));
+            let setting = Setting { interpreter, version, number };
+            cases.push(case_of(name, needs(interpreter), move || test(setting)));
         }
     }
     cases
 }
 
 /// In watch mode the spans of what is watched are exact, and what these names stand for is watched; in frames mode all
-/// are.
+/// are, and they are given.
 pub fn in_both_modes(run: &PythonRun, watched: &[&str]) -> Result<PythonTrace> {
-    let traced = run.exact_where_watched().context("watching")?;
+    in_mode("watch", run, watched)?;
+    in_mode("frames", run, watched)
+}
+
+fn in_mode(mode: &'static str, run: &PythonRun, watched: &[&str]) -> Result<PythonTrace> {
+    if mode == "frames" {
+        return run.clone().tracer_arguments(&["--python", mode]).exact().context(mode);
+    }
+    let traced = run.exact_where_watched().context(mode)?;
     let methods = traced.trace.summary.watched();
     for method in watched {
         ensure!(methods.contains(*method), "{method} is not watched: {}", traced.trace.summary.0);
     }
-    run.clone().tracer_arguments(&["--python", "frames"]).exact().context("frames")
+    Ok(traced)
+}
+
+impl Setting {
+    fn run(self, target: &str, arguments: &[&str]) -> PythonRun {
+        PythonRun::of(self.interpreter, target, arguments).forked()
+    }
+
+    /// The modes for one of several runs.
+    fn modes(self, number: usize) -> impl Iterator<Item = &'static str> {
+        let modes = MODES.into_iter().enumerate();
+        modes.filter(move |(place, _)| do_meet(self.number + number, self.version, *place)).map(|(_, mode)| mode)
+    }
+
+    /// As [`in_both_modes`], for one of several runs.
+    fn in_modes(self, number: usize, run: &PythonRun, watched: &[&str]) -> Result<()> {
+        self.modes(number).try_for_each(|mode| in_mode(mode, run, watched).map(drop))
+    }
 }
 
 /// 2,000 predictions, 1,000 in each batch.
-fn pipeline(interpreter: Interpreter) -> Result<()> {
-    let traced = PythonRun::of(interpreter, "python_sklearn_pipeline", &["1000", "4"]).exact()?;
+fn pipeline(setting: Setting) -> Result<()> {
+    let traced = setting.run("python_sklearn_pipeline", &["1000", "4"]).exact()?;
     ensure!(traced.trace.summary.spans() == 8000, "{:?}", traced.trace.summary);
     Ok(())
 }
 
-fn late_threads(interpreter: Interpreter) -> Result<()> {
-    let run = PythonRun::of(interpreter, "python_sklearn_pipeline", &["40", "4", "--late"]);
-    in_both_modes(&run, &["Pipeline.predict", "StandardScaler.transform"])?;
-    let run = PythonRun::of(interpreter, "python_sklearn_pipeline", &["40", "4", "--late", "--probabilities"]);
-    in_both_modes(&run, &["StandardScaler.transform"]).map(drop)
+fn late_threads(setting: Setting) -> Result<()> {
+    let run = setting.run("python_sklearn_pipeline", &["40", "4", "--late"]);
+    setting.in_modes(0, &run, &["Pipeline.predict", "StandardScaler.transform"])?;
+    let run = setting.run("python_sklearn_pipeline", &["40", "4", "--late", "--probabilities"]);
+    setting.in_modes(1, &run, &["StandardScaler.transform"])
 }
 
-fn n_jobs(interpreter: Interpreter) -> Result<()> {
-    let run = PythonRun::of(interpreter, "python_n_jobs", &["40"]);
-    in_both_modes(&run, &["FeatureUnion.transform", "ColumnTransformer.transform", "MinMaxScaler.transform"]).map(drop)
+fn n_jobs(setting: Setting) -> Result<()> {
+    let run = setting.run("python_n_jobs", &["40"]);
+    setting.in_modes(0, &run, &["FeatureUnion.transform", "ColumnTransformer.transform", "MinMaxScaler.transform"])
 }
 
 /// Which of two calls on a container a step on another thread belongs to is not known: it has no parent then, and none is
 /// made up.
-fn together(interpreter: Interpreter) -> Result<()> {
+fn together(setting: Setting) -> Result<()> {
     const TRANSFORMS: u32 = 10;
-    for mode in ["watch", "frames"] {
-        let run = PythonRun::of(interpreter, "python_n_jobs", &[&TRANSFORMS.to_string(), "--together"]);
+    for mode in setting.modes(0) {
+        let run = setting.run("python_n_jobs", &[&TRANSFORMS.to_string(), "--together"]);
         let trace = run.tracer_arguments(&["--python", mode]).traced()?.trace;
         trace.check_whole().context(mode)?;
         // Two batches, two threads.
@@ -87,32 +121,31 @@ fn together(interpreter: Interpreter) -> Result<()> {
     Ok(())
 }
 
-fn user_estimators(interpreter: Interpreter) -> Result<()> {
-    let run = PythonRun::of(interpreter, "python_user_estimator", &["30"]);
-    in_both_modes(&run, &["Shift.transform", "Captured.transform", "Local.transform"]).map(drop)
+fn user_estimators(setting: Setting) -> Result<()> {
+    let run = setting.run("python_user_estimator", &["30"]);
+    setting.in_modes(0, &run, &["Shift.transform", "Captured.transform", "Local.transform"])
 }
 
-fn exceptions(interpreter: Interpreter) -> Result<()> {
-    for keep in [&[][..], &["--keep"]] {
-        let mut arguments = vec!["30"];
-        arguments.extend(keep);
-        let run = PythonRun::of(interpreter, "python_exceptions", &arguments).map("targets/python_exceptions/map.yaml");
-        in_both_modes(&run, &[])?;
+fn exceptions(setting: Setting) -> Result<()> {
+    for (number, arguments) in [&["30"][..], &["30", "--keep"]].into_iter().enumerate() {
+        let run = setting.run("python_exceptions", arguments).map("targets/python_exceptions/map.yaml");
+        setting.in_modes(number, &run, &[])?;
     }
     Ok(())
 }
 
-fn coroutines(interpreter: Interpreter) -> Result<()> {
-    let run = PythonRun::of(interpreter, "python_asyncio", &["20"]);
-    in_both_modes(&run, &["Pipeline.predict", "StandardScaler.transform"]).map(drop)
+fn coroutines(setting: Setting) -> Result<()> {
+    let run = setting.run("python_asyncio", &["20"]);
+    setting.in_modes(0, &run, &["Pipeline.predict", "StandardScaler.transform"])
 }
 
-fn recursion(interpreter: Interpreter) -> Result<()> {
-    in_both_modes(&PythonRun::of(interpreter, "python_recursion", &["10", "4"]), &[]).map(drop)
+fn recursion(setting: Setting) -> Result<()> {
+    setting.in_modes(0, &setting.run("python_recursion", &["10", "4"]), &[])
 }
 
-fn torch(interpreter: Interpreter) -> Result<()> {
-    let run = PythonRun::of(interpreter, "torch_shape", &["30"]);
+fn torch(setting: Setting) -> Result<()> {
+    // It needs no scikit-learn.
+    let run = PythonRun::of(setting.interpreter, "torch_shape", &["30"]);
     run.exact()?;
     in_both_modes(&run, &["Net.__call__", "Linear.__call__"]).map(drop)
 }

@@ -6,9 +6,9 @@ use crate::resources::Resources;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tracer_tests::process::{Running, poll, run as run_to_its_end};
-use tracer_tests::python::{ALL, Interpreter};
+use tracer_tests::python::{ALL, Interpreter, MODES};
 use tracer_tests::python_run::PythonRun;
-use tracer_tests::suite::{Case, Need, case_of, report};
+use tracer_tests::suite::{Case, Need, case_of, do_meet, report};
 use tracer_tests::targets::Target;
 use tracer_tests::tracer::Attached;
 use tracer_tests::workspace;
@@ -38,7 +38,8 @@ pub fn cases() -> Vec<Case> {
     }
     let oldest = ALL[0];
     cases.push(case_of("debug_registers_of_a_debugger".to_owned(), needs(oldest), move || debugged(oldest)));
-    cases.push(case_of("killed_target_leaves_nothing".to_owned(), needs(oldest), move || killed_target(oldest)));
+    cases
+        .push(case_of("killed_target_leaves_nothing".to_owned(), needs(oldest), move || killed_target(oldest)).alone());
     cases
 }
 
@@ -46,14 +47,21 @@ fn run(interpreter: Interpreter, what: &str, count: u32) -> PythonRun {
     PythonRun::of(interpreter, "python_plain", &[what, &count.to_string()]).map("targets/python_plain/map.yaml")
 }
 
+/// The modes in which one of several is tried on this version.
+fn modes(number: usize, interpreter: Interpreter) -> impl Iterator<Item = &'static str> {
+    let version = ALL.iter().position(|other| *other == interpreter).unwrap_or_default();
+    let modes = MODES.into_iter().enumerate().filter(move |(place, _)| do_meet(number, version, *place));
+    modes.map(|(_, mode)| mode)
+}
+
 fn every_way(interpreter: Interpreter) -> Result<()> {
     let ways = [("signals", 1000), ("fork", 5), ("exec", 20), ("exit", 20), ("uncaught", 20), ("overflow", 3)];
-    for (what, count) in ways {
+    for (number, (what, count)) in ways.into_iter().enumerate() {
         let run = run(interpreter, what, count);
         let mut alone = run.start()?;
         work(&mut alone)?;
         let alone = alone.finish()?;
-        for mode in ["watch", "frames"] {
+        for mode in modes(number, interpreter) {
             let run = run.clone().tracer_arguments(&["--python", mode]);
             let mut target = run.start()?;
             let attached = run.attach(&target)?;
@@ -82,7 +90,7 @@ fn slots(attached: Attached) -> Result<u64> {
 }
 
 fn killed_tracer(interpreter: Interpreter) -> Result<()> {
-    for mode in ["watch", "frames"] {
+    for mode in modes(0, interpreter) {
         let run = run(interpreter, "threads", 2000).batches(1).tracer_arguments(&["--python", mode]);
         let mut target = run.start()?;
         let attached = run.attach(&target)?;

@@ -1,7 +1,9 @@
 //! What the suites share: programs to trace, the tracer at work on them, the spans it wrote, and OTLP receivers.
 
 pub mod bad_collector;
+pub mod bpf_maps;
 pub mod collector;
+mod fork_server;
 pub mod golden;
 pub mod probes;
 pub mod process;

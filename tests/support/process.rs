@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
@@ -10,17 +10,25 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
+use crate::fork_server::Forked;
+
 /// How long anything may take before a test gives up. Generous: the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running process in a process group of its own. Dropping it ends the group.
 pub struct Running {
     name: String,
-    child: Child,
-    input: Option<ChildStdin>,
+    process: Process,
+    input: Option<Box<dyn Write + Send>>,
     output: Lines,
     errors: Lines,
     finished: bool,
+}
+
+/// Who is told of its end.
+enum Process {
+    Child(Child),
+    Forked(Forked),
 }
 
 /// How a process ended and what it had said.
@@ -51,16 +59,37 @@ impl Running {
         let name = command.get_program().to_string_lossy().into_owned();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-        let input = child.stdin.take();
+        let input: Box<dyn Write + Send> = Box::new(child.stdin.take().context("no standard input")?);
         let output = Lines::of(child.stdout.take().context("no standard output")?);
         let errors = Lines::of(child.stderr.take().context("no standard error")?);
-        Ok(Self { name, child, input, output, errors, finished: false })
+        Ok(Self { name, process: Process::Child(child), input: Some(input), output, errors, finished: false })
+    }
+
+    /// Takes over a process that leads a group of its own, with the other ends of its standard streams.
+    pub(crate) fn forked(
+        name: String,
+        forked: Forked,
+        input: impl Write + Send + 'static,
+        output: impl Read + Send + 'static,
+        errors: impl Read + Send + 'static,
+    ) -> Self {
+        Self {
+            name,
+            process: Process::Forked(forked),
+            input: Some(Box::new(input)),
+            output: Lines::of(output),
+            errors: Lines::of(errors),
+            finished: false,
+        }
     }
 
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        match &self.process {
+            Process::Child(child) => child.id(),
+            Process::Forked(forked) => forked.pid(),
+        }
     }
 
     /// Writes a line to its standard input.
@@ -100,7 +129,7 @@ impl Running {
         self.errors.collect();
         // Its output may have ended a moment before itself.
         sleep(Duration::from_millis(200));
-        let status = match self.child.try_wait() {
+        let status = match self.process.try_wait() {
             Ok(Some(status)) => status.to_string(),
             _ => "still running".to_owned(),
         };
@@ -125,7 +154,7 @@ impl Running {
     /// # Errors
     /// When the system does not tell.
     pub fn has_ended(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_some())
+        Ok(self.process.try_wait()?.is_some())
     }
 
     /// Closes the input and waits for the end.
@@ -135,9 +164,8 @@ impl Running {
     pub fn finish(mut self) -> Result<Finished> {
         self.close_input();
         let status = {
-            let child = &mut self.child;
-            poll("the end of the process", || Ok(child.try_wait()?))
-                .map_err(|error| error.context(self.name.clone()))?
+            let process = &mut self.process;
+            poll("the end of the process", || process.try_wait()).map_err(|error| error.context(self.name.clone()))?
         };
         self.finished = true;
         // A forked descendant may still hold the pipes: it is part of the group, and the test is over.
@@ -153,7 +181,7 @@ impl Running {
     }
 
     fn identity(&self) -> Result<Pid> {
-        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process id is a positive number")
+        i32::try_from(self.pid()).ok().and_then(Pid::from_raw).context("a process id is a positive number")
     }
 
     fn end_group(&self) {
@@ -168,7 +196,25 @@ impl Drop for Running {
     fn drop(&mut self) {
         if !self.finished {
             self.end_group();
-            let _ = self.child.wait();
+            // A test that fails does so for another reason.
+            let _ = self.process.wait();
+        }
+    }
+}
+
+impl Process {
+    /// How it has ended, if it has.
+    fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
+        match self {
+            Self::Child(child) => Ok(child.try_wait()?),
+            Self::Forked(forked) => forked.try_wait(),
+        }
+    }
+
+    fn wait(&mut self) -> Result<ExitStatus> {
+        match self {
+            Self::Child(child) => Ok(child.wait()?),
+            Self::Forked(forked) => forked.wait(),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::spans::{SpanRow, Spans};
 use crate::workspace;
 
 /// An interpreter with the packages that the Python targets need, which `cargo xtask prepare` sets up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Interpreter {
     /// An environment of this name.
     Environment(&'static str),
@@ -32,6 +32,9 @@ pub const ALL: [Interpreter; 7] = [
     Interpreter::Environment("sklearn-3.13"),
     Interpreter::Sid,
 ];
+
+/// What `--python` can be told.
+pub const MODES: [&str; 2] = ["watch", "frames"];
 
 /// CPython 3.9 with scikit-learn 0.24 and the original instrumentation.
 pub const ORACLE: Interpreter = Interpreter::Environment("oracle-3.9");
@@ -88,20 +91,30 @@ impl Interpreter {
     /// # Errors
     /// When the script cannot be brought to where the interpreter sees it.
     pub fn command(self, script: &str) -> Result<Command> {
-        match self {
-            Self::Environment(name) => {
-                let mut command = Command::new(workspace::python_environment(name, "bin/python"));
-                command.arg(workspace::tests(script));
-                Ok(command)
+        let mut command = match self {
+            Self::Environment(name) => Command::new(workspace::python_environment(name, "bin/python")),
+            Self::Sid => {
+                let mut command = Command::new("chroot");
+                command.arg(sid()).arg("/usr/bin/python3").env("PYTHONPATH", "/opt/packages");
+                command
             }
+        };
+        command.arg(self.place_of(script)?);
+        Ok(command)
+    }
+
+    /// Where the interpreter finds a script of the folder `tests`.
+    ///
+    /// # Errors
+    /// As [`Self::command`].
+    pub fn place_of(self, script: &str) -> Result<PathBuf> {
+        match self {
+            Self::Environment(_) => Ok(workspace::tests(script)),
             Self::Sid => {
                 let folder = script.split_once('/').map_or("", |(folder, _)| folder);
                 let _copying = COPYING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 copy_scripts(&workspace::tests(folder), &sid().join(INSIDE).join(folder))?;
-                let mut command = Command::new("chroot");
-                command.arg(sid()).arg("/usr/bin/python3").arg(Path::new("/").join(INSIDE).join(script));
-                command.env("PYTHONPATH", "/opt/packages");
-                Ok(command)
+                Ok(Path::new("/").join(INSIDE).join(script))
             }
         }
     }

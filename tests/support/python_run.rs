@@ -25,6 +25,7 @@ pub struct PythonRun {
     tracer_arguments: Vec<String>,
     batches: u32,
     contained: bool,
+    forked: bool,
 }
 
 /// How targets end without a tracer, by what they do: found out once for all tests that compare themselves with it.
@@ -59,6 +60,7 @@ impl PythonRun {
             tracer_arguments: Vec::new(),
             batches: 2,
             contained: false,
+            forked: false,
         }
     }
 
@@ -90,11 +92,21 @@ impl PythonRun {
         self
     }
 
+    /// Forked from an interpreter that has imported scikit-learn already: for what is not about how a process starts.
+    #[must_use]
+    pub fn forked(mut self) -> Self {
+        self.forked = true;
+        self
+    }
+
     /// Starts the target, which waits for its first batch.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start(&self) -> Result<Target> {
+        if self.forked {
+            return Target::start_forked(self.interpreter, &self.script, &self.arguments);
+        }
         let mut command = self.interpreter.command(&self.script)?;
         command.args(&self.arguments);
         Target::start_command(if self.contained { container(&command) } else { command })

@@ -1,8 +1,11 @@
 //! Runs the tests of a suite; one that cannot run here is reported as ignored, and says why.
-#![expect(clippy::print_stderr, reason = "reasons and measurements belong on the terminal")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "reasons and measurements belong on the terminal")]
 
+use std::cmp::Reverse;
 use std::fs;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Trial};
@@ -35,7 +38,16 @@ pub enum Need {
 pub struct Case {
     name: String,
     needs: Vec<Need>,
+    alone: bool,
     body: Box<dyn FnOnce() -> Result<()> + Send>,
+}
+
+impl Case {
+    /// The same, while no other test runs: for tests that measure, or look at what belongs to the whole machine.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self { alone: true, ..self }
+    }
 }
 
 /// A test by its name, needs and body.
@@ -47,34 +59,85 @@ pub fn case(name: &'static str, needs: &'static [Need], body: fn() -> Result<()>
 /// The same for one of a series.
 #[must_use]
 pub fn case_of(name: String, needs: Vec<Need>, body: impl FnOnce() -> Result<()> + Send + 'static) -> Case {
-    Case { name, needs, body: Box::new(body) }
+    Case { name, needs, alone: false, body: Box::new(body) }
 }
 
 /// A test of any number of threads at once: two load a small machine well enough.
 const THREADS: usize = 2;
 
-/// Runs the suite as the command line wants it; `alone` for tests that measure.
+/// Held by every test while it runs; one that is to be alone waits for all others, and they for it.
+static COMPANY: RwLock<()> = RwLock::new(());
+
+/// How many of the slowest tests are listed at the end.
+const LISTED: usize = 20;
+
+/// Runs the suite as the command line wants it.
 #[must_use]
-pub fn main(cases: Vec<Case>, alone: bool) -> ExitCode {
+pub fn main(cases: Vec<Case>) -> ExitCode {
     let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(if alone { 1 } else { THREADS });
+    let threads = *arguments.test_threads.get_or_insert(THREADS);
     let listing = arguments.list;
+    let times = Arc::new(Mutex::new(Vec::new()));
     let trials = cases.into_iter().map(|case| {
         let missing = case.needs.iter().find_map(|need| need.missing());
         if let (Some(reason), false) = (&missing, listing) {
             eprintln!("{} cannot run here: {reason}", case.name);
         }
-        let body = case.body;
-        Trial::test(case.name, move || body().map_err(|error| format!("{error:#}").into()))
-            .with_ignored_flag(missing.is_some())
+        let (name, times) = (case.name.clone(), Arc::clone(&times));
+        let run = move || {
+            let (outcome, took) = timed(case.body, case.alone);
+            if threads == 1 {
+                // Stands between the name of the test and how it ended.
+                print!("{:.1} s, ", took.as_secs_f64());
+            } else {
+                println!("{:6.1} s {name}", took.as_secs_f64());
+            }
+            times.lock().unwrap_or_else(PoisonError::into_inner).push((took, name));
+            outcome.map_err(|error| format!("{error:#}").into())
+        };
+        Trial::test(case.name, run).with_ignored_flag(missing.is_some())
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let started = Instant::now();
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    let mut times = std::mem::take(&mut *times.lock().unwrap_or_else(PoisonError::into_inner));
+    times.sort_by_key(|(took, _)| Reverse(*took));
+    if times.len() > 1 {
+        println!("{} tests in {:.0} s; the slowest:", times.len(), started.elapsed().as_secs_f64());
+    }
+    for (took, name) in times.iter().take(LISTED).filter(|_| times.len() > 1) {
+        println!("{:6.1} s {name}", took.as_secs_f64());
+    }
+    conclusion.exit_code()
+}
+
+/// Runs a test when it may run, and gives how long it took.
+fn timed(body: impl FnOnce() -> Result<()>, alone: bool) -> (Result<()>, Duration) {
+    // A lock is poisoned by a test that panicked, which says nothing about the others.
+    let (_alone, _shared) = if alone {
+        (Some(COMPANY.write().unwrap_or_else(PoisonError::into_inner)), None)
+    } else {
+        (None, Some(COMPANY.read().unwrap_or_else(PoisonError::into_inner)))
+    };
+    let started = Instant::now();
+    let outcome = body();
+    (outcome, started.elapsed())
 }
 
 /// Whether everything is wanted that is too expensive for every run: `cargo xtask test --full`.
 #[must_use]
 pub fn is_full() -> bool {
     std::env::var_os("ML_TRACER_FULL").is_some_and(|value| value == "1")
+}
+
+/// Whether a case, a version of Python and a mode meet, each by its number in a list. In every run each case meets each
+/// version, each case both modes, and each version both modes; all meet all when everything is wanted.
+#[must_use]
+pub fn do_meet(case: usize, version: usize, mode: usize) -> bool {
+    is_full() || is_pair(case, version, mode)
+}
+
+fn is_pair(case: usize, version: usize, mode: usize) -> bool {
+    (case + version + mode).is_multiple_of(2)
 }
 
 /// Prints a measurement.
@@ -127,4 +190,24 @@ fn kernel_refusal() -> Option<String> {
         return Some(format!("this kernel has no uprobes ({uprobes} is missing)"));
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_two_of_case_version_and_mode_meet() {
+        const EACH: usize = 4;
+        let meet = |first: usize, second: usize, pair: fn(usize, usize, usize) -> bool| {
+            (0..EACH).any(|third| pair(first, second, third))
+        };
+        for first in 0..EACH {
+            for second in 0..EACH {
+                assert!(meet(first, second, |case, version, mode| mode < 2 && is_pair(case, version, mode)));
+                assert!(second >= 2 || meet(first, second, |case, mode, version| is_pair(case, version, mode)));
+                assert!(second >= 2 || meet(first, second, |version, mode, case| is_pair(case, version, mode)));
+            }
+        }
+    }
 }

@@ -8,7 +8,9 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 
+use crate::fork_server;
 use crate::process::{Finished, Running, run};
+use crate::python::Interpreter;
 use crate::workspace;
 
 /// How a target is built.
@@ -269,7 +271,19 @@ impl Target {
     /// # Errors
     /// When it cannot be started.
     pub fn start_command(command: Command) -> Result<Self> {
-        let mut running = Running::start(command)?;
+        Self::of(Running::start(command)?)
+    }
+
+    /// Starts a Python script of the folder `tests` that needs scikit-learn, in a process that is forked from an interpreter
+    /// which has imported it already.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_forked(interpreter: Interpreter, script: &str, arguments: &[impl AsRef<str>]) -> Result<Self> {
+        Self::of(fork_server::start(interpreter, script, arguments)?)
+    }
+
+    fn of(mut running: Running) -> Result<Self> {
         running.wait_output("ready")?;
         Ok(Self { running })
     }

@@ -12,5 +12,5 @@ use tracer_tests::suite;
 
 fn main() -> ExitCode {
     let cases = [behaviour::cases(), files::cases(), return_probes::cases(), tracer_ends::cases()];
-    suite::main(cases.into_iter().flatten().collect(), false)
+    suite::main(cases.into_iter().flatten().collect())
 }

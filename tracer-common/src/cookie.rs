@@ -2,8 +2,9 @@
 
 /// What the program of one probe has to know, packed so that no map look-up is needed.
 ///
-/// Layout, from bit 0: function 24, process slot 8, object 2, nests 1, captures 1, site 8 (entry: stack delta in
-/// units of 8 bytes; exit: [`ExitSite`]), unused 20.
+/// Layout, from bit 0: function 24, process slot 16, object 2, nests 1, captures 1, site 8 (entry: stack delta in units of
+/// 8 bytes; exit: [`ExitSite`]), unused 12. The tables have fewer slots than the cookie could name, see
+/// [`crate::limits::MAX_PROCESSES`] and [`crate::limits::MAX_FUNCTIONS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Cookie(pub u64);
@@ -33,10 +34,11 @@ pub enum ExitSite {
 
 const FUNCTION_BITS: u32 = 24;
 const PROCESS_SHIFT: u32 = 24;
-const OBJECT_SHIFT: u32 = 32;
-const NESTS_BIT: u64 = 1 << 34;
-const CAPTURES_BIT: u64 = 1 << 35;
-const SITE_SHIFT: u32 = 36;
+const PROCESS_BITS: u32 = 16;
+const OBJECT_SHIFT: u32 = PROCESS_SHIFT + PROCESS_BITS;
+const NESTS_BIT: u64 = 1 << 42;
+const CAPTURES_BIT: u64 = 1 << 43;
+const SITE_SHIFT: u32 = 44;
 const SITE_TRAMPOLINE: u64 = 1;
 const SITE_CONDITIONAL: u64 = 0x10;
 
@@ -46,7 +48,7 @@ impl Cookie {
     #[must_use]
     pub const fn entry(
         function: u32,
-        process_slot: u8,
+        process_slot: u16,
         object: ObjectLocation,
         nests: bool,
         captures: bool,
@@ -66,7 +68,7 @@ impl Cookie {
 
     /// Cookie of an exit probe.
     #[must_use]
-    pub const fn exit(function: u32, process_slot: u8, site: ExitSite) -> Self {
+    pub const fn exit(function: u32, process_slot: u16, site: ExitSite) -> Self {
         let site = match site {
             ExitSite::Instruction => 0,
             ExitSite::Trampoline => SITE_TRAMPOLINE,
@@ -75,8 +77,26 @@ impl Cookie {
         Self(Self::base(function, process_slot) | site << SITE_SHIFT)
     }
 
-    const fn base(function: u32, process_slot: u8) -> u64 {
+    /// Cookie of a probe inside an interpreter: `place` says where the frame is at the hit, and `condition`, as in
+    /// [`ExitSite::ConditionalJump`], on which jump the probe sits, if on one.
+    #[must_use]
+    pub const fn interpreter(place: u32, process_slot: u16, condition: Option<u8>) -> Self {
+        let site = match condition {
+            Some(condition) => SITE_CONDITIONAL | (condition as u64 & 0xf),
+            None => 0,
+        };
+        Self(Self::base(place, process_slot) | site << SITE_SHIFT)
+    }
+
+    const fn base(function: u32, process_slot: u16) -> u64 {
         (function as u64 & ((1 << FUNCTION_BITS) - 1)) | (process_slot as u64) << PROCESS_SHIFT
+    }
+
+    /// Where the frame is, for a probe inside an interpreter.
+    #[must_use]
+    #[inline(always)]
+    pub const fn place(self) -> u32 {
+        self.function()
     }
 
     /// Number of the function.
@@ -90,7 +110,7 @@ impl Cookie {
     #[must_use]
     #[inline(always)]
     pub const fn process_slot(self) -> u32 {
-        (self.0 >> PROCESS_SHIFT & 0xff) as u32
+        (self.0 >> PROCESS_SHIFT & 0xffff) as u32
     }
 
     /// Number of the [`ObjectLocation`].
@@ -128,7 +148,7 @@ impl Cookie {
         self.0 >> SITE_SHIFT & 0xff == SITE_TRAMPOLINE
     }
 
-    /// Whether the exit probe sits on a conditional jump.
+    /// Whether the probe, at an exit or inside an interpreter, sits on a conditional jump.
     #[must_use]
     #[inline(always)]
     pub const fn is_conditional(self) -> bool {
@@ -172,9 +192,9 @@ mod tests {
 
     #[test]
     fn entry_cookie_keeps_every_field() {
-        let cookie = Cookie::entry(0xab_cdef, 200, ObjectLocation::SecondArgument, true, false, 2040);
+        let cookie = Cookie::entry(0xab_cdef, 65_432, ObjectLocation::SecondArgument, true, false, 2040);
         assert_eq!(cookie.function(), 0xab_cdef);
-        assert_eq!(cookie.process_slot(), 200);
+        assert_eq!(cookie.process_slot(), 65_432);
         assert_eq!(cookie.object(), 2);
         assert!(cookie.nests());
         assert!(!cookie.captures());
@@ -190,6 +210,14 @@ mod tests {
         let plain = Cookie::exit(7, 1, ExitSite::Instruction);
         assert!(!plain.is_conditional() && !plain.is_trampoline());
         assert_eq!(plain.function(), 7);
+    }
+
+    #[test]
+    fn cookie_of_an_interpreter_tells_place_and_condition() {
+        let jump = Cookie::interpreter(3, 65_535, Some(4));
+        assert_eq!((jump.place(), jump.process_slot()), (3, 65_535));
+        assert!(jump.is_conditional() && jump.condition() == 4);
+        assert!(!Cookie::interpreter(3, 0, None).is_conditional());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Numbered counters kept by the BPF programs. Numbers are never reused.
 //!
-//! Living threads count in their own [`crate::records::ThreadStack`]; the counter map holds what ended threads left and
+//! Living threads count in their own [`crate::thread_stack::ThreadStack`]; the counter map holds what ended threads left and
 //! what belongs to no thread.
 
 /// What one slot of the counter map counts. Losses keep `entries = spans + folded + lost + open` true.

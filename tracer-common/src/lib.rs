@@ -7,5 +7,9 @@
 pub mod cookie;
 pub mod counters;
 pub mod limits;
+#[cfg(feature = "user")]
+mod plain_data;
 pub mod python;
 pub mod records;
+pub mod tables;
+pub mod thread_stack;

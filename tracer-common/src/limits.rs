@@ -1,14 +1,15 @@
 //! Bounds of everything that the kernel side keeps.
 
-/// Open calls kept for one thread. A call nested deeper is counted as [`crate::counters::Counter::LostStackFull`].
+/// Open calls kept for one thread. A call nested deeper is counted as lost.
 /// A power of two: the programs mask indices with `MAX_DEPTH - 1`.
 pub const MAX_DEPTH: usize = 64;
 
 /// Threads with an open or finished traced call at one time.
 pub const MAX_THREADS: u32 = 8192;
 
-/// Processes that one tracer can watch at one time (the cookie has eight bits for the slot).
-pub const MAX_PROCESSES: u32 = 256;
+/// Processes that one tracer can watch at one time: slots of the tables by process, 192 bytes each in all. The cookie has 16
+/// bits for the slot.
+pub const MAX_PROCESSES: u32 = 1 << 9;
 
 /// Followed processes and those that they have forked, at one time: most that a server forks run nothing that is traced.
 pub const MAX_FOLLOWED: u32 = 1 << 14;

@@ -103,13 +103,13 @@ pub enum Receiver {
     FirstOfTuple = 3,
 }
 
-/// Instructions of an interpreter that take a reference to the code of a heap frame that they push, as learned: value of
-/// the map of push sites, by process slot.
+/// Instructions of an interpreter that take a reference to the code of a frame that they push, as learned: value of the map
+/// of push sites, by process slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct PythonPushSites {
     /// Their addresses; 0: free.
-    pub instructions: [u64; 4],
+    pub instructions: [u64; 8],
 }
 
 /// Key of the Python maps: an address in one process.

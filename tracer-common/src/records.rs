@@ -1,25 +1,57 @@
-//! What travels through the ring buffer, and what the programs keep for each thread.
+//! What travels through the ring buffer.
+//!
+//! Every record says its kind and its size, so that records of other versions can be read: a field is added at the end of
+//! its struct and nowhere else, 0 says "not there", and no field is moved, removed or given another meaning. A shorter
+//! record is then one without its last fields, and what a longer one has in addition is left alone.
 
-use crate::limits::{MAX_ARGUMENTS, MAX_DEPTH, MAX_GREENLETS};
+use crate::limits::MAX_ARGUMENTS;
 
 /// First field of every record; tells how to read the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct RecordHeader {
     /// One of [`RecordKind`].
-    pub kind: u32,
+    pub kind: u16,
+    /// Bytes of the first part of a record that has two, header included; 0 for a record of one part.
+    pub first_part: u16,
     /// Bytes of the whole record, header included.
     pub size: u32,
 }
 
-/// Kinds of records. Numbers are never reused; user space must accept unknown ones as errors, not panics.
+impl RecordHeader {
+    /// Header of a record of one part.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(kind: RecordKind, size: usize) -> Self {
+        Self { kind: kind as u16, first_part: 0, size: size as u32 }
+    }
+
+    /// Header of a [`WideCallRecord`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_wide_call() -> Self {
+        Self {
+            kind: RecordKind::WideCall as u16,
+            first_part: size_of::<CallRecord>() as u16,
+            size: size_of::<WideCallRecord>() as u32,
+        }
+    }
+}
+
+/// Kinds of records. Numbers are never reused; user space must accept unknown ones as errors, not panics. 3, 4 and 5 are
+/// kept for requests, payloads and samples, which nothing makes yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u16)]
 pub enum RecordKind {
     /// A [`CallRecord`].
     Call = 1,
     /// A [`WideCallRecord`]: a Python call, or any call in a tree that is joined to another thread's.
     WideCall = 2,
+    /// A [`ProcessRecord`].
+    Process = 6,
+    /// A [`ThreadRecord`].
+    Thread = 7,
 }
 
 /// How a call ended.
@@ -36,11 +68,14 @@ pub enum RecordEnding {
     Raised = 4,
     /// It was not looked at any more when it ended: its probe had been taken away meanwhile, or it was on another stack
     /// than its thread's own and has been left. `end_ns` is when that was noticed.
-    LetGo = 5,
+    Unobserved = 5,
+    /// It had not ended when the tracer ended: `end_ns` is when the tracer looked. User space makes such records.
+    Open = 6,
 }
 
-/// One finished call, 152 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One call, 152 bytes. What a record must have ends with `end_ns`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct CallRecord {
     /// Kind [`RecordKind::Call`].
@@ -58,11 +93,11 @@ pub struct CallRecord {
     /// Arguments that could be read, a bit each.
     pub arguments_read: u32,
     /// When the programs first saw this thread (monotonic ns); tells reused thread ids apart.
-    pub incarnation: u64,
-    /// Counts the records of this thread incarnation from 1, lost ones included: a gap is a loss. 0: a call on another
-    /// stack than the thread's own, which has no place among them.
+    pub thread_first_seen_ns: u64,
+    /// Counts the records of calls of this thread from 1, lost ones included: a gap is a loss. 0: a call on another stack
+    /// than the thread's own, which has no place among them.
     pub sequence: u64,
-    /// Number of the call on this thread incarnation, from 1.
+    /// Number of the call on this thread, from 1.
     pub call: u64,
     /// Call that this one is nested in, 0 for a root.
     pub parent_call: u64,
@@ -72,11 +107,11 @@ pub struct CallRecord {
     pub start_ns: u64,
     /// Monotonic ns at the end; see [`RecordEnding`].
     pub end_ns: u64,
-    /// Address of the return address: the identity of the frame.
+    /// Identity of the frame. Native: address of the return address. Python: address of the frame, or of the caller's.
     pub stack_pointer: u64,
     /// Address of the object, 0 if there is none.
     pub object: u64,
-    /// `rax` at the return; 0 unless the ending is `Returned`.
+    /// `rax` at the return; 0 unless the ending is `Returned`, and for a Python call.
     pub return_value: u64,
     /// Matching calls inside this one that became no span of their own.
     pub folded_calls: u64,
@@ -84,36 +119,30 @@ pub struct CallRecord {
     pub arguments: [u64; MAX_ARGUMENTS],
 }
 
-impl CallRecord {
-    /// Bytes of a call record.
-    pub const SIZE: usize = size_of::<Self>();
-}
-
-/// Where a tree of calls hangs that was joined to a call of another thread.
+/// A call of one thread, as records of another thread name it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
 pub struct Join {
     /// Thread of the call that is the parent of the tree's outermost call; 0: the tree is not joined.
     pub parent_thread: u32,
     /// Thread of the outermost call of the whole trace.
     pub trace_thread: u32,
-    /// Incarnation of `parent_thread`.
-    pub parent_incarnation: u64,
+    /// When the programs first saw `parent_thread`.
+    pub parent_first_seen_ns: u64,
     /// Number of the parent on its thread.
     pub parent_call: u64,
-    /// Incarnation of `trace_thread`.
-    pub trace_incarnation: u64,
+    /// When the programs first saw `trace_thread`.
+    pub trace_first_seen_ns: u64,
     /// Number of the outermost call of the trace on its thread.
     pub trace_call: u64,
 }
 
-/// A call record with what Python calls and joined trees have in addition, 208 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What Python calls and calls in joined trees have in addition: the second part of a [`WideCallRecord`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
-pub struct WideCallRecord {
-    /// As for a native call, with kind [`RecordKind::WideCall`]. For a Python call `stack_pointer` is the address of
-    /// the frame and `return_value` is 0.
-    pub call: CallRecord,
+pub struct WidePart {
     /// Address of the type of the receiver, 0 if it was not seen or for a native call.
     pub class: u64,
     /// Address of the type of the exception that left the call, 0 if none was seen.
@@ -122,271 +151,77 @@ pub struct WideCallRecord {
     pub join: Join,
 }
 
-impl WideCallRecord {
-    /// Bytes of a wide call record.
-    pub const SIZE: usize = size_of::<Self>();
-}
-
-/// One open call on a thread's stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A call in two parts, 208 bytes. Each part can grow at its end: the header says where the second one begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
-pub struct Frame {
-    /// Identity of the frame. Native: address of the return address. Python: address of the frame, or of the caller's
-    /// frame where `by_caller` is not 0.
-    pub stack_pointer: u64,
-    /// Number of the function.
-    pub function: u32,
-    /// 1 if matching calls inside become spans of their own.
-    pub nests: u32,
-    /// Monotonic ns at entry.
-    pub start_ns: u64,
-    /// Number of the call on this thread incarnation.
-    pub call: u64,
-    /// Matching calls folded into this one so far.
-    pub folded_calls: u64,
-    /// Frame identity of the outermost folded call that is still open inside this one, 0 if none.
-    pub folded_below: u64,
-    /// Address of the object, 0 if there is none.
-    pub object: u64,
-    /// Captured arguments.
-    pub arguments: [u64; MAX_ARGUMENTS],
-    /// Number of the call that this one is nested in, 0 for a root.
-    pub parent_call: u64,
-    /// Arguments that could be read, a bit each.
-    pub arguments_read: u32,
-    /// A [`FrameKind`].
-    pub kind: u32,
-    /// Index of the call that this one is folded into, if it is [`FrameKind::PythonFolded`].
-    pub folded_into: u32,
-    /// Python: slot of the process.
-    pub process_slot: u32,
-    /// Python: address of the type of the receiver, 0 if not seen.
-    pub class: u64,
-    /// Python: address of the code.
-    pub code: u64,
-    /// Python: address of the type of the exception that passed through the call last, 0 if none was seen.
-    pub exception: u64,
-    /// Python: the frame object that the exception passed through, 0 if none was seen.
-    pub exception_frame: u64,
-    /// Python: a [`crate::python::Receiver`].
-    pub receiver: u32,
-    /// Python: offset of the receiver's variable from the first one.
-    pub receiver_offset: u32,
-    /// Python, heap frames: the instruction of the caller that calls.
-    pub call_instruction: u32,
-    /// Python: 0 if `stack_pointer` is the frame itself, 1 if it is the frame of the caller.
-    pub by_caller: u32,
-    /// Python: where calls of other threads can find this call: [`FOUND_WAITING`], [`FOUND_OPEN`].
-    pub found: u32,
-    /// Python: [`ProcessSlot::python_epoch`] at entry.
-    pub python_epoch: u32,
+pub struct WideCallRecord {
+    /// What every call has, with kind [`RecordKind::WideCall`].
+    pub call: CallRecord,
+    /// What only some have.
+    pub wide: WidePart,
 }
 
-/// The call is in a slot of the waiting containers; which one is told by the bits from [`FOUND_SLOT_SHIFT`] on.
-pub const FOUND_WAITING: u32 = 1;
-/// See [`FOUND_WAITING`].
-pub const FOUND_SLOT_SHIFT: u32 = 8;
-/// The call is in the map of open containers.
-pub const FOUND_OPEN: u32 = 2;
+/// Bytes of the first part of a [`WideCallRecord`] that does not say it: those of the first version.
+pub const FIRST_PART_OF_OLD: usize = 152;
 
-/// What kind of call a frame is, and how far it has been looked at.
+/// What has happened to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum FrameKind {
-    /// A native function.
-    Native = 0,
-    /// A Python function whose receiver is known, or known to be out of reach.
-    Python = 1,
-    /// A Python function that has just begun: its receiver is read at the next event of the thread.
-    PythonPending = 2,
-    /// A Python function that is folded into a call around it: it makes no record, and calls inside it are folded too.
-    PythonFolded = 3,
+pub enum ProcessChange {
+    /// It was forked by `parent`.
+    Forked = 1,
+    /// It runs another program now.
+    Executed = 2,
+    /// Its first thread has ended: its other threads, if it has any, may go on.
+    Ended = 3,
 }
 
-/// What is known of a Python call when it begins. It is kept with the thread while calls that were left are ended: the
-/// programs' own stack is too small for it.
+/// Something has happened to a followed process, 32 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
-pub struct Entering {
-    /// The frame, or the caller's where `by_caller` is not 0; 0 while no call begins.
-    pub frame: u64,
-    /// The code.
-    pub code: u64,
-    /// The receiver, if it is known already, otherwise 0.
-    pub object: u64,
-    /// The function object, if it is known, otherwise 0.
-    pub function_object: u64,
-    /// The native stack pointer.
-    pub stack_pointer: u64,
-    /// Number of the function.
-    pub function: u32,
-    /// 1 if the function is found on a class whose instances list their children.
-    pub of_container: u32,
-    /// Heap frames: the instruction of the caller.
-    pub call_instruction: u32,
-    /// As in [`Frame::by_caller`].
-    pub by_caller: u32,
+pub struct ProcessRecord {
+    /// Kind [`RecordKind::Process`].
+    pub header: RecordHeader,
+    /// The process.
+    pub process: u32,
+    /// One of [`ProcessChange`].
+    pub change: u32,
+    /// When, monotonic ns.
+    pub time_ns: u64,
+    /// The process that has forked it, 0 if it was not forked now.
+    pub parent: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// Bytes of a thread's name (`TASK_COMM_LEN` in include/linux/sched.h, Linux 6.18).
+pub const THREAD_NAME_BYTES: usize = 16;
+
+/// The programs see a thread for the first time, or the first call of a further greenlet on it, 40 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
+#[repr(C)]
+pub struct ThreadRecord {
+    /// Kind [`RecordKind::Thread`].
+    pub header: RecordHeader,
     /// Process.
     pub process: u32,
-    /// Slot of the process.
-    pub process_slot: u32,
-    /// A [`crate::python::Receiver`].
-    pub receiver: u32,
-    /// Offset of the receiver's variable from the first one.
-    pub receiver_offset: u32,
-}
-
-/// What is kept for one thread: the value of the thread map.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct ThreadStack {
-    /// When the programs first saw this thread, monotonic ns.
-    pub incarnation: u64,
-    /// Records made so far, lost ones included.
-    pub sequence: u64,
-    /// Entries seen so far; also the number of the newest call.
-    pub entries: u64,
-    /// Records submitted.
-    pub spans: u64,
-    /// Calls folded.
-    pub folded: u64,
-    /// Records that found no room in the ring buffer.
-    pub lost_ring_full: u64,
-    /// Calls nested deeper than [`MAX_DEPTH`].
-    pub lost_stack_full: u64,
-    /// Returns for which no call was open.
-    pub returns_without_entry: u64,
-    /// Entries counted whose call turned out to be of an excluded class; to be taken off `entries`.
-    pub excluded: u64,
-    /// Calls of Python functions that were not known yet.
-    pub lost_unknown_function: u64,
-    /// Address of the `PyThreadState`, 0 until the thread was seen to run Python code.
-    pub python_thread: u64,
-    /// Where the tree of the open calls hangs.
-    pub join: Join,
-    /// The Python call that begins now.
-    pub entering: Entering,
-    /// Calls that could not be told from references that somebody else has taken.
-    pub lost_unclear: u64,
-    /// Calls for which there was no room among those on other stacks than their threads' own.
-    pub lost_other_stacks_full: u64,
-    /// The lowest address of the stack that the thread was started with.
-    pub own_start: u64,
-    /// Bytes of that stack. Where nothing is known of it every address is on it.
-    pub own_size: u64,
-    /// Address of the oldest piece of the data stack that the calls of this stack stand on, 0 if not known or heap frames.
-    pub root_chunk: u64,
-    /// Of a thread whose Python code changes stacks (greenlets): the oldest piece of the data stack that each further stack of
-    /// this thread belongs to, 0 for a free one.
-    pub greenlets: [u64; MAX_GREENLETS],
-    /// Open calls.
-    pub depth: u32,
-    /// The thread.
-    pub number: u32,
-    /// The open calls, outermost first; only `depth` of them hold anything.
-    pub frames: [Frame; MAX_DEPTH],
-}
-
-/// What an open call on another stack than its thread's own is found by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(C)]
-pub struct OtherStackKey {
-    /// Address of the return address.
-    pub stack_pointer: u64,
-    /// Number of the function.
-    pub function: u32,
-    /// Process.
-    pub process: u32,
-}
-
-/// An open call on another stack than its thread's own.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct OtherStackCall {
-    /// Incarnation of the thread that it began on.
-    pub incarnation: u64,
-    /// That thread.
+    /// Thread.
     pub thread: u32,
-    /// Always 0.
-    pub reserved: u32,
-    /// The call.
-    pub frame: Frame,
-}
-
-/// What the programs know of one traced process: a slot of the process map.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct ProcessSlot {
-    /// Process id in the initial pid namespace, 0 for a free slot.
-    pub process: u32,
-    /// 1 while new calls are accepted; 0 before all probes are live and while they are taken away.
-    pub accepts_entries: u32,
-    /// Counts the times that probes of Python code were taken away while others stayed.
-    pub python_epoch: u32,
-    /// Always 0.
-    pub reserved: u32,
-}
-
-/// Which arguments of a function are captured: a slot of the capture map, by function number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct CaptureSpec {
-    /// Arguments in use, at most [`MAX_ARGUMENTS`].
-    pub count: u32,
-    /// Position of each among the integer arguments, from 0; 6 and above are on the stack.
-    pub positions: [u32; MAX_ARGUMENTS],
+    /// When, monotonic ns: what records of its calls say too.
+    pub first_seen_ns: u64,
+    /// Its name, ended by a 0.
+    pub name: [u8; THREAD_NAME_BYTES],
 }
 
 const _: () = {
+    assert!(size_of::<RecordHeader>() == 8);
     assert!(size_of::<CallRecord>() == 152);
     assert!(size_of::<Join>() == 40);
-    assert!(size_of::<WideCallRecord>() == 208);
-    assert!(size_of::<Frame>() == 168);
-    assert!(size_of::<Entering>() == 72);
-    assert!(size_of::<ThreadStack>() == 248 + 8 * MAX_GREENLETS + 168 * MAX_DEPTH);
-    assert!(size_of::<ProcessSlot>() == 16);
-    assert!(size_of::<OtherStackKey>() == 16);
-    assert!(size_of::<OtherStackCall>() == 184);
-    assert!(size_of::<CaptureSpec>() == 20);
-    assert!(MAX_DEPTH.is_power_of_two());
+    assert!(size_of::<WidePart>() == 56);
+    assert!(size_of::<WideCallRecord>() == size_of::<CallRecord>() + size_of::<WidePart>());
+    assert!(size_of::<ProcessRecord>() == 32);
+    assert!(size_of::<ThreadRecord>() == 40);
 };
-
-#[cfg(feature = "user")]
-mod plain_data {
-    use super::{CallRecord, CaptureSpec, OtherStackCall, OtherStackKey, ProcessSlot, ThreadStack};
-    use crate::python::{
-        OpenContainer, PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout,
-        PythonWatched, WaitingContainer,
-    };
-
-    // SAFETY: `#[repr(C)]`, only integers, no padding (sizes asserted above): every bit pattern is a value.
-    unsafe impl aya::Pod for CallRecord {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for ThreadStack {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for ProcessSlot {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for OtherStackKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for OtherStackCall {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for CaptureSpec {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for PythonLayout {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for PythonKey {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for PythonCodeRule {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for PythonCount {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for PythonWatched {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for PythonFunctionRule {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for PythonClassRule {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for OpenContainer {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for WaitingContainer {}
-}

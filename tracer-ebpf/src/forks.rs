@@ -1,12 +1,18 @@
-//! Counts the processes that followed ones fork, so that user space can tell how many it has not seen.
+//! What happens to followed processes: they fork, execute and end. User space is told, and the processes that they fork are
+//! counted, so that it can tell how many it has not seen.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel},
+    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, generated::bpf_ktime_get_ns},
     macros::{map, raw_tracepoint},
     maps::{HashMap, PerCpuArray},
     programs::RawTracePointContext,
 };
-use tracer_common::limits::MAX_FOLLOWED;
+use tracer_common::{
+    limits::MAX_FOLLOWED,
+    records::{ProcessChange, ProcessRecord, RecordHeader, RecordKind},
+};
+
+use crate::maps::{NO_WAKEUP, RECORDS};
 
 /// Followed processes and those that they have forked, by number: whether user space has taken notice of it.
 #[map]
@@ -36,10 +42,19 @@ pub fn process_fork(context: RawTracePointContext) -> i32 {
     let offset = unsafe { core::ptr::read_volatile(&raw const TASK_NUMBER_OFFSET) };
     // SAFETY: the helper checks the address; a bad one is an error, not a fault.
     let child = unsafe { bpf_probe_read_kernel((task + offset) as *const u32) };
-    if !child.is_ok_and(|child| FOLLOWED.insert(child, 0_u32, 0).is_ok()) {
-        count();
+    match child {
+        Ok(child) if FOLLOWED.insert(child, 0_u32, 0).is_ok() => tell(child, ProcessChange::Forked, parent),
+        _ => count(),
     }
     0
+}
+
+/// A process runs another program.
+#[inline(always)]
+pub fn process_executes(process: u32) {
+    if FOLLOWED.get_ptr(process).is_some() {
+        tell(process, ProcessChange::Executed, 0);
+    }
 }
 
 /// A thread ends: if it is the first one of its process, that ends, or has nothing left to show.
@@ -56,6 +71,24 @@ pub fn process_ends(key: u64) {
     }
     // Nothing can be done if user space has removed it meanwhile.
     let _ = FOLLOWED.remove(process);
+    tell(process, ProcessChange::Ended, 0);
+}
+
+/// Tells user space. It learns of it anyway, only later, if the ring buffer is full.
+#[inline(never)]
+fn tell(process: u32, change: ProcessChange, parent: u32) {
+    let Some(mut entry) = RECORDS.reserve::<ProcessRecord>(0) else { return };
+    let record = entry.as_mut_ptr();
+    // SAFETY: reserved for this record.
+    unsafe {
+        (*record).header = RecordHeader::new(RecordKind::Process, size_of::<ProcessRecord>());
+        (*record).process = process;
+        (*record).change = change as u32;
+        (*record).time_ns = bpf_ktime_get_ns();
+        (*record).parent = parent;
+        (*record).reserved = 0;
+    }
+    entry.submit(NO_WAKEUP);
 }
 
 /// One more that was not seen. Preemption is off where a task is made or ends.

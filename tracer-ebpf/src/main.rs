@@ -3,6 +3,8 @@
 #![no_std]
 #![no_main]
 
+mod arguments;
+mod endings;
 mod floor;
 mod forks;
 mod maps;

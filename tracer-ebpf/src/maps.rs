@@ -12,10 +12,14 @@ use tracer_common::{
         OpenContainer, PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout,
         PythonPushSites, PythonWatched, WAITING_CONTAINERS, WaitingContainer,
     },
-    records::{CaptureSpec, ProcessSlot, ThreadStack},
+    tables::{CaptureSpec, ProcessSlot},
+    thread_stack::ThreadStack,
 };
 
-/// Finished calls, on their way to user space.
+/// Submit without waking user space: it polls, and a wake-up would cost the target more than the record.
+pub const NO_WAKEUP: u64 = 1;
+
+/// Records on their way to user space: finished calls above all.
 #[map]
 pub static RECORDS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 

@@ -3,9 +3,8 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::pt_regs,
     helpers::{
-        bpf_get_current_pid_tgid, bpf_probe_read_user,
+        bpf_get_current_pid_tgid,
         generated::{bpf_get_attach_cookie, bpf_ktime_get_ns},
     },
     macros::{uprobe, uretprobe},
@@ -13,14 +12,17 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use tracer_common::{
-    cookie::{Cookie, ObjectLocation, jump_is_taken},
+    cookie::{Cookie, jump_is_taken},
     counters::Counter,
-    limits::{MAX_ARGUMENTS, MAX_DEPTH},
-    records::{Frame, FrameKind, OtherStackKey, RecordEnding, ThreadStack},
+    limits::MAX_DEPTH,
+    records::RecordEnding,
+    thread_stack::{FrameKind, OtherStackKey, ThreadStack},
 };
 
 use crate::{
-    maps::{CAPTURES, PROCESSES, count, count_call, debug_log},
+    arguments::{capture, object_of},
+    endings,
+    maps::{PROCESSES, count, count_call, debug_log},
     other_stacks, own_stack, python_calls, python_greenlets, stack,
 };
 
@@ -57,7 +59,7 @@ fn enter(context: &ProbeContext, cookie: Cookie, thread: *mut ThreadStack) {
             other_stacks::enter(registers, cookie.0, thread, &key_of(cookie, stack_pointer));
             return;
         }
-        stack::end_left_frames(thread, stack_pointer, true);
+        endings::end_left_frames(thread, stack_pointer, true);
         let object = object_of(registers, cookie);
         if is_inside_python(thread) && python_calls::folds_native(thread, stack_pointer) {
             return;
@@ -145,59 +147,6 @@ unsafe fn folds_into_caller(thread: *mut ThreadStack, depth: u32, stack_pointer:
     }
 }
 
-/// Reads one register. Volatile, because the verifier takes no computed offset into the context and the compiler would
-/// make one out of a choice between registers.
-macro_rules! register {
-    ($registers:expr, $name:ident) => {
-        core::ptr::read_volatile(&raw const (*$registers).$name)
-    };
-}
-
-#[inline(always)]
-pub fn object_of(registers: *mut pt_regs, cookie: Cookie) -> u64 {
-    // SAFETY: `registers` is the program's context.
-    let (first, second) = unsafe { (register!(registers, rdi), register!(registers, rsi)) };
-    match cookie.object() {
-        location if location == ObjectLocation::FirstArgument as u64 => first,
-        location if location == ObjectLocation::SecondArgument as u64 => second,
-        _ => 0,
-    }
-}
-
-/// Kept out of line: few functions capture anything.
-#[inline(never)]
-pub fn capture(registers: *mut pt_regs, cookie: u64, frame: *mut Frame) {
-    let Some(spec) = CAPTURES.get(Cookie(cookie).function()) else { return };
-    // SAFETY: `registers` is the program's context, `frame` lies in a checked map value.
-    unsafe {
-        let (first, second, third) = (register!(registers, rdi), register!(registers, rsi), register!(registers, rdx));
-        let (fourth, fifth, sixth) = (register!(registers, rcx), register!(registers, r8), register!(registers, r9));
-        for index in 0..MAX_ARGUMENTS {
-            if index as u32 >= spec.count {
-                return;
-            }
-            let value = match spec.positions[index] {
-                0 => first,
-                1 => second,
-                2 => third,
-                3 => fourth,
-                4 => fifth,
-                5 => sixth,
-                position => {
-                    // The seventh integer argument is above the return address (System V ABI, x86-64, 3.2.3).
-                    let address = (*frame).stack_pointer + 8 + (u64::from(position) - 6) * 8;
-                    match bpf_probe_read_user(address as *const u64) {
-                        Ok(value) => value,
-                        Err(_) => continue,
-                    }
-                }
-            };
-            (*frame).arguments[index] = value;
-            (*frame).arguments_read |= 1 << index;
-        }
-    }
-}
-
 /// A traced function is left at one of its own instructions.
 #[uprobe]
 pub fn native_exit(context: ProbeContext) -> u32 {
@@ -245,7 +194,7 @@ fn leave(context: &impl EbpfContext, cookie: Cookie, stack_pointer: u64, returne
             other_stacks::leave(thread, &key_of(cookie, stack_pointer), returned);
             return;
         }
-        stack::end_left_frames(thread, stack_pointer, false);
+        endings::end_left_frames(thread, stack_pointer, false);
         if is_inside_python(thread) {
             python_calls::end_inside_native(thread, stack_pointer);
         }
@@ -259,7 +208,7 @@ fn leave(context: &impl EbpfContext, cookie: Cookie, stack_pointer: u64, returne
             if debug_log() {
                 debug!(context, "left function {} depth {}", cookie.function(), depth - 1);
             }
-            stack::end_innermost(thread, RecordEnding::Returned as u32, bpf_ktime_get_ns(), returned);
+            endings::end_innermost(thread, RecordEnding::Returned as u32, bpf_ktime_get_ns(), returned);
         } else if (*innermost).folded_below == stack_pointer {
             (*innermost).folded_below = 0;
         }

@@ -11,10 +11,15 @@ use aya_ebpf::{
 use tracer_common::{
     cookie::Cookie,
     limits::MAX_OTHER_STACK_CALLS,
-    records::{CallRecord, OtherStackCall, OtherStackKey, RecordEnding, RecordHeader, RecordKind, ThreadStack},
+    records::{CallRecord, RecordEnding, RecordHeader, RecordKind},
+    thread_stack::{OtherStackCall, OtherStackKey, ThreadStack},
 };
 
-use crate::{maps::RECORDS, native, stack::NO_WAKEUP};
+use crate::{
+    arguments,
+    endings::fill_from_frame,
+    maps::{NO_WAKEUP, RECORDS},
+};
 
 /// The open calls on other stacks.
 #[map]
@@ -32,7 +37,7 @@ pub fn enter(registers: *mut pt_regs, cookie: u64, thread: *mut ThreadStack, key
     if let Some(before) = OTHER_STACK_CALLS.get_ptr_mut(key) {
         // What began at the same place before has been left, and nobody saw how: by an exception, or its stack was given
         // up while it waited.
-        end_other(thread, before, RecordEnding::LetGo as u32, 0);
+        end_other(thread, before, RecordEnding::Unobserved as u32, 0);
     } else {
         let inserted =
             EMPTY_OTHER_STACK_CALL.get(0).is_some_and(|empty| OTHER_STACK_CALLS.insert(key, empty, 0).is_ok());
@@ -45,17 +50,17 @@ pub fn enter(registers: *mut pt_regs, cookie: u64, thread: *mut ThreadStack, key
     let Some(call) = OTHER_STACK_CALLS.get_ptr_mut(key) else { return };
     // SAFETY: as above; `call` is a checked map value, and no other thread runs on this stack.
     unsafe {
-        (*call).incarnation = (*thread).incarnation;
+        (*call).first_seen_ns = (*thread).first_seen_ns;
         (*call).thread = (*thread).number;
         let frame = &raw mut (*call).frame;
         (*frame).stack_pointer = key.stack_pointer;
         (*frame).function = key.function;
         (*frame).start_ns = bpf_ktime_get_ns();
         (*frame).call = (*thread).entries;
-        (*frame).object = native::object_of(registers, Cookie(cookie));
+        (*frame).object = arguments::object_of(registers, Cookie(cookie));
         (*frame).arguments_read = 0;
         if Cookie(cookie).captures() {
-            native::capture(registers, cookie, frame);
+            arguments::capture(registers, cookie, frame);
         }
     }
 }
@@ -73,7 +78,7 @@ pub fn leave(thread: *mut ThreadStack, key: &OtherStackKey, returned: u64) {
     let _ = OTHER_STACK_CALLS.remove(key);
 }
 
-/// Submits the record of a call. A global function, see `stack::end_wide`.
+/// Submits the record of a call. A global function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn end_other(thread: *mut ThreadStack, call: *mut OtherStackCall, ending: u32, returned: u64) -> u64 {
@@ -88,31 +93,17 @@ pub extern "C" fn end_other(thread: *mut ThreadStack, call: *mut OtherStackCall,
         };
         let record = entry.as_mut_ptr();
         let frame = &raw const (*call).frame;
-        (*record).header = RecordHeader { kind: RecordKind::Call as u32, size: CallRecord::SIZE as u32 };
-        (*record).process = (aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32) as u32;
+        (*record).header = RecordHeader::new(RecordKind::Call, size_of::<CallRecord>());
+        fill_from_frame(record, frame);
         (*record).thread = (*call).thread;
-        (*record).function = (*frame).function;
         (*record).ending = ending;
         (*record).depth = 0;
-        (*record).arguments_read = (*frame).arguments_read;
-        (*record).incarnation = (*call).incarnation;
+        (*record).thread_first_seen_ns = (*call).first_seen_ns;
         // It has no place among the records of its thread.
         (*record).sequence = 0;
-        (*record).call = (*frame).call;
-        (*record).parent_call = 0;
         (*record).root_call = (*frame).call;
-        (*record).start_ns = (*frame).start_ns;
         (*record).end_ns = bpf_ktime_get_ns();
-        (*record).stack_pointer = (*frame).stack_pointer;
-        (*record).object = (*frame).object;
         (*record).return_value = returned;
-        (*record).folded_calls = 0;
-        // Word by word, as in `stack::fill`.
-        let (from, to) = (&raw const (*frame).arguments, &raw mut (*record).arguments);
-        (*to)[0] = (*from)[0];
-        (*to)[1] = (*from)[1];
-        (*to)[2] = (*from)[2];
-        (*to)[3] = (*from)[3];
         (*thread).spans += 1;
         entry.submit(NO_WAKEUP);
     }

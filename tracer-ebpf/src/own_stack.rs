@@ -8,7 +8,7 @@
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_probe_read_user, generated::bpf_get_current_task,
 };
-use tracer_common::records::ThreadStack;
+use tracer_common::thread_stack::ThreadStack;
 
 /// Where the kernel keeps the thread pointer and the memory of a task, and the beginning of the stack of that memory; user
 /// space sets them before loading, from the kernel's type information. 0: not known.
@@ -48,7 +48,7 @@ pub unsafe fn has(stack: *mut ThreadStack, address: u64) -> bool {
     unsafe { address.wrapping_sub((*stack).own_start) < (*stack).own_size }
 }
 
-/// Finds out the own stack of the current thread. A global function, see `stack::end_wide`.
+/// Finds out the own stack of the current thread. A global function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn learn_own_stack(stack: *mut ThreadStack) -> u64 {
@@ -86,7 +86,7 @@ pub extern "C" fn learn_own_stack(stack: *mut ThreadStack) -> u64 {
 }
 
 /// The lowest address of the stack that glibc has noted beside a thread pointer, 0 if there is none. A global function,
-/// see `stack::end_wide`.
+/// see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn block_around(thread_pointer: u64) -> u64 {

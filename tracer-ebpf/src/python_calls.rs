@@ -4,10 +4,12 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
 use tracer_common::{
     limits::MAX_DEPTH,
     python::FrameStyle,
-    records::{Frame, FrameKind, RecordEnding, ThreadStack},
+    records::RecordEnding,
+    thread_stack::{Frame, FrameKind, ThreadStack},
 };
 
 use crate::{
+    endings,
     maps::{PROCESSES, PYTHON_LAYOUTS},
     own_stack,
     python_frame::{code_of, current_frame, field},
@@ -30,7 +32,7 @@ pub fn enter(thread: *mut ThreadStack) {
     }
 }
 
-/// Puts the call that begins onto the stack. A global function, see `stack::end_wide`.
+/// Puts the call that begins onto the stack. A global function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn push(thread: *mut ThreadStack) -> u64 {
@@ -85,7 +87,7 @@ pub extern "C" fn push(thread: *mut ThreadStack) -> u64 {
 }
 
 /// 1 if the call that is about to begin is inside a folded one, which then has counted it. Resolves the innermost open
-/// call. A global function, see `stack::end_wide`.
+/// call. A global function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn is_folded_by_caller(thread: *mut ThreadStack, stack_pointer: u64, process: u32) -> u64 {
@@ -151,7 +153,7 @@ pub fn end_inside_native(thread: *mut ThreadStack, stack_pointer: u64) {
 }
 
 /// Ends the calls above the one that is `found` places below the top, counted from 1. 0 if the stack is empty. A global
-/// function, see `stack::end_wide`.
+/// function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn end_above(thread: *mut ThreadStack, found: u32) -> u64 {
@@ -209,7 +211,7 @@ const TOO_FAR: u64 = 1;
 /// The frame in the chain of a thread's frames that is `sought` or, with `by_caller`, that this frame has called and that
 /// runs this code. A frame that is being popped is in no chain any more, but belongs to it: what its variables leave
 /// behind may run code of its own. 0 if there is none, [`TOO_FAR`] if that could not be found out. A global function, see
-/// `stack::end_wide`.
+/// `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn in_chain(thread: *mut ThreadStack, process_slot: u32, sought: u64, code: u64, by_caller: u32) -> u64 {
@@ -256,7 +258,7 @@ pub extern "C" fn in_chain(thread: *mut ThreadStack, process_slot: u32, sought: 
 const IS_SOUGHT: u64 = 1;
 
 /// The frame that has called a frame, or [`IS_SOUGHT`] if this frame is the one that [`in_chain`] looks for. A global
-/// function, see `stack::end_wide`: the loop around it would otherwise take the verifier longest of all.
+/// function, see `endings::end_wide`: the loop around it would otherwise take the verifier longest of all.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn step(process_slot: u32, frame: u64, sought: u64, code: u64, by_caller: u32) -> u64 {
@@ -283,7 +285,7 @@ unsafe fn is_in_chain(thread: *mut ThreadStack, top: *mut Frame, process_slot: u
 
 /// Ends every open call on top of the stack that control has left without our seeing it: native ones by the stack
 /// pointer, Python ones because their frame is not in the chain of the thread's frames any more. A global function, see
-/// `stack::end_wide`.
+/// `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn end_left(thread: *mut ThreadStack, process_slot: u32, stack_pointer: u64) -> u64 {
@@ -325,7 +327,7 @@ fn epoch_of(process_slot: u32) -> u32 {
 
 /// Ends the innermost call, which control has left without our seeing it. That a Python call has failed is said only where
 /// that is known: an exception was seen in it and, with every return seen, no return. Otherwise somebody keeps its frame, or
-/// its probe is gone, or its thread has turned to another greenlet. A global function, see `stack::end_wide`.
+/// its probe is gone, or its thread has turned to another greenlet. A global function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn end_left_call(thread: *mut ThreadStack, now: u64) -> u64 {
@@ -336,20 +338,20 @@ pub extern "C" fn end_left_call(thread: *mut ThreadStack, now: u64) -> u64 {
     unsafe {
         let top = stack::frame(thread, (*thread).depth.wrapping_sub(1));
         if (*top).kind == FrameKind::Native as u32 {
-            return stack::end_wide(thread, RecordEnding::Unwound as u32, now, 0, 0);
+            return endings::end_wide(thread, RecordEnding::Unwound as u32, now, 0, 0);
         }
         let exits_are_prompt =
             PYTHON_LAYOUTS.get((*top).process_slot).is_some_and(|layout| layout.exits_are_prompt != 0);
         let probes_stayed = (*top).python_epoch == epoch_of((*top).process_slot);
         if exits_are_prompt && probes_stayed && (*top).exception != 0 {
-            return stack::end_wide(thread, RecordEnding::Unwound as u32, now, 0, (*top).exception);
+            return endings::end_wide(thread, RecordEnding::Unwound as u32, now, 0, (*top).exception);
         }
-        stack::end_wide(thread, RecordEnding::LetGo as u32, now, 0, 0)
+        endings::end_wide(thread, RecordEnding::Unobserved as u32, now, 0, 0)
     }
 }
 
 /// An exception arrives in a frame from another one, whose frame object stands first in its traceback: the call of that
-/// frame has been left by it. A global function, see `stack::end_wide`.
+/// frame has been left by it. A global function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn end_passed(thread: *mut ThreadStack, object: u64) -> u64 {
@@ -364,14 +366,14 @@ pub extern "C" fn end_passed(thread: *mut ThreadStack, object: u64) -> u64 {
     unsafe {
         let top = stack::frame(thread, (*thread).depth.wrapping_sub(1));
         if (*thread).depth != 0 && (*top).exception_frame == object {
-            stack::end_wide(thread, RecordEnding::Unwound as u32, bpf_ktime_get_ns(), 0, (*top).exception);
+            endings::end_wide(thread, RecordEnding::Unwound as u32, bpf_ktime_get_ns(), 0, (*top).exception);
         }
     }
     0
 }
 
 /// How many places below the top, counted from 1, the call is that an exception was seen in, with this frame object, and
-/// whose frame is not active any more. 0 if there is none. A global function, see `stack::end_wide`.
+/// whose frame is not active any more. 0 if there is none. A global function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn passed(thread: *mut ThreadStack, object: u64) -> u64 {
@@ -435,7 +437,7 @@ pub const ANY_CODE: u64 = 0;
 /// An exception passes through a frame: the open call of that frame remembers it. If the call is found left later, this is
 /// what has left it. Its frame is given by its address and by that of its caller. Gives how many places below the top that call
 /// is, counted from 1; 0 if there is none. A global function, see
-/// `stack::end_wide`.
+/// `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn note_exception(thread: *mut ThreadStack, frame: u64, caller: u64, code: u64, exception: u64) -> u64 {
@@ -469,7 +471,7 @@ pub fn note_frame(thread: *mut ThreadStack, below: u64, object: u64) {
 
 /// If the call of this frame is open, ends every call inside it, so that it is the innermost one. The frame is given by
 /// the caller's where calls are told by that, with the calling instruction. 0 if it is not open. A global function, see
-/// `stack::end_wide`.
+/// `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn end_inside(thread: *mut ThreadStack, frame: u64, code: u64, call_instruction: u32) -> u64 {

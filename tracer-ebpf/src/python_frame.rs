@@ -1,26 +1,26 @@
-//! Reads an interpreter's frames, with the offsets of its layout. A word that cannot be read is 0.
+//! Reads an interpreter's frames, with the offsets of its layout. What cannot be read is 0.
 
 use aya_ebpf::helpers::bpf_probe_read_user;
 use tracer_common::python::{FrameStyle, PythonLayout, Receiver};
 
-/// The word at an address of the process, 0 if it cannot be read.
+/// 64 bits at an address of the process, 0 if they cannot be read.
 #[inline(always)]
-pub fn word(address: u64) -> u64 {
+pub fn read_u64(address: u64) -> u64 {
     // SAFETY: the helper checks the address; a bad one is an error, not a fault.
     unsafe { bpf_probe_read_user(address as *const u64) }.unwrap_or(0)
 }
 
-/// Half a word at an address of the process, 0 if it cannot be read.
+/// 32 bits at an address of the process, 0 if they cannot be read.
 #[inline(always)]
-pub fn half_word(address: u64) -> u32 {
+pub fn read_u32(address: u64) -> u32 {
     // SAFETY: as above.
     unsafe { bpf_probe_read_user(address as *const u32) }.unwrap_or(0)
 }
 
-/// The word at an offset from an address; 0 for a null address.
+/// 64 bits at an offset from an address; 0 for a null address.
 #[inline(always)]
 pub fn field(address: u64, offset: u32) -> u64 {
-    if address == 0 { 0 } else { word(address + u64::from(offset)) }
+    if address == 0 { 0 } else { read_u64(address + u64::from(offset)) }
 }
 
 /// A reference that a frame holds, without the flags that it may carry.

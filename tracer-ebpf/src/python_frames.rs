@@ -13,16 +13,18 @@ use tracer_common::{
     cookie::{Cookie, jump_is_taken},
     counters::Counter,
     python::{FrameStyle, NO_FUNCTION, PythonCount, PythonKey, PythonLayout},
-    records::{RecordEnding, ThreadStack},
+    records::RecordEnding,
+    thread_stack::ThreadStack,
 };
 
 use crate::{
+    endings,
     maps::{
         PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PASSED, THREADS, copy_of,
         count,
     },
     python_calls::{self, ANY_CODE},
-    python_frame::{code_of, current_frame, exception_of, field, reference, word},
+    python_frame::{code_of, current_frame, exception_of, field, read_u64, reference},
     python_greenlets, python_resolve, stack,
 };
 
@@ -40,12 +42,12 @@ fn is_hit(context: &ProbeContext, cookie: Cookie) -> bool {
     !cookie.is_conditional() || jump_is_taken(cookie.condition(), register!(context.regs, eflags))
 }
 
-/// The frame at a hit. The cookie's function is the register that holds it, numbered as x86-64 instructions number them,
+/// The frame at a hit. The cookie's place is the register that holds it, numbered as x86-64 instructions number them,
 /// or 16: the current one of the thread state.
 #[inline(always)]
 fn frame_at(context: &ProbeContext, cookie: Cookie, layout: &PythonLayout, python_thread: u64) -> u64 {
     let registers = context.regs;
-    match cookie.function() {
+    match cookie.place() {
         0 => register!(registers, rax),
         1 => register!(registers, rcx),
         2 => register!(registers, rdx),
@@ -87,7 +89,7 @@ pub fn python_frame_entry(context: ProbeContext) -> u32 {
     if slot.accepts_entries == 0 {
         return 0;
     }
-    let python_thread = word(layout.current_thread);
+    let python_thread = read_u64(layout.current_thread);
     let stack_pointer = register!(context.regs, rsp);
     let frame = frame_at(&context, cookie, layout, python_thread);
     let code = PythonKey { address: code_of(layout, frame), process, reserved: 0 };
@@ -188,7 +190,7 @@ pub fn python_exception(context: ProbeContext) -> u32 {
     let is_heap = layout.style == FrameStyle::Heap as u32;
     let frame = if is_heap { object } else { field(object, layout.frame_object_frame) };
     let caller = if is_heap { field(frame, layout.frame_previous) } else { 0 };
-    let python_thread = word(layout.current_thread);
+    let python_thread = read_u64(layout.current_thread);
     let from = came_from(layout, python_thread);
     if from != object {
         python_calls::end_passed(thread, from);
@@ -230,7 +232,7 @@ pub fn python_frame_return(context: ProbeContext) -> u32 {
     if unsafe { (*thread).depth } == 0 || !is_hit(&context, cookie) {
         return 0;
     }
-    leave(layout, thread, frame_at(&context, cookie, layout, word(layout.current_thread)));
+    leave(layout, thread, frame_at(&context, cookie, layout, read_u64(layout.current_thread)));
     0
 }
 
@@ -239,6 +241,6 @@ fn leave(layout: &PythonLayout, thread: *mut ThreadStack, frame: u64) {
     let code = code_of(layout, frame);
     if python_calls::end_inside(thread, frame, code, 0) != 0 {
         // SAFETY: a helper without arguments.
-        stack::end_wide(thread, RecordEnding::Returned as u32, unsafe { bpf_ktime_get_ns() }, 0, 0);
+        endings::end_wide(thread, RecordEnding::Returned as u32, unsafe { bpf_ktime_get_ns() }, 0, 0);
     }
 }

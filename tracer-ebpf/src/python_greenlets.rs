@@ -6,12 +6,12 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use tracer_common::{
     limits::{MAX_GREENLETS, THREAD_KEY_BITS},
     python::{FrameStyle, PythonLayout},
-    records::ThreadStack,
+    thread_stack::ThreadStack,
 };
 
 use crate::{
     maps::{PYTHON_LAYOUTS, THREADS},
-    python_frame::{field, word},
+    python_frame::{field, read_u64},
     stack,
 };
 
@@ -82,7 +82,7 @@ pub fn key_of(number: u64) -> u64 {
 }
 
 /// The oldest piece of a thread's data stack; each begins with a pointer to the one before it. A global function, see
-/// `stack::end_wide`.
+/// `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn root_of(process_slot: u32, python_thread: u64) -> u64 {
@@ -92,7 +92,7 @@ pub extern "C" fn root_of(process_slot: u32, python_thread: u64) -> u64 {
         return 0;
     }
     for _ in 0..MAX_PIECES {
-        let before = word(piece);
+        let before = read_u64(piece);
         if before == 0 {
             return piece;
         }
@@ -102,7 +102,7 @@ pub extern "C" fn root_of(process_slot: u32, python_thread: u64) -> u64 {
 }
 
 /// The number of a greenlet's stack, from 1: the one that it has had, a new one, or one with nothing open. 0 if there is
-/// none. A global function, see `stack::end_wide`.
+/// none. A global function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn number_of(main: *mut ThreadStack, root: u64) -> u64 {

@@ -3,7 +3,8 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use tracer_common::{
     python::{OpenContainer, PythonKey, WAITING_CONTAINERS, WaitingContainer},
-    records::{FOUND_OPEN, FOUND_SLOT_SHIFT, FOUND_WAITING, Frame, Join, ThreadStack},
+    records::Join,
+    thread_stack::{FOUND_OPEN, FOUND_SLOT_SHIFT, FOUND_WAITING, Frame, ThreadStack},
 };
 
 use crate::{
@@ -23,15 +24,15 @@ unsafe fn join_below(thread: *mut ThreadStack, frame: *mut Frame, join: *mut Joi
     unsafe {
         let number = bpf_get_current_pid_tgid() as u32;
         (*join).parent_thread = number;
-        (*join).parent_incarnation = (*thread).incarnation;
+        (*join).parent_first_seen_ns = (*thread).first_seen_ns;
         (*join).parent_call = (*frame).call;
         if (*thread).join.parent_thread != 0 {
             (*join).trace_thread = (*thread).join.trace_thread;
-            (*join).trace_incarnation = (*thread).join.trace_incarnation;
+            (*join).trace_first_seen_ns = (*thread).join.trace_first_seen_ns;
             (*join).trace_call = (*thread).join.trace_call;
         } else {
             (*join).trace_thread = number;
-            (*join).trace_incarnation = (*thread).incarnation;
+            (*join).trace_first_seen_ns = (*thread).first_seen_ns;
             (*join).trace_call = (*stack::frame(thread, 0)).call;
         }
     }
@@ -48,9 +49,9 @@ unsafe fn copy(to: *mut Join, from: &Join) {
     unsafe {
         core::ptr::write_volatile(&raw mut (*to).parent_thread, from.parent_thread);
         core::ptr::write_volatile(&raw mut (*to).trace_thread, from.trace_thread);
-        core::ptr::write_volatile(&raw mut (*to).parent_incarnation, from.parent_incarnation);
+        core::ptr::write_volatile(&raw mut (*to).parent_first_seen_ns, from.parent_first_seen_ns);
         core::ptr::write_volatile(&raw mut (*to).parent_call, from.parent_call);
-        core::ptr::write_volatile(&raw mut (*to).trace_incarnation, from.trace_incarnation);
+        core::ptr::write_volatile(&raw mut (*to).trace_first_seen_ns, from.trace_first_seen_ns);
         core::ptr::write_volatile(&raw mut (*to).trace_call, from.trace_call);
     }
 }
@@ -60,9 +61,9 @@ static NOTHING_OPEN: OpenContainer = OpenContainer {
     join: Join {
         parent_thread: 0,
         trace_thread: 0,
-        parent_incarnation: 0,
+        parent_first_seen_ns: 0,
         parent_call: 0,
-        trace_incarnation: 0,
+        trace_first_seen_ns: 0,
         trace_call: 0,
     },
     calls: 0,
@@ -70,7 +71,7 @@ static NOTHING_OPEN: OpenContainer = OpenContainer {
 };
 
 /// A call on a container has been resolved as a span: its children on other threads can find it from now on. A global
-/// function, see `stack::end_wide`.
+/// function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn container_opens(thread: *mut ThreadStack, frame: *mut Frame, process: u32) -> u64 {
@@ -87,7 +88,7 @@ pub extern "C" fn container_opens(thread: *mut ThreadStack, frame: *mut Frame, p
         let Some(open) = OPEN_CONTAINERS.get_ptr_mut(&key) else { return 0 };
         // Of calls of one thread, the inner one is what its children belong to; greenlets are as threads here.
         let is_same = (*open).join.parent_thread == bpf_get_current_pid_tgid() as u32
-            && (*open).join.parent_incarnation == (*thread).incarnation;
+            && (*open).join.parent_first_seen_ns == (*thread).first_seen_ns;
         if (*open).calls != 0 && !is_same {
             (*open).is_contested = 1;
         }
@@ -99,7 +100,7 @@ pub extern "C" fn container_opens(thread: *mut ThreadStack, frame: *mut Frame, p
 }
 
 /// A call on a container has ended, or is no span of its own: it is not to be found any more.
-/// A global function, see `stack::end_wide`.
+/// A global function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn forget_container(frame: *mut Frame, process: u32) -> u64 {
@@ -159,7 +160,7 @@ pub unsafe fn container_waits(thread: *mut ThreadStack, frame: *mut Frame, proce
 const TRIED_SLOTS: u32 = 8;
 
 /// The slot in which a call of this thread can wait: one that is free, or that an earlier call of the thread has had. If
-/// there is none, the first one's call is forgotten. A global function, see `stack::end_wide`.
+/// there is none, the first one's call is forgotten. A global function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn free_slot(number: u32) -> u64 {
@@ -208,7 +209,7 @@ pub unsafe fn to_open_container(thread: *mut ThreadStack, process: u32, object: 
 }
 
 /// The same for a container whose call has just begun. Not 0 if calls of two threads have: then it is not known which. A
-/// global function, see `stack::end_wide`.
+/// global function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn to_waiting_container(thread: *mut ThreadStack, process: u32, container: u64) -> u64 {

@@ -18,7 +18,7 @@ use tracer_common::{
 
 use crate::{
     maps::{PYTHON_COUNTS, PYTHON_WATCHED, copy_of, count},
-    python_frame::half_word,
+    python_frame::read_u32,
     python_watch::count_changed,
 };
 
@@ -72,5 +72,5 @@ fn has_changed(address: u64, process: u32) -> bool {
     let key = PythonKey { address, process, reserved: 0 };
     // SAFETY: a value of plain words; whoever writes it holds the interpreter's lock, as this thread does.
     let last = unsafe { PYTHON_COUNTS.get(&key) };
-    address != 0 && last.is_some_and(|last| last.references != u64::from(half_word(address)))
+    address != 0 && last.is_some_and(|last| last.references != u64::from(read_u32(address)))
 }

@@ -3,7 +3,8 @@
 //!
 //! On a data stack (CPython 3.11 and later) a frame that is pushed begins at or beyond the end of the innermost one that
 //! runs there, and one that is popped did. On the heap the interpreter holds the new frame in a register when it takes the
-//! reference; the instruction that does so is remembered.
+//! reference. Looking through the registers is dear (most hold no address, and each of those is a fault), so the
+//! instructions that push frames are remembered.
 
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel,
@@ -13,7 +14,7 @@ use tracer_common::python::PythonLayout;
 
 use crate::{
     maps::{PYTHON_LAYOUTS, PYTHON_PUSH_SITES},
-    python_frame::{code_of, current_frame, field, half_word, word},
+    python_frame::{code_of, current_frame, field, read_u32, read_u64},
 };
 
 /// Steps along the chain of frames: generators and coroutines stand on the heap, not on the data stack.
@@ -24,14 +25,14 @@ pub const UNKNOWN_END: u64 = u64::MAX;
 
 /// Where the innermost frame that runs on a thread's data stack ends: the next one is no lower, as long as it is in the same
 /// piece of the stack; a piece that holds none of the running frames is new. [`UNKNOWN_END`] if that cannot be found out.
-/// A global function, see `stack::end_wide`.
+/// A global function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn innermost_end(process_slot: u32, python_thread: u64) -> u64 {
     let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return UNKNOWN_END };
     let piece = field(python_thread, layout.thread_datastack_chunk);
     let size = field(piece, layout.chunk_size);
-    let before = if piece == 0 { 0 } else { word(piece) };
+    let before = if piece == 0 { 0 } else { read_u64(piece) };
     let size_before = field(before, layout.chunk_size);
     let mut frame = current_frame(layout, python_thread);
     for _ in 0..MAX_STEPS {
@@ -46,7 +47,7 @@ pub extern "C" fn innermost_end(process_slot: u32, python_thread: u64) -> u64 {
     UNKNOWN_END
 }
 
-/// Where a frame on the data stack ends, or [`UNKNOWN_END`]. A global function, see `stack::end_wide`.
+/// Where a frame on the data stack ends, or [`UNKNOWN_END`]. A global function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn end_of(process_slot: u32, frame: u64) -> u64 {
@@ -62,10 +63,10 @@ fn frame_bytes(layout: &PythonLayout, code: u64) -> u64 {
         return 0;
     }
     if layout.code_frame_words != 0 {
-        return 8 * u64::from(half_word(code + u64::from(layout.code_frame_words)));
+        return 8 * u64::from(read_u32(code + u64::from(layout.code_frame_words)));
     }
-    let slots = half_word(code + u64::from(layout.code_slots));
-    let depth = half_word(code + u64::from(layout.code_stack_depth));
+    let slots = read_u32(code + u64::from(layout.code_slots));
+    let depth = read_u32(code + u64::from(layout.code_stack_depth));
     if depth == 0 { 0 } else { 8 * (u64::from(slots) + u64::from(depth) + u64::from(layout.frame_words_beyond)) }
 }
 
@@ -88,11 +89,25 @@ fn register(offset: u64) -> u64 {
 }
 
 /// Whether the frame on the data stack is left while somebody keeps its frame object (3.12 and later): its content is copied
-/// there, and the copy takes a reference. The interpreter holds the frame object in a register then. A global function, see
-/// `stack::end_wide`.
+/// there, and the copy takes a reference at this instruction. The interpreter holds the frame object in a register then; an
+/// instruction at which it does not is one that pushes frames. A global function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn is_copied(process_slot: u32, frame: u64) -> u64 {
+pub extern "C" fn is_copied(process_slot: u32, frame: u64, instruction: u64) -> u64 {
+    if is_push_site(process_slot, instruction) != 0 {
+        return 0;
+    }
+    if register_holds_object_of(process_slot, frame) != 0 {
+        return 1;
+    }
+    add_push_site(process_slot, instruction);
+    0
+}
+
+/// 1 if a register holds the frame object of a frame. A global function, so that the loop has one way around it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn register_holds_object_of(process_slot: u32, frame: u64) -> u64 {
     for index in 0..REGISTERS {
         if is_object_of(process_slot, register(8 * index), frame) != 0 {
             return 1;
@@ -114,38 +129,49 @@ pub extern "C" fn is_object_of(process_slot: u32, address: u64, frame: u64) -> u
 }
 
 /// Whether a heap frame that `caller` has called is being pushed, at this instruction of the interpreter. A global function,
-/// see `stack::end_wide`.
+/// see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn is_heap_push(process_slot: u32, caller: u64, instruction: u64) -> u64 {
-    let Some(known) = PYTHON_PUSH_SITES.get_ptr_mut(process_slot) else { return 0 };
-    // SAFETY: a checked map value; whoever changes it holds the interpreter's lock.
-    unsafe {
-        if (*known).instructions[0] == instruction
-            || (*known).instructions[1] == instruction
-            || (*known).instructions[2] == instruction
-            || (*known).instructions[3] == instruction
-        {
-            return 1;
-        }
+    if is_push_site(process_slot, instruction) != 0 {
+        return 1;
     }
     if holds_new_frame(process_slot, caller) == 0 {
         return 0;
     }
-    // SAFETY: as above.
+    add_push_site(process_slot, instruction);
+    1
+}
+
+/// 1 if frames are known to be pushed at an instruction. A global function, see `endings::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn is_push_site(process_slot: u32, instruction: u64) -> u64 {
+    let Some(sites) = PYTHON_PUSH_SITES.get_ptr(process_slot) else { return 0 };
+    // SAFETY: a checked map value; a site that is added meanwhile is whole or not there.
+    u64::from(unsafe { (*sites).instructions.iter().any(|known| *known == instruction) })
+}
+
+/// Frames are pushed at an instruction. Where there is no room it is found out again each time. A global function, see
+/// `endings::end_wide`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn add_push_site(process_slot: u32, instruction: u64) -> u64 {
+    let Some(sites) = PYTHON_PUSH_SITES.get_ptr_mut(process_slot) else { return 0 };
+    // SAFETY: a checked map value; whoever changes it holds the interpreter's lock.
     unsafe {
-        for known in &mut (*known).instructions {
+        for known in &mut (*sites).instructions {
             if *known == 0 {
                 *known = instruction;
                 return 1;
             }
         }
     }
-    1
+    0
 }
 
 /// 1 if a register, or a word on top of the native stack, holds a heap frame that is new. A global function, see
-/// `stack::end_wide`.
+/// `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn holds_new_frame(process_slot: u32, caller: u64) -> u64 {
@@ -156,7 +182,7 @@ pub extern "C" fn holds_new_frame(process_slot: u32, caller: u64) -> u64 {
     }
     let top = register(STACK_POINTER);
     for index in 0..STACK_WORDS {
-        if is_new_frame(process_slot, word(top + 8 * index), caller) != 0 {
+        if is_new_frame(process_slot, read_u64(top + 8 * index), caller) != 0 {
             return 1;
         }
     }
@@ -179,9 +205,9 @@ pub extern "C" fn is_new_frame(process_slot: u32, address: u64, caller: u64) -> 
     let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return 0 };
     let is_frame = caller != 0 && field(address, layout.object_type) == field(caller, layout.object_type);
     let is_new = is_frame
-        && word(address) == 1
-        && word(address.wrapping_sub(COLLECTOR_LIST)) == 0
-        && half_word(address.wrapping_add(u64::from(layout.frame_last_instruction))) != NOT_BEGUN
+        && read_u64(address) == 1
+        && read_u64(address.wrapping_sub(COLLECTOR_LIST)) == 0
+        && read_u32(address.wrapping_add(u64::from(layout.frame_last_instruction))) != NOT_BEGUN
         && field(address, layout.frame_previous) == caller;
     u64::from(is_new)
 }

@@ -3,7 +3,7 @@
 
 use tracer_common::{
     python::{PythonKey, PythonLayout},
-    records::{Frame, FrameKind, ThreadStack},
+    thread_stack::{Frame, FrameKind, ThreadStack},
 };
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 
 /// Resolves the innermost open call if it is pending. Its frame is at `own_frame`, 0 if that is not known. A frame that
 /// may have been given up is looked at only if its code still tells that it is the call's; `is_certain` says that it is. A
-/// global function, see `stack::end_wide`.
+/// global function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn resolve(thread: *mut ThreadStack, process: u32, own_frame: u64, is_certain: u32) -> u64 {

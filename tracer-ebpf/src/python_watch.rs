@@ -12,13 +12,15 @@ use tracer_common::{
     counters::Counter,
     limits::MAX_DEPTH,
     python::{FrameStyle, NO_FUNCTION, PythonCodeRule, PythonCount, PythonKey, PythonLayout},
-    records::{FrameKind, RecordEnding, ThreadStack},
+    records::RecordEnding,
+    thread_stack::{FrameKind, ThreadStack},
 };
 
 use crate::{
+    endings,
     maps::{PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, copy_of, count},
     python_calls,
-    python_frame::{code_of, current_frame, exception_of, field, half_word, reference, word},
+    python_frame::{code_of, current_frame, exception_of, field, read_u32, read_u64, reference},
     python_greenlets,
     python_push::{self, UNKNOWN_END},
     python_resolve, stack,
@@ -60,7 +62,7 @@ pub fn count_changed(address: u64, stack_pointer: u64, instruction: u64) {
     let Some(rule) = copy_of(&PYTHON_CODES, &code) else { return };
     let Some((counted, delta)) = counted(&code) else { return };
     let Some(layout) = PYTHON_LAYOUTS.get(rule.process_slot) else { return };
-    let python_thread = word(layout.current_thread);
+    let python_thread = read_u64(layout.current_thread);
     if python_thread == 0 {
         return;
     }
@@ -85,7 +87,7 @@ pub fn count_changed(address: u64, stack_pointer: u64, instruction: u64) {
 /// How the count has changed since it was last seen; `None` at the first sight of it, or if it has not.
 #[inline(always)]
 fn counted(code: &PythonKey) -> Option<(*mut PythonCount, i32)> {
-    let now = half_word(code.address);
+    let now = read_u32(code.address);
     let Some(last) = PYTHON_COUNTS.get_ptr_mut(code) else {
         let _ = PYTHON_COUNTS.insert(code, &PythonCount { references: u64::from(now), calls: 0 }, 0);
         return None;
@@ -120,7 +122,7 @@ fn data_stack_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
     if hit.layout.exits_are_prompt != 0
         && (is_innermost(thread, frame, hit.code.address)
             || (code_of(hit.layout, frame) == hit.code.address
-                && python_push::is_copied(hit.rule.process_slot, frame) != 0))
+                && python_push::is_copied(hit.rule.process_slot, frame, hit.instruction) != 0))
     {
         // The frame is left while a traceback holds it: it is copied, and the copy takes a reference.
         return;
@@ -179,9 +181,9 @@ fn heap_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
         let entering = &raw mut (*thread).entering;
         (*entering).code = hit.code.address;
         (*entering).process_slot = hit.rule.process_slot;
-        let depth = half_word(code_of(layout, caller) + u64::from(layout.code_stack_depth));
+        let depth = read_u32(code_of(layout, caller) + u64::from(layout.code_stack_depth));
         find_called(thread, field(caller, layout.frame_value_stack), depth);
-        (*entering).call_instruction = half_word(caller + u64::from(layout.frame_last_instruction));
+        (*entering).call_instruction = read_u32(caller + u64::from(layout.frame_last_instruction));
         (*entering).by_caller = 1;
     }
     enter(hit, thread, caller);
@@ -190,7 +192,7 @@ fn heap_entry(hit: &Hit<'_>, thread: *mut ThreadStack) {
 #[inline(always)]
 fn heap_exit(hit: &Hit<'_>, thread: *mut ThreadStack) {
     let caller = current_frame(hit.layout, hit.python_thread);
-    let instruction = half_word(caller + u64::from(hit.layout.frame_last_instruction));
+    let instruction = read_u32(caller + u64::from(hit.layout.frame_last_instruction));
     if python_calls::end_inside(thread, caller, hit.code.address, instruction) == 0 {
         return;
     }
@@ -207,7 +209,7 @@ const SEARCHED_SLOTS: usize = 16;
 
 /// Finds the function object and the receiver on the value stack of a heap frame: the function followed by its receiver,
 /// the function followed by a tuple of all arguments, or a bound method. 0 where nothing or more than one thing fits. A
-/// global function, see `stack::end_wide`.
+/// global function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn find_called(thread: *mut ThreadStack, bottom: u64, depth: u32) -> u64 {
@@ -250,15 +252,15 @@ const FUNCTION: u32 = 0;
 const RECEIVER: u32 = 1;
 
 /// The function object that runs this code, or its receiver, if the slot of a value stack holds it. A global function,
-/// see `stack::end_wide`.
+/// see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn called_in(process_slot: u32, slot: u64, code: u64, asked: u32) -> u64 {
     let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return 0 };
-    let value = word(slot);
+    let value = read_u64(slot);
     let bound = field(value, layout.method_function);
     let (function, next) = if field(value, layout.function_code) == code {
-        (value, word(slot + 8))
+        (value, read_u64(slot + 8))
     } else if field(bound, layout.function_code) == code {
         // A bound method, or a `functools.partial`, which keeps its arguments where the other keeps its receiver.
         (bound, field(value, layout.method_function + 8))
@@ -324,7 +326,7 @@ fn end(thread: *mut ThreadStack, exception: u64) {
     let ending = if exception == 0 { RecordEnding::Returned } else { RecordEnding::Raised };
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    stack::end_wide(thread, ending as u32, now, 0, exception);
+    endings::end_wide(thread, ending as u32, now, 0, exception);
 }
 
 #[inline(always)]

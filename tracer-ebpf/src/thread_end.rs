@@ -12,17 +12,17 @@ use tracer_common::{
 };
 
 use crate::{
-    forks,
+    endings, forks,
     maps::{THREADS, count},
-    python_greenlets, stack,
+    python_greenlets,
 };
 
 /// A thread ends.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn thread_exit(_context: RawTracePointContext) -> i32 {
     let key = bpf_get_current_pid_tgid();
-    forks::process_ends(key);
     forget(key);
+    forks::process_ends(key);
     0
 }
 
@@ -33,6 +33,7 @@ pub fn program_exec(context: RawTracePointContext) -> i32 {
     let former_thread: i32 = context.arg(1);
     let process = bpf_get_current_pid_tgid() >> 32;
     forget(process << 32 | u64::from(former_thread as u32));
+    forks::process_executes(process as u32);
     0
 }
 
@@ -50,7 +51,7 @@ fn forget(key: u64) {
     forget_stack(key);
 }
 
-/// Ends what is open on a stack and keeps its counts. A global function, see `stack::end_wide`.
+/// Ends what is open on a stack and keeps its counts. A global function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn forget_stack(key: u64) -> u64 {
@@ -58,7 +59,7 @@ pub extern "C" fn forget_stack(key: u64) -> u64 {
     // SAFETY: a helper without arguments; `thread` is a checked map value, and its thread is running this program.
     unsafe {
         let now = bpf_ktime_get_ns();
-        stack::end_all(thread, RecordEnding::ThreadEnded as u32, now);
+        endings::end_all(thread, RecordEnding::ThreadEnded as u32, now);
         count(Counter::Entries, (*thread).entries - (*thread).excluded);
         count(Counter::Spans, (*thread).spans);
         count(Counter::Folded, (*thread).folded);

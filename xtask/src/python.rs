@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,36 +25,67 @@ pub enum Interpreter {
     Version(&'static str),
 }
 
-/// An environment under `target/venv/<name>` that holds the packages of a requirements file; made again only when the file
-/// has changed. Gives the folder; its interpreter is `bin/python`. `None` if this machine has no such interpreter, which is
-/// said on the terminal.
+/// Variable that names a folder for environments, which several checkouts may share. Without it each has its own.
+const STORE: &str = "ML_TRACER_ENVIRONMENTS";
+
+/// An environment under `target/venv/<name>` that holds the packages of a requirements file. It is made once for each content
+/// of that file, and what is there is a link to it: going back to another content takes no time. Gives the folder; its
+/// interpreter is `bin/python`. `None` if this machine has no such interpreter, which is said on the terminal.
 ///
 /// # Errors
 /// When the environment cannot be made or `pip` fails.
 pub fn environment(name: &str, requirements: &Path, interpreter: Interpreter) -> Result<Option<PathBuf>> {
     let wanted = fs::read(requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
-    let folder = workspace::root().join("target/venv").join(name);
-    let mark = folder.join("requirements.sha256");
     let fingerprint = source_hash::hash(&wanted);
-    if fs::read_to_string(&mark).is_ok_and(|found| found == fingerprint) && folder.join("bin/python").exists() {
-        return Ok(Some(folder));
+    let link = workspace::root().join("target/venv").join(name);
+    if is_of(&link, &fingerprint) {
+        return Ok(Some(link));
     }
-    let Some(python) = interpreter.find()? else {
-        eprintln!("==> no python environment {name}: {}", interpreter.absence());
-        return Ok(None);
-    };
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove the old {}", folder.display()))?;
+    let store = std::env::var_os(STORE).map_or_else(|| workspace::root().join("target/environments"), PathBuf::from);
+    let folder = store.join(format!("{name}-{}", fingerprint.get(..16).unwrap_or(&fingerprint)));
+    if !is_of(&folder, &fingerprint) {
+        let Some(python) = interpreter.find()? else {
+            eprintln!("==> no python environment {name}: {}", interpreter.absence());
+            return Ok(None);
+        };
+        make(name, &folder, &python, requirements, &fingerprint)?;
     }
-    run(&format!("python environment {name}"), Command::new(python).args(["-m", "venv"]).arg(&folder))?;
+    remove(&link)?;
+    fs::create_dir_all(workspace::root().join("target/venv")).context("cannot make target/venv")?;
+    symlink(&folder, &link).with_context(|| format!("cannot link {}", link.display()))?;
+    Ok(Some(link))
+}
+
+/// Written into an environment when everything is in place.
+const MARK: &str = "requirements.sha256";
+
+/// Whether an environment is there and has what it is to have.
+fn is_of(folder: &Path, fingerprint: &str) -> bool {
+    fs::read_to_string(folder.join(MARK)).is_ok_and(|found| found == fingerprint) && folder.join("bin/python").exists()
+}
+
+/// Makes an environment, in the place of what is there.
+fn make(name: &str, folder: &Path, python: &Path, requirements: &Path, fingerprint: &str) -> Result<()> {
+    remove(folder)?;
+    run(&format!("python environment {name}"), Command::new(python).args(["-m", "venv"]).arg(folder))?;
+    // What is imported is compiled then: that is a tenth of what there is.
     run(
         &format!("pip install -r {}", requirements.display()),
         Command::new(folder.join("bin/python"))
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--requirement"])
             .arg(requirements),
     )?;
-    fs::write(&mark, fingerprint).with_context(|| format!("cannot write {}", mark.display()))?;
-    Ok(Some(folder))
+    fs::write(folder.join(MARK), fingerprint).with_context(|| format!("cannot write to {}", folder.display()))
+}
+
+/// Removes a folder or a link to one, if it is there.
+fn remove(place: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(place) {
+        Err(_) => return Ok(()),
+        Ok(found) if found.is_symlink() => fs::remove_file(place),
+        Ok(_) => fs::remove_dir_all(place),
+    };
+    removed.with_context(|| format!("cannot remove the old {}", place.display()))
 }
 
 /// The requirements file of this name.

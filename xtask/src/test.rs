@@ -1,11 +1,25 @@
-//! `cargo xtask test`: everything that must hold, step by step, with one line of figures at the end.
+//! `cargo xtask test`: everything that must hold, step by step, with the time of each step and one line of figures at the end.
+//!
+//! # The budget
+//!
+//! On two processors the whole takes at most 25 minutes where `cargo xtask prepare` has been before, and 30 on a fresh
+//! machine. The Python suite has at most 11 of them. No new capability adds more than 4. Who has no time left looks at the
+//! slowest tests, which every suite lists at its end, and then, in this order:
+//!
+//! 1. waits for what is to happen instead of for a time;
+//! 2. starts Python targets with scikit-learn by `PythonRun::forked`: forked from an interpreter that has imported it;
+//! 3. tries both modes on one process, where a test is not about how a process starts or ends;
+//! 4. lets cases, versions of Python and modes meet in pairs (`suite::do_meet`) instead of all with all;
+//! 5. lets other tests run beside it, unless it measures (`suite::Case::alone`).
+//!
+//! `cargo xtask test --full` has no budget: there all meet all, and whatever could harm a traced program is done a hundred times.
 
 use std::io::{BufRead, BufReader};
 use std::panic::resume_unwind;
 use std::process::Stdio;
 use std::slice::Iter;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -28,49 +42,78 @@ const ENVIRONMENTS: [(&str, &str, Interpreter); 10] = [
     ("libraries-3.12", "libraries", Interpreter::Version("3.12")),
 ];
 
-type Step = fn() -> Result<Outcome>;
+type Step = (&'static str, fn() -> Result<Outcome>);
+
+/// What needs neither a prepared machine nor the program.
+const OF_THE_SOURCE: [Step; 4] = [
+    ("house rules", || once(check::run)),
+    ("BPF object", || once(build_ebpf::check)),
+    ("unit tests", || tests(&["--workspace", "--exclude", "tracer-ebpf", "--exclude", "tracer-tests"], &[])),
+    ("build of the suites", || once(suites_build)),
+];
+
+/// What leads to the program and needs nothing else of the workspace. It waits for the network and for emulated processors
+/// while the steps above compile.
+const OF_THE_PROGRAM: [Step; 3] = [
+    ("prepare the machine", || once(prepare)),
+    ("release build", || once(release_build)),
+    ("Linux 6.1 in QEMU", oldest_kernel),
+];
+
+/// With the program, and nothing beside them: some of them measure.
+const SUITES: Step = ("suites", || suites(&[]));
+
+/// The same with all repetitions, and all cases on all versions of Python in both modes.
+const FULL_SUITES: Step = ("suites", || suites(&[FULL]));
 
 /// Tells the suites to run what takes long, too. They read it in `tests/support/suite.rs`.
 const FULL: (&str, &str) = ("ML_TRACER_FULL", "1");
 
 /// Prepares the machine and runs every step; a failed step does not keep the next ones from running. `full`: with the long
-/// repetitions.
+/// repetitions, and nothing left out.
 ///
 /// # Errors
 /// When any step failed.
 pub fn run(full: bool) -> Result<()> {
     let started = Instant::now();
-    let suites = if full { || suites(&[FULL]) } else { || suites(&[]) };
-    let steps: [(&str, Step); 7] = [
-        ("prepare the machine", || once(prepare)),
-        ("house rules", || once(check::run)),
-        ("BPF object", || once(build_ebpf::check)),
-        ("release build", || once(release_build)),
-        ("unit tests", || tests(&["--workspace", "--exclude", "tracer-ebpf", "--exclude", "tracer-tests"], &[])),
-        ("suites", suites),
-        ("Linux 6.1 in QEMU", oldest_kernel),
-    ];
-    let mut total = Outcome::default();
-    let mut failed = Vec::new();
-    let count = steps.len();
-    for (index, (name, step)) in steps.into_iter().enumerate() {
-        eprintln!("\n=== {}/{count} {name}", index + 1);
-        let step_started = Instant::now();
-        let outcome = step().unwrap_or_else(|error| {
-            eprintln!("{name}: {error:#}");
-            Outcome { failed: 1, ..Outcome::default() }
-        });
+    let mut done = std::thread::scope(|scope| {
+        let lanes = [&OF_THE_SOURCE[..], &OF_THE_PROGRAM].map(|steps| scope.spawn(|| steps.iter().map(take).collect()));
+        let done = lanes.map(|lane| lane.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        done.into_iter().flat_map(|lane: Vec<Done>| lane).collect::<Vec<Done>>()
+    });
+    done.push(take(if full { &FULL_SUITES } else { &SUITES }));
+    eprintln!("\n=== all steps in {:.0} s:", started.elapsed().as_secs_f64());
+    let (mut total, mut failed) = (Outcome::default(), Vec::new());
+    for Done { name, outcome, took } in done {
+        eprintln!("{:8.1} s {name}", took.as_secs_f64());
+        total.add(outcome);
         if outcome.failed > 0 {
             failed.push(name);
         }
-        total.add(outcome);
-        let word = if outcome.failed > 0 { "FAILED" } else { "ok" };
-        eprintln!("=== {name}: {word} in {:.1} s", step_started.elapsed().as_secs_f64());
     }
-    eprintln!("\n=== all steps in {:.0} s", started.elapsed().as_secs_f64());
     println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
+}
+
+/// A step that has been taken.
+struct Done {
+    name: &'static str,
+    outcome: Outcome,
+    took: Duration,
+}
+
+fn take((name, step): &Step) -> Done {
+    eprintln!("\n=== {name}");
+    let started = Instant::now();
+    let outcome = step().unwrap_or_else(|error| {
+        eprintln!("{name}: {error:#}");
+        Outcome { failed: 1, ..Outcome::default() }
+    });
+    let took = started.elapsed();
+    let word = if outcome.failed > 0 { "FAILED" } else { "ok" };
+    eprintln!("=== {name}: {word} in {:.1} s", took.as_secs_f64());
+    Done { name, outcome, took }
 }
 
 /// How many tests ended how.
@@ -158,6 +201,11 @@ fn release_build() -> Result<()> {
     let mut command = provision::cargo();
     command.args(["build", "--release", "--locked", "--package", "tracer-user"]);
     provision::run("cargo build --release", &mut command)
+}
+
+fn suites_build() -> Result<()> {
+    let mut command = provision::cargo();
+    provision::run("build of the suites", command.args(["test", "--locked", "--no-run", "--package", "tracer-tests"]))
 }
 
 fn suites(variables: &[(&str, &str)]) -> Result<Outcome> {

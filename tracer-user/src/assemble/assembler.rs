@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::clock::Clock;
+use super::ended::EndedProcesses;
 use super::gaps::Gaps;
 use super::identity::ThreadIdentity;
 use super::integer_hash::IntegerState;
@@ -11,32 +13,22 @@ use super::tally::Tally;
 use super::thread::Thread;
 use super::waiting::Waiting;
 use crate::model::{
-    AttributeValue, Call, CallError, ClockAnchor, Ending, Event, FunctionDescription, FunctionId, Gap, Language, Loss,
-    MonotonicNs, Parent, ProcessId, PythonNames, Span, StreamTotals, ThreadId,
+    AttributeValue, Call, CallEnding, CallFacts, ClockAnchor, Ending, Event, FunctionDescription, FunctionId, Gap,
+    Language, Loss, MonotonicNs, Parent, ProcessEvent, ProcessId, PythonNames, ReturnedError, Span, StreamTotals,
+    Subject, ThreadEvent, ThreadId,
 };
-
-/// Gives the name of a thread when its first record arrives. Called once for each thread.
-pub type ThreadNames = Box<dyn FnMut(ProcessId, ThreadId) -> Option<Arc<str>> + Send>;
-
-/// Whom to ask for the names that no record carries. A replay answers from its tape.
-pub struct Names {
-    /// Of threads.
-    pub threads: ThreadNames,
-    /// Of Python classes.
-    pub python_classes: PythonClassNames,
-}
 
 /// Threads remembered at one time: twice what the kernel side keeps ([`tracer_common::limits::MAX_THREADS`]), because
 /// threads that have ended are not announced.
 const MAX_TRACKED_THREADS: usize = 2 * tracer_common::limits::MAX_THREADS as usize;
 
 /// Processes known at one time: far more than are traced at one time.
-const MAX_KNOWN_PROCESSES: usize = 256 * tracer_common::limits::MAX_PROCESSES as usize;
+const MAX_KNOWN_PROCESSES: usize = 64 * tracer_common::limits::MAX_PROCESSES as usize;
 
 /// What comes out of the assembler.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    /// A call, or a stand-in for a lost one.
+    /// A call, or a placeholder for a lost one.
     Span(Span),
     /// Records of a thread are missing. The next span of that thread says so too (`lost_before`).
     Loss(Loss),
@@ -45,13 +37,15 @@ pub enum Output {
 /// Turns events into spans. Each event gives its span at once; memory is bounded by the number of tracked threads.
 pub struct Assembler {
     seed: u64,
-    clock: ClockAnchor,
-    thread_names: ThreadNames,
+    clock: Clock,
+    /// Names of threads that no record tells.
+    thread_names: HashMap<ThreadId, Arc<str>, IntegerState>,
     python: PythonObjects,
+    ended: EndedProcesses,
     gaps: Gaps,
     functions: HashMap<FunctionId, KnownFunction, IntegerState>,
     processes: HashMap<u32, ProcessId, IntegerState>,
-    /// By number and incarnation: greenlets of one thread come by turns, each as an incarnation of its own.
+    /// By number and when it was first seen: greenlets of one thread come by turns, each as a thread of its own.
     threads: HashMap<(ThreadId, MonotonicNs), Thread, IntegerState>,
     max_threads: usize,
     /// Threads no younger than this may have been forgotten: where their numbers begin is not known.
@@ -67,14 +61,16 @@ struct KnownFunction {
 
 impl Assembler {
     /// An assembler for one session. `seed` is random for a live session and kept with a tape, so that a replay gives
-    /// the same ids.
+    /// the same ids. `classes` is asked for the names of Python classes that nothing else tells; a replay answers from its
+    /// tape.
     #[must_use]
-    pub fn new(seed: u64, clock: ClockAnchor, names: Names) -> Self {
+    pub fn new(seed: u64, anchor: ClockAnchor, classes: PythonClassNames) -> Self {
         Self {
             seed,
-            clock,
-            thread_names: names.threads,
-            python: PythonObjects::new(names.python_classes),
+            clock: Clock::new(anchor),
+            thread_names: HashMap::default(),
+            python: PythonObjects::new(classes),
+            ended: EndedProcesses::default(),
             gaps: Gaps::default(),
             functions: HashMap::default(),
             processes: HashMap::default(),
@@ -95,13 +91,27 @@ impl Assembler {
     /// Makes a process known by the number that records carry. A process that is not known is shown under that number.
     pub fn add_process(&mut self, kernel_pid: u32, process: ProcessId) {
         if self.processes.len() >= MAX_KNOWN_PROCESSES {
-            // Ends of processes are not announced. Those that go on are shown by their number alone from then on.
+            // Not all ends of processes are told. Those that go on are shown by their number alone from then on.
             self.processes.clear();
         }
         if self.processes.insert(kernel_pid, process).is_some_and(|before| before != process) {
             self.python.forget(kernel_pid);
             self.gaps.forget(kernel_pid);
         }
+        self.ended.goes_on(kernel_pid);
+    }
+
+    /// From its instant on, times are told by this anchor: the clocks have moved apart.
+    pub fn add_anchor(&mut self, anchor: ClockAnchor) {
+        self.clock.add(anchor);
+    }
+
+    /// Makes the name of a thread known that no record tells.
+    pub fn add_thread_name(&mut self, thread: ThreadId, name: Arc<str>) {
+        if self.thread_names.len() >= self.max_threads {
+            self.thread_names.clear();
+        }
+        self.thread_names.insert(thread, name);
     }
 
     /// Makes Python classes and steps known. Records that come earlier are named without them.
@@ -124,23 +134,26 @@ impl Assembler {
     pub fn event(&mut self, event: &Event, out: &mut impl FnMut(Output)) {
         match event {
             Event::Call(call) => self.call(call, out),
+            Event::Process(event) => self.process_changed(event),
+            Event::Thread(event) => self.thread_seen(event, out),
         }
     }
 
-    /// The stream has ended: gives the stand-ins for parents that never came.
+    /// The stream has ended: gives the placeholders for parents that never came.
     pub fn finish(mut self, out: &mut impl FnMut(Output)) -> StreamTotals {
         let mut threads: Vec<Thread> = std::mem::take(&mut self.threads).into_values().collect();
-        threads.sort_unstable_by_key(|thread| (thread.incarnation, thread.thread));
+        threads.sort_unstable_by_key(|thread| (thread.first_seen, thread.thread));
         for thread in threads {
-            self.let_go(thread, out);
+            self.end_thread(thread, out);
         }
         StreamTotals { python: self.tally.by_name(), ..self.totals }
     }
 
     fn call(&mut self, call: &Call, out: &mut impl FnMut(Output)) {
-        let key = (call.thread, call.incarnation);
+        let key = (call.thread, call.thread_first_seen);
         if !self.threads.contains_key(&key) {
-            self.begin_thread(call, out);
+            let name = self.thread_names.get(&call.thread).cloned();
+            self.begin_thread(call.process, key, name, call.end, out);
         }
         let Self { clock, functions, threads, totals, python, gaps, tally, .. } = self;
         let Some(thread) = threads.get_mut(&key) else { return };
@@ -156,16 +169,15 @@ impl Assembler {
         if call.is_on_own_stack {
             let mut waiting = std::mem::take(&mut thread.waiting);
             waiting.arrived(call, &mut |lost| {
-                totals.stand_ins += 1;
-                out(Output::Span(thread.stand_in(&lost, clock)));
+                totals.placeholders += 1;
+                out(Output::Span(thread.placeholder(&lost, clock)));
             });
             thread.waiting = waiting;
         }
 
         match call.ending {
-            Ending::StillOpen if !call.let_go => totals.open += 1,
-            Ending::Lost => totals.stand_ins += 1,
-            Ending::Returned | Ending::Unwound | Ending::StillOpen => totals.spans += 1,
+            CallEnding::Open => totals.open += 1,
+            _ => totals.spans += 1,
         }
         let function = functions.get(&call.function);
         let (description, class_observed) = function.map(|function| function.named_for(call, python)).unzip();
@@ -176,71 +188,93 @@ impl Assembler {
             true => thread.parent(call.parent_call, true, call.join),
             false => (Parent::Unknown, None),
         };
+        let (start, end) = clock.times(call.start, call.end);
+        let ending = ending_of(call, function, python);
+        // Of what has not ended nobody takes the children for all.
+        let has_ended = !matches!(call.ending, CallEnding::Open | CallEnding::Unobserved);
         out(Output::Span(Span {
             trace_id: thread.trace_id(call.root_call, call.join),
             span_id: thread.identity.span_id(call.call),
             parent,
             parent_thread,
             depth: call.depth,
-            function: description,
-            class_observed: class_observed.unwrap_or(true),
-            step: step_of(call, python),
             process: thread.process,
             thread: call.thread,
             thread_name: thread.name.clone(),
-            start: clock.wall_clock_of(call.start),
-            end: clock.wall_clock_of(call.end.max(call.start)),
-            ending: call.ending,
-            end_observed: call.end_observed,
-            // Of what has not ended nobody takes the children for all.
-            children_observed: call.ending == Ending::StillOpen || !gaps.meet(call.process, call.start, call.end),
-            thread_ended: call.thread_ended,
-            folded_calls: call.folded_calls,
+            start,
+            end,
+            subject: Subject::Call(CallFacts {
+                function: description,
+                class_observed: class_observed.unwrap_or(true),
+                step: step_of(call, python),
+                children_observed: !has_ended || !gaps.meet(call.process, call.start, call.end),
+                folded_calls: call.folded_calls,
+            }),
+            ending,
             lost_before,
-            error: error_of(call, function, python),
             attributes: function.map(|function| function.captured(call)).unwrap_or_default(),
         }));
     }
 
-    fn begin_thread(&mut self, call: &Call, out: &mut impl FnMut(Output)) {
+    fn thread_seen(&mut self, event: &ThreadEvent, out: &mut impl FnMut(Output)) {
+        let key = (event.thread, event.first_seen);
+        if !self.threads.contains_key(&key) {
+            self.begin_thread(event.process, key, event.name.clone(), event.first_seen, out);
+        }
+    }
+
+    /// What was read of a process that has ended is forgotten, but not at once: records of its last calls may still come.
+    fn process_changed(&mut self, event: &ProcessEvent) {
+        let Self { ended, python, .. } = self;
+        ended.event(event, |process| python.forget(process));
+    }
+
+    fn begin_thread(
+        &mut self,
+        process: u32,
+        key: (ThreadId, MonotonicNs),
+        name: Option<Arc<str>>,
+        last_end: MonotonicNs,
+        out: &mut impl FnMut(Output),
+    ) {
         if self.threads.len() >= self.max_threads {
             self.forget_oldest(out);
         }
-        let process =
-            self.processes.get(&call.process).copied().unwrap_or(ProcessId { pid: call.process, start_time: 0 });
-        let may_be_forgotten = self.forgotten_until.is_some_and(|until| call.incarnation <= until);
+        let (thread, first_seen) = key;
+        let may_be_forgotten = self.forgotten_until.is_some_and(|until| first_seen <= until);
         let thread = Thread {
-            process,
-            thread: call.thread,
-            name: (self.thread_names)(process, call.thread),
-            incarnation: call.incarnation,
+            process: self.processes.get(&process).copied().unwrap_or(ProcessId { pid: process, start_time: 0 }),
+            thread,
+            name,
+            first_seen,
             seed: self.seed,
-            identity: ThreadIdentity::new(self.seed, call.thread, call.incarnation),
-            last_end: call.end,
+            identity: ThreadIdentity::new(self.seed, thread, first_seen),
+            last_end,
             last_sequence: (!may_be_forgotten).then_some(0),
             waiting: Waiting::default(),
         };
-        self.threads.insert((call.thread, call.incarnation), thread);
+        self.threads.insert(key, thread);
     }
 
     /// Forgets the quarter of the threads that has been silent for longest.
     fn forget_oldest(&mut self, out: &mut impl FnMut(Output)) {
         let mut threads: Vec<(MonotonicNs, (ThreadId, MonotonicNs))> =
-            self.threads.values().map(|thread| (thread.last_end, (thread.thread, thread.incarnation))).collect();
+            self.threads.values().map(|thread| (thread.last_end, (thread.thread, thread.first_seen))).collect();
         threads.sort_unstable();
         for (_, key) in threads.iter().take((self.max_threads / 4).max(1)) {
             if let Some(thread) = self.threads.remove(key) {
-                self.forgotten_until = self.forgotten_until.max(Some(thread.incarnation));
-                self.let_go(thread, out);
+                self.forgotten_until = self.forgotten_until.max(Some(thread.first_seen));
+                self.end_thread(thread, out);
             }
         }
     }
 
-    fn let_go(&mut self, mut thread: Thread, out: &mut impl FnMut(Output)) {
+    /// Parents that have not come from a thread are taken for lost.
+    fn end_thread(&mut self, mut thread: Thread, out: &mut impl FnMut(Output)) {
         let mut waiting = std::mem::take(&mut thread.waiting);
         waiting.finish(&mut |lost| {
-            self.totals.stand_ins += 1;
-            out(Output::Span(thread.stand_in(&lost, &self.clock)));
+            self.totals.placeholders += 1;
+            out(Output::Span(thread.placeholder(&lost, &self.clock)));
         });
     }
 }
@@ -251,19 +285,23 @@ fn step_of(call: &Call, python: &PythonObjects) -> Option<Arc<str>> {
     call.object.filter(|_| is_inside).and_then(|object| python.step(call.process, object, call.class))
 }
 
-fn error_of(call: &Call, function: Option<&KnownFunction>, python: &mut PythonObjects) -> Option<CallError> {
+/// How a call ended, with what the symbol map says of a returned value, and the name of an exception.
+fn ending_of(call: &Call, function: Option<&KnownFunction>, python: &mut PythonObjects) -> Ending {
     match call.ending {
-        Ending::Unwound if call.thread_ended => Some(CallError::ThreadEnded),
-        Ending::Unwound => {
-            let exception = call.exception.and_then(|class| python.class_name(call.process, class));
-            Some(CallError::Unwound { exception })
+        CallEnding::Returned { value } => {
+            let error = || {
+                let (bits, rule) = (value?, function?.description.error?);
+                rule.matches(bits).then_some(ReturnedError { bits, kind: rule.kind })
+            };
+            Ending::Returned { error: error() }
         }
-        Ending::Returned => {
-            let bits = call.return_value?;
-            let rule = function?.description.error?;
-            rule.matches(bits).then_some(CallError::Returned { bits, kind: rule.kind })
+        CallEnding::Unwound { exception, is_end_exact } => {
+            let exception = exception.and_then(|class| python.class_name(call.process, class));
+            Ending::Unwound { exception, is_end_exact }
         }
-        Ending::Lost | Ending::StillOpen => None,
+        CallEnding::ThreadEnded => Ending::ThreadEnded,
+        CallEnding::Unobserved => Ending::Unobserved,
+        CallEnding::Open => Ending::StillOpen,
     }
 }
 

@@ -10,8 +10,8 @@ pub struct ThreadIdentity {
 
 impl ThreadIdentity {
     /// Identity of a thread in the session with this random seed. The same records with the same seed give the same ids.
-    pub fn new(seed: u64, thread: ThreadId, incarnation: MonotonicNs) -> Self {
-        let mut state = finalize(finalize(seed) ^ incarnation.0) ^ u64::from(thread.0);
+    pub fn new(seed: u64, thread: ThreadId, first_seen: MonotonicNs) -> Self {
+        let mut state = finalize(finalize(seed) ^ first_seen.0) ^ u64::from(thread.0);
         Self {
             keys: std::array::from_fn(|_| {
                 state = state.wrapping_add(GOLDEN_GAMMA);
@@ -73,8 +73,8 @@ mod tests {
         let mut traces = HashSet::new();
         for seed in [0, 1] {
             for thread in 0..10 {
-                for incarnation in [0, 1, u64::MAX] {
-                    let identity = ThreadIdentity::new(seed, ThreadId(thread), MonotonicNs(incarnation));
+                for first_seen in [0, 1, u64::MAX] {
+                    let identity = ThreadIdentity::new(seed, ThreadId(thread), MonotonicNs(first_seen));
                     for call in 0..200 {
                         assert!(spans.insert(identity.span_id(call)));
                         assert!(traces.insert(identity.trace_id(call)));

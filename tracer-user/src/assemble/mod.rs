@@ -2,6 +2,8 @@
 //! missing.
 
 mod assembler;
+mod clock;
+mod ended;
 mod gaps;
 mod identity;
 mod integer_hash;
@@ -10,5 +12,5 @@ mod tally;
 mod thread;
 mod waiting;
 
-pub use assembler::{Assembler, Names, Output, ThreadNames};
+pub use assembler::{Assembler, Output};
 pub use python::PythonClassNames;

@@ -2,7 +2,7 @@
 
 use super::tests::{PROCESS, assembler, record, run};
 use super::*;
-use crate::model::{ContainerMember, ForeignCall, Join, Language, Parent, RemoteAddress};
+use crate::model::{CallError, ContainerMember, ForeignCall, Join, Language, Parent, RemoteAddress};
 
 const PIPELINE: RemoteAddress = RemoteAddress(0x100);
 const SCALER: RemoteAddress = RemoteAddress(0x101);
@@ -54,11 +54,18 @@ fn python_call(call: u64, parent: Option<u64>, sequence: u64, class: RemoteAddre
     }
 }
 
+fn facts(span: &Span) -> &CallFacts {
+    match &span.subject {
+        Subject::Call(call) => call,
+        Subject::LostCall => panic!("{span:?}"),
+    }
+}
+
 /// The same call on thread 20, in a tree that hangs below call 3 of thread 9.
 fn joined(call: Call) -> Call {
-    let foreign = |call| ForeignCall { thread: ThreadId(9), incarnation: MonotonicNs(500), call };
+    let foreign = |call| ForeignCall { thread: ThreadId(9), first_seen: MonotonicNs(500), call };
     let join = Some(Join { parent: foreign(3), trace: foreign(1) });
-    Call { thread: ThreadId(20), incarnation: MonotonicNs(700), join, ..call }
+    Call { thread: ThreadId(20), thread_first_seen: MonotonicNs(700), join, ..call }
 }
 
 #[test]
@@ -73,7 +80,8 @@ fn spans_are_named_after_the_class_of_the_object() {
         python_call(1, None, 6, PIPELINE_CLASS, PIPELINE),
     ];
     let (spans, ..) = run(python_assembler(), &calls);
-    let seen: Vec<_> = spans.iter().map(|span| (span.name(), span.class_observed, span.step.as_deref())).collect();
+    let seen: Vec<_> =
+        spans.iter().map(|span| (span.name(), facts(span).class_observed, facts(span).step.as_deref())).collect();
     assert_eq!(
         seen,
         [
@@ -85,9 +93,9 @@ fn spans_are_named_after_the_class_of_the_object() {
             ("Pipeline.transform", true, None),
         ]
     );
-    let function = |index: usize| spans[index].function.clone().expect("a known function");
+    let function = |index: usize| spans[index].function().cloned().expect("a known function");
     assert!(Arc::ptr_eq(&function(0), &function(1)), "made once for each class");
-    assert!(spans.iter().all(|span| *function(0).path == *span.function.as_ref().expect("known").path));
+    assert!(spans.iter().all(|span| *function(0).path == *span.function().expect("known").path));
     assert_eq!(function(0).source, Some(("_set_output.py".into(), 310)));
 }
 
@@ -95,10 +103,10 @@ fn spans_are_named_after_the_class_of_the_object() {
 fn native_calls_are_named_as_before() {
     let native = Call { class: Some(SCALER_CLASS), object: Some(SCALER), ..record(2, Some(1), 1, 1) };
     let (spans, ..) = run(python_assembler(), &[native, python_call(1, None, 2, SCALER_CLASS, SCALER)]);
-    assert_eq!((spans[0].name(), spans[0].class_observed), ("Booster.predict", true));
+    assert_eq!((spans[0].name(), facts(&spans[0]).class_observed), ("Booster.predict", true));
     assert_eq!(spans[0].parent, Parent::Span(spans[1].span_id));
     // A call that nothing is around is on the object itself, not a step of anything.
-    assert_eq!(spans[1].step, None);
+    assert_eq!(facts(&spans[1]).step, None);
 }
 
 #[test]
@@ -129,22 +137,19 @@ fn later_names_count_for_later_records() {
 
 #[test]
 fn an_exception_is_told_by_its_class() {
-    let raised = |sequence, exception, end_observed| Call {
-        ending: Ending::Unwound,
-        exception: Some(RemoteAddress(exception)),
-        end_observed,
-        return_value: None,
+    let raised = |sequence, exception, is_end_exact| Call {
+        ending: CallEnding::Unwound { exception: Some(RemoteAddress(exception)), is_end_exact },
         ..python_call(sequence, None, sequence, SCALER_CLASS, SCALER)
     };
-    let ended = Call { thread_ended: true, ..raised(3, 0x900, false) };
+    let ended = Call { ending: CallEnding::ThreadEnded, ..raised(3, 0x900, false) };
     let (spans, ..) = run(python_assembler(), &[raised(1, 0x900, true), raised(2, 0x901, false), ended]);
-    let known = spans[0].error.as_ref().expect("an error");
+    let known = spans[0].ending.error().expect("an error");
     assert_eq!((known.kind().as_ref(), known.to_string().as_str()), ("ValueError", "raised ValueError"));
-    assert!(spans[0].end_observed && spans[0].ending == Ending::Unwound);
-    let unknown = spans[1].error.as_ref().expect("an error");
+    assert!(spans[0].ending.is_end_observed() && spans[0].ending.as_str() == "unwound");
+    let unknown = spans[1].ending.error().expect("an error");
     assert_eq!((unknown.kind().as_ref(), unknown.to_string().as_str()), ("_OTHER", "unwound"));
-    assert!(!spans[1].end_observed);
-    assert_eq!(spans[2].error, Some(CallError::ThreadEnded));
+    assert!(!spans[1].ending.is_end_observed());
+    assert_eq!(spans[2].ending.error(), Some(CallError::ThreadEnded));
 }
 
 #[test]
@@ -158,17 +163,17 @@ fn a_joined_tree_is_part_of_the_trace_of_the_other_thread() {
     ];
     let (spans, losses, totals) = run(python_assembler(), &calls);
     let [inner, outermost, parent, root] = &spans[..] else { panic!("{spans:#?}") };
-    assert!(losses.is_empty() && totals.stand_ins == 0);
+    assert!(losses.is_empty() && totals.placeholders == 0);
     assert!(spans.iter().all(|span| span.trace_id == root.trace_id));
     assert_eq!((inner.parent, inner.parent_thread), (Parent::Span(outermost.span_id), None));
     assert_eq!((outermost.parent, outermost.parent_thread), (Parent::Span(parent.span_id), Some(ThreadId(9))));
     assert_eq!((parent.parent, parent.parent_thread), (Parent::Span(root.span_id), None));
-    assert_eq!(outermost.step.as_deref(), Some("scaler"), "it was made by a call of another thread");
+    assert_eq!(facts(outermost).step.as_deref(), Some("scaler"), "it was made by a call of another thread");
     assert_ne!(outermost.span_id, root.span_id, "the first call of each thread");
 }
 
 #[test]
-fn stand_ins_of_a_joined_tree_hang_where_the_tree_does() {
+fn placeholders_of_a_joined_tree_hang_where_the_tree_does() {
     // Thread 20: 1 ( 2 ( 3 ) ) below 3 of thread 9; the records of its 1 and 2 are lost.
     let mut deepest = joined(python_call(3, Some(2), 1, SCALER_CLASS, SCALER));
     deepest.depth = 2;
@@ -177,21 +182,21 @@ fn stand_ins_of_a_joined_tree_hang_where_the_tree_does() {
     // Found out at the end, and found out by the next tree of the thread.
     let next_tree = Call {
         thread: ThreadId(20),
-        incarnation: MonotonicNs(700),
+        thread_first_seen: MonotonicNs(700),
         root_call: 4,
         ..python_call(4, None, 4, SCALER_CLASS, SCALER)
     };
     for later in [None, Some(next_tree)] {
         let calls: Vec<Call> = [deepest.clone()].into_iter().chain(others.clone()).chain(later).collect();
         let (spans, _, totals) = run(python_assembler(), &calls);
-        assert_eq!(totals.stand_ins, 2);
-        let stand_ins: Vec<&Span> = spans.iter().filter(|span| span.ending == Ending::Lost).collect();
-        let [middle, outermost] = &stand_ins[..] else { panic!("{spans:#?}") };
+        assert_eq!(totals.placeholders, 2);
+        let placeholders: Vec<&Span> = spans.iter().filter(|span| span.ending == Ending::Lost).collect();
+        let [middle, outermost] = &placeholders[..] else { panic!("{spans:#?}") };
         let root = spans.iter().find(|span| span.parent == Parent::Root && span.thread == ThreadId(9)).expect("a root");
         assert_eq!(spans[0].parent, Parent::Span(middle.span_id));
         assert_eq!(middle.parent, Parent::Span(outermost.span_id));
         assert_eq!((outermost.parent, outermost.parent_thread), (Parent::Span(spans[1].span_id), Some(ThreadId(9))));
         assert!([spans[0].trace_id, middle.trace_id, outermost.trace_id].iter().all(|trace| *trace == root.trace_id));
-        assert!(stand_ins.iter().all(|span| !span.end_observed && span.class_observed));
+        assert!(placeholders.iter().all(|span| span.subject == Subject::LostCall && !span.ending.is_end_observed()));
     }
 }

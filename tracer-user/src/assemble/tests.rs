@@ -6,18 +6,16 @@ use tracer_common::limits::MAX_ARGUMENTS;
 
 use super::*;
 use crate::model::{
-    ArgumentRule, ArgumentType, Comparison, ErrorRule, Language, Parent, RemoteAddress, SpanId, WallClockNs,
+    ArgumentRule, ArgumentType, CallError, Comparison, ErrorRule, Language, Parent, ProcessChange, RemoteAddress,
+    SpanId, WallClockNs,
 };
 
 pub const CLOCK: ClockAnchor = ClockAnchor { monotonic: MonotonicNs(1_000), wall_clock: WallClockNs(1_000_000) };
 pub const PROCESS: ProcessId = ProcessId { pid: 42, start_time: 7 };
 
 pub fn assembler() -> Assembler {
-    let names = Names {
-        threads: Box::new(|_, thread| Some(format!("t{}", thread.0).into())),
-        python_classes: Box::new(|_, class| (class == RemoteAddress(0x900)).then(|| "ValueError".into())),
-    };
-    let mut assembler = Assembler::new(1, CLOCK, names);
+    let classes = |_, class| (class == RemoteAddress(0x900)).then(|| "ValueError".into());
+    let mut assembler = Assembler::new(1, CLOCK, Box::new(classes));
     assembler.add_process(4200, PROCESS);
     assembler.add_function(Arc::new(FunctionDescription {
         id: FunctionId(3),
@@ -44,29 +42,21 @@ pub fn record(call: u64, parent: Option<u64>, depth: u32, sequence: u64) -> Call
     Call {
         process: 4200,
         thread: ThreadId(9),
+        thread_first_seen: MonotonicNs(500),
         function: FunctionId(3),
-        ending: Ending::Returned,
-        thread_ended: false,
         depth,
-        incarnation: MonotonicNs(500),
         sequence,
         call,
         parent_call: parent,
         root_call: 1,
         start: MonotonicNs(2_000 + call * 10),
         end: MonotonicNs(3_000 + sequence * 10),
-        end_observed: true,
-        let_go: false,
+        ending: CallEnding::Returned { value: Some(0) },
         is_on_own_stack: true,
-        same_stack: None,
-        is_python: false,
-        stack_pointer: RemoteAddress(0x7000),
         object: None,
-        return_value: Some(0),
         folded_calls: 0,
         arguments: [None; MAX_ARGUMENTS],
         class: None,
-        exception: None,
         join: None,
     }
 }
@@ -97,7 +87,6 @@ fn a_whole_tree_keeps_its_shape() {
     assert_eq!(spans[1].parent, Parent::Span(root.span_id));
     assert!(spans.iter().all(|span| span.trace_id == root.trace_id && span.process == PROCESS));
     assert_eq!(root.name(), "Booster.predict");
-    assert_eq!(root.thread_name.as_deref(), Some("t9"));
     assert_eq!((root.start.0, root.end.0), (1_001_010, 1_002_030));
 }
 
@@ -105,7 +94,7 @@ fn a_whole_tree_keeps_its_shape() {
 fn arguments_and_return_value_are_read_by_their_rules() {
     let mut call = record(1, None, 0, 1);
     call.arguments = [Some(0xffff_ffff_ffff_fff6), Some(u64::MAX), None, Some(1)];
-    call.return_value = Some(0xffff_ffff);
+    call.ending = CallEnding::Returned { value: Some(0xffff_ffff) };
     let (spans, ..) = run(assembler(), &[call]);
     assert_eq!(
         spans[0].attributes,
@@ -114,24 +103,22 @@ fn arguments_and_return_value_are_read_by_their_rules() {
             ("ml.seed".into(), AttributeValue::Text("18446744073709551615".into()))
         ]
     );
-    assert_eq!(spans[0].error.as_ref().map(|error| error.to_string()).as_deref(), Some("return -1"));
+    assert_eq!(spans[0].ending.error().map(|error| error.to_string()).as_deref(), Some("return -1"));
 }
 
 #[test]
 fn endings_become_errors_only_where_the_call_failed() {
     let mut unwound = record(2, Some(1), 1, 1);
-    unwound.ending = Ending::Unwound;
-    unwound.return_value = None;
+    unwound.ending = CallEnding::Unwound { exception: None, is_end_exact: false };
     let mut cut_off = record(3, Some(1), 1, 2);
-    cut_off.ending = Ending::Unwound;
-    cut_off.thread_ended = true;
+    cut_off.ending = CallEnding::ThreadEnded;
     let mut open = record(1, None, 0, 3);
-    open.ending = Ending::StillOpen;
+    open.ending = CallEnding::Open;
     open.end = MonotonicNs(0);
     let (spans, _, totals) = run(assembler(), &[unwound, cut_off, open]);
-    assert_eq!(spans[0].error, Some(CallError::Unwound { exception: None }));
-    assert_eq!(spans[1].error, Some(CallError::ThreadEnded));
-    assert_eq!((&spans[2].error, spans[2].start), (&None, spans[2].end));
+    assert_eq!(spans[0].ending.error(), Some(CallError::Unwound(None)));
+    assert_eq!(spans[1].ending.error(), Some(CallError::ThreadEnded));
+    assert_eq!((spans[2].ending.error(), spans[2].start), (None, spans[2].end));
     assert_eq!(totals, StreamTotals { spans: 2, open: 1, ..StreamTotals::default() });
 }
 
@@ -146,17 +133,18 @@ fn what_is_not_known_is_said_not_guessed() {
 }
 
 #[test]
-fn a_lost_parent_gets_a_stand_in_with_its_proven_parent() {
+fn a_lost_parent_gets_a_placeholder_with_its_proven_parent() {
     // 1 ( 2 ( 3 4 ) ), the record of 2 is lost.
     let calls = [record(3, Some(2), 2, 1), record(4, Some(2), 2, 2), record(1, None, 0, 4)];
     let (spans, losses, totals) = run(assembler(), &calls);
     assert_eq!(losses, [Loss { process: PROCESS, thread: ThreadId(9), calls: 1 }]);
-    assert_eq!(totals, StreamTotals { spans: 3, missing: 1, stand_ins: 1, ..StreamTotals::default() });
-    let [third, fourth, stand_in, root] = &spans[..] else { panic!("{spans:#?}") };
-    assert_eq!((stand_in.ending, stand_in.depth, stand_in.name()), (Ending::Lost, 1, "(lost)"));
-    assert_eq!(stand_in.parent, Parent::Span(root.span_id));
-    assert_eq!((stand_in.start, stand_in.end), (third.start, fourth.end));
-    assert_eq!(third.parent, Parent::Span(stand_in.span_id));
+    assert_eq!(totals, StreamTotals { spans: 3, missing: 1, placeholders: 1, ..StreamTotals::default() });
+    let [third, fourth, placeholder, root] = &spans[..] else { panic!("{spans:#?}") };
+    assert_eq!((&placeholder.ending, &placeholder.subject), (&Ending::Lost, &Subject::LostCall));
+    assert_eq!((placeholder.depth, placeholder.name()), (1, "(lost)"));
+    assert_eq!(placeholder.parent, Parent::Span(root.span_id));
+    assert_eq!((placeholder.start, placeholder.end), (third.start, fourth.end));
+    assert_eq!(third.parent, Parent::Span(placeholder.span_id));
     assert_eq!(root.lost_before, 1);
 }
 
@@ -178,8 +166,8 @@ fn a_call_on_another_stack_has_no_known_parent_and_shows_nothing_of_the_others()
 fn a_longer_gap_names_the_nearest_proven_ancestor() {
     // 1 ( 2 ( 3 ( 4 ) ) ), the records of 2 and 3 are lost.
     let (spans, ..) = run(assembler(), &[record(4, Some(3), 3, 1), record(1, None, 0, 4)]);
-    let [_, stand_in, root] = &spans[..] else { panic!("{spans:#?}") };
-    assert_eq!((stand_in.depth, stand_in.parent), (2, Parent::Ancestor(root.span_id)));
+    let [_, placeholder, root] = &spans[..] else { panic!("{spans:#?}") };
+    assert_eq!((placeholder.depth, placeholder.parent), (2, Parent::Ancestor(root.span_id)));
 }
 
 #[test]
@@ -188,16 +176,58 @@ fn a_lost_root_is_found_when_the_next_tree_begins_and_at_the_end() {
     other_tree.root_call = 3;
     let (spans, _, totals) = run(assembler(), &[record(2, Some(1), 1, 1), other_tree]);
     let [child, lost_root, other_child, other_root] = &spans[..] else { panic!("{spans:#?}") };
-    assert_eq!((lost_root.parent, lost_root.ending), (Parent::Root, Ending::Lost));
+    assert_eq!((lost_root.parent, &lost_root.ending), (Parent::Root, &Ending::Lost));
     assert_eq!(child.parent, Parent::Span(lost_root.span_id));
     assert_eq!(other_child.parent, Parent::Span(other_root.span_id));
-    assert_eq!((totals.stand_ins, totals.missing), (2, 2));
+    assert_eq!((totals.placeholders, totals.missing), (2, 2));
+}
+
+#[test]
+fn threads_have_the_names_that_records_or_old_tapes_tell() {
+    let mut assembler = assembler();
+    let seen = |thread, name: Option<&str>| {
+        let (thread, first_seen) = (ThreadId(thread), MonotonicNs(500));
+        Event::Thread(ThreadEvent { process: 4200, thread, first_seen, name: name.map(Into::into) })
+    };
+    let on_thread = |thread| Event::Call(Call { thread: ThreadId(thread), ..record(1, None, 0, 1) });
+    let mut names = Vec::new();
+    let mut take = |output| match output {
+        Output::Span(span) => names.push((span.process, span.thread_name)),
+        Output::Loss(loss) => panic!("{loss:?}"),
+    };
+    assembler.add_thread_name(ThreadId(10), "old".into());
+    for event in [seen(9, Some("worker")), on_thread(9), on_thread(10), seen(11, None), on_thread(11), on_thread(12)] {
+        assembler.event(&event, &mut take);
+    }
+    assembler.finish(&mut take);
+    assert_eq!(names, [Some("worker"), Some("old"), None, None].map(|name| (PROCESS, name.map(Into::into))));
+}
+
+#[test]
+fn what_happens_to_processes_makes_no_span() {
+    let mut assembler = assembler();
+    for change in [ProcessChange::Forked(4200), ProcessChange::Executed, ProcessChange::Ended] {
+        let event = Event::Process(ProcessEvent { process: 4201, time: MonotonicNs(1), change });
+        assembler.event(&event, &mut |output| panic!("{output:?}"));
+    }
+    assert_eq!(assembler.finish(&mut |output| panic!("{output:?}")), StreamTotals::default());
+}
+
+#[test]
+fn times_are_told_by_the_anchor_in_force() {
+    let mut assembler = assembler();
+    // The machine slept for 5,000 before the second call.
+    let (before, later) = (record(1, None, 0, 1), Call { root_call: 2, ..record(2, None, 0, 2) });
+    assembler.add_anchor(ClockAnchor { monotonic: MonotonicNs(2_015), wall_clock: WallClockNs(1_006_015) });
+    let (spans, ..) = run(assembler, &[before.clone(), later.clone()]);
+    let times = spans.iter().map(|span| (span.start.0, span.duration_ns())).collect::<Vec<_>>();
+    assert_eq!(times, [(1_001_010, before.end.0 - before.start.0), (1_006_020, later.end.0 - later.start.0)]);
 }
 
 #[test]
 fn a_reused_thread_number_is_another_thread() {
     let mut later = record(1, None, 0, 1);
-    later.incarnation = MonotonicNs(900);
+    later.thread_first_seen = MonotonicNs(900);
     let (spans, losses, _) = run(assembler(), &[record(1, None, 0, 1), later]);
     assert!(losses.is_empty());
     assert_ne!(spans[0].span_id, spans[1].span_id);
@@ -206,8 +236,8 @@ fn a_reused_thread_number_is_another_thread() {
 
 #[test]
 fn greenlets_of_one_thread_come_by_turns_and_lose_nothing() {
-    let on_greenlet = |incarnation: u64, mut call: Call| {
-        call.incarnation = MonotonicNs(incarnation);
+    let on_greenlet = |first_seen: u64, mut call: Call| {
+        call.thread_first_seen = MonotonicNs(first_seen);
         call
     };
     let calls = [
@@ -230,7 +260,7 @@ fn forgotten_threads_come_back_without_an_invented_loss() {
     let on_thread = |thread: u32, sequence| {
         let mut call = record(sequence, None, 0, sequence);
         call.thread = ThreadId(thread);
-        call.incarnation = MonotonicNs(u64::from(thread));
+        call.thread_first_seen = MonotonicNs(u64::from(thread));
         call.root_call = sequence;
         call.end = MonotonicNs(u64::from(thread) + sequence * 1_000);
         call
@@ -317,7 +347,7 @@ fn random_trees_with_random_losses_stay_true() {
         // What is missing after the last record of a thread cannot be seen in the sequence.
         let last = kept.last().map_or(0, |call| call.sequence);
         assert_eq!(lost, last - kept.len() as u64);
-        assert_eq!(totals.stand_ins, spans.len() as u64 - kept.len() as u64);
+        assert_eq!(totals.placeholders, spans.len() as u64 - kept.len() as u64);
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::clock::Clock;
 use super::identity::ThreadIdentity;
 use super::waiting::{LostCall, Waiting};
-use crate::model::{ClockAnchor, Ending, ForeignCall, Join, MonotonicNs, Parent, ProcessId, Span, ThreadId, TraceId};
+use crate::model::{Ending, ForeignCall, Join, MonotonicNs, Parent, ProcessId, Span, Subject, ThreadId, TraceId};
 
-/// One incarnation of a thread.
+/// One thread, or one greenlet of it.
 #[derive(Debug)]
 pub struct Thread {
     /// Its process.
@@ -16,7 +17,7 @@ pub struct Thread {
     /// Its name, if it could be read.
     pub name: Option<Arc<str>>,
     /// When the programs first saw it.
-    pub incarnation: MonotonicNs,
+    pub first_seen: MonotonicNs,
     /// What the ids of all threads are computed from.
     pub seed: u64,
     /// What its own ids are computed from.
@@ -62,11 +63,12 @@ impl Thread {
     }
 
     fn foreign(&self, call: &ForeignCall) -> ThreadIdentity {
-        ThreadIdentity::new(self.seed, call.thread, call.incarnation)
+        ThreadIdentity::new(self.seed, call.thread, call.first_seen)
     }
 
     /// The span that stands for a lost call.
-    pub fn stand_in(&self, lost: &LostCall, clock: &ClockAnchor) -> Span {
+    pub fn placeholder(&self, lost: &LostCall, clock: &Clock) -> Span {
+        let (start, end) = clock.times(lost.start, lost.end);
         let direct = lost.around.is_some_and(|around| around.depth.checked_add(1) == Some(lost.depth));
         let (parent, parent_thread) = self.parent(lost.around.map(|around| around.call), direct, lost.join);
         Span {
@@ -75,21 +77,14 @@ impl Thread {
             parent,
             parent_thread,
             depth: lost.depth,
-            function: None,
-            class_observed: true,
-            step: None,
             process: self.process,
             thread: self.thread,
             thread_name: self.name.clone(),
-            start: clock.wall_clock_of(lost.start),
-            end: clock.wall_clock_of(lost.end.max(lost.start)),
+            start,
+            end,
+            subject: Subject::LostCall,
             ending: Ending::Lost,
-            end_observed: false,
-            children_observed: true,
-            thread_ended: false,
-            folded_calls: 0,
             lost_before: 0,
-            error: None,
             attributes: Vec::new(),
         }
     }

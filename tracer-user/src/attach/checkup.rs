@@ -6,9 +6,14 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::error::AttachError;
-use super::features::{NEEDED_KERNEL, TESTED_KERNEL, in_initial_pid_namespace, kernel_version, missing_privilege};
-use super::programs::{LoadOptions, Programs};
-use super::python::WatchOutcome;
+use super::features::{
+    NEEDED_KERNEL, TESTED_KERNEL, in_initial_pid_namespace, is_virtual_machine, kernel_version, missing_privilege,
+};
+use super::kernel::Kernel as _;
+use super::loaded::LoadOptions;
+use super::programs::Programs;
+use super::python_watch::WatchOutcome;
+use super::trial::{try_exceptions, try_frames, try_native, try_watch};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -92,21 +97,21 @@ fn programs() -> Vec<Check> {
     } else {
         check("uprobe_multi", CheckState::Limited, "not there (Linux 6.6): probes are placed one by one")
     });
-    checks.push(tried("uprobes", programs.try_native(), "placed at an entry, an exit and a return"));
+    checks.push(tried("uprobes", try_native(&mut programs), "placed at an entry, an exit and a return"));
     checks.push(if features.uretprobe_is_seccomp_safe {
         check("uretprobes", CheckState::Good, "safe under seccomp filters")
     } else {
         let detail = "Linux 6.11 to 6.13 can kill processes with a seccomp filter: return sites are used instead";
         check("uretprobes", CheckState::Limited, detail)
     });
-    checks.push(watch(&mut programs));
-    checks.push(tried("Python, frames mode", programs.try_frames(), "its probes are placed"));
+    checks.push(watch(&programs));
+    checks.push(tried("Python, frames mode", try_frames(&programs), "its probes are placed"));
     checks.push(match programs.take_ring() {
         Ok(_) => check("ring buffer", CheckState::Good, "mapped"),
         Err(error) => check("ring buffer", CheckState::Bad, error.to_string()),
     });
     // Last, as in a session: the ring buffer is taken by then.
-    checks.push(match programs.try_exceptions() {
+    checks.push(match try_exceptions(&programs) {
         Ok(()) => check("Python, exceptions", CheckState::Good, "the probe that they pass is placed"),
         Err(error) => {
             let detail = format!("{error}; without it, frames mode and CPython 3.11 and older do not tell their types");
@@ -123,9 +128,9 @@ fn tried(name: &'static str, outcome: Result<(), AttachError>, good: &str) -> Ch
     }
 }
 
-fn watch(programs: &mut Programs) -> Check {
+fn watch(programs: &Programs) -> Check {
     const NAME: &str = "Python, watch mode";
-    match programs.try_watch() {
+    match try_watch(programs) {
         Ok(WatchOutcome::Live) if is_virtual_machine() => {
             let detail = "a watchpoint is set; the processor is a virtual one, whose host may lose the cause of a hit: watched \
                           processes are guarded against the signal that the kernel sends then (by ptrace, so no debugger can \
@@ -198,14 +203,6 @@ fn trace_file_system() -> Check {
         Some(path) => check("tracefs", CheckState::Good, path),
         None => check("tracefs", CheckState::Good, "not mounted; native tracing does without"),
     }
-}
-
-/// Whether the processor is a virtual one: then the cause of a debug exception may get lost. By the flag that hypervisors set (CPUID leaf 1, ECX bit 31).
-#[must_use]
-pub fn is_virtual_machine() -> bool {
-    let processors = read("/proc/cpuinfo").unwrap_or_default();
-    let flags = processors.lines().find(|line| line.starts_with("flags"));
-    flags.is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "hypervisor"))
 }
 
 fn pid_namespace() -> Check {

@@ -12,10 +12,11 @@ use aya::{Ebpf, EbpfLoader};
 use serde::Serialize;
 
 use super::error::{AttachError, chain};
-use super::multi::{MultiPrograms, Role, Site};
+use super::multi::MultiPrograms;
+use super::object::{OBJECT, load_error, program, program_error};
 use super::own_function::{self, EMULATED, OwnFunction, SINGLE_STEPPED};
 use super::placement::{Link, PlacedFile, place_one};
-use super::programs::{OBJECT, load_error, program, program_error};
+use super::site::{Role, Site};
 
 /// Calls measured at once; the median of the rounds counts.
 const CALLS: u32 = 2_000;
@@ -48,8 +49,8 @@ pub struct ProbeCost {
 /// # Errors
 /// The programs cannot be loaded at all.
 pub fn measure_probe_costs() -> Result<ProbeCost, AttachError> {
-    let mut floor = Floor::load(&[Role::Entry, Role::Return])?;
-    program::<PerfEvent>(&mut floor.ebpf, "floor_watchpoint")?.load().map_err(|error| program_error(&error))?;
+    let mut empty = EmptyPrograms::load(&[Role::Entry, Role::Return])?;
+    program::<PerfEvent>(&mut empty.ebpf, "floor_watchpoint")?.load().map_err(|error| program_error(&error))?;
 
     let mut cost = ProbeCost { none_ns: time(EMULATED.call, CALLS), ..ProbeCost::default() };
     let mut problems = Vec::new();
@@ -60,10 +61,10 @@ pub fn measure_probe_costs() -> Result<ProbeCost, AttachError> {
             None
         }
     };
-    cost.emulated_ns = keep("uprobe", floor.with_probes(&[Role::Entry], &EMULATED, CALLS));
-    cost.single_stepped_ns = keep("single-stepped uprobe", floor.with_probes(&[Role::Entry], &SINGLE_STEPPED, CALLS));
-    cost.uretprobe_ns = keep("uretprobe", floor.with_probes(&[Role::Entry, Role::Return], &EMULATED, CALLS));
-    let (slots, watchpoint) = watchpoints(&mut floor.ebpf);
+    cost.emulated_ns = keep("uprobe", empty.with_probes(&[Role::Entry], &EMULATED, CALLS));
+    cost.single_stepped_ns = keep("single-stepped uprobe", empty.with_probes(&[Role::Entry], &SINGLE_STEPPED, CALLS));
+    cost.uretprobe_ns = keep("uretprobe", empty.with_probes(&[Role::Entry, Role::Return], &EMULATED, CALLS));
+    let (slots, watchpoint) = watchpoints(&mut empty.ebpf);
     cost.watchpoint_slots = slots;
     cost.watchpoint_ns = keep("watchpoint", watchpoint);
     cost.problems = problems;
@@ -83,8 +84,8 @@ pub struct SiteCosts {
 
 /// Measures what one hit costs, in a hundredth of a second. `None` where it is not possible.
 pub fn measure_site_costs() -> Option<SiteCosts> {
-    let mut floor = Floor::load(&[Role::Entry, Role::Return]).ok()?;
-    let mut measure = |roles: &[Role], measured| floor.with_probes(roles, measured, FEW_CALLS).ok();
+    let mut empty = EmptyPrograms::load(&[Role::Entry, Role::Return]).ok()?;
+    let mut measure = |roles: &[Role], measured| empty.with_probes(roles, measured, FEW_CALLS).ok();
     let emulated_ns = measure(&[Role::Entry], &EMULATED)?;
     let single_stepped_ns = measure(&[Role::Entry], &SINGLE_STEPPED)?;
     let with_return = measure(&[Role::Entry, Role::Return], &EMULATED)?;
@@ -93,19 +94,19 @@ pub fn measure_site_costs() -> Option<SiteCosts> {
 
 /// Measures [`ProbeCost::emulated_ns`] alone, which takes a tenth of the time. `None` where it is not possible.
 pub fn measure_emulated_probe() -> Option<f64> {
-    Floor::load(&[Role::Entry]).ok()?.with_probes(&[Role::Entry], &EMULATED, CALLS).ok()
+    EmptyPrograms::load(&[Role::Entry]).ok()?.with_probes(&[Role::Entry], &EMULATED, CALLS).ok()
 }
 
 /// Programs that do nothing.
-struct Floor {
+struct EmptyPrograms {
     multi: Option<MultiPrograms>,
     ebpf: Ebpf,
 }
 
-impl Floor {
+impl EmptyPrograms {
     fn load(roles: &[Role]) -> Result<Self, AttachError> {
         let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(|error| load_error(&error))?;
-        let mut multi = MultiPrograms::load_floor(OBJECT, &ebpf)?;
+        let mut multi = MultiPrograms::load_empty(OBJECT, &ebpf)?;
         // It is on a function that is to be measured.
         drop(multi.as_mut().and_then(MultiPrograms::take_trial));
         if multi.is_none() {

@@ -131,3 +131,11 @@ pub fn in_initial_pid_namespace() -> bool {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::metadata("/proc/self/ns/pid").is_ok_and(|metadata| metadata.ino() == INITIAL_PID_NAMESPACE)
 }
+
+/// Whether the processor is a virtual one: then the cause of a debug exception may get lost. By the flag that hypervisors set (CPUID leaf 1, ECX bit 31).
+#[must_use]
+pub fn is_virtual_machine() -> bool {
+    let processors = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = processors.lines().find(|line| line.starts_with("flags"));
+    flags.is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "hypervisor"))
+}

@@ -1,11 +1,14 @@
 //! How many forked processes user space has not taken notice of.
 
-use aya::maps::{HashMap, PerCpuArray};
+use aya::Ebpf;
 use aya::programs::RawTracePoint;
+use aya::programs::raw_trace_point::RawTracePointLink;
 
 use super::error::AttachError;
-use super::programs::{Programs, map_error, program, program_error};
-use crate::model::ProcessId;
+use super::object::{hash_map, hash_map_to_read, map_error, per_processor, program, program_error};
+
+/// The processes whose forks are counted, by the name of the map.
+const FOLLOWED: &str = "FOLLOWED";
 
 /// The map's values.
 const NOTICED: u32 = 1;
@@ -14,53 +17,36 @@ const NOTICED: u32 = 1;
 const ANY: u64 = 0;
 const IF_THERE: u64 = 2;
 
-impl Programs {
-    /// From now on the processes are counted that this one forks, and those that these fork.
-    ///
-    /// # Errors
-    /// The program cannot be loaded, or the map cannot be written.
-    pub fn count_forks_of(&mut self, kernel_pid: u32) -> Result<(), AttachError> {
-        if !self.can_count_forks {
-            return Ok(());
-        }
-        self.followed()?.insert(kernel_pid, NOTICED, ANY).map_err(|error| map_error("FOLLOWED", &error))
-    }
+/// Loads what counts forks. Dropping the link ends it.
+///
+/// # Errors
+/// Not permitted, or the kernel cannot run it.
+pub fn load(ebpf: &mut Ebpf) -> Result<RawTracePointLink, AttachError> {
+    let counter = program::<RawTracePoint>(ebpf, "process_fork")?;
+    counter.load().map_err(|error| program_error(&error))?;
+    let link = counter.attach("task_newtask").map_err(|error| program_error(&error))?;
+    counter.take_link(link).map_err(|error| program_error(&error))
+}
 
-    /// User space has taken notice of a forked process. One that has ended meanwhile is counted as unseen already.
-    pub fn notice_fork(&mut self, process: ProcessId) {
-        if self.can_count_forks
-            && let Ok(mut followed) = self.followed()
-        {
-            let _ = followed.insert(process.pid, NOTICED, IF_THERE);
-        }
-    }
+/// From now on the processes are counted that this one forks, and those that these fork.
+///
+/// # Errors
+/// The map cannot be written.
+pub fn count(ebpf: &mut Ebpf, process: u32) -> Result<(), AttachError> {
+    hash_map(ebpf, FOLLOWED)?.insert(process, NOTICED, ANY).map_err(|error| map_error(FOLLOWED, &error))
+}
 
-    /// Forked processes that nobody has taken notice of; `None` where that cannot be known.
-    #[must_use]
-    pub fn unseen_forks(&self) -> Option<u64> {
-        if !self.can_count_forks {
-            return None;
-        }
-        let unseen: PerCpuArray<_, u64> = self.ebpf.map("UNSEEN_FORKS")?.try_into().ok()?;
-        let ended: u64 = unseen.get(&0, 0).ok()?.iter().sum();
-        let followed: HashMap<_, u32, u32> = self.ebpf.map("FOLLOWED")?.try_into().ok()?;
-        let going_on =
-            followed.iter().filter(|element| matches!(element, Ok((_, noticed)) if *noticed != NOTICED)).count();
-        Some(ended + going_on as u64)
+/// User space has taken notice of a forked process. One that has ended meanwhile is counted as unseen already.
+pub fn notice(ebpf: &mut Ebpf, process: u32) {
+    if let Ok(mut followed) = hash_map::<u32, u32>(ebpf, FOLLOWED) {
+        let _ = followed.insert(process, NOTICED, IF_THERE);
     }
+}
 
-    /// Loads what counts forks.
-    pub(super) fn load_forks(&mut self) -> Result<(), AttachError> {
-        let counter = program::<RawTracePoint>(&mut self.ebpf, "process_fork")?;
-        counter.load().map_err(|error| program_error(&error))?;
-        let link = counter.attach("task_newtask").map_err(|error| program_error(&error))?;
-        self.thread_ends.push(counter.take_link(link).map_err(|error| program_error(&error))?);
-        self.can_count_forks = true;
-        Ok(())
-    }
-
-    fn followed(&mut self) -> Result<HashMap<&mut aya::maps::MapData, u32, u32>, AttachError> {
-        let map = self.ebpf.map_mut("FOLLOWED").ok_or(AttachError::Incomplete { name: "FOLLOWED" })?;
-        map.try_into().map_err(|error| map_error("FOLLOWED", &error))
-    }
+/// Forked processes that nobody has taken notice of.
+pub fn unseen(ebpf: &Ebpf) -> Option<u64> {
+    let ended: u64 = per_processor(ebpf, "UNSEEN_FORKS").ok()?.get(&0, 0).ok()?.iter().sum();
+    let followed = hash_map_to_read::<u32, u32>(ebpf, FOLLOWED).ok()?;
+    let going_on = followed.iter().filter(|element| matches!(element, Ok((_, noticed)) if *noticed != NOTICED)).count();
+    Some(ended + going_on as u64)
 }

@@ -14,7 +14,7 @@ use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_type};
 
 use super::error::{AttachError, is_about_privilege, load_failure};
 use super::own_function;
-use super::placement::scope_of;
+use super::site::{Role, Site, scope_of};
 
 /// `BPF_F_UPROBE_MULTI_RETURN` (include/uapi/linux/bpf.h, Linux 6.18).
 const RETURN_PROBE: u32 = 1;
@@ -24,26 +24,6 @@ pub struct MultiPrograms {
     programs: Vec<(Role, OwnedFd)>,
     /// The link that has shown that the kernel makes such links.
     trial: Option<OwnedFd>,
-}
-
-/// Which of the programs a link runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// At the beginning of a function.
-    Entry,
-    /// At an instruction that leaves a function.
-    Exit,
-    /// In the return trampoline.
-    Return,
-}
-
-/// One probe of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Site {
-    /// Offset of the instruction in the file.
-    pub offset: u64,
-    /// What the program gets to know.
-    pub cookie: u64,
 }
 
 impl MultiPrograms {
@@ -82,7 +62,7 @@ impl MultiPrograms {
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn load_floor(object: &[u8], loaded: &Ebpf) -> Result<Option<Self>, AttachError> {
+    pub fn load_empty(object: &[u8], loaded: &Ebpf) -> Result<Option<Self>, AttachError> {
         const NAMES: [(Role, &str); 2] = [(Role::Entry, "floor_entry"), (Role::Return, "floor_return")];
         Self::load_named(object, &maps_of(loaded), &NAMES)?.tried()
     }

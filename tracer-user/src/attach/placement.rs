@@ -6,12 +6,14 @@ use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use aya::Ebpf;
 use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use tracer_common::cookie::{Cookie, ExitSite};
 
 use super::error::{AttachError, is_about_privilege, kernel_error};
-use super::multi::{MultiPrograms, Role, Site};
+use super::multi::MultiPrograms;
+use super::site::{Role, Site, scope_of};
 use crate::model::{FunctionId, PlannedFunction, ReturnMethod};
 
 /// Probes that are live. Dropping them takes them away.
@@ -131,7 +133,29 @@ impl Placed {
     }
 }
 
-impl Placer<'_> {
+impl<'programs> Placer<'programs> {
+    /// Places probes one by one: all three programs are needed at once.
+    ///
+    /// # Errors
+    /// The object lacks one.
+    pub fn single(ebpf: &'programs mut Ebpf) -> Result<Self, AttachError> {
+        let (mut entry, mut exit, mut returned) = (None, None, None);
+        for (name, program) in ebpf.programs_mut() {
+            let slot = match name {
+                "native_entry" => &mut entry,
+                "native_exit" => &mut exit,
+                "native_return" => &mut returned,
+                _ => continue,
+            };
+            *slot = <&mut UProbe>::try_from(program).ok();
+        }
+        Ok(Placer::Single {
+            entry: entry.ok_or(AttachError::Incomplete { name: "native_entry" })?,
+            exit: exit.ok_or(AttachError::Incomplete { name: "native_exit" })?,
+            returned: returned.ok_or(AttachError::Incomplete { name: "native_return" })?,
+        })
+    }
+
     /// Places all probes of the functions of one file in one process: exits first, so that no call is seen to begin
     /// whose end cannot be seen.
     ///
@@ -141,7 +165,7 @@ impl Placer<'_> {
         &mut self,
         path: &Path,
         process: u32,
-        slot: u8,
+        slot: u16,
         functions: &[&PlannedFunction],
     ) -> Result<(Placed, Vec<Refused>), AttachError> {
         let mut placed = Placed::default();
@@ -241,26 +265,12 @@ pub fn place_one(program: &mut UProbe, file: &PlacedFile<'_>, site: Site) -> io:
     program.take_link(id).map_err(|error| kernel_error(&error))
 }
 
-/// For which process the kernel is to place probes, 0 for all. It finds the memory of a process through its first thread:
-/// where that has ended and others go on, probes go into every process that maps the file, and the programs do nothing in the
-/// others.
-pub fn scope_of(process: u32) -> u32 {
-    if first_thread_has_ended(process) { 0 } else { process }
-}
-
-/// Whether the first thread of a process has ended, be it that others go on or that the whole process is ending.
-fn first_thread_has_ended(process: u32) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{process}/stat")) else { return false };
-    // The name may hold anything; the state follows its last bracket (proc(5)).
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
-}
-
 /// The process has no memory any more, or is gone altogether.
 fn is_about_the_end(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ESRCH)
 }
 
-fn sites(function: &PlannedFunction, role: Role, slot: u8) -> Vec<Wanted> {
+fn sites(function: &PlannedFunction, role: Role, slot: u16) -> Vec<Wanted> {
     let id = function.id.0;
     let resolved = &function.request.function;
     let wanted =

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::AttachError;
-use super::leases::{Lease, Tenant, Told};
+use super::leases::{Lease, LeaseClient, LeaseEvent};
 use super::placement::{Link, Placed, Refused, remove};
 use crate::memory::MappedFile;
 use crate::model::{FileNumber, ModuleFile, ProcessId};
@@ -64,7 +64,7 @@ pub enum Outcome {
 #[derive(Default)]
 pub struct ProbedFiles {
     shared: Arc<Mutex<Shared>>,
-    tenant: Option<Tenant>,
+    client: Option<LeaseClient>,
     /// Whether the keeper could not be started.
     has_none: bool,
     delays: HashMap<Identity, u32>,
@@ -170,11 +170,11 @@ impl ProbedFiles {
         if let Some(known) = lock(&self.shared).leases.values().find(|lease| lease.identity == identity) {
             return !known.is_broken;
         }
-        let Some(tenant) = self.tenant() else { return true };
-        match tenant.hold(file.file()) {
+        let Some(client) = self.client() else { return true };
+        match client.hold(file.file()) {
             Lease::Held(lease) => {
                 let Ok(file) = file.file().try_clone() else {
-                    tenant.give_back(lease);
+                    client.give_back(lease);
                     return true;
                 };
                 lock(&self.shared).leases.insert(lease, Leased { identity, file, is_broken: false });
@@ -195,15 +195,15 @@ impl ProbedFiles {
         }
     }
 
-    fn tenant(&mut self) -> Option<&mut Tenant> {
-        if self.tenant.is_none() && !self.has_none {
+    fn client(&mut self) -> Option<&mut LeaseClient> {
+        if self.client.is_none() && !self.has_none {
             let shared = Arc::clone(&self.shared);
-            self.tenant = Tenant::new(move |told| hear(&shared, told))
+            self.client = LeaseClient::new(move |told| hear(&shared, told))
                 .inspect_err(|error| tracing::debug!(%error, "no leases can be held on probed files"))
                 .ok();
-            self.has_none = self.tenant.is_none();
+            self.has_none = self.client.is_none();
         }
-        self.tenant.as_mut()
+        self.client.as_mut()
     }
 
     /// Gives leases back that no probe needs any more. One that is broken goes once its probes are gone.
@@ -211,7 +211,7 @@ impl ProbedFiles {
         let Shared { groups, leases, .. } = &mut **shared;
         let is_needed = |lease: &Leased| groups.iter().any(|group| group.identity == lease.identity);
         for (number, _) in leases.extract_if(|_, lease| !lease.is_broken && !is_needed(lease)) {
-            self.tenant.iter().for_each(|tenant| tenant.give_back(number));
+            self.client.iter().for_each(|client| client.give_back(number));
         }
     }
 }
@@ -232,10 +232,10 @@ impl Group {
 }
 
 /// Somebody is about to write to a file: its probes go, and when this returns the writer goes on.
-fn hear(shared: &Mutex<Shared>, told: Told) {
+fn hear(shared: &Mutex<Shared>, told: LeaseEvent) {
     let number = match told {
-        Told::Broken(number) => number,
-        Told::AllLost => {
+        LeaseEvent::Broken(number) => number,
+        LeaseEvent::AllLost => {
             lock(shared).leases.clear();
             return;
         }

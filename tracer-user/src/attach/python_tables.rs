@@ -3,14 +3,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use aya::Pod;
 use aya::maps::MapError;
+use aya::{Ebpf, Pod};
 use tracer_common::limits::MAX_PYTHON_FUNCTIONS;
-use tracer_common::python::{PythonCodeRule, PythonCount, PythonKey};
+use tracer_common::python::{PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey};
 
 use super::error::AttachError;
-use super::programs::{Programs, map_error};
-use super::python::python_map;
+use super::object::{hash_map, map_error};
 use crate::model::{PythonLeftOut, PythonTables, RemoteAddress};
 
 /// The tables, by the names of their maps.
@@ -27,15 +26,161 @@ pub const PYTHON_TABLES: [&str; 5] = [CODES, FUNCTIONS, CLASSES, MEMBERS, COUNTS
 /// much memory.
 pub const PYTHON_ENTRIES: u32 = 4 * MAX_PYTHON_FUNCTIONS;
 
-/// What is written in the tables.
-#[derive(Default)]
-pub struct Written {
-    codes: Shares,
-    functions: Shares,
-    classes: Shares,
-    members: Shares,
+/// The tables, and what each process has in them.
+pub struct SharedTables {
+    codes: Table,
+    functions: Table,
+    classes: Table,
+    members: Table,
     /// The most of each process that ever found no room.
     left_out: HashMap<u32, PythonLeftOut>,
+}
+
+/// One of them.
+struct Table {
+    name: &'static str,
+    /// Entries that it has room for.
+    room: usize,
+    shares: Shares,
+}
+
+impl SharedTables {
+    /// Empty ones, each with room for so many entries.
+    pub fn new(room: usize) -> Self {
+        let table = |name| Table { name, room, shares: Shares::default() };
+        Self {
+            codes: table(CODES),
+            functions: table(FUNCTIONS),
+            classes: table(CLASSES),
+            members: table(MEMBERS),
+            left_out: HashMap::new(),
+        }
+    }
+
+    /// Tells the programs about the code, functions, classes and containers of a process, in the place of what they knew of
+    /// it. What finds no room is left out: each process has a share, and what comes first in each list is told first.
+    ///
+    /// # Errors
+    /// A map cannot be written, for another reason than want of room.
+    pub fn tell(&mut self, ebpf: &mut Ebpf, process: u32, slot: u32, tables: &PythonTables) -> Result<(), AttachError> {
+        let key = |address: RemoteAddress| PythonKey { address: address.0, process, reserved: 0 };
+        let members: Vec<_> = tables.members.iter().map(|(child, container)| (key(*child), container.0)).collect();
+        let classes: Vec<_> = tables.classes.iter().map(|(address, rule)| (key(*address), *rule)).collect();
+        let functions: Vec<_> = tables.functions.iter().map(|(address, rule)| (key(*address), *rule)).collect();
+        let of_slot = |rule: &PythonCodeRule| PythonCodeRule { process_slot: slot, ..*rule };
+        let codes: Vec<_> = tables.codes.iter().map(|(address, rule)| (key(*address), of_slot(rule))).collect();
+        // Code last: it is what makes the programs look at the rest.
+        let told = self
+            .members
+            .replace(ebpf, process, members)
+            .and_then(|()| self.classes.replace(ebpf, process, classes))
+            .and_then(|()| self.functions.replace(ebpf, process, functions))
+            .and_then(|()| self.codes.replace(ebpf, process, codes));
+        self.note();
+        told
+    }
+
+    /// Takes everything away that the programs were told of the Python code of a process, and what they have counted.
+    ///
+    /// # Errors
+    /// A map is not there.
+    pub fn forget(&mut self, ebpf: &mut Ebpf, process: u32) -> Result<(), AttachError> {
+        self.left_out.remove(&process);
+        for table in [&mut self.codes, &mut self.functions, &mut self.classes, &mut self.members] {
+            let held = table.shares.0.remove(&process).unwrap_or_default().held;
+            take_out(ebpf, table.name, &held)?;
+        }
+        Ok(())
+    }
+
+    /// What of a process has found no room, at most.
+    pub fn left_out(&self, process: u32) -> PythonLeftOut {
+        self.left_out.get(&process).copied().unwrap_or_default()
+    }
+
+    /// Takes note of what has found no room.
+    fn note(&mut self) {
+        let Self { codes, functions, classes, members, left_out } = self;
+        let shares = [&codes.shares, &functions.shares, &classes.shares, &members.shares];
+        for process in shares.iter().flat_map(|shares| shares.0.keys()) {
+            let [codes, functions, classes, members] = shares.map(|shares| shares.left_out(*process));
+            let now = PythonLeftOut { codes, functions, classes, members, numbers: 0 };
+            if now != PythonLeftOut::default() {
+                let most = left_out.entry(*process).or_default();
+                *most = most.most(now);
+            }
+        }
+    }
+}
+
+impl Table {
+    /// Writes what is there now and takes away what was written for this process and is not there any more. What is as it
+    /// was is left alone: the kernel uses the memory of a replaced element again at once, while a program may still read it.
+    fn replace<Value: Pod + PartialEq>(
+        &mut self,
+        ebpf: &mut Ebpf,
+        process: u32,
+        entries: Vec<(PythonKey, Value)>,
+    ) -> Result<(), AttachError> {
+        let Self { name, room, shares } = self;
+        let entries = once_each(entries);
+        let (may_have, given_up) = shares.want(process, entries.len(), *room);
+        take_out(ebpf, name, &given_up)?;
+        let wanted: HashSet<PythonKey> = entries.iter().take(may_have).map(|(key, _)| *key).collect();
+        let share = shares.0.entry(process).or_default();
+        let stale: Vec<PythonKey> = share.held.extract_if(.., |key| !wanted.contains(key)).collect();
+        take_out(ebpf, name, &stale)?;
+        let is_there: HashSet<PythonKey> = share.held.iter().copied().collect();
+        let mut held = Vec::with_capacity(may_have);
+        let mut failure = None;
+        let mut map = hash_map::<PythonKey, Value>(ebpf, name)?;
+        for (key, value) in entries.into_iter().take(may_have) {
+            if is_there.contains(&key) && map.get(&key, 0).ok() == Some(value) {
+                held.push(key);
+                continue;
+            }
+            match map.insert(key, value, 0) {
+                Ok(()) => held.push(key),
+                // The kernel has no memory for more; what is told so far stays.
+                Err(error) if is_want_of_room(&error) => break,
+                Err(error) => {
+                    failure = Some(map_error(name, &error));
+                    break;
+                }
+            }
+        }
+        // What was there and was not come to is still there.
+        let come_to: HashSet<PythonKey> = held.iter().copied().collect();
+        held.extend(is_there.difference(&come_to).copied());
+        share.held = held;
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+/// Takes entries out of a table; with code goes what the programs have counted of it.
+fn take_out(ebpf: &mut Ebpf, name: &'static str, keys: &[PythonKey]) -> Result<(), AttachError> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    // The values do not matter: an element is deleted by its key.
+    match name {
+        CODES => {
+            delete::<PythonCodeRule>(ebpf, name, keys)?;
+            delete::<PythonCount>(ebpf, COUNTS, keys)
+        }
+        FUNCTIONS => delete::<PythonFunctionRule>(ebpf, name, keys),
+        CLASSES => delete::<PythonClassRule>(ebpf, name, keys),
+        _ => delete::<u64>(ebpf, name, keys),
+    }
+}
+
+fn delete<Value: Pod>(ebpf: &mut Ebpf, name: &'static str, keys: &[PythonKey]) -> Result<(), AttachError> {
+    let mut map = hash_map::<PythonKey, Value>(ebpf, name)?;
+    for key in keys {
+        // It may be gone already.
+        let _ = map.remove(key);
+    }
+    Ok(())
 }
 
 /// How one table is shared out: what each process has in it, by the number of the process.
@@ -80,142 +225,6 @@ impl Shares {
     fn left_out(&self, process: u32) -> usize {
         self.0.get(&process).map_or(0, |share| share.wanted.saturating_sub(share.held.len()))
     }
-}
-
-impl Written {
-    /// Takes note of what has found no room. `true` if there is more of it than ever.
-    fn note(&mut self) {
-        let Self { codes, functions, classes, members, left_out } = self;
-        for process in codes.0.keys().chain(members.0.keys()).chain(classes.0.keys()) {
-            let now = PythonLeftOut {
-                codes: codes.left_out(*process),
-                functions: functions.left_out(*process),
-                classes: classes.left_out(*process),
-                members: members.left_out(*process),
-                numbers: 0,
-            };
-            if now != PythonLeftOut::default() {
-                let most = left_out.entry(*process).or_default();
-                *most = most.most(now);
-            }
-        }
-    }
-}
-
-impl Programs {
-    /// Tells the programs about the code, functions, classes and containers of a process, in the place of what they knew of
-    /// it. What finds no room is left out: each process has a share, and what comes first in each list is told first.
-    ///
-    /// # Errors
-    /// A map cannot be written, for another reason than want of room.
-    pub(super) fn tell_python(&mut self, process: u32, slot: u32, tables: &PythonTables) -> Result<(), AttachError> {
-        let key = |address: RemoteAddress| PythonKey { address: address.0, process, reserved: 0 };
-        let members: Vec<_> = tables.members.iter().map(|(child, container)| (key(*child), container.0)).collect();
-        let classes: Vec<_> = tables.classes.iter().map(|(address, rule)| (key(*address), *rule)).collect();
-        let functions: Vec<_> = tables.functions.iter().map(|(address, rule)| (key(*address), *rule)).collect();
-        let of_slot = |rule: &PythonCodeRule| PythonCodeRule { process_slot: slot, ..*rule };
-        let codes: Vec<_> = tables.codes.iter().map(|(address, rule)| (key(*address), of_slot(rule))).collect();
-        // Code last: it is what makes the programs look at the rest.
-        let told = self
-            .replace(MEMBERS, |written| &mut written.members, process, members)
-            .and_then(|()| self.replace(CLASSES, |written| &mut written.classes, process, classes))
-            .and_then(|()| self.replace(FUNCTIONS, |written| &mut written.functions, process, functions))
-            .and_then(|()| self.replace(CODES, |written| &mut written.codes, process, codes));
-        self.python.written.note();
-        told
-    }
-
-    /// Takes everything away that the programs were told of the Python code of a process, and what they have counted.
-    ///
-    /// # Errors
-    /// A map is not there.
-    pub(super) fn forget_python(&mut self, process: u32) -> Result<(), AttachError> {
-        let Written { codes, functions, classes, members, left_out } = &mut self.python.written;
-        left_out.remove(&process);
-        let tables = [(CODES, codes), (FUNCTIONS, functions), (CLASSES, classes), (MEMBERS, members)];
-        let held = tables.map(|(name, shares)| (name, shares.0.remove(&process).unwrap_or_default().held));
-        for (name, keys) in held {
-            self.take_out(name, &keys)?;
-        }
-        Ok(())
-    }
-
-    /// What of a process has found no room in the tables, at most.
-    #[must_use]
-    pub fn python_left_out(&self, process: u32) -> PythonLeftOut {
-        self.python.written.left_out.get(&process).copied().unwrap_or_default()
-    }
-
-    /// Writes what is there now and takes away what was written for this process and is not there any more. What is as it
-    /// was is left alone: the kernel uses the memory of a replaced element again at once, while a program may still read it.
-    fn replace<Value: Pod + PartialEq>(
-        &mut self,
-        name: &'static str,
-        shares: fn(&mut Written) -> &mut Shares,
-        process: u32,
-        entries: Vec<(PythonKey, Value)>,
-    ) -> Result<(), AttachError> {
-        let entries = once_each(entries);
-        let room = self.python_room;
-        let (may_have, given_up) = shares(&mut self.python.written).want(process, entries.len(), room);
-        self.take_out(name, &given_up)?;
-        let wanted: HashSet<PythonKey> = entries.iter().take(may_have).map(|(key, _)| *key).collect();
-        let before = shares(&mut self.python.written).0.entry(process).or_default();
-        let (kept, stale): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut before.held).into_iter().partition(|key| wanted.contains(key));
-        before.held.clone_from(&kept);
-        self.take_out(name, &stale)?;
-        let is_there: HashSet<PythonKey> = kept.into_iter().collect();
-        let mut held = Vec::with_capacity(may_have);
-        let mut failure = None;
-        let mut map = python_map::<Value>(&mut self.ebpf, name)?;
-        for (key, value) in entries.into_iter().take(may_have) {
-            if is_there.contains(&key) && map.get(&key, 0).ok() == Some(value) {
-                held.push(key);
-                continue;
-            }
-            match map.insert(key, value, 0) {
-                Ok(()) => held.push(key),
-                // The kernel has no memory for more; what is told so far stays.
-                Err(error) if is_want_of_room(&error) => break,
-                Err(error) => {
-                    failure = Some(map_error(name, &error));
-                    break;
-                }
-            }
-        }
-        // What was there and was not come to is still there.
-        let come_to: HashSet<PythonKey> = held.iter().copied().collect();
-        held.extend(is_there.difference(&come_to).copied());
-        shares(&mut self.python.written).0.entry(process).or_default().held = held;
-        failure.map_or(Ok(()), Err)
-    }
-
-    /// Takes entries out of a table; with code goes what the programs have counted of it.
-    fn take_out(&mut self, name: &'static str, keys: &[PythonKey]) -> Result<(), AttachError> {
-        if keys.is_empty() {
-            return Ok(());
-        }
-        // The values do not matter: an element is deleted by its key.
-        match name {
-            CODES => {
-                delete::<PythonCodeRule>(self, name, keys)?;
-                delete::<PythonCount>(self, COUNTS, keys)
-            }
-            FUNCTIONS => delete::<tracer_common::python::PythonFunctionRule>(self, name, keys),
-            CLASSES => delete::<tracer_common::python::PythonClassRule>(self, name, keys),
-            _ => delete::<u64>(self, name, keys),
-        }
-    }
-}
-
-fn delete<Value: Pod>(programs: &mut Programs, name: &'static str, keys: &[PythonKey]) -> Result<(), AttachError> {
-    let mut map = python_map::<Value>(&mut programs.ebpf, name)?;
-    for key in keys {
-        // It may be gone already.
-        let _ = map.remove(key);
-    }
-    Ok(())
 }
 
 /// Each key once, in the order in which they come, with the last of its values.
@@ -289,13 +298,13 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_counted_at_its_most() {
-        let mut written = Written::default();
-        come(&mut written.classes, 7, 120, 100);
-        written.note();
-        come(&mut written.classes, 7, 10, 100);
-        written.note();
+        let mut tables = SharedTables::new(100);
+        come(&mut tables.classes.shares, 7, 120, 100);
+        tables.note();
+        come(&mut tables.classes.shares, 7, 10, 100);
+        tables.note();
         let most = PythonLeftOut { classes: 20, ..PythonLeftOut::default() };
-        assert_eq!(written.left_out.get(&7), Some(&most));
+        assert_eq!(tables.left_out(7), most);
     }
 
     #[test]

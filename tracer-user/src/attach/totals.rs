@@ -1,30 +1,28 @@
 //! Reads what the programs counted and which calls are still open.
 
 use aya::Ebpf;
-use aya::maps::{HashMap, Map, PerCpuArray};
 use tracer_common::counters::Counter;
 use tracer_common::limits::{MAX_OTHER_STACK_CALLS, THREAD_KEY_BITS};
-use tracer_common::records::{Frame, FrameKind, Join as JoinRecord, OtherStackCall, OtherStackKey, ThreadStack};
+use tracer_common::records::{CallRecord, RecordEnding, RecordHeader, WideCallRecord, WidePart};
+use tracer_common::thread_stack::{Frame, FrameKind, OtherStackCall, OtherStackKey, ThreadStack};
 
 use super::error::AttachError;
-use super::programs::map_error;
-use crate::model::{
-    Call, Ending, ForeignCall, FunctionId, Join, LossCounts, LossOfReason, MonotonicNs, RemoteAddress, ThreadId,
-};
+use super::object::{hash_map, hash_map_to_read, map_error, per_processor};
+use crate::model::{FunctionId, LossCounts, LossOfReason, OpenCall, RemoteAddress};
 
-/// `left`: what [`take_elsewhere`] has taken.
-pub(super) fn read(ebpf: &Ebpf, left: &[Call]) -> Result<(LossCounts, Vec<Call>), AttachError> {
+/// Calls on other stacks than their threads' own, by the name of the map.
+const OTHER_STACKS: &str = "OTHER_STACK_CALLS";
+
+/// What was counted, and the calls that are open. `left`: what [`take_elsewhere`] has taken.
+pub fn read(ebpf: &Ebpf, left: &[OpenCall]) -> Result<(LossCounts, Vec<OpenCall>), AttachError> {
     let mut counted = [0_u64; Counter::COUNT as usize];
-    let counters: PerCpuArray<_, u64> =
-        map(ebpf, "COUNTERS")?.try_into().map_err(|error| map_error("COUNTERS", &error))?;
+    let counters = per_processor(ebpf, "COUNTERS")?;
     for (sum, counter) in counted.iter_mut().zip(Counter::ALL) {
         let values = counters.get(&(counter as u32), 0).map_err(|error| map_error("COUNTERS", &error))?;
         *sum = values.iter().sum();
     }
     let mut open_calls = Vec::new();
-    let threads: HashMap<_, u64, ThreadStack> =
-        map(ebpf, "THREADS")?.try_into().map_err(|error| map_error("THREADS", &error))?;
-    for element in threads.iter() {
+    for element in hash_map_to_read::<u64, ThreadStack>(ebpf, "THREADS")?.iter() {
         let (key, stack) = element.map_err(|error| map_error("THREADS", &error))?;
         counted[Counter::Entries as usize] += stack.entries.saturating_sub(stack.excluded);
         counted[Counter::Spans as usize] += stack.spans;
@@ -37,10 +35,8 @@ pub(super) fn read(ebpf: &Ebpf, left: &[Call]) -> Result<(LossCounts, Vec<Call>)
         counted[Counter::LostOtherStacksFull as usize] += stack.lost_other_stacks_full;
         open_calls.extend(open_calls_of(key, &stack));
     }
-    let others: HashMap<_, OtherStackKey, OtherStackCall> =
-        map(ebpf, "OTHER_STACK_CALLS")?.try_into().map_err(|error| map_error("OTHER_STACK_CALLS", &error))?;
-    for element in others.iter() {
-        let (key, call) = element.map_err(|error| map_error("OTHER_STACK_CALLS", &error))?;
+    for element in hash_map_to_read::<OtherStackKey, OtherStackCall>(ebpf, OTHER_STACKS)?.iter() {
+        let (key, call) = element.map_err(|error| map_error(OTHER_STACKS, &error))?;
         open_calls.push(open_call_elsewhere(&key, &call));
     }
     open_calls.extend_from_slice(left);
@@ -64,11 +60,8 @@ pub(super) fn read(ebpf: &Ebpf, left: &[Call]) -> Result<(LossCounts, Vec<Call>)
 
 /// Takes the open calls of a process that were made on other stacks than their threads' own: no thread's end ends them.
 /// They stay where they are once there are as many as the programs have room for.
-pub(super) fn take_elsewhere(ebpf: &mut Ebpf, process: u32, left: &mut Vec<Call>) -> Result<(), AttachError> {
-    const NAME: &str = "OTHER_STACK_CALLS";
-    let map = ebpf.map_mut(NAME).ok_or(AttachError::Incomplete { name: NAME })?;
-    let mut others: HashMap<_, OtherStackKey, OtherStackCall> =
-        map.try_into().map_err(|error| map_error(NAME, &error))?;
+pub fn take_elsewhere(ebpf: &mut Ebpf, process: u32, left: &mut Vec<OpenCall>) -> Result<(), AttachError> {
+    let mut others = hash_map::<OtherStackKey, OtherStackCall>(ebpf, OTHER_STACKS)?;
     let its_own: Vec<_> = others.iter().filter_map(Result::ok).filter(|(key, _)| key.process == process).collect();
     for (key, call) in its_own {
         if left.len() < MAX_OTHER_STACK_CALLS as usize && others.remove(&key).is_ok() {
@@ -78,9 +71,11 @@ pub(super) fn take_elsewhere(ebpf: &mut Ebpf, process: u32, left: &mut Vec<Call>
     Ok(())
 }
 
-pub(super) fn calls_of(ebpf: &Ebpf, functions: impl Iterator<Item = FunctionId>) -> Result<Vec<u64>, AttachError> {
-    let calls: PerCpuArray<_, u64> = map(ebpf, "CALLS")?.try_into().map_err(|error| map_error("CALLS", &error))?;
+/// Calls of these functions so far, folded ones included.
+pub fn calls_of(ebpf: &Ebpf, functions: &[FunctionId]) -> Result<Vec<u64>, AttachError> {
+    let calls = per_processor(ebpf, "CALLS")?;
     functions
+        .iter()
         .map(|function| {
             let values = calls.get(&function.0, 0).map_err(|error| map_error("CALLS", &error))?;
             Ok(values.iter().sum())
@@ -88,12 +83,8 @@ pub(super) fn calls_of(ebpf: &Ebpf, functions: impl Iterator<Item = FunctionId>)
         .collect()
 }
 
-fn map<'ebpf>(ebpf: &'ebpf Ebpf, name: &'static str) -> Result<&'ebpf Map, AttachError> {
-    ebpf.map(name).ok_or(AttachError::Incomplete { name })
-}
-
 /// The open calls of one thread, innermost first as if they ended now.
-fn open_calls_of(key: u64, stack: &ThreadStack) -> Vec<Call> {
+fn open_calls_of(key: u64, stack: &ThreadStack) -> Vec<OpenCall> {
     let frames = stack.frames.get(..stack.depth as usize).unwrap_or(&stack.frames);
     let root_call = frames.first().map_or(0, |frame| frame.call);
     let own_end = RemoteAddress(stack.own_start.saturating_add(stack.own_size));
@@ -104,75 +95,50 @@ fn open_calls_of(key: u64, stack: &ThreadStack) -> Vec<Call> {
         // What is folded makes no record, and is counted as folded already.
         .filter(|(_, frame)| frame.kind != FrameKind::PythonFolded as u32)
         .zip(1..)
-        .map(|((depth, frame), position)| Call {
-            process: ((key & ((1 << THREAD_KEY_BITS) - 1)) >> 32) as u32,
-            thread: ThreadId(key as u32),
-            depth: depth as u32,
-            incarnation: MonotonicNs(stack.incarnation),
-            sequence: stack.sequence + position,
-            root_call,
-            same_stack: Some(RemoteAddress(stack.own_start)..own_end),
-            join: join_of(&stack.join),
-            ..open_call(frame)
+        .map(|((depth, frame), position)| {
+            let mut record = open_record(frame);
+            record.call.process = ((key & ((1 << THREAD_KEY_BITS) - 1)) >> 32) as u32;
+            record.call.thread = key as u32;
+            record.call.depth = depth as u32;
+            record.call.thread_first_seen_ns = stack.first_seen_ns;
+            record.call.sequence = stack.sequence + position;
+            record.call.root_call = root_call;
+            record.wide.join = stack.join;
+            let is_python = frame.kind != FrameKind::Native as u32;
+            OpenCall { record, is_python, same_stack: RemoteAddress(stack.own_start)..own_end }
         })
         .collect()
 }
 
 /// An open call on another stack than its thread's own: nothing tells where that stack ends.
-fn open_call_elsewhere(key: &OtherStackKey, call: &OtherStackCall) -> Call {
-    Call {
-        process: key.process,
-        thread: ThreadId(call.thread),
-        incarnation: MonotonicNs(call.incarnation),
-        is_on_own_stack: false,
-        same_stack: Some(RemoteAddress(0)..RemoteAddress(0)),
-        ..open_call(&call.frame)
-    }
+fn open_call_elsewhere(key: &OtherStackKey, call: &OtherStackCall) -> OpenCall {
+    let mut record = open_record(&call.frame);
+    record.call.process = key.process;
+    record.call.thread = call.thread;
+    record.call.thread_first_seen_ns = call.first_seen_ns;
+    OpenCall { record, is_python: false, same_stack: RemoteAddress(0)..RemoteAddress(0) }
 }
 
-/// What the frame of an open call says of it: a root, as if it ended now.
-fn open_call(frame: &Frame) -> Call {
+/// What the frame of an open call says of it: a root on a stack of its own, as if it ended now.
+fn open_record(frame: &Frame) -> WideCallRecord {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    Call {
-        process: 0,
-        thread: ThreadId(0),
-        function: FunctionId(frame.function),
-        ending: Ending::StillOpen,
-        thread_ended: false,
-        depth: 0,
-        incarnation: MonotonicNs(0),
-        sequence: 0,
-        call: frame.call,
-        parent_call: (frame.parent_call != 0).then_some(frame.parent_call),
-        root_call: frame.call,
-        start: MonotonicNs(frame.start_ns),
-        end: MonotonicNs(now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()),
-        end_observed: false,
-        let_go: false,
-        is_python: frame.kind != FrameKind::Native as u32,
-        stack_pointer: RemoteAddress(frame.stack_pointer),
-        is_on_own_stack: true,
-        same_stack: None,
-        object: (frame.object != 0).then_some(RemoteAddress(frame.object)),
-        return_value: None,
-        folded_calls: frame.folded_calls,
-        arguments: std::array::from_fn(|index| {
-            (frame.arguments_read >> index & 1 == 1).then(|| frame.arguments[index])
-        }),
-        class: (frame.class != 0).then_some(RemoteAddress(frame.class)),
-        exception: None,
-        join: None,
+    WideCallRecord {
+        call: CallRecord {
+            header: RecordHeader::of_wide_call(),
+            function: frame.function,
+            ending: RecordEnding::Open as u32,
+            arguments_read: frame.arguments_read,
+            call: frame.call,
+            parent_call: frame.parent_call,
+            root_call: frame.call,
+            start_ns: frame.start_ns,
+            end_ns: now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs(),
+            stack_pointer: frame.stack_pointer,
+            object: frame.object,
+            folded_calls: frame.folded_calls,
+            arguments: frame.arguments,
+            ..CallRecord::default()
+        },
+        wide: WidePart { class: frame.class, ..WidePart::default() },
     }
-}
-
-fn join_of(join: &JoinRecord) -> Option<Join> {
-    let foreign = |thread: u32, incarnation: u64, call: u64| ForeignCall {
-        thread: ThreadId(thread),
-        incarnation: MonotonicNs(incarnation),
-        call,
-    };
-    (join.parent_thread != 0).then(|| Join {
-        parent: foreign(join.parent_thread, join.parent_incarnation, join.parent_call),
-        trace: foreign(join.trace_thread, join.trace_incarnation, join.trace_call),
-    })
 }

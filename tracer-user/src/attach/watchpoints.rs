@@ -99,12 +99,6 @@ impl Watchpoint {
         Ok(watchpoint)
     }
 
-    /// Whether it is on this process.
-    #[must_use]
-    pub fn is_of(&self, process: u32) -> bool {
-        self.process == process
-    }
-
     /// Whether it is on this address of this process.
     #[must_use]
     pub fn is_on(&self, process: u32, address: u64) -> bool {

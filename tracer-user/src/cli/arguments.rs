@@ -9,8 +9,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::exit::{self, UsageError};
 use super::print::{Errors, LogLines};
+use crate::export::Destination;
 use crate::model;
-use crate::session::{Destination, PythonSettings};
+use crate::session::PythonSettings;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 internal error, 2 usage or bad map, 3 not permitted or the kernel cannot,

@@ -3,25 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::mpsc::channel;
+use std::time::Instant;
 
 use super::arguments::{AttachArguments, TraceOptions};
 use super::exit::{self, LacksPrivilege, UsageError};
 use super::list;
 use super::print::tell;
+use super::signals;
 use super::summary_file::SummaryFile;
-use super::supervise::{Signals, Stop, heeding_signals, supervise};
+use crate::attach::{LoadOptions, missing_privilege};
+use crate::export::Destination;
 use crate::model::{PythonMode, SymbolMap, Target};
-use crate::session::{
-    self, Destination, LoadOptions, MAP_DIRECTORY, Report, SessionError, Settings, TargetError, Tracer,
-    missing_privilege, plan_only,
-};
-
-/// Looking at a running process again costs a look into /proc/PID/maps.
-const LOOK_AGAIN_EVERY: Duration = Duration::from_millis(100);
-
-/// Where forked processes are followed: until one is seen, its calls are not.
-pub const LOOK_FOR_FORKS_EVERY: Duration = Duration::from_millis(10);
+use crate::session::{self, Followed, ProcessChanges, Report, Session, SessionError, Settings, Stop, plan_only};
+use crate::symbol_map::{self, MAP_DIRECTORY};
+use crate::target::{TargetError, Watcher, descendants, look_at};
 
 /// Traces running processes until told to stop or until they are gone.
 pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<ExitCode> {
@@ -38,7 +34,7 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
         if targets.iter().any(|target| target.process.pid == *pid) {
             continue;
         }
-        match session::look_at(*pid) {
+        match look_at(*pid) {
             Ok(target) => targets.push(target),
             Err(error @ TargetError::NotPermitted { .. }) => {
                 // What is missing says more.
@@ -55,43 +51,35 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
     unreachable.iter().for_each(|error| tell(&error.to_string()));
     if trace.dry_run {
         if trace.follow {
-            targets.extend(session::descendants(&targets).into_iter().map(|(_, target)| target));
+            targets.extend(descendants(&targets).into_iter().map(|(_, target)| target));
         }
         return list::print_plan(&plan_only(&targets, maps, trace.python(), trace.probe_moving_code), false);
     }
     demand_privilege()?;
     let summary = SummaryFile::create(&trace.exports, trace.summary.as_deref())?;
-    let runtime = runtime()?;
-    let ended = runtime.block_on(async {
-        let mut signals = Signals::listen()?;
-        let settings = settings(trace, targets, maps, began, false);
-        let stop = Arc::clone(&settings.stop);
-        let mut tracer = match heeding_signals(&stop, || Tracer::start(settings))? {
-            Err(stopped @ SessionError::Stopped) => {
-                tell(&stopped.to_string());
-                return Ok(Ended { report: Report::of_nothing(), failure: None });
-            }
-            started => started?,
-        };
-        tell_attached(&tracer);
-        let live = Instant::now();
-        let pause = if trace.follow { LOOK_FOR_FORKS_EVERY } else { LOOK_AGAIN_EVERY };
-        let stopped = supervise(&mut tracer, &mut signals, live, trace.duration, |_| pause, None).await;
-        anyhow::Ok(finish(tracer, stopped)?)
-    })?;
+    let (tell_session, inbox) = channel();
+    let settings = settings(trace, targets, maps, began, false);
+    signals::listen(tell_session, Arc::clone(&settings.stop))?;
+    let ended = match session::start(settings) {
+        Err(stopped @ SessionError::Stopped) => {
+            tell(&stopped.to_string());
+            Ended { report: Report::of_nothing(), failure: None }
+        }
+        started => {
+            let mut session = started?;
+            tell_attached(&session);
+            let stopped = session.run(&inbox, tell_changes);
+            finish(session, stopped)?
+        }
+    };
     conclude(&ended.report, summary)?;
     // Everything is delivered, and yet the session has ended before its time.
     Ok(ended.failure.as_ref().map_or(ExitCode::SUCCESS, exit::code_of_session))
 }
 
-/// One thread is enough: signals, timers and a look at the targets now and then.
-pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
-}
-
 /// Built-in maps, those of this machine, and those of the command line.
 pub fn load_maps(files: &[PathBuf]) -> anyhow::Result<Vec<SymbolMap>> {
-    Ok(session::load_maps(files, Path::new(MAP_DIRECTORY))?.maps().to_vec())
+    Ok(symbol_map::load(files, Path::new(MAP_DIRECTORY))?.maps().to_vec())
 }
 
 /// Fails before anything is tried if a capability is missing.
@@ -105,12 +93,11 @@ pub fn settings(
     targets: Vec<Target>,
     maps: Vec<SymbolMap>,
     began: Instant,
-    may_begin_empty: bool,
+    is_command: bool,
 ) -> Settings {
     let defaults = LoadOptions::default();
     Settings {
-        targets,
-        follow: trace.follow,
+        source: Box::new(Watcher::new(targets, trace.follow)),
         maps,
         python: trace.python(),
         probe_moving_code: trace.probe_moving_code,
@@ -125,14 +112,28 @@ pub fn settings(
             ..defaults
         },
         began,
-        may_begin_empty,
+        is_command,
+        duration: trace.duration,
         stop: Arc::default(),
     }
 }
 
 /// The line that scripts wait for.
-pub fn tell_attached(tracer: &Tracer) {
-    tell(&format!("attached {} functions in {} ms", tracer.functions(), tracer.attach_ms()));
+pub fn tell_attached(session: &Session) {
+    tell(&format!("attached {} functions in {} ms", session.functions(), session.attach_ms()));
+}
+
+/// What is new about the traced processes.
+pub fn tell_changes(changes: ProcessChanges) {
+    for Followed { process, forked_by, name, functions } in changes.followed {
+        tell(&format!("following process {process} ({name}), forked by {forked_by}: {functions} functions"));
+    }
+    if changes.more_functions > 0 {
+        tell(&format!("{} more functions, in newly mapped files", changes.more_functions));
+    }
+    for process in changes.ended {
+        tell(&format!("process {process} has ended; the others are traced on"));
+    }
 }
 
 /// A session that has delivered everything.
@@ -144,12 +145,12 @@ pub struct Ended {
 }
 
 /// Ends the session in order whatever stopped it: spans already taken are delivered even after an error.
-pub fn finish(tracer: Tracer, stopped: Result<Stop, SessionError>) -> Result<Ended, SessionError> {
+pub fn finish(session: Session, stopped: Result<Stop, SessionError>) -> Result<Ended, SessionError> {
     let failure = stopped.err();
     if let Some(failure) = &failure {
         tell(&failure.to_string());
     }
-    Ok(Ended { report: tracer.finish()?, failure })
+    Ok(Ended { report: session.finish()?, failure })
 }
 
 /// The last words: the totals on stderr and, if asked for, as JSON.

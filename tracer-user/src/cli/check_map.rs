@@ -5,17 +5,17 @@ use std::process::ExitCode;
 use super::arguments::CheckMapArguments;
 use super::exit::USAGE;
 use super::print::{line, tell_lines};
-use crate::session::{MapSummary, read_map};
+use crate::symbol_map::{Summary, read_file};
 
 /// Checks every file, tells every error, and prints what each good file holds.
 pub fn check_map(arguments: &CheckMapArguments) -> anyhow::Result<ExitCode> {
     let mut output = std::io::stdout().lock();
     let mut bad = 0;
     for path in &arguments.files {
-        match read_map(path) {
+        match read_file(path) {
             Ok(maps) => {
                 for map in &maps {
-                    line(&mut output, format_args!("{}:{}: {}", path.display(), map.origin.line, MapSummary(map)))?;
+                    line(&mut output, format_args!("{}:{}: {}", path.display(), map.origin.line, Summary(map)))?;
                 }
             }
             Err(errors) => {

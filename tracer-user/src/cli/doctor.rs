@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::arguments::DoctorArguments;
 use super::exit::NOT_PERMITTED;
 use super::print::{json, line};
+use crate::attach::{Check, CheckState, ProbeCost, check_machine, measure_probe_costs};
 use crate::model::printable;
-use crate::session::{Check, CheckState, ProbeCost, check_machine, measure_probe_costs};
 
 #[derive(Serialize)]
 struct Diagnosis {

@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use super::print::{tell, tell_lines};
-use crate::session::AttachError;
+use crate::attach::{AttachError, MissingPrivilege};
 use crate::session::SessionError;
-use crate::session::{MapErrors, MissingPrivilege, TargetError};
+use crate::symbol_map::MapErrors;
+use crate::target::TargetError;
 
 /// Done.
 pub const DONE: u8 = 0;

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use super::arguments::GuardArguments;
-use crate::session::stand_guard;
+use crate::attach::run_guard;
 
 /// Guards the process until it is told to stop, or the tracer or the process has ended.
 pub fn guard(arguments: &GuardArguments) -> anyhow::Result<ExitCode> {
-    stand_guard(arguments.pid)?;
+    run_guard(arguments.pid)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -12,9 +12,9 @@ mod place_floor;
 mod print;
 mod replay;
 mod run;
+mod signals;
 mod soak;
 mod summary_file;
-mod supervise;
 mod symbols;
 
 use std::process::ExitCode;
@@ -22,7 +22,7 @@ use std::time::Instant;
 
 /// Holds leases on probed files, so that a writer waits until their probes are gone.
 fn keep_leases() -> anyhow::Result<ExitCode> {
-    crate::session::keep_leases()?;
+    crate::attach::keep_leases()?;
     Ok(ExitCode::SUCCESS)
 }
 

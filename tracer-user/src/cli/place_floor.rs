@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use super::arguments::PlaceFloorArguments;
 use super::print::tell;
-use crate::session::{FloorProbes, FloorSites};
+use crate::attach::{EmptyProbeSites, EmptyProbes};
 
 /// Places empty probes and keeps them until standard input ends.
 pub fn place_floor(arguments: &PlaceFloorArguments) -> anyhow::Result<ExitCode> {
-    let probes = FloorProbes::place(&FloorSites {
+    let probes = EmptyProbes::place(&EmptyProbeSites {
         process: arguments.pid,
         path: arguments.file.clone(),
         entries: arguments.entries.clone(),

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use super::arguments::ReplayArguments;
 use super::attach::conclude;
 use super::summary_file::SummaryFile;
+use crate::export::Destination;
 use crate::session;
-use crate::session::Destination;
 
 /// Replays a tape into destinations.
 pub fn replay(arguments: &ReplayArguments) -> anyhow::Result<ExitCode> {

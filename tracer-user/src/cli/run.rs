@@ -4,26 +4,22 @@ use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus};
-use std::time::{Duration, Instant};
-
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-use tokio::sync::oneshot;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 
 use super::arguments::RunArguments;
-use super::attach::{
-    LOOK_FOR_FORKS_EVERY, conclude, demand_privilege, finish, load_maps, runtime, settings, tell_attached,
-};
+use super::attach::{conclude, demand_privilege, finish, load_maps, settings, tell_attached, tell_changes};
 use super::exit::UsageError;
 use super::list;
 use super::print::tell;
+use super::signals;
 use super::summary_file::SummaryFile;
-use super::supervise::{Signals, Stop, supervise};
 use crate::model::{Module, Target};
 use crate::session;
-use crate::session::{AFTER_SIGNAL, Report, Tracer, plan_only};
-
-/// A young process maps its libraries: look often, so that few calls are missed.
-const YOUNG: Duration = Duration::from_secs(20);
+use crate::session::{AFTER_SIGNAL, Message, Report, Stop, plan_only};
+use crate::target::{find_program, look_at, modules_at_start};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 /// Signals that end a process because of the code that it runs.
 const ABOUT_CODE: [(i32, &str); 4] = [
@@ -40,60 +36,56 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
     trace.check()?;
     let maps = load_maps(&trace.maps)?;
     let Some(name) = arguments.command.first() else { return Err(UsageError("no command".into()).into()) };
-    let program = session::find_program(name)
+    let program = find_program(name)
         .ok_or_else(|| UsageError(format!("{}: no such program, neither here nor in PATH", name.display())))?;
-    let modules = session::modules_at_start(&program);
+    let modules = modules_at_start(&program);
     let summary = if trace.dry_run {
         None
     } else {
         demand_privilege()?;
         SummaryFile::create(&trace.exports, trace.summary.as_deref())?
     };
-    let runtime = runtime()?;
-    let status = runtime.block_on(async {
-        let mut signals = Signals::listen()?;
-        let (child, target) = start_stopped(&arguments.command, program, modules)?;
-        let pid = Pid::from_child(&child);
-        if trace.dry_run {
-            kill_process(pid, Signal::KILL)?;
-            let plan = plan_only(&[target], maps, trace.python(), trace.probe_moving_code);
-            return list::print_plan(&plan, false).map(|_| ExitStatus::default());
+    let (tell_session, inbox) = channel();
+    let stop = Arc::default();
+    signals::listen(tell_session.clone(), stop)?;
+    let (child, target) = start_stopped(&arguments.command, program, modules)?;
+    let pid = Pid::from_child(&child);
+    if trace.dry_run {
+        kill_process(pid, Signal::KILL)?;
+        let plan = plan_only(&[target], maps, trace.python(), trace.probe_moving_code);
+        return list::print_plan(&plan, false);
+    }
+    let started = session::start(settings(trace, vec![target], maps, began, true));
+    if started.is_err() {
+        // Nothing of the command has run yet.
+        kill_process(pid, Signal::KILL)?;
+    }
+    let mut session = started?;
+    tell_attached(&session);
+    kill_process(pid, Signal::CONT)?;
+    wait_in_background(child, tell_session);
+    let (ended, status) = loop {
+        let stopped = session.run(&inbox, tell_changes);
+        match stopped {
+            Ok(Stop::CommandEnded(status)) => break (finish(session, stopped), Some(status)),
+            Ok(Stop::Signal(number)) => pass_on(number, pid),
+            _ => break (finish(session, stopped), None),
         }
-        let started = Tracer::start(settings(trace, vec![target], maps, began, true));
-        if started.is_err() {
-            // Nothing of the command has run yet.
-            kill_process(pid, Signal::KILL)?;
+    };
+    // Whatever becomes of the session and its summary, the command goes on, and the exit code is its own.
+    let concluded = ended.map_err(Into::into).and_then(|ended| {
+        if let (Some(signal), true) = (status.as_ref().and_then(ExitStatusExt::signal), ended.report.functions > 0)
+            && let Some(name) = ABOUT_CODE.iter().find(|(number, _)| *number == signal).map(|(_, name)| name)
+        {
+            tell(&format!("the command was ended by {name} while its functions were probed: {AFTER_SIGNAL}"));
         }
-        let mut tracer = started?;
-        tell_attached(&tracer);
-        kill_process(pid, Signal::CONT)?;
-        let live = Instant::now();
-        let look_again_every = |age| if trace.follow { LOOK_FOR_FORKS_EVERY } else { look_again_every(age) };
-        let mut ended = wait_in_background(child);
-        let (ended_session, status) = loop {
-            let stopped =
-                supervise(&mut tracer, &mut signals, live, trace.duration, look_again_every, Some(&mut ended)).await;
-            match stopped {
-                Ok(Stop::ChildEnded(status)) => break (finish(tracer, stopped), Some(status)),
-                Ok(Stop::Signal(number)) => pass_on(number, pid),
-                _ => break (finish(tracer, stopped), None),
-            }
-        };
-        // Whatever becomes of the session and its summary, the command goes on, and the exit code is its own.
-        let concluded = ended_session.map_err(Into::into).and_then(|ended| {
-            if let (Some(signal), true) = (status.as_ref().and_then(ExitStatusExt::signal), ended.report.functions > 0)
-                && let Some(name) = ABOUT_CODE.iter().find(|(number, _)| *number == signal).map(|(_, name)| name)
-            {
-                tell(&format!("the command was ended by {name} while its functions were probed: {AFTER_SIGNAL}"));
-            }
-            conclude_run(&ended.report, summary)
-        });
-        concluded.unwrap_or_else(|failure: anyhow::Error| tell(&failure.to_string()));
-        match status {
-            Some(status) => Ok(status),
-            None => outlive(&mut signals, pid, ended).await,
-        }
-    })?;
+        conclude_run(&ended.report, summary)
+    });
+    concluded.unwrap_or_else(|failure: anyhow::Error| tell(&failure.to_string()));
+    let status = match status {
+        Some(status) => status,
+        None => outlive(&inbox, pid)?,
+    };
     Ok(exit_code(status))
 }
 
@@ -113,10 +105,6 @@ fn conclude_run(report: &Report, summary: Option<SummaryFile>) -> anyhow::Result
     conclude(report, summary)
 }
 
-fn look_again_every(age: Duration) -> Duration {
-    if age < YOUNG { Duration::from_millis(2) } else { Duration::from_millis(100) }
-}
-
 /// Starts this program again as a gate: it stops itself, and once continued becomes the command, with the same number.
 fn start_stopped(command: &[OsString], executable: PathBuf, modules: Vec<Module>) -> anyhow::Result<(Child, Target)> {
     let child = Command::new(std::env::current_exe()?).arg("wait-and-execute").arg("--").args(command).spawn()?;
@@ -125,34 +113,29 @@ fn start_stopped(command: &[OsString], executable: PathBuf, modules: Vec<Module>
     if !status.is_some_and(|status| status.stopped()) {
         anyhow::bail!("the command could not be prepared: it ended before it began");
     }
-    let looked_at = session::look_at(child.id())?;
+    let looked_at = look_at(child.id())?;
     // So far it is this program; what it will be is known.
     let command_line = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     Ok((child, Target { modules, executable, command_line, ..looked_at }))
 }
 
-/// The command's end, from a thread that does nothing but wait for it.
-fn wait_in_background(mut child: Child) -> oneshot::Receiver<ExitStatus> {
-    let (sender, receiver) = oneshot::channel();
+/// Tells the command's end, from a thread that does nothing but wait for it.
+fn wait_in_background(mut child: Child, tell: Sender<Message>) {
     std::thread::spawn(move || {
         if let Ok(status) = child.wait() {
             // Nobody listens any more when the tracer itself is ending.
-            let _ = sender.send(status);
+            let _ = tell.send(Message::CommandEnded(status));
         }
     });
-    receiver
 }
 
 /// Tracing is over but the command goes on: its exit code is still ours to give.
-async fn outlive(
-    signals: &mut Signals,
-    pid: Pid,
-    mut ended: oneshot::Receiver<ExitStatus>,
-) -> anyhow::Result<ExitStatus> {
+fn outlive(inbox: &Receiver<Message>, pid: Pid) -> anyhow::Result<ExitStatus> {
     loop {
-        tokio::select! {
-            number = signals.next() => pass_on(number, pid),
-            status = &mut ended => return Ok(status?),
+        match inbox.recv()? {
+            Message::Signal(number) => pass_on(number, pid),
+            Message::CommandEnded(status) => return Ok(status),
+            Message::Targets(_) => {}
         }
     }
 }

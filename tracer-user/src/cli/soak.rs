@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use super::arguments::SoakArguments;
 use super::attach::demand_privilege;
-use crate::session::{Soak, look_at, read_map};
+use crate::session::Soak;
+use crate::symbol_map::read_file;
+use crate::target::look_at;
 
 /// Cycles between two lines of figures.
 const TELL_EVERY: u32 = 100;
@@ -15,7 +17,7 @@ pub fn soak(arguments: &SoakArguments) -> anyhow::Result<ExitCode> {
     demand_privilege()?;
     let mut maps = Vec::new();
     for file in &arguments.maps {
-        maps.extend(read_map(file)?);
+        maps.extend(read_file(file)?);
     }
     let mut soak = Soak::find(look_at(arguments.pid)?, &maps)?;
     println!("{}", serde_json::to_string(&soak.figures())?);

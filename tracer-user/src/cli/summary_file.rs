@@ -5,7 +5,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::exit::UsageError;
-use crate::session::{self, Destination, Report, SessionError};
+use crate::export::{Destination, create_file};
+use crate::session::{Report, SessionError};
 
 /// The file of `--summary`, made before anything is attached.
 pub struct SummaryFile {
@@ -27,7 +28,7 @@ impl SummaryFile {
             taken.push(absolute);
         }
         let Some(path) = summary.map(Path::to_owned) else { return Ok(None) };
-        let file = session::create_file(&path).map_err(SessionError::from)?;
+        let file = create_file(&path).map_err(SessionError::from)?;
         Ok(Some(Self { path, file }))
     }
 

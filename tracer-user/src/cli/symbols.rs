@@ -10,13 +10,14 @@ use super::list;
 use crate::model::{Module, ProcessId, Target};
 use crate::session;
 use crate::session::{PythonSettings, plan_only};
+use crate::target::look_at;
 
 /// Lists what would be traced in a process or in files.
 pub fn symbols(arguments: &SymbolsArguments) -> anyhow::Result<ExitCode> {
     session::enough_descriptors()?;
     let maps = load_maps(&arguments.maps)?;
     let target = match arguments.pid {
-        Some(pid) => session::look_at(pid)?,
+        Some(pid) => look_at(pid)?,
         None => files_as_target(&arguments.files)?,
     };
     list::print_plan(&plan_only(&[target], maps, PythonSettings::default(), false), arguments.json)

@@ -11,21 +11,25 @@ pub enum DecodeError {
         /// Bytes needed.
         needed: usize,
     },
-    /// The record's own size is not that of its kind.
-    #[error("a record of kind {kind} says that it has {found} bytes, but such records have {expected}")]
-    WrongSize {
+    /// The record, or its first part, ends in the middle of a field.
+    #[error("a record of kind {kind} says that it has {found} bytes, but fields end at multiples of 8")]
+    OddSize {
         /// Kind of the record.
-        kind: u32,
+        kind: u16,
         /// Size that it states.
         found: u32,
-        /// Size of that kind.
-        expected: usize,
     },
     /// A kind that this version does not know.
     #[error("records of kind {kind} are not known to this version; was the tape made by a newer one?")]
     UnknownKind {
         /// Kind of the record.
-        kind: u32,
+        kind: u16,
+    },
+    /// Something that this version does not know has happened to a process.
+    #[error("change {change} of a process is not known to this version; was the tape made by a newer one?")]
+    UnknownChange {
+        /// Number of the change.
+        change: u32,
     },
     /// An ending that this version does not know.
     #[error("a call that ended in way {ending} is not known to this version; was the tape made by a newer one?")]

@@ -2,6 +2,9 @@
 
 mod call_record;
 mod error;
+mod process_record;
+mod record;
+mod tolerant;
 
-pub use call_record::decode;
 pub use error::DecodeError;
+pub use record::decode;

@@ -1,10 +1,13 @@
-//! A file that a process has mapped and the symbol maps go in; requests for probes, and what is not probed and why, come out.
+//! A file that a process has mapped, or a process, and the symbol maps go in; what can be watched, and what not and why, comes
+//! out.
 //!
 //! The engines are `native` and `cpython`; `request` has its place beside them and is not there yet.
 
 mod contract;
 pub mod cpython;
 mod native;
+mod runtimes;
 
-pub use contract::{Engine, EngineError, Requests};
-pub use native::{NativeEngine, NativeFacts};
+pub use contract::{Engine, EngineError, Instance, NoCallSites, Recognition, Requests, RuntimeInstance};
+pub use native::{NativeEngine, NativeFacts, NativeInstance};
+pub use runtimes::Runtimes;

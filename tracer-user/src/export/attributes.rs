@@ -1,7 +1,7 @@
 //! The attributes of a span: made here once, for all sinks. docs/attributes.md explains each.
 
 use super::attribute_limits::AttributeLimits;
-use crate::model::{AttributeValue, Ending, Language, Parent, Span};
+use crate::model::{AttributeValue, CallFacts, Ending, Language, Parent, Span, Subject};
 
 /// A borrowed attribute value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub fn visit_function_attributes(
     mut visit: impl FnMut(&'static str, ValueRef<'_>),
 ) {
     let text = |text| ValueRef::Text(limits.shorten(text));
-    if let Some(function) = &span.function {
+    if let Some(function) = span.function() {
         visit("code.function.name", text(&function.path));
         if let Some((file, line)) = &function.source {
             visit("code.file.path", text(file));
@@ -64,25 +64,21 @@ pub fn visit_call_attributes(span: &Span, limits: AttributeLimits, mut visit: im
     if span.ending == Ending::Lost {
         visit("ml.start_observed", ValueRef::Boolean(false));
     }
-    if !span.end_observed {
+    if !span.ending.is_end_observed() {
         visit("ml.end_observed", ValueRef::Boolean(false));
     }
     if let Parent::Ancestor(_) | Parent::Unknown = span.parent {
         visit("ml.parent_observed", ValueRef::Boolean(false));
     }
-    if let Some(step) = &span.step {
-        visit("ml.step", ValueRef::Text(limits.shorten(step)));
+    let mut folded_calls = 0;
+    if let Subject::Call(call) = &span.subject {
+        visit_call_facts(call, limits, &mut visit);
+        folded_calls = call.folded_calls;
     }
-    if !span.children_observed {
-        visit("ml.children_observed", ValueRef::Boolean(false));
-    }
-    if !span.class_observed {
-        visit("ml.class_observed", ValueRef::Boolean(false));
-    }
-    if span.thread_ended {
+    if span.ending == Ending::ThreadEnded {
         visit("ml.thread_ended", ValueRef::Boolean(true));
     }
-    for (name, count) in [("ml.folded_calls", span.folded_calls), ("ml.lost_before", span.lost_before)] {
+    for (name, count) in [("ml.folded_calls", folded_calls), ("ml.lost_before", span.lost_before)] {
         if count > 0 {
             visit(name, ValueRef::Integer(i64::try_from(count).unwrap_or(i64::MAX)));
         }
@@ -96,8 +92,21 @@ pub fn visit_call_attributes(span: &Span, limits: AttributeLimits, mut visit: im
             },
         );
     }
-    if let Some(error) = &span.error {
+    if let Some(error) = span.ending.error() {
         visit("error.type", ValueRef::Text(limits.shorten(&error.kind())));
+    }
+}
+
+fn visit_call_facts(call: &CallFacts, limits: AttributeLimits, visit: &mut impl FnMut(&str, ValueRef<'_>)) {
+    if let Some(step) = &call.step {
+        visit("ml.step", ValueRef::Text(limits.shorten(step)));
+    }
+    for (name, is_observed) in
+        [("ml.children_observed", call.children_observed), ("ml.class_observed", call.class_observed)]
+    {
+        if !is_observed {
+            visit(name, ValueRef::Boolean(false));
+        }
     }
 }
 

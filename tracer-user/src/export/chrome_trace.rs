@@ -117,7 +117,7 @@ impl Sink for ChromeTrace {
         self.begin_event("X", shorten_name(span.name()), span.process.pid, span.thread);
         let text = &mut self.chunk.bytes;
         text.extend_from_slice(br#","cat":"#);
-        push_string(text, span.function.as_ref().map_or("lost", |function| &function.library));
+        push_string(text, span.function().map_or("lost", |function| &function.library));
         text.extend_from_slice(br#","ts":"#);
         push_microseconds(text, i128::from(span.start.0) - i128::from(origin.0));
         text.extend_from_slice(br#","dur":"#);
@@ -130,7 +130,7 @@ impl Sink for ChromeTrace {
             text.push(b':');
             push_value(text, value);
         });
-        if let Some(error) = &span.error {
+        if let Some(error) = span.ending.error() {
             text.extend_from_slice(br#","error":"#);
             push_string(text, &error.to_string());
         }
@@ -222,7 +222,8 @@ mod tests {
             let slice = slice.expect("a slice");
             assert_eq!((&end("s")["tid"], &end("f")["tid"]), (&json!(4243), &json!(span.thread.0)));
             assert!([end("s"), end("f")].iter().all(|arrow| arrow["ts"] == slice["ts"] && arrow["pid"] == 4242));
-            assert_eq!(slice["args"]["ml.step"], span.step.as_deref().expect("a step"));
+            let step = samples::facts(&mut span.clone()).step.clone();
+            assert_eq!(slice["args"]["ml.step"], *step.expect("a step"));
         }
         let forest = events.iter().find(|event| event["name"] == "RandomForestClassifier.predict").expect("a slice");
         assert_eq!(forest["args"]["error.type"], "NotFittedError");

@@ -176,7 +176,7 @@ fn push_span(text: &mut Vec<u8>, span: &Span, functions: &mut FunctionTexts) {
     text.extend_from_slice(br#"","flags":"#);
     text.extend_from_slice(FLAGS.as_bytes());
     text.extend_from_slice(br#","name":"#);
-    let function = span.function.as_ref().map(|function| functions.of(function, span));
+    let function = span.function().map(|function| functions.of(function, span));
     match function {
         Some(function) => text.extend_from_slice(&function.name),
         None => push_string(text, span.name()),
@@ -195,7 +195,7 @@ fn push_span(text: &mut Vec<u8>, span: &Span, functions: &mut FunctionTexts) {
     visit_thread_attributes(span, functions.limits, |name, value| list.push(name, value));
     visit_call_attributes(span, functions.limits, |name, value| list.push(name, value));
     text.push(b']');
-    if let Some(error) = &span.error {
+    if let Some(error) = span.ending.error() {
         text.extend_from_slice(br#","status":{"code":"#);
         text.extend_from_slice(STATUS_ERROR.as_bytes());
         text.extend_from_slice(br#","message":"#);

@@ -11,8 +11,8 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as P
 use super::background_writer::Place;
 use super::resource::{Resource, TRACER_NAME, TRACER_VERSION};
 use crate::model::{
-    ArgumentType, AttributeValue, CallError, Ending, FunctionDescription, FunctionId, Language, Parent, ProcessId,
-    Span, SpanId, ThreadId, TraceId, WallClockNs,
+    ArgumentType, AttributeValue, CallError, CallFacts, Ending, FunctionDescription, FunctionId, Language, Parent,
+    ProcessId, ReturnedError, Span, SpanId, Subject, ThreadId, TraceId, WallClockNs,
 };
 
 /// The traced process.
@@ -84,22 +84,29 @@ pub fn span(
         parent,
         parent_thread: None,
         depth,
-        function: function.cloned(),
-        class_observed: true,
-        children_observed: true,
-        step: None,
         process: PROCESS,
         thread: ThreadId(4243),
         thread_name: Some("worker \"1\"".into()),
         start: WallClockNs(NOON + times.0 * 1_000),
         end: WallClockNs(NOON + times.1 * 1_000),
-        ending: Ending::Returned,
-        end_observed: true,
-        thread_ended: false,
-        folded_calls: 0,
+        subject: Subject::Call(CallFacts {
+            function: function.cloned(),
+            class_observed: true,
+            step: None,
+            children_observed: true,
+            folded_calls: 0,
+        }),
+        ending: Ending::Returned { error: None },
         lost_before: 0,
-        error: None,
         attributes: Vec::new(),
+    }
+}
+
+/// What a sample span says of its call.
+pub fn facts(span: &mut Span) -> &mut CallFacts {
+    match &mut span.subject {
+        Subject::Call(call) => call,
+        Subject::LostCall => panic!("no call"),
     }
 }
 
@@ -120,23 +127,16 @@ pub fn spans() -> Vec<Span> {
         ("ml.seed".into(), AttributeValue::Text("18446744073709551615".into())),
     ];
     let mut failed = span(4, Parent::Span(id(3)), 2, Some(&scaler), (300, 310));
-    failed.error = Some(CallError::Returned { bits: u64::MAX, kind: ArgumentType::I32 });
+    failed.ending = Ending::Returned { error: Some(ReturnedError { bits: u64::MAX, kind: ArgumentType::I32 }) };
     let mut forest_span = span(3, Parent::Span(id(1)), 1, Some(&forest), (230, 1_200));
-    forest_span.folded_calls = 100;
-    forest_span.ending = Ending::Unwound;
-    forest_span.end_observed = false;
-    forest_span.error = Some(CallError::Unwound { exception: None });
+    facts(&mut forest_span).folded_calls = 100;
+    forest_span.ending = Ending::Unwound { exception: None, is_end_exact: false };
     let mut lost = span(5, Parent::Ancestor(id(1)), 2, None, (1_210, 1_220));
-    lost.ending = Ending::Lost;
-    lost.end_observed = false;
+    (lost.subject, lost.ending) = (Subject::LostCall, Ending::Lost);
     let mut open = span(6, Parent::Span(id(1)), 1, Some(&scaler), (1_225, 1_230));
     open.ending = Ending::StillOpen;
-    open.end_observed = false;
     let mut ended = span(7, Parent::Span(id(1)), 1, Some(&scaler), (1_231, 1_232));
-    ended.ending = Ending::Unwound;
-    ended.end_observed = false;
-    ended.thread_ended = true;
-    ended.error = Some(CallError::ThreadEnded);
+    ended.ending = Ending::ThreadEnded;
     ended.thread_name = None;
     let mut root = span(1, Parent::Root, 0, Some(&pipeline), (0, 1_234));
     root.lost_before = 2;
@@ -160,25 +160,25 @@ pub fn python_function(id: u32, class: &str, method: &str) -> Arc<FunctionDescri
 /// A trace of Python calls on three threads; children before parents. The parts of the union run side by side, and the
 /// forest fails.
 pub fn python_spans() -> Vec<Span> {
-    let failed = || Some(CallError::Unwound { exception: Some("NotFittedError".into()) });
+    let failed = |is_end_exact| Ending::Unwound { exception: Some("NotFittedError".into()), is_end_exact };
     let transform = |class| python_function(11, class, "transform");
     let mut scale = span(0x11, Parent::Span(id(0x10)), 1, Some(&transform("StandardScaler")), (10, 210));
-    scale.step = Some("scaler".into());
+    facts(&mut scale).step = Some("scaler".into());
     let joined = |number, thread, class, step: &str, times| {
         let mut part = span(number, Parent::Span(id(0x12)), 0, Some(&transform(class)), times);
         (part.thread, part.parent_thread) = (ThreadId(thread), Some(ThreadId(4243)));
         part.thread_name = Some("python3".into());
-        part.step = Some(step.into());
+        facts(&mut part).step = Some(step.into());
         part
     };
     let reduce = joined(0x13, 4250, "PCA", "pca", (240, 700));
     let mut select = joined(0x14, 4251, "SelectKBest", "kbest", (250, 800));
-    select.folded_calls = 2;
+    facts(&mut select).folded_calls = 2;
     let mut unknown = span(0x17, Parent::Span(id(0x14)), 1, Some(&transform("TransformerMixin")), (260, 300));
     unknown.thread = select.thread;
-    unknown.class_observed = false;
+    facts(&mut unknown).class_observed = false;
     let mut union = span(0x12, Parent::Span(id(0x10)), 1, Some(&transform("FeatureUnion")), (220, 820));
-    union.step = Some("features".into());
+    facts(&mut union).step = Some("features".into());
     let mut forest = span(
         0x15,
         Parent::Span(id(0x10)),
@@ -186,11 +186,11 @@ pub fn python_spans() -> Vec<Span> {
         Some(&python_function(12, "RandomForestClassifier", "predict")),
         (830, 1_200),
     );
-    forest.step = Some("clf".into());
-    forest.folded_calls = 100;
-    (forest.ending, forest.error) = (Ending::Unwound, failed());
+    facts(&mut forest).step = Some("clf".into());
+    facts(&mut forest).folded_calls = 100;
+    forest.ending = failed(true);
     let mut root = span(0x10, Parent::Root, 0, Some(&python_function(10, "Pipeline", "predict")), (0, 1_210));
-    (root.ending, root.end_observed, root.error) = (Ending::Unwound, false, failed());
+    root.ending = failed(false);
     let mut spans = vec![scale, reduce, unknown, select, union, forest, root];
     spans.iter_mut().for_each(|span| span.trace_id = TraceId([0xcd; 16]));
     spans
@@ -229,7 +229,7 @@ fn captured((name, value): &(Arc<str>, AttributeValue)) -> KeyValue {
 /// What a span must look like in OTLP.
 pub fn expected_span(span: &Span) -> ProtoSpan {
     let mut attributes = Vec::new();
-    if let Some(function) = &span.function {
+    if let Some(function) = span.function() {
         attributes.push(text("code.function.name", &function.path));
         if let Some((file, line)) = &function.source {
             attributes.push(text("code.file.path", file));
@@ -241,31 +241,39 @@ pub fn expected_span(span: &Span) -> ProtoSpan {
     }
     attributes.push(number("thread.id", i64::from(span.thread.0)));
     attributes.extend(span.thread_name.as_ref().map(|name| text("thread.name", name)));
-    let (ending, start_observed) = match span.ending {
-        Ending::Returned => ("returned", true),
-        Ending::Unwound => ("unwound", true),
-        Ending::StillOpen => ("still_open", true),
-        Ending::Lost => ("lost", false),
+    let (ending, start_observed, end_observed) = match span.ending {
+        Ending::Returned { .. } => ("returned", true, true),
+        Ending::Unwound { is_end_exact, .. } => ("unwound", true, is_end_exact),
+        Ending::ThreadEnded => ("unwound", true, false),
+        Ending::StillOpen | Ending::Unobserved => ("still_open", true, false),
+        Ending::Lost => ("lost", false, false),
     };
     attributes.push(text("ml.ending", ending));
     attributes.extend((!start_observed).then(|| boolean("ml.start_observed", false)));
-    attributes.extend((!span.end_observed).then(|| boolean("ml.end_observed", false)));
+    attributes.extend((!end_observed).then(|| boolean("ml.end_observed", false)));
     attributes.extend(
         matches!(span.parent, Parent::Ancestor(_) | Parent::Unknown).then(|| boolean("ml.parent_observed", false)),
     );
-    attributes.extend(span.step.as_ref().map(|step| text("ml.step", step)));
-    attributes.extend((!span.children_observed).then(|| boolean("ml.children_observed", false)));
-    attributes.extend((!span.class_observed).then(|| boolean("ml.class_observed", false)));
-    attributes.extend(span.thread_ended.then(|| boolean("ml.thread_ended", true)));
-    attributes.extend((span.folded_calls > 0).then(|| number("ml.folded_calls", span.folded_calls as i64)));
+    let call = match &span.subject {
+        Subject::Call(call) => Some(call),
+        Subject::LostCall => None,
+    };
+    if let Some(call) = call {
+        attributes.extend(call.step.as_ref().map(|step| text("ml.step", step)));
+        attributes.extend((!call.children_observed).then(|| boolean("ml.children_observed", false)));
+        attributes.extend((!call.class_observed).then(|| boolean("ml.class_observed", false)));
+    }
+    attributes.extend((span.ending == Ending::ThreadEnded).then(|| boolean("ml.thread_ended", true)));
+    let folded_calls = call.map_or(0, |call| call.folded_calls);
+    attributes.extend((folded_calls > 0).then(|| number("ml.folded_calls", folded_calls as i64)));
     attributes.extend((span.lost_before > 0).then(|| number("ml.lost_before", span.lost_before as i64)));
     attributes.extend(span.attributes.iter().map(captured));
-    let (kind, message) = match &span.error {
+    let (kind, message) = match span.ending.error() {
         None => (None, ""),
-        Some(CallError::Unwound { exception: None }) => (Some("_OTHER"), "unwound"),
-        Some(CallError::Unwound { exception: Some(_) }) => (Some("NotFittedError"), "raised NotFittedError"),
+        Some(CallError::Unwound(None)) => (Some("_OTHER"), "unwound"),
+        Some(CallError::Unwound(Some(_))) => (Some("NotFittedError"), "raised NotFittedError"),
         Some(CallError::ThreadEnded) => (Some("_OTHER"), "thread ended"),
-        Some(CallError::Returned { .. }) => (Some("-1"), "return -1"),
+        Some(CallError::Returned(_)) => (Some("-1"), "return -1"),
     };
     attributes.extend(kind.map(|kind| text("error.type", kind)));
     ProtoSpan {

@@ -1,12 +1,14 @@
 //! What comes out of the kernel: bytes, then events.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tracer_common::counters::Counter;
 use tracer_common::limits::MAX_ARGUMENTS;
+use tracer_common::records::WideCallRecord;
+use zerocopy::IntoBytes as _;
 
-use super::span::Ending;
 use super::units::{FunctionId, MonotonicNs, RemoteAddress, ThreadId};
 
 /// The bytes of one record, as the ring buffer or a tape held them.
@@ -14,36 +16,33 @@ use super::units::{FunctionId, MonotonicNs, RemoteAddress, ThreadId};
 pub struct RawRecord<'bytes>(pub &'bytes [u8]);
 
 /// A decoded record.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every event is a call; a box would cost each of them an allocation"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A call has ended.
+    /// A call has ended, or was open when the tracer ended.
     Call(Call),
+    /// Something has happened to a followed process.
+    Process(ProcessEvent),
+    /// The programs have seen a thread for the first time.
+    Thread(ThreadEvent),
 }
 
-/// What a tape says that was written before this was told.
-const fn on_own_stack() -> bool {
-    true
-}
-
-/// One finished call. See `tracer_common::records::CallRecord` for the meaning of each field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One call. See `tracer_common::records::CallRecord` for the meaning of each field.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     /// Process id in the initial pid namespace.
     pub process: u32,
     /// The thread.
     pub thread: ThreadId,
+    /// When the programs first saw the thread.
+    pub thread_first_seen: MonotonicNs,
     /// The function.
     pub function: FunctionId,
-    /// How it ended: `Returned` or `Unwound`, or `StillOpen` for a call read from the stacks at detach.
-    pub ending: Ending,
-    /// Whether its thread ended, or executed another program, while the call was open.
-    pub thread_ended: bool,
-    /// Open calls below it on its thread.
-    pub depth: u32,
-    /// When the programs first saw the thread.
-    pub incarnation: MonotonicNs,
-    /// Counts the records of the thread from 1; a call read from the stacks at detach counts on, innermost first. 0:
-    /// not known.
+    /// Counts the records of calls of the thread from 1; calls that were open at the end count on, innermost first. 0: not
+    /// known.
     pub sequence: u64,
     /// Number of the call on its thread.
     pub call: u64,
@@ -51,47 +50,105 @@ pub struct Call {
     pub parent_call: Option<u64>,
     /// Outermost call of the tree.
     pub root_call: u64,
+    /// Open calls below it on its thread.
+    pub depth: u32,
     /// Entry.
     pub start: MonotonicNs,
-    /// End; an upper bound unless `end_observed`.
+    /// End; an upper bound where the ending says so.
     pub end: MonotonicNs,
-    /// Whether `end` is the instant at which the call ended: always for `Returned`, and for a Python call that was seen
-    /// being left by an exception.
-    #[serde(default)]
-    pub end_observed: bool,
-    /// Whether its probe was taken away while it was open, so that its end was not seen: `StillOpen`, and yet a record.
-    #[serde(default)]
-    pub let_go: bool,
-    /// Whether it is a Python call that was open at detach: the identity of its frame is no address on the stack.
-    #[serde(default)]
-    pub is_python: bool,
-    /// Identity of the frame.
-    pub stack_pointer: RemoteAddress,
+    /// How it ended.
+    pub ending: CallEnding,
     /// Whether it was made on the stack that its thread was started with, as far as is known. What is around a call on
     /// another one (a fiber) is not known, and it has no place among the records of its thread.
-    #[serde(default = "on_own_stack")]
     pub is_on_own_stack: bool,
-    /// Of a call that was open at detach: the addresses, from the first to before the last, that can be compared with its
-    /// stack pointer because they are on the same stack. Empty where no others are known to be; `None`: not known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub same_stack: Option<Range<RemoteAddress>>,
     /// The object, if it has one.
     pub object: Option<RemoteAddress>,
-    /// Returned bits, if it returned.
-    pub return_value: Option<u64>,
     /// Matching calls inside that became no span of their own.
     pub folded_calls: u64,
     /// Captured arguments; `None` where reading failed or nothing was asked for.
     pub arguments: [Option<u64>; MAX_ARGUMENTS],
     /// Python: the type of the receiver, if it was seen.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<RemoteAddress>,
-    /// Python: the type of the exception that left the call, if it was seen.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exception: Option<RemoteAddress>,
     /// The call of another thread that this call's tree is part of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join: Option<Join>,
+}
+
+/// How a call ended, as its record tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallEnding {
+    /// Its return was seen.
+    Returned {
+        /// The returned bits; `None` if the record does not say.
+        value: Option<u64>,
+    },
+    /// It was left without a return: exception, longjmp.
+    Unwound {
+        /// Python: the type of the exception, if it was seen.
+        exception: Option<RemoteAddress>,
+        /// Whether the end is when it was left; otherwise it is when that was noticed.
+        is_end_exact: bool,
+    },
+    /// Its thread ended, or executed another program, while it was open.
+    ThreadEnded,
+    /// Nobody looked any more when it ended: its probe had been taken away, or it was on another stack.
+    Unobserved,
+    /// It was open when the tracer ended.
+    Open,
+}
+
+/// Something has happened to a followed process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessEvent {
+    /// Process id in the initial pid namespace.
+    pub process: u32,
+    /// When.
+    pub time: MonotonicNs,
+    /// What.
+    pub change: ProcessChange,
+}
+
+/// What has happened to a process, see `tracer_common::records::ProcessChange`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessChange {
+    /// It was forked by this one.
+    Forked(u32),
+    /// It runs another program.
+    Executed,
+    /// Its first thread has ended.
+    Ended,
+}
+
+/// The programs have seen a thread for the first time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreadEvent {
+    /// Process id in the initial pid namespace.
+    pub process: u32,
+    /// The thread.
+    pub thread: ThreadId,
+    /// When: what the records of its calls say too.
+    pub first_seen: MonotonicNs,
+    /// Its name, if it has one.
+    pub name: Option<Arc<str>>,
+}
+
+/// A call that was open when the kernel side was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenCall {
+    /// Its record, as if it ended now.
+    pub record: WideCallRecord,
+    /// Whether it is a Python call: the identity of its frame is no address on the stack.
+    pub is_python: bool,
+    /// The addresses, from the first to before the last, that can be compared with its stack pointer because they are on
+    /// the same stack. Empty where no others are known to be.
+    pub same_stack: Range<RemoteAddress>,
+}
+
+impl OpenCall {
+    /// The record as the ring buffer would have held it.
+    #[must_use]
+    pub fn raw(&self) -> RawRecord<'_> {
+        RawRecord(self.record.as_bytes())
+    }
 }
 
 /// A time in which not every call of a process was seen to begin: probes came, went, or changed places.
@@ -106,7 +163,7 @@ pub struct Gap {
 }
 
 /// Where a tree of calls hangs that was joined to a call of another thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Join {
     /// Parent of the tree's outermost call.
     pub parent: ForeignCall,
@@ -115,12 +172,12 @@ pub struct Join {
 }
 
 /// A call of another thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForeignCall {
     /// The thread.
     pub thread: ThreadId,
     /// When the programs first saw it.
-    pub incarnation: MonotonicNs,
+    pub first_seen: MonotonicNs,
     /// Number of the call on it.
     pub call: u64,
 }

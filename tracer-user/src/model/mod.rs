@@ -4,6 +4,7 @@ mod call;
 mod capability;
 mod function;
 mod interpreter;
+mod look;
 mod plan;
 mod printable;
 mod python;
@@ -12,22 +13,29 @@ mod symbol_map;
 mod target;
 mod units;
 
-pub use call::{Call, Event, ForeignCall, Gap, Join, LossCounts, LossOfReason, RawRecord};
+pub use call::{
+    Call, CallEnding, Event, ForeignCall, Gap, Join, LossCounts, LossOfReason, OpenCall, ProcessChange, ProcessEvent,
+    RawRecord, ThreadEvent,
+};
 pub use capability::KernelFeatures;
 pub use function::{
     EntrySite, FunctionName, ObjectLocation, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason, Skipped,
     UnwindProof,
 };
 pub use interpreter::{FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites};
-pub use plan::{FunctionDescription, ModuleFile, PlanChange, PlannedFunction, ProbePlan, ProbeRequest};
+pub use look::Look;
+pub use plan::{FunctionDescription, ModuleFile, PlannedFunction, ProbePlan, ProbeRequest};
 pub use printable::printable;
 pub use python::{
-    ContainerMember, DEBUG_REGISTERS, FrameStyle, NotLookedAt, NotWatched, PythonClass, PythonClassRule, PythonCode,
-    PythonCodeRule, PythonCoverage, PythonFunction, PythonFunctionRule, PythonLayout, PythonLeftOut, PythonMode,
-    PythonNames, PythonPlan, PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables, Reached,
+    CodeUser, ContainerMember, DEBUG_REGISTERS, FrameStyle, NotLookedAt, NotWatched, PythonClass, PythonClassRule,
+    PythonCode, PythonCodeRule, PythonCoverage, PythonFunction, PythonFunctionRule, PythonLayout, PythonLeftOut,
+    PythonMode, PythonNames, PythonPlan, PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables,
     Receiver, WatchedCode,
 };
-pub use span::{AttributeValue, CallError, Ending, Loss, Parent, Span, SpanId, StreamTotals, TraceId};
+pub use span::{
+    AttributeValue, CallError, CallFacts, Ending, Loss, Parent, ReturnedError, Span, SpanId, StreamTotals, Subject,
+    TraceId,
+};
 pub use symbol_map::{
     ArgumentRule, ArgumentType, Children, Comparison, Container, ErrorRule, FunctionRule, Language, Origin, Recurse,
     SymbolMap,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::function::{ResolvedFunction, Skipped};
 use super::symbol_map::{ArgumentRule, ErrorRule, Language};
-use super::target::{FileNumber, Mapping};
+use super::target::{FileNumber, Mapping, Module};
 use super::units::{FunctionId, ProcessId};
 
 /// A file in one process that probes go into.
@@ -23,6 +23,26 @@ pub struct ModuleFile {
     pub number: FileNumber,
     /// The executable ranges; none where the process is still to map it.
     pub mappings: Vec<Mapping>,
+}
+
+impl ModuleFile {
+    /// A module of a process.
+    #[must_use]
+    pub fn of(process: ProcessId, module: &Module) -> Self {
+        Self {
+            process,
+            path: module.path.clone(),
+            access_path: module.access_path.clone(),
+            number: module.number(),
+            mappings: module.mappings.clone(),
+        }
+    }
+
+    /// Name of the file without its directories.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
 }
 
 /// What an engine asks for: one function of one file, and what a call of it means.
@@ -62,13 +82,6 @@ pub struct PlannedFunction {
     pub id: FunctionId,
     /// What was asked for.
     pub request: ProbeRequest,
-}
-
-/// What to add to a running tracer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PlanChange {
-    /// Functions to probe in addition.
-    pub added: ProbePlan,
 }
 
 /// What a function is called and how its calls are read: shared by all its spans.

@@ -116,16 +116,16 @@ pub struct PythonCode {
     pub receiver: Receiver,
     /// Offset of the receiver's variable from the first local variable, in bytes.
     pub receiver_offset: u32,
-    /// Method calls that reach it: on which classes, and how many live objects there are.
-    pub reached_by: Vec<Reached>,
+    /// The methods that run it: of which classes, and how many live objects there are.
+    pub users: Vec<CodeUser>,
     /// Code that every call through the same method runs as well, inside (`__wrapped__`) or around it: only one of a
     /// chain needs to be watched.
     pub wraps: Vec<RemoteAddress>,
 }
 
-/// One method of one class that reaches a code object.
+/// One method of one class that runs a code object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reached {
+pub struct CodeUser {
     /// Address of the class: libraries have classes of the same name.
     pub address: RemoteAddress,
     /// Bare name of the class.

@@ -1,11 +1,9 @@
-//! A span and what is known of its ends; what sinks receive.
+//! A span: what it is about, and what is known of its ends; what sinks receive.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-
-use serde::{Deserialize, Serialize};
 
 use super::plan::FunctionDescription;
 use super::symbol_map::ArgumentType;
@@ -32,86 +30,107 @@ pub enum Parent {
     Ancestor(SpanId),
 }
 
-/// How a call failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CallError {
-    /// It was left without a return: exception, longjmp.
-    Unwound {
-        /// Bare name of the class of the exception, if it is known.
-        exception: Option<Arc<str>>,
-    },
-    /// Its thread or process ended, or executed another program, while it was open.
-    ThreadEnded,
-    /// It returned a value that means an error.
-    Returned {
-        /// The returned bits.
-        bits: u64,
-        /// How they are read.
-        kind: ArgumentType,
-    },
-}
-
-/// How a call ended, as far as it was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ending {
-    /// Its return was seen.
-    Returned,
-    /// It was left without a return: exception, longjmp, end of the thread. The end is an upper bound unless the span
-    /// says that it was observed.
-    Unwound,
-    /// Its record was lost; it is known only because its children name it. Start and end are not observed.
-    Lost,
-    /// No end was seen by the time the tracer let go. The end is when the tracer looked.
-    StillOpen,
-}
-
-/// One traced call.
+/// One thing that took time in a traced process: what it is about, where it belongs, and how it ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Span {
-    /// Trace that it belongs to.
+    /// Trace.
     pub trace_id: TraceId,
-    /// Its own id.
+    /// Span.
     pub span_id: SpanId,
     /// What it is nested in.
     pub parent: Parent,
-    /// The parent's thread, if it is another one: the call began a tree on its own thread that was joined to a call there.
+    /// Thread of the parent, if it is another one: this span begins a tree that was joined to that thread's.
     pub parent_thread: Option<ThreadId>,
-    /// Traced calls around it on its own thread.
+    /// Spans around it on its thread.
     pub depth: u32,
-    /// The function, for a Python method under the name of the receiver's class; `None` for a `Lost` span, whose function
-    /// is not known.
-    pub function: Option<Arc<FunctionDescription>>,
-    /// `false` if the call was open, and has ended, while not every call inside it was seen to begin.
-    pub children_observed: bool,
-    /// `false` for a Python method whose receiver's class was not seen: the name then says where the method is defined.
-    pub class_observed: bool,
-    /// Python: name of the call's object in the list of the container that holds it.
-    pub step: Option<Arc<str>>,
     /// Process.
     pub process: ProcessId,
     /// Thread.
     pub thread: ThreadId,
-    /// Name of the thread when it was first seen, if it could be read.
+    /// Name of the thread when it was first seen, if it is known.
     pub thread_name: Option<Arc<str>>,
     /// Start.
     pub start: WallClockNs,
     /// End, never before the start.
     pub end: WallClockNs,
+    /// What it is about.
+    pub subject: Subject,
     /// How it ended.
     pub ending: Ending,
-    /// Whether `end` is the end of the call itself.
-    pub end_observed: bool,
-    /// Whether the thread or process ended while the call was open.
-    pub thread_ended: bool,
-    /// Matching calls inside that became no span of their own.
-    pub folded_calls: u64,
     /// Records of this thread that were lost directly before this one.
     pub lost_before: u64,
-    /// Whether the call failed: left by an exception, or the returned value means an error.
-    pub error: Option<CallError>,
-    /// Attributes of this call alone (captured arguments), in the order of the map.
+    /// Attributes of this one alone (captured arguments), in the order of the map.
     pub attributes: Vec<(Arc<str>, AttributeValue)>,
+}
+
+/// What a span is about. Each subject brings its own fields.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Subject {
+    /// A call of a traced function.
+    Call(CallFacts),
+    /// A placeholder for a call whose record was lost: it is known only because its children name it, and its times are
+    /// theirs.
+    LostCall,
+}
+
+/// What is known of a call besides its times.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallFacts {
+    /// The function; `None` if nobody knows the number that the record names.
+    pub function: Option<Arc<FunctionDescription>>,
+    /// `false` for a Python method whose receiver's class was not seen: the name then says where the method is defined.
+    pub class_observed: bool,
+    /// Python: name of the call's object in the list of the container that holds it.
+    pub step: Option<Arc<str>>,
+    /// `false` if the call was open, and has ended, while not every call inside it was seen to begin.
+    pub children_observed: bool,
+    /// Matching calls inside that became no span of their own.
+    pub folded_calls: u64,
+}
+
+/// How a call ended, as far as it was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Its return was seen.
+    Returned {
+        /// The returned value, if it means an error.
+        error: Option<ReturnedError>,
+    },
+    /// It was left without a return: exception, longjmp.
+    Unwound {
+        /// Bare name of the class of the exception, if it is known.
+        exception: Option<Arc<str>>,
+        /// Whether the end is when it was left; otherwise it is when that was noticed, an upper bound.
+        is_end_exact: bool,
+    },
+    /// Its thread or process ended, or executed another program, while it was open. The end is when that was noticed.
+    ThreadEnded,
+    /// Nobody looked any more when it ended, and its record came all the same. The end is when that was noticed.
+    Unobserved,
+    /// It was open when the tracer ended. The end is when the tracer looked.
+    StillOpen,
+    /// Its record was lost. Neither start nor end were observed.
+    Lost,
+}
+
+/// A returned value that means an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReturnedError {
+    /// The returned bits.
+    pub bits: u64,
+    /// How they are read.
+    pub kind: ArgumentType,
+}
+
+/// How a call failed, as its ending tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallError<'ending> {
+    /// It was left without a return, by an exception of this class if that is known.
+    Unwound(Option<&'ending str>),
+    /// Its thread ended.
+    ThreadEnded,
+    /// It returned a value that means an error.
+    Returned(ReturnedError),
 }
 
 /// Value of an attribute.
@@ -145,8 +164,8 @@ pub struct StreamTotals {
     pub open: u64,
     /// Calls known to be missing from gaps in the thread sequences.
     pub missing: u64,
-    /// Stand-ins made for lost parents.
-    pub stand_ins: u64,
+    /// Placeholders made for lost parents.
+    pub placeholders: u64,
     /// Records that could not be decoded.
     pub undecodable: u64,
     /// Spans of Python methods by process and name, of the first few thousand names.
@@ -157,10 +176,19 @@ impl Span {
     /// Span name: `{Class}.{method}`, or why there is none.
     #[must_use]
     pub fn name(&self) -> &str {
-        match &self.function {
-            Some(function) => &function.span_name,
-            None if self.ending == Ending::Lost => "(lost)",
-            None => "(unknown function)",
+        match &self.subject {
+            Subject::Call(CallFacts { function: Some(function), .. }) => &function.span_name,
+            Subject::Call(CallFacts { function: None, .. }) => "(unknown function)",
+            Subject::LostCall => "(lost)",
+        }
+    }
+
+    /// The function, if it is about a call of one that is known.
+    #[must_use]
+    pub fn function(&self) -> Option<&Arc<FunctionDescription>> {
+        match &self.subject {
+            Subject::Call(call) => call.function.as_ref(),
+            Subject::LostCall => None,
         }
     }
 
@@ -201,26 +229,26 @@ impl Parent {
     }
 }
 
-impl CallError {
+impl CallError<'_> {
     /// The value of the `error.type` attribute.
     #[must_use]
     pub fn kind(&self) -> Cow<'_, str> {
         match self {
-            Self::Unwound { exception: Some(class) } => Cow::Borrowed(class),
+            Self::Unwound(Some(class)) => Cow::Borrowed(class),
             // The convention's word for an error of unknown kind.
-            Self::Unwound { exception: None } | Self::ThreadEnded => Cow::Borrowed("_OTHER"),
-            Self::Returned { bits, kind } => Cow::Owned(kind.read(*bits).to_string()),
+            Self::Unwound(None) | Self::ThreadEnded => Cow::Borrowed("_OTHER"),
+            Self::Returned(ReturnedError { bits, kind }) => Cow::Owned(kind.read(*bits).to_string()),
         }
     }
 }
 
-impl fmt::Display for CallError {
+impl fmt::Display for CallError<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unwound { exception: None } => write!(formatter, "unwound"),
-            Self::Unwound { exception: Some(class) } => write!(formatter, "raised {class}"),
+            Self::Unwound(None) => write!(formatter, "unwound"),
+            Self::Unwound(Some(class)) => write!(formatter, "raised {class}"),
             Self::ThreadEnded => write!(formatter, "thread ended"),
-            Self::Returned { bits, kind } => write!(formatter, "return {}", kind.read(*bits)),
+            Self::Returned(ReturnedError { bits, kind }) => write!(formatter, "return {}", kind.read(*bits)),
         }
     }
 }
@@ -228,12 +256,29 @@ impl fmt::Display for CallError {
 impl Ending {
     /// The value of the `ml.ending` attribute.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
-            Self::Returned => "returned",
-            Self::Unwound => "unwound",
+            Self::Returned { .. } => "returned",
+            Self::Unwound { .. } | Self::ThreadEnded => "unwound",
+            Self::Unobserved | Self::StillOpen => "still_open",
             Self::Lost => "lost",
-            Self::StillOpen => "still_open",
+        }
+    }
+
+    /// Whether the span's end is the end of the call itself.
+    #[must_use]
+    pub fn is_end_observed(&self) -> bool {
+        matches!(self, Self::Returned { .. } | Self::Unwound { is_end_exact: true, .. })
+    }
+
+    /// Whether the call failed: left by an exception, ended with its thread, or the returned value means an error.
+    #[must_use]
+    pub fn error(&self) -> Option<CallError<'_>> {
+        match self {
+            Self::Returned { error } => error.map(CallError::Returned),
+            Self::Unwound { exception, .. } => Some(CallError::Unwound(exception.as_deref())),
+            Self::ThreadEnded => Some(CallError::ThreadEnded),
+            Self::Unobserved | Self::StillOpen | Self::Lost => None,
         }
     }
 }

@@ -1,10 +1,27 @@
-//! Requests, surveys and kernel features go in, a `ProbePlan` or a `PythonPlan` comes out, with every candidate that was
-//! left out and the reason; pure, so that `--dry-run` prints exactly what a run would do.
+//! Requests, surveys, counts of calls and kernel features go in, a `ProbePlan`, a `PythonPlan` or a step of the policy comes
+//! out, with every candidate that was left out and the reason; pure, so that `--dry-run` prints exactly what a run would do.
 
-mod choose;
-mod python;
+mod budget;
+mod calibration;
+mod call_counts;
+mod call_profile;
+mod covered_code;
+mod duty_cycle;
+mod function_numbers;
+mod look_schedule;
+mod look_turns;
+mod planner;
 mod python_choice;
+mod python_plan;
+mod survey_history;
+mod watch_policy;
 
-pub use choose::{MOST_PYTHON, Planner};
-pub use python::PythonBudget;
-pub use python_choice::only_trains;
+pub use calibration::Calibration;
+pub use call_counts::Counts;
+pub use call_profile::CallProfile;
+pub use duty_cycle::DutyCycle;
+pub use look_schedule::StartSchedule;
+pub use look_turns::LookTurns;
+pub use planner::Planner;
+pub use survey_history::SurveyDelta;
+pub use watch_policy::{Others, Step, WatchPolicy};

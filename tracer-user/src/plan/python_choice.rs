@@ -4,9 +4,9 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::python::PythonBudget;
+use super::budget::PythonBudget;
 use crate::model::{
-    NotWatched, PythonCode, PythonPlan, PythonSkipped, PythonSurvey, Reached, Receiver, RemoteAddress, WatchedCode,
+    CodeUser, NotWatched, PythonCode, PythonPlan, PythonSkipped, PythonSurvey, Receiver, RemoteAddress, WatchedCode,
 };
 
 /// A method of a class. Several classes may have one name.
@@ -28,7 +28,7 @@ struct Choice<'survey> {
     wanted: HashSet<Pair>,
     /// Methods of other classes; not covered yet.
     possible: HashSet<Pair>,
-    /// Methods that idle code would have seen.
+    /// Methods that uncalled code would have seen.
     tried: HashSet<Pair>,
 }
 
@@ -82,17 +82,16 @@ impl<'survey> Choice<'survey> {
             possible: HashSet::new(),
             tried: HashSet::new(),
         };
-        let all =
-            choice.candidates.iter().flat_map(|code| code.reached_by.iter().map(|reached| (code.address, reached)));
+        let all = choice.candidates.iter().flat_map(|code| code.users.iter().map(|user| (code.address, user)));
         let (mut wanted, mut possible, mut tried) = (HashSet::new(), HashSet::new(), HashSet::new());
-        for (code, reached) in all.filter(|(_, reached)| !choice.excluded.contains(&reached.address)) {
-            if reached.instances > 0 || budget.lived.contains(&reached.class) {
-                wanted.insert(pair(reached));
+        for (code, user) in all.filter(|(_, user)| !choice.excluded.contains(&user.address)) {
+            if user.instances > 0 || budget.had_objects.contains(&user.class) {
+                wanted.insert(pair(user));
             } else if budget.without_objects {
-                possible.insert(pair(reached));
+                possible.insert(pair(user));
             }
-            if budget.idle.contains(&code) {
-                tried.insert(pair(reached));
+            if budget.uncalled.contains(&code) {
+                tried.insert(pair(user));
             }
         }
         (choice.wanted, choice.possible, choice.tried) = (wanted, possible, tried);
@@ -108,11 +107,10 @@ impl<'survey> Choice<'survey> {
     /// Takes the best code that is left. What code is worth never grows while other code is chosen, so one that is still
     /// worth what it was is the best.
     fn take_best(&self, waiting: &mut BinaryHeap<Candidate<'survey>>) -> Option<&'survey PythonCode> {
-        let is_open =
-            |reached: &Reached| self.wanted.contains(&pair(reached)) || self.possible.contains(&pair(reached));
+        let is_open = |user: &CodeUser| self.wanted.contains(&pair(user)) || self.possible.contains(&pair(user));
         loop {
             let Candidate { value, code } = waiting.pop()?;
-            if !code.reached_by.iter().any(is_open) {
+            if !code.users.iter().any(is_open) {
                 continue;
             }
             let now = self.value(code);
@@ -126,10 +124,10 @@ impl<'survey> Choice<'survey> {
     /// Takes the methods of a code object for covered; gives those that were wanted.
     fn cover(&mut self, code: &PythonCode) -> Vec<String> {
         let mut names = BTreeSet::new();
-        for reached in &code.reached_by {
-            self.possible.remove(&pair(reached));
-            if self.wanted.remove(&pair(reached)) {
-                names.insert(name_of(reached));
+        for user in &code.users {
+            self.possible.remove(&pair(user));
+            if self.wanted.remove(&pair(user)) {
+                names.insert(name_of(user));
             }
         }
         names.into_iter().collect()
@@ -138,8 +136,8 @@ impl<'survey> Choice<'survey> {
     /// What code may have been called as if it is called and no object was ever seen.
     fn in_question(&self, code: &PythonCode) -> Vec<String> {
         let mut by_method: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for reached in code.reached_by.iter().filter(|reached| !self.excluded.contains(&reached.address)) {
-            by_method.entry(&reached.method).or_default().insert(&reached.class);
+        for user in code.users.iter().filter(|user| !self.excluded.contains(&user.address)) {
+            by_method.entry(&user.method).or_default().insert(&user.class);
         }
         let names = by_method.into_iter().map(|(method, classes)| match classes.len() {
             0..=MAX_NAMED => classes.into_iter().map(|class| format!("{class}.{method}")).collect(),
@@ -151,43 +149,43 @@ impl<'survey> Choice<'survey> {
     /// What a code object is worth now: calls that were counted, here before elsewhere, then classes with objects, then what has not been tried,
     /// live models, live objects, containers, and code whose receiver stays readable before other code.
     fn value(&self, code: &PythonCode) -> Value {
-        let is_wanted = |reached: &&Reached| self.wanted.contains(&pair(reached));
-        let is_open = |reached: &&Reached| is_wanted(reached) || self.possible.contains(&pair(reached));
-        let wanted = || code.reached_by.iter().filter(is_wanted);
-        let open = || code.reached_by.iter().filter(is_open);
-        let sum = |count: fn(&Reached) -> u32| wanted().map(|it| u64::from(count(it)) * weight(&it.method)).sum();
+        let is_wanted = |user: &&CodeUser| self.wanted.contains(&pair(user));
+        let is_open = |user: &&CodeUser| is_wanted(user) || self.possible.contains(&pair(user));
+        let wanted = || code.users.iter().filter(is_wanted);
+        let open = || code.users.iter().filter(is_open);
+        let sum = |count: fn(&CodeUser) -> u32| wanted().map(|it| u64::from(count(it)) * weight(&it.method)).sum();
         Value {
             calls: self.budget.calls.get(&code.address).copied().unwrap_or(0),
             elsewhere: self.budget.elsewhere.get(&code.address).copied().unwrap_or(0),
             is_wanted: wanted().next().is_some(),
-            may_be_called: !self.budget.idle.contains(&code.address)
-                && open().any(|reached| !self.tried.contains(&pair(reached))),
-            was_called: self.budget.past.contains(&code.address),
-            in_models: sum(|reached| reached.in_models),
-            instances: sum(|reached| reached.instances),
+            may_be_called: !self.budget.uncalled.contains(&code.address)
+                && open().any(|user| !self.tried.contains(&pair(user))),
+            was_called: self.budget.called_before.contains(&code.address),
+            in_models: sum(|user| user.in_models),
+            instances: sum(|user| user.instances),
             named: self.of_named(open()),
             in_containers: self.of_containers(open()),
-            reach: open().map(|reached| weight(&reached.method)).sum(),
+            methods: open().map(|user| weight(&user.method)).sum(),
             is_readable: !matches!(code.receiver, Receiver::None | Receiver::FirstOfTuple),
             wraps: code.wraps.len(),
         }
     }
 
     /// What methods of classes are worth that the application names: where it makes an object, it trains it, too.
-    fn of_named<'code>(&self, open: impl Iterator<Item = &'code Reached>) -> u64 {
-        open.filter(|reached| self.named.contains(&reached.address))
-            .map(|reached| weight(&reached.method))
+    fn of_named<'code>(&self, open: impl Iterator<Item = &'code CodeUser>) -> u64 {
+        open.filter(|user| self.named.contains(&user.address))
+            .map(|user| weight(&user.method))
             .map(|weight| if weight == FIT { TRAINED } else { weight })
             .sum()
     }
 
     /// What methods of containers are worth where neither objects nor names tell: a model that is loaded is mostly one.
-    fn of_containers<'code>(&self, open: impl Iterator<Item = &'code Reached>) -> u64 {
+    fn of_containers<'code>(&self, open: impl Iterator<Item = &'code CodeUser>) -> u64 {
         if !self.named.is_empty() {
             return 0;
         }
-        open.filter(|reached| self.containers.contains(&reached.address))
-            .map(|reached| weight(&reached.method))
+        open.filter(|user| self.containers.contains(&user.address))
+            .map(|user| weight(&user.method))
             .filter(|weight| *weight > FIT)
             .sum()
     }
@@ -240,7 +238,7 @@ struct Value {
     named: u64,
     in_containers: u64,
     /// Methods that run it, whether there are objects or not: shared code before other code.
-    reach: u64,
+    methods: u64,
     /// Whether the receiver can still be read when the call ends.
     is_readable: bool,
     /// Of a function and what is wrapped around it, what is around sees the whole call.
@@ -256,7 +254,7 @@ const TRAINED: u64 = 35;
 /// Whether code is called in training only.
 #[must_use]
 pub fn only_trains(code: &PythonCode) -> bool {
-    code.reached_by.iter().all(|reached| weight(&reached.method) == FIT)
+    code.users.iter().all(|user| weight(&user.method) == FIT)
 }
 
 /// Where no traffic has been seen: a server predicts more often than it trains.
@@ -276,9 +274,9 @@ fn not_watched(survey: &PythonSurvey, open: &HashSet<Pair>, budget: &PythonBudge
         (None, Some(slots)) => format!("no debug register left ({slots} are in use; `--python frames` needs none)"),
         (None, None) => "its code is shared by several functions that cannot be told apart".to_owned(),
     };
-    let reached = survey.codes.iter().flat_map(|code| &code.reached_by).filter(|reached| open.contains(&pair(reached)));
+    let user = survey.codes.iter().flat_map(|code| &code.users).filter(|user| open.contains(&pair(user)));
     let mut left: Vec<NotWatched> =
-        reached.map(|reached| NotWatched { name: name_of(reached), reason: reason.clone(), is_live: false }).collect();
+        user.map(|user| NotWatched { name: name_of(user), reason: reason.clone(), is_live: false }).collect();
     left.extend(survey.skipped.iter().map(|PythonSkipped { name, reason, is_live }| NotWatched {
         name: name.clone(),
         reason: reason.to_string(),
@@ -289,10 +287,10 @@ fn not_watched(survey: &PythonSurvey, open: &HashSet<Pair>, budget: &PythonBudge
     left
 }
 
-fn pair(reached: &Reached) -> Pair {
-    (reached.address, Arc::clone(&reached.method))
+fn pair(user: &CodeUser) -> Pair {
+    (user.address, Arc::clone(&user.method))
 }
 
-fn name_of(reached: &Reached) -> String {
-    format!("{}.{}", reached.class, reached.method)
+fn name_of(user: &CodeUser) -> String {
+    format!("{}.{}", user.class, user.method)
 }

@@ -2,6 +2,7 @@
 
 use aya::maps::{MapData, RingBuf};
 
+use super::source::RecordSource;
 use crate::model::RawRecord;
 
 /// The reading end of the ring buffer. The programs never wake the reader: it polls, because a wake-up would cost the
@@ -16,9 +17,10 @@ impl KernelRing {
     pub fn new(buffer: RingBuf<MapData>) -> Self {
         Self { buffer }
     }
+}
 
-    /// Hands on every record that is there now, at most `most`. Gives back how many there were.
-    pub fn drain(&mut self, most: usize, mut receive: impl FnMut(RawRecord<'_>)) -> usize {
+impl RecordSource for KernelRing {
+    fn drain(&mut self, most: usize, receive: &mut dyn FnMut(RawRecord<'_>)) -> usize {
         let mut count = 0;
         while count < most {
             let Some(item) = self.buffer.next() else { break };

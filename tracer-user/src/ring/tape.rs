@@ -1,25 +1,33 @@
 //! Tapes: recorded record streams that replay through everything after the ring, without root and without a kernel.
 //!
-//! A tape is a line `ml-tracer-tape 1`, a line of JSON ([`TapeHeader`]), then items: one byte that tells the kind, four
-//! bytes of length (little endian), and the bytes. The last item is the end; a tape without one was cut off.
+//! A tape is a line with its version, `ml-tracer-tape 2`, a line of JSON ([`TapeHeader`]), then items: one byte that tells the
+//! kind, four bytes of length (little endian), and the bytes. The last item is the end; a tape without one was cut off.
+//!
+//! The version tells how items are written, not what records hold: those say for themselves how much of them is there. Tapes
+//! of version 1 are read as well.
 
+use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
 
 use serde::{Deserialize, Serialize};
+use tracer_common::records::WideCallRecord;
+use zerocopy::IntoBytes as _;
 
-use crate::model::{
-    Call, ClockAnchor, FunctionDescription, Gap, LossCounts, PythonNames, RawRecord, RemoteAddress, Target,
-};
+use super::tape_version_1::EndOfVersion1;
+use crate::model::{ClockAnchor, FunctionDescription, Gap, LossCounts, PythonNames, RawRecord, RemoteAddress, Target};
 
-const MAGIC: &str = "ml-tracer-tape 1\n";
+const MAGIC: &str = "ml-tracer-tape 2\n";
+const MAGIC_OF_VERSION_1: &str = "ml-tracer-tape 1\n";
 const RECORD: u8 = 1;
 const FUNCTIONS: u8 = 2;
 const END: u8 = 3;
+/// Only version 1 has them: thread names come in records since.
 const THREAD: u8 = 4;
 const PYTHON_NAMES: u8 = 5;
 const PYTHON_CLASS: u8 = 6;
 const PROCESS: u8 = 7;
 const GAP: u8 = 8;
+const ANCHOR: u8 = 9;
 
 /// No item is larger; more is a damaged length.
 const MAX_ITEM_BYTES: u32 = 64 << 20;
@@ -40,14 +48,12 @@ pub struct TapeHeader {
 pub struct TapeEnd {
     /// What the kernel side counted.
     pub totals: LossCounts,
-    /// Calls that were still open.
-    pub open_calls: Vec<Call>,
 }
 
 /// One item of a tape.
 #[derive(Debug, PartialEq)]
 pub enum TapeItem<'tape> {
-    /// A record as the ring buffer held it.
+    /// A record as the ring buffer held it. Those of calls that were still open come last.
     Record(RawRecord<'tape>),
     /// Functions that records after this item may name.
     Functions(Vec<FunctionDescription>),
@@ -73,6 +79,8 @@ pub enum TapeItem<'tape> {
     Process(Box<Target>),
     /// A time in which not every call was seen to begin, at its place among the records.
     Gap(Gap),
+    /// The two clocks have moved apart: times are told by this anchor from its instant on.
+    Anchor(ClockAnchor),
     /// The end.
     End(Box<TapeEnd>),
 }
@@ -154,12 +162,12 @@ impl<Output: Write> TapeWriter<Output> {
         self.json(GAP, &gap)
     }
 
-    /// Adds the name of a thread.
+    /// Adds an anchor: the two clocks have moved apart.
     ///
     /// # Errors
     /// The output cannot be written.
-    pub fn thread(&mut self, thread: u32, name: &str) -> Result<(), TapeError> {
-        self.json(THREAD, &(thread, name))
+    pub fn anchor(&mut self, anchor: ClockAnchor) -> Result<(), TapeError> {
+        self.json(ANCHOR, &anchor)
     }
 
     /// Adds names of Python classes and steps.
@@ -207,6 +215,9 @@ pub struct TapeReader<Input: Read> {
     input: BufReader<Input>,
     buffer: Vec<u8>,
     items: u64,
+    is_version_1: bool,
+    /// The end of a tape of version 1, and the records before it that it held.
+    end: Option<(VecDeque<WideCallRecord>, TapeEnd)>,
 }
 
 impl<Input: Read> TapeReader<Input> {
@@ -218,13 +229,14 @@ impl<Input: Read> TapeReader<Input> {
         let mut input = BufReader::with_capacity(1 << 16, input);
         let mut magic = Vec::new();
         input.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic)?;
-        if magic != MAGIC.as_bytes() {
+        let is_version_1 = magic == MAGIC_OF_VERSION_1.as_bytes();
+        if magic != MAGIC.as_bytes() && !is_version_1 {
             return Err(TapeError::NoTape);
         }
         let mut line = Vec::new();
         input.by_ref().take(u64::from(MAX_ITEM_BYTES)).read_until(b'\n', &mut line)?;
         let header = serde_json::from_slice(&line).map_err(|_| TapeError::NoTape)?;
-        Ok((header, Self { input, buffer: Vec::new(), items: 0 }))
+        Ok((header, Self { input, buffer: Vec::new(), items: 0, is_version_1, end: None }))
     }
 
     /// The next item; `None` after the last one.
@@ -232,6 +244,9 @@ impl<Input: Read> TapeReader<Input> {
     /// # Errors
     /// The tape is damaged or cut off.
     pub fn next_item(&mut self) -> Result<Option<TapeItem<'_>>, TapeError> {
+        if self.end.is_some() {
+            return Ok(self.next_of_end());
+        }
         let items = self.items;
         let cut_off = |_| TapeError::CutOff { items };
         let mut head = [0_u8; 5];
@@ -252,8 +267,13 @@ impl<Input: Read> TapeReader<Input> {
         if self.buffer.len() < length as usize {
             return Err(TapeError::CutOff { items });
         }
-        let bytes = self.buffer.as_slice();
         let json = |error: serde_json::Error| damaged(error.to_string());
+        if kind == END && self.is_version_1 {
+            let end: EndOfVersion1 = serde_json::from_slice(&self.buffer).map_err(json)?;
+            self.end = Some((end.records(), TapeEnd { totals: end.totals }));
+            return Ok(self.next_of_end());
+        }
+        let bytes = self.buffer.as_slice();
         Ok(Some(match kind {
             RECORD => TapeItem::Record(RawRecord(bytes)),
             FUNCTIONS => TapeItem::Functions(serde_json::from_slice(bytes).map_err(json)?),
@@ -268,14 +288,30 @@ impl<Input: Read> TapeReader<Input> {
             }
             PROCESS => TapeItem::Process(serde_json::from_slice(bytes).map_err(json)?),
             GAP => TapeItem::Gap(serde_json::from_slice(bytes).map_err(json)?),
+            ANCHOR => TapeItem::Anchor(serde_json::from_slice(bytes).map_err(json)?),
             END => TapeItem::End(serde_json::from_slice(bytes).map_err(json)?),
             kind => return Err(damaged(format!("its kind is {kind}"))),
         }))
+    }
+
+    /// The open calls that the end of a tape of version 1 held, as records, and then the end.
+    fn next_of_end(&mut self) -> Option<TapeItem<'_>> {
+        let (records, end) = self.end.as_mut()?;
+        let Some(record) = records.pop_front() else {
+            let end = end.clone();
+            self.end = None;
+            return Some(TapeItem::End(Box::new(end)));
+        };
+        self.buffer.clear();
+        self.buffer.extend_from_slice(record.as_bytes());
+        Some(TapeItem::Record(RawRecord(&self.buffer)))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use zerocopy::FromBytes as _;
+
     use super::*;
     use crate::model::{ContainerMember, MonotonicNs, WallClockNs};
 
@@ -289,6 +325,7 @@ mod tests {
         }
     }
 
+    const LATER: ClockAnchor = ClockAnchor { monotonic: MonotonicNs(5), wall_clock: WallClockNs(900) };
     const GAP_OF_ONE: Gap = Gap { process: Some(7), from: MonotonicNs(3), to: None };
 
     fn process() -> Target {
@@ -311,14 +348,15 @@ mod tests {
         };
         let mut bytes = Vec::new();
         let mut writer = TapeWriter::new(&mut bytes, &header).expect("memory can be written");
-        writer.thread(9, "worker").expect("memory can be written");
+        writer.json(THREAD, &(9, "worker")).expect("memory can be written");
         writer.python_names(&python_names()).expect("memory can be written");
         writer.python_class(7, RemoteAddress(0x30), Some("ValueError")).expect("memory can be written");
         writer.python_class(7, RemoteAddress(0x31), None).expect("memory can be written");
         writer.process(&process()).expect("memory can be written");
         writer.gap(GAP_OF_ONE).expect("memory can be written");
+        writer.anchor(LATER).expect("memory can be written");
         writer.record(&RawRecord(&[1, 2, 3])).expect("memory can be written");
-        let end = TapeEnd { totals: LossCounts { entries: 1, spans: 1, ..LossCounts::default() }, open_calls: vec![] };
+        let end = TapeEnd { totals: LossCounts { entries: 1, spans: 1, ..LossCounts::default() } };
         writer.finish(&end).expect("memory can be written");
         bytes
     }
@@ -337,10 +375,44 @@ mod tests {
         }
         assert_eq!(reader.next_item().expect("an item"), Some(TapeItem::Process(Box::new(process()))));
         assert_eq!(reader.next_item().expect("an item"), Some(TapeItem::Gap(GAP_OF_ONE)));
+        assert_eq!(reader.next_item().expect("an item"), Some(TapeItem::Anchor(LATER)));
         assert_eq!(reader.next_item().expect("an item"), Some(TapeItem::Record(RawRecord(&[1, 2, 3]))));
         let Some(TapeItem::End(end)) = reader.next_item().expect("an item") else { panic!("the end") };
         assert_eq!(end.totals.entries, 1);
         assert_eq!(reader.next_item().expect("nothing more"), None);
+    }
+
+    #[test]
+    fn open_calls_of_a_tape_of_version_1_come_as_records() {
+        let call = r#"{"process":7,"thread":8,"function":2,"ending":"still_open","thread_ended":false,"depth":1,"incarnation":500,
+            "sequence":3,"call":23,"parent_call":22,"root_call":22,"start":10,"end":20,"stack_pointer":4096,"object":null,
+            "return_value":null,"folded_calls":0,"arguments":[null,5,null,null]}"#;
+        let end = format!(
+            r#"{{"totals":{{"entries":1,"spans":0,"folded":0,"open":1,"lost":[],"returns_without_entry":0}},"open_calls":[{call}]}}"#
+        );
+        let mut bytes = tape();
+        let old_end =
+            serde_json::to_vec(&TapeEnd { totals: LossCounts { entries: 1, spans: 1, ..LossCounts::default() } });
+        bytes.truncate(bytes.len() - 5 - old_end.expect("JSON").len());
+        bytes[..MAGIC.len()].copy_from_slice(MAGIC_OF_VERSION_1.as_bytes());
+        bytes.push(END);
+        bytes.extend_from_slice(&(end.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(end.as_bytes());
+
+        let (_, mut reader) = TapeReader::new(bytes.as_slice()).expect("a tape");
+        let mut records = Vec::new();
+        loop {
+            match reader.next_item().expect("an item").expect("the end comes last") {
+                TapeItem::Record(record) => records.push(record.0.to_vec()),
+                TapeItem::End(end) => break assert_eq!(end.totals.open, 1),
+                _ => {}
+            }
+        }
+        assert_eq!(reader.next_item().expect("nothing more"), None);
+        let open = WideCallRecord::read_from_bytes(&records[1]).expect("a record");
+        assert_eq!((open.call.call, open.call.parent_call, open.call.thread_first_seen_ns), (23, 22, 500));
+        assert_eq!((open.call.arguments_read, open.call.arguments), (0b10, [0, 5, 0, 0]));
+        assert_eq!(open.call.ending, tracer_common::records::RecordEnding::Open as u32);
     }
 
     #[test]

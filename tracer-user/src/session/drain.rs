@@ -6,11 +6,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel}
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::clock::{ClockWatch, clock_anchor, monotonic_now};
 use super::error::SessionError;
 use super::recording::RecordedPipeline;
 use crate::export::Delivery;
-use crate::model::{Call, FunctionDescription, Gap, LossCounts, MonotonicNs, PythonNames, StreamTotals, Target};
-use crate::ring::KernelRing;
+use crate::model::{FunctionDescription, Gap, LossCounts, MonotonicNs, OpenCall, PythonNames, StreamTotals, Target};
+use crate::ring::RecordSource;
 
 /// Records handed on before orders are looked at again.
 const BATCH: usize = 4096;
@@ -21,6 +22,9 @@ const PAUSE: Duration = Duration::from_millis(4);
 /// How often sinks are told to pass on what has waited for company.
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 
+/// How often the clocks are compared.
+const COMPARE_CLOCKS_EVERY: Duration = Duration::from_secs(1);
+
 enum Order {
     /// The sender is dropped once they are known.
     Functions(Vec<FunctionDescription>, Sender<()>),
@@ -30,7 +34,7 @@ enum Order {
     /// The edge of a gap: its process, and its beginning if this is its end. The sender is dropped when no record is taken
     /// any more, and none is until the time has come.
     Gap(Option<u32>, Option<MonotonicNs>, Sender<()>, Receiver<MonotonicNs>),
-    Finish(Box<(LossCounts, Vec<Call>)>),
+    Finish(Box<(LossCounts, Vec<OpenCall>)>),
 }
 
 /// A gap that has begun: see [`Gap`].
@@ -49,13 +53,14 @@ pub struct Drain {
 
 impl Drain {
     /// Starts to empty the ring.
-    pub fn start(ring: KernelRing, pipeline: RecordedPipeline) -> std::io::Result<Self> {
+    pub fn start(ring: Box<dyn RecordSource>, pipeline: RecordedPipeline) -> std::io::Result<Self> {
         let (orders, inbox) = channel();
         let nobody_reads = Arc::new(AtomicBool::new(false));
         let tell_nobody_reads = Arc::clone(&nobody_reads);
+        let clocks = ClockWatch::new(clock_anchor());
         let thread = std::thread::Builder::new()
             .name("drain".into())
-            .spawn(move || DrainThread { ring, pipeline, tell_nobody_reads }.run(&inbox))?;
+            .spawn(move || DrainThread { ring, pipeline, tell_nobody_reads, clocks }.run(&inbox))?;
         Ok(Self { orders, nobody_reads, thread })
     }
 
@@ -111,21 +116,27 @@ impl Drain {
     }
 
     /// Empties the ring for the last time and waits for the sinks. All probes must be gone.
-    pub fn finish(self, counts: LossCounts, open: Vec<Call>) -> Result<(StreamTotals, Vec<Delivery>), SessionError> {
+    pub fn finish(
+        self,
+        counts: LossCounts,
+        open: Vec<OpenCall>,
+    ) -> Result<(StreamTotals, Vec<Delivery>), SessionError> {
         self.orders.send(Order::Finish(Box::new((counts, open)))).map_err(|_| SessionError::DrainEnded)?;
         self.thread.join().map_err(|_| SessionError::DrainEnded)
     }
 }
 
 struct DrainThread {
-    ring: KernelRing,
+    ring: Box<dyn RecordSource>,
     pipeline: RecordedPipeline,
     tell_nobody_reads: Arc<AtomicBool>,
+    clocks: ClockWatch,
 }
 
 impl DrainThread {
     fn run(mut self, inbox: &Receiver<Order>) -> (StreamTotals, Vec<Delivery>) {
         let mut flushed = Instant::now();
+        let mut compared = flushed;
         loop {
             let drained = self.drain();
             let order = if drained < BATCH {
@@ -170,16 +181,17 @@ impl DrainThread {
                 self.tell_nobody_reads.store(self.pipeline.nobody_reads(), Ordering::Release);
                 flushed = Instant::now();
             }
+            if compared.elapsed() >= COMPARE_CLOCKS_EVERY {
+                if let Some(anchor) = self.clocks.look(clock_anchor()) {
+                    self.pipeline.add_anchor(anchor);
+                }
+                compared = Instant::now();
+            }
         }
     }
 
     fn drain(&mut self) -> usize {
         let Self { ring, pipeline, .. } = self;
-        ring.drain(BATCH, |record| pipeline.record(&record))
+        ring.drain(BATCH, &mut |record| pipeline.record(&record))
     }
-}
-
-fn monotonic_now() -> MonotonicNs {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    MonotonicNs(now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs())
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::attach::AttachError;
 use crate::export::ExportError;
+use crate::model::ProcessId;
 use crate::ring::TapeError;
 
 /// What can keep a session from running.
@@ -56,6 +57,12 @@ pub enum SessionError {
     TargetsEnded {
         /// Who they were.
         processes: String,
+    },
+    /// Something was asked of a process that was let go.
+    #[error("process {process} is not traced any more")]
+    NotTraced {
+        /// The process.
+        process: ProcessId,
     },
     /// It was told to stop before it had begun.
     #[error("stopped before any probe was live")]

@@ -9,9 +9,9 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::error::SessionError;
-use super::wiring::{Names, Pipeline};
+use super::wiring::Pipeline;
 use crate::export::Destination;
-use crate::model::{FunctionDescription, PythonNames, RawRecord, RemoteAddress, Target};
+use crate::model::{FunctionDescription, PythonNames, RawRecord, RemoteAddress, Target, ThreadId};
 use crate::ring::{TapeEnd, TapeError, TapeHeader, TapeItem, TapeReader};
 
 /// How fast a tape went through everything after the ring.
@@ -40,7 +40,7 @@ struct Loaded {
     functions: Vec<FunctionDescription>,
     python: Vec<PythonNames>,
     processes: Vec<Target>,
-    names: HashMap<u32, Arc<str>>,
+    names: HashMap<ThreadId, Arc<str>>,
     python_classes: HashMap<(u32, RemoteAddress), Arc<str>>,
     records: Vec<Vec<u8>>,
     end: TapeEnd,
@@ -67,15 +67,15 @@ impl Loaded {
                 TapeItem::Record(record) => records.push(record.0.to_vec()),
                 TapeItem::Functions(more) => functions.extend(more),
                 TapeItem::PythonNames(more) => python.push(more),
-                TapeItem::Thread { thread, name } => drop(names.insert(thread, name.into())),
+                TapeItem::Thread { thread, name } => drop(names.insert(ThreadId(thread), name.into())),
                 TapeItem::PythonClass { process, class, name } => {
                     if let Some(name) = name {
                         python_classes.insert((process, class), name.into());
                     }
                 }
                 TapeItem::Process(target) => processes.push(*target),
-                // It says nothing about the speed.
-                TapeItem::Gap(_) => {}
+                // They say nothing about the speed.
+                TapeItem::Gap(_) | TapeItem::Anchor(_) => {}
                 TapeItem::End(end) => {
                     let end = *end;
                     return Ok(Self { header, functions, python, processes, names, python_classes, records, end });
@@ -86,12 +86,10 @@ impl Loaded {
     }
 
     fn replay(&self, exports: &[Destination]) -> Result<ThroughputRound, SessionError> {
-        let (threads, python_classes) = (self.names.clone(), self.python_classes.clone());
-        let names = Names {
-            threads: Box::new(move |_, thread| threads.get(&thread.0).cloned()),
-            python_classes: Box::new(move |process, class| python_classes.get(&(process, class)).cloned()),
-        };
-        let mut pipeline = Pipeline::open(&self.header, names, exports)?;
+        let known = self.python_classes.clone();
+        let classes = move |process, class| known.get(&(process, class)).cloned();
+        let mut pipeline = Pipeline::open(&self.header, Box::new(classes), exports)?;
+        self.names.iter().for_each(|(thread, name)| pipeline.add_thread_name(*thread, Arc::clone(name)));
         self.processes.iter().for_each(|target| pipeline.add_process(target));
         pipeline.add_functions(self.functions.clone());
         self.python.iter().for_each(|names| pipeline.add_python_names(names.clone()));
@@ -99,7 +97,6 @@ impl Loaded {
         for record in &self.records {
             pipeline.record(&RawRecord(record));
         }
-        pipeline.open_calls(self.end.open_calls.clone());
         let (totals, deliveries) = pipeline.finish(Some(self.end.totals.clone()));
         let seconds = begin.elapsed().as_secs_f64();
         let delivered = deliveries.iter().map(|delivery| delivery.delivered).min().unwrap_or(totals.spans);

@@ -1,45 +1,42 @@
 //! Settings and targets go in; a running tracer is wired up, kept up to date with its targets, and ended in order.
 
 mod background;
+mod clock;
+mod control_loop;
 mod descriptors;
 mod drain;
+mod end;
 mod error;
-mod follow;
+#[cfg(test)]
+mod fake_kernel;
+mod findings;
+mod instances;
 mod left_calls;
 mod measure;
+mod plural;
 mod probe_load;
-mod python;
+mod processes;
 mod python_remarks;
 mod recording;
 mod replay;
 mod report;
-mod roster;
 mod settings;
 mod soak;
-mod survey;
+mod start;
+mod tape_header;
 mod tracer;
 mod wiring;
 
+pub use control_loop::{Message, Session, Stop};
 pub use descriptors::enough_descriptors;
 pub use error::SessionError;
-pub use follow::AFTER_SIGNAL;
+pub use findings::{PlanOnly, plan_only};
 pub use measure::{Throughput, measure};
+pub use processes::{Followed, ProcessChanges};
 pub use python_remarks::first_names;
 pub use replay::replay;
 pub use report::Report;
-pub use roster::{Followed, News};
 pub use settings::{PythonSettings, Settings};
 pub use soak::{Soak, SoakFigures};
-pub use survey::{PlanOnly, plan_only};
-pub use tracer::Tracer;
-
-// What a command line needs of the rooms below, so that it knows only this one.
-pub use crate::attach::{
-    AttachError, Check, CheckState, FloorProbes, FloorSites, LoadOptions, MissingPrivilege, ProbeCost, check_machine,
-    keep_leases, measure_probe_costs, missing_privilege, stand_guard,
-};
-pub use crate::export::{Destination, create_file};
-pub use crate::symbol_map::{
-    MAP_DIRECTORY, MapErrors, Summary as MapSummary, load as load_maps, read_file as read_map,
-};
-pub use crate::target::{TargetError, descendants, find_program, look_at, modules_at_start};
+pub use start::start;
+pub use tracer::AFTER_SIGNAL;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::attach::{AttachError, Programs, SiteCosts, measure_site_costs};
+use crate::attach::{AttachError, Kernel, SiteCosts, measure_site_costs};
 use crate::model::{FunctionId, PlannedFunction, ProcessId, ReturnMethod};
 
 /// How often calls are counted.
@@ -92,13 +92,14 @@ impl ProbeLoad {
     ///
     /// # Errors
     /// The counts cannot be read.
-    pub fn look(&mut self, programs: &Programs) -> Result<Option<String>, AttachError> {
+    pub fn look(&mut self, kernel: &dyn Kernel) -> Result<Option<String>, AttachError> {
         let seconds = self.looked.elapsed().as_secs_f64();
         if self.told || self.looked.elapsed() < EVERY {
             return Ok(None);
         }
         self.looked = Instant::now();
-        let counts = programs.calls_of(self.functions.iter().map(|function| function.id))?;
+        let ids: Vec<FunctionId> = self.functions.iter().map(|function| function.id).collect();
+        let counts = kernel.calls_of(&ids)?;
         let mut loads = Vec::new();
         for (function, calls) in self.functions.iter_mut().zip(counts) {
             let before = function.calls.replace(calls).unwrap_or(calls);

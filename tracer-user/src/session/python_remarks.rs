@@ -1,6 +1,6 @@
 //! What was traced of a Python program and what was not, in sentences.
 
-use super::report::counted;
+use super::plural::counted;
 use crate::model::{PythonCoverage, PythonMode, WatchedCode};
 
 /// Names in one sentence; the rest is a number. `--summary` has them all.

@@ -9,7 +9,8 @@ use std::sync::mpsc::Receiver;
 use super::wiring::Pipeline;
 use crate::export::Delivery;
 use crate::model::{
-    Call, FunctionDescription, Gap, LossCounts, PythonNames, RawRecord, RemoteAddress, StreamTotals, Target,
+    ClockAnchor, FunctionDescription, Gap, LossCounts, OpenCall, PythonNames, RawRecord, RemoteAddress, StreamTotals,
+    Target,
 };
 use crate::ring::{TapeEnd, TapeError, TapeWriter};
 
@@ -20,15 +21,17 @@ pub struct Recording {
     /// Writes to it.
     pub writer: TapeWriter<BufWriter<File>>,
     /// Names as the assembler learns them; they go on the tape before the record that asked for them.
-    pub learned: Receiver<Learned>,
+    pub learned: Receiver<LearnedClass>,
 }
 
-/// What the assembler was told when it asked for a name.
-pub enum Learned {
-    /// The name of a thread.
-    Thread(u32, Arc<str>),
-    /// The name of a Python class of a process, or that nobody knows it.
-    PythonClass(u32, RemoteAddress, Option<Arc<str>>),
+/// What the assembler was told when it asked for the name of a Python class.
+pub struct LearnedClass {
+    /// Process id in the records.
+    pub process: u32,
+    /// Address of the type object.
+    pub class: RemoteAddress,
+    /// Its name; `None`: nobody knows it.
+    pub name: Option<Arc<str>>,
 }
 
 /// A pipeline that may be recorded.
@@ -73,6 +76,12 @@ impl RecordedPipeline {
         self.pipeline.add_gap(gap);
     }
 
+    /// See [`Pipeline::add_anchor`].
+    pub fn add_anchor(&mut self, anchor: ClockAnchor) {
+        self.tape(|writer| writer.anchor(anchor));
+        self.pipeline.add_anchor(anchor);
+    }
+
     /// See [`Pipeline::flush`].
     pub fn flush(&mut self) {
         self.pipeline.flush();
@@ -83,12 +92,10 @@ impl RecordedPipeline {
         self.recording.is_none() && self.pipeline.nobody_reads()
     }
 
-    /// The stream has ended: ends the tape and waits for the sinks.
-    pub fn finish(mut self, counts: LossCounts, open_calls: Vec<Call>) -> (StreamTotals, Vec<Delivery>) {
-        let end = TapeEnd { totals: counts.clone(), open_calls: open_calls.clone() };
-        // Open calls can ask for names too: the end of the tape comes after them.
-        self.pipeline.open_calls(open_calls);
-        self.tape(|_| Ok(()));
+    /// The stream has ended, with the calls that are still open: ends the tape and waits for the sinks.
+    pub fn finish(mut self, counts: LossCounts, open_calls: Vec<OpenCall>) -> (StreamTotals, Vec<Delivery>) {
+        open_calls.iter().for_each(|call| self.record(&call.raw()));
+        let end = TapeEnd { totals: counts.clone() };
         if let Some(Recording { path, writer, .. }) = self.recording
             && let Err(error) = writer.finish(&end)
         {
@@ -101,13 +108,8 @@ impl RecordedPipeline {
     fn tape(&mut self, write: impl FnOnce(&mut TapeWriter<BufWriter<File>>) -> Result<(), TapeError>) {
         let Some(recording) = &mut self.recording else { return };
         let write = || {
-            for learned in recording.learned.try_iter() {
-                match learned {
-                    Learned::Thread(thread, name) => recording.writer.thread(thread, &name)?,
-                    Learned::PythonClass(process, class, name) => {
-                        recording.writer.python_class(process, class, name.as_deref())?;
-                    }
-                }
+            for LearnedClass { process, class, name } in recording.learned.try_iter() {
+                recording.writer.python_class(process, class, name.as_deref())?;
             }
             write(&mut recording.writer)
         };

@@ -3,16 +3,16 @@
 use std::path::Path;
 use std::sync::mpsc::channel;
 
-use tracer_common::records::{RecordEnding, RecordKind, WideCallRecord};
+use tracer_common::records::{
+    CallRecord, Join, RecordEnding, RecordHeader, RecordKind, THREAD_NAME_BYTES, ThreadRecord, WideCallRecord, WidePart,
+};
+use zerocopy::IntoBytes as _;
 
 use super::*;
 use crate::export::Destination;
-use crate::model::{
-    ClockAnchor, ContainerMember, Ending, FunctionId, Language, MonotonicNs, ProcessId, Target, ThreadId, WallClockNs,
-};
+use crate::model::{ClockAnchor, ContainerMember, FunctionId, Language, MonotonicNs, ProcessId, Target, WallClockNs};
 use crate::ring::TapeHeader;
 use crate::session::replay::replay;
-use crate::session::wiring::Names;
 
 const PROCESS: u32 = 4200;
 const SCALER_CLASS: u64 = 0x201;
@@ -31,38 +31,46 @@ struct Sample {
     class: u64,
     object: u64,
     exception: u64,
-    /// Thread, incarnation and call of the parent; the trace begins with call 1 there.
+    /// Thread, when it was first seen, and call of the parent; the trace begins with call 1 there.
     join: Option<(u32, u64, u64)>,
 }
 
 impl Sample {
-    /// The bytes of a [`WideCallRecord`], field by field.
-    fn bytes(self) -> Vec<u8> {
-        let words = [
-            RecordKind::WideCall as u32,
-            WideCallRecord::SIZE as u32,
-            PROCESS,
-            self.thread,
-            5,
-            self.ending,
-            self.depth,
-            0,
-        ];
-        let start = 1_000 + 100 * self.call;
-        let incarnation = u64::from(self.thread) * 10;
-        let call =
-            [incarnation, self.sequence, self.call, self.parent_call, 1, start, start + 50, 0x7f00, self.object, 0, 0];
-        let (thread, parent_incarnation, parent_call) = self.join.unwrap_or_default();
-        let trace_call = u64::from(self.join.is_some());
-        let join = [parent_incarnation, parent_call, parent_incarnation, trace_call];
-        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        bytes.extend(
-            call.iter().chain(&[0; 4]).chain(&[self.class, self.exception]).flat_map(|word| word.to_ne_bytes()),
-        );
-        bytes.extend([thread, thread].iter().flat_map(|word| word.to_ne_bytes()));
-        bytes.extend(join.iter().flat_map(|word| word.to_ne_bytes()));
-        assert_eq!(bytes.len(), WideCallRecord::SIZE);
-        bytes
+    fn record(self) -> WideCallRecord {
+        let start_ns = 1_000 + 100 * self.call;
+        let (thread, first_seen, parent_call) = self.join.unwrap_or_default();
+        WideCallRecord {
+            call: CallRecord {
+                header: RecordHeader::of_wide_call(),
+                process: PROCESS,
+                thread: self.thread,
+                function: 5,
+                ending: self.ending,
+                depth: self.depth,
+                thread_first_seen_ns: u64::from(self.thread) * 10,
+                sequence: self.sequence,
+                call: self.call,
+                parent_call: self.parent_call,
+                root_call: 1,
+                start_ns,
+                end_ns: start_ns + 50,
+                stack_pointer: 0x7f00,
+                object: self.object,
+                ..CallRecord::default()
+            },
+            wide: WidePart {
+                class: self.class,
+                exception: self.exception,
+                join: Join {
+                    parent_thread: thread,
+                    trace_thread: thread,
+                    parent_first_seen_ns: first_seen,
+                    parent_call,
+                    trace_first_seen_ns: first_seen,
+                    trace_call: u64::from(self.join.is_some()),
+                },
+            },
+        }
     }
 }
 
@@ -112,27 +120,30 @@ fn names(classes: &[(u64, &str)], step: &str) -> PythonNames {
 /// Runs a session as the drain thread does. Each time a class is asked for, the answer is another one.
 fn live(tape: &Path, spans: &Path) {
     let (tell, learned) = channel();
-    let tell_thread = tell.clone();
     let mut asked = 0;
-    let lookup = Names {
-        threads: Box::new(move |_, thread| {
-            let name: Arc<str> = format!("worker {}", thread.0).into();
-            tell_thread.send(Learned::Thread(thread.0, Arc::clone(&name))).expect("a tape is recorded");
-            Some(name)
-        }),
-        python_classes: Box::new(move |process, class| {
-            asked += 1;
-            let name: Option<Arc<str>> = (asked % 2 == 0).then(|| format!("Answer{asked}").into());
-            tell.send(Learned::PythonClass(process, class, name.clone())).expect("a tape is recorded");
-            name
-        }),
+    let classes = move |process, class| {
+        asked += 1;
+        let name: Option<Arc<str>> = (asked % 2 == 0).then(|| format!("Answer{asked}").into());
+        tell.send(LearnedClass { process, class, name: name.clone() }).expect("a tape is recorded");
+        name
     };
-    let pipeline = Pipeline::open(&header(), lookup, &[Destination::JsonLines(spans.to_owned())]).expect("a file");
+    let destination = Destination::JsonLines(spans.to_owned());
+    let pipeline = Pipeline::open(&header(), Box::new(classes), &[destination]).expect("a file");
     let file = BufWriter::new(File::create(tape).expect("a file"));
     let writer = TapeWriter::new(file, &header()).expect("a file");
     let recording = Recording { path: tape.to_owned(), writer, learned };
     let mut pipeline = RecordedPipeline::new(pipeline, Some(recording));
-    let record = |pipeline: &mut RecordedPipeline, sample: Sample| pipeline.record(&RawRecord(&sample.bytes()));
+    let record = |pipeline: &mut RecordedPipeline, sample: Sample| {
+        pipeline.record(&RawRecord(sample.record().as_bytes()));
+    };
+    for thread in [9, 20, 21] {
+        let mut name = [0; THREAD_NAME_BYTES];
+        name[..9].copy_from_slice(format!("worker {thread:>2}").as_bytes());
+        let header = RecordHeader::new(RecordKind::Thread, size_of::<ThreadRecord>());
+        let first_seen_ns = u64::from(thread) * 10;
+        let seen = ThreadRecord { header, process: PROCESS, thread, first_seen_ns, name };
+        pipeline.record(&RawRecord(seen.as_bytes()));
+    }
 
     let returned = RecordEnding::Returned as u32;
     let inner = Sample { thread: 9, ending: returned, depth: 1, parent_call: 1, object: 0x101, ..Sample::default() };
@@ -153,34 +164,11 @@ fn live(tape: &Path, spans: &Path) {
     record(&mut pipeline, Sample { sequence: 7, call: 8, ..failed }); // asked again, in vain
     let joined = Sample { thread: 20, depth: 0, parent_call: 0, join: Some((9, 90, 1)), ..inner };
     record(&mut pipeline, Sample { sequence: 1, call: 1, class: SCALER_CLASS, ..joined });
-    let open = Call {
-        process: PROCESS,
-        thread: ThreadId(21),
-        function: FunctionId(5),
-        ending: Ending::StillOpen,
-        thread_ended: false,
-        depth: 0,
-        incarnation: MonotonicNs(210),
-        sequence: 1,
-        call: 1,
-        parent_call: None,
-        root_call: 1,
-        start: MonotonicNs(5_000),
-        end: MonotonicNs(6_000),
-        end_observed: false,
-        let_go: false,
-        is_on_own_stack: true,
-        same_stack: None,
-        is_python: false,
-        stack_pointer: RemoteAddress(0x7f00),
-        object: None,
-        return_value: None,
-        folded_calls: 0,
-        arguments: [None; 4],
-        class: Some(RemoteAddress(0x999)), // Answer6
-        exception: None,
-        join: None,
-    };
+    let open = Sample { thread: 21, ending: RecordEnding::Open as u32, sequence: 1, call: 1, ..Sample::default() };
+    let record = Sample { class: 0x999, ..open }.record(); // Answer6
+    let open = OpenCall { record, is_python: true, same_stack: RemoteAddress(0)..RemoteAddress(0) };
+    // The clocks have moved apart.
+    pipeline.add_anchor(ClockAnchor { monotonic: MonotonicNs(1_050), wall_clock: WallClockNs(9_000_000) });
     let counts = LossCounts { entries: 9, spans: 8, open: 1, ..LossCounts::default() };
     pipeline.finish(counts, vec![open]);
 }
@@ -216,22 +204,23 @@ fn a_tape_with_python_names_replays_to_the_same_spans() {
     assert_eq!(
         seen,
         [
-            expect("_SetOutputMixin", None, None, "worker 9"),
-            expect("Answer2", None, None, "worker 9"),
-            expect("_SetOutputMixin", Some("scaler"), None, "worker 9"),
-            expect("StandardScaler", Some("scaler"), None, "worker 9"),
-            expect("StandardScaler", Some("scaler"), Some("Answer4"), "worker 9"),
-            expect("LateScaler", Some("first"), None, "worker 9"),
-            expect("StandardScaler", Some("first"), Some("_OTHER"), "worker 9"),
+            expect("_SetOutputMixin", None, None, "worker  9"),
+            expect("Answer2", None, None, "worker  9"),
+            expect("_SetOutputMixin", Some("scaler"), None, "worker  9"),
+            expect("StandardScaler", Some("scaler"), None, "worker  9"),
+            expect("StandardScaler", Some("scaler"), Some("Answer4"), "worker  9"),
+            expect("LateScaler", Some("first"), None, "worker  9"),
+            expect("StandardScaler", Some("first"), Some("_OTHER"), "worker  9"),
             expect("StandardScaler", Some("first"), None, "worker 20"),
             expect("Answer6", None, None, "worker 21"),
-            // The stand-in for the outermost call of the first thread.
-            expect("(lost)", None, None, "worker 9"),
+            // The placeholder for the outermost call of the first thread.
+            expect("(lost)", None, None, "worker  9"),
         ]
     );
     let cut = |span: &serde_json::Value| span["attributes"].to_string().contains("ml.children_observed");
     let cut: Vec<usize> = spans.iter().enumerate().filter(|(_, span)| cut(span)).map(|(place, _)| place).collect();
     assert_eq!(cut, [3], "the one call that was open in the gap");
+    assert_eq!(spans[8]["startTimeUnixNano"], "9000050", "by the anchor that came last");
     assert_eq!(spans[7]["parentSpanId"], spans[9]["spanId"], "joined across threads");
     assert!(spans.iter().take(8).all(|span| span["traceId"] == spans[9]["traceId"]));
 }

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use super::error::SessionError;
 use super::report::Report;
-use super::wiring::{Names, Pipeline};
+use super::wiring::Pipeline;
 use crate::export::Destination;
-use crate::model::RemoteAddress;
+use crate::model::{RemoteAddress, ThreadId};
 use crate::ring::{TapeError, TapeItem, TapeReader};
 
 /// Replays a tape.
@@ -20,48 +20,33 @@ pub fn replay(path: &Path, exports: &[Destination]) -> Result<Report, SessionErr
     let failed = |source: TapeError| SessionError::Tape { path: path.to_owned(), source };
     let file = File::open(path).map_err(|error| failed(error.into()))?;
     let (header, mut reader) = TapeReader::new(file).map_err(failed)?;
-    let known = Arc::<Mutex<KnownNames>>::default();
-    let mut pipeline = Pipeline::open(&header, names(&known), exports)?;
+    let known = Arc::<Mutex<KnownClasses>>::default();
+    let told = Arc::clone(&known);
+    let classes = move |process, class| told.lock().ok()?.get(&(process, class)).cloned().flatten();
+    let mut pipeline = Pipeline::open(&header, Box::new(classes), exports)?;
     let mut end = None;
     while let Some(item) = reader.next_item().map_err(failed)? {
         match item {
             TapeItem::Record(record) => pipeline.record(&record),
             TapeItem::Functions(functions) => pipeline.add_functions(functions),
             TapeItem::PythonNames(names) => pipeline.add_python_names(names),
-            TapeItem::Thread { thread, name } => {
-                if let Ok(mut known) = known.lock() {
-                    known.threads.insert(thread, name.into());
-                }
-            }
+            TapeItem::Thread { thread, name } => pipeline.add_thread_name(ThreadId(thread), name.into()),
             TapeItem::PythonClass { process, class, name } => {
                 if let Ok(mut known) = known.lock() {
-                    known.python_classes.insert((process, class), name.map(Into::into));
+                    known.insert((process, class), name.map(Into::into));
                 }
             }
             TapeItem::Process(target) => pipeline.add_process(&target),
             TapeItem::Gap(gap) => pipeline.add_gap(gap),
+            TapeItem::Anchor(anchor) => pipeline.add_anchor(anchor),
             TapeItem::End(last) => end = Some(*last),
         }
     }
     let Some(end) = end else { return Err(failed(TapeError::NoEnd)) };
-    pipeline.open_calls(end.open_calls);
     let (seen, deliveries) = pipeline.finish(Some(end.totals.clone()));
     Ok(Report::new(&end.totals, seen, deliveries))
 }
 
-/// Names that the tape has told so far: what the assembler was told at the same place of the stream.
-#[derive(Default)]
-struct KnownNames {
-    threads: HashMap<u32, Arc<str>>,
-    python_classes: HashMap<(u32, RemoteAddress), Option<Arc<str>>>,
-}
-
-fn names(known: &Arc<Mutex<KnownNames>>) -> Names {
-    let (threads, python_classes) = (Arc::clone(known), Arc::clone(known));
-    Names {
-        threads: Box::new(move |_, thread| threads.lock().ok()?.threads.get(&thread.0).cloned()),
-        python_classes: Box::new(move |process, class| {
-            python_classes.lock().ok()?.python_classes.get(&(process, class)).cloned().flatten()
-        }),
-    }
-}
+/// Names of Python classes that the tape has told so far, by process and address: what the assembler was told at the same
+/// place of the stream.
+type KnownClasses = HashMap<(u32, RemoteAddress), Option<Arc<str>>>;

@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::plural::counted;
+use super::processes::ProcessReport;
 use super::python_remarks::python_remarks;
-use super::roster::ProcessReport;
 use crate::export::Delivery;
 use crate::model::{LossCounts, PythonCoverage, PythonLeftOut, StreamTotals};
 
 /// Interpreters that are told of at length: workers of a server say the same again and again.
 const MOST_INTERPRETERS: usize = 8;
 
-/// The books of a finished session. `entries = spans + folded + lost + open` unless something is wrong.
+/// What became of the calls of a finished session. `entries = spans + folded + lost + open` unless something is wrong.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
     /// Calls seen to begin.
@@ -40,8 +41,9 @@ pub struct Report {
     pub hits_without_cause: u64,
     /// Signals (SIGTRAP) from such hits that were kept from the traced processes, which they would have ended.
     pub kept_signals: u64,
-    /// Stand-ins made for lost parents.
-    pub stand_ins: u64,
+    /// Placeholders made for lost parents.
+    #[serde(rename = "stand_ins")]
+    pub placeholders: u64,
     /// Whether `entries = spans + folded + lost + open` holds.
     pub identity_holds: bool,
     /// What of each Python interpreter was traced, and what was not.
@@ -80,7 +82,7 @@ pub struct ExportReport {
 }
 
 impl Report {
-    /// Draws up the books from what the kernel counted and what the assembler saw. A record that was submitted but could
+    /// Compares what the kernel counted with what the assembler saw. A record that was submitted but could
     /// not be turned into a span is lost as well.
     #[must_use]
     pub fn new(counts: &LossCounts, seen: StreamTotals, deliveries: Vec<Delivery>) -> Self {
@@ -103,7 +105,7 @@ impl Report {
             open: counts.open,
             returns_without_entry: counts.returns_without_entry,
             hits_without_cause: counts.hits_without_cause,
-            stand_ins: seen.stand_ins,
+            placeholders: seen.placeholders,
             identity_holds: counts.entries == seen.spans + counts.folded + lost + counts.open,
             lost_by_reason,
             python_spans: seen.python,
@@ -120,13 +122,13 @@ impl Report {
         }
     }
 
-    /// The books of a session that has seen nothing.
+    /// The report of a session that has seen nothing.
     #[must_use]
     pub fn of_nothing() -> Self {
         Self { identity_holds: true, ..Self::default() }
     }
 
-    /// The books in one line: where every call that was seen to begin has gone.
+    /// In one line: where every call that was seen to begin has gone.
     #[must_use]
     pub fn identity(&self) -> String {
         let sign = if self.identity_holds { "=" } else { "is NOT" };
@@ -219,11 +221,6 @@ fn left_out(python: &[PythonCoverage]) -> Option<String> {
             counts.join(", ")
         )
     })
-}
-
-/// A number with the word that goes with it.
-pub fn counted(number: u64, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 fn calls(number: u64) -> String {

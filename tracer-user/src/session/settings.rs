@@ -3,19 +3,17 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::attach::LoadOptions;
 use crate::export::Destination;
-use crate::model::{PythonMode, SymbolMap, Target};
+use crate::model::{PythonMode, SymbolMap};
+use crate::target::TargetSource;
 
 /// What a session is asked to do.
-#[derive(Debug)]
 pub struct Settings {
-    /// The processes, as they were looked at.
-    pub targets: Vec<Target>,
-    /// Trace the processes that they have forked and will fork as well.
-    pub follow: bool,
+    /// Which processes.
+    pub source: Box<dyn TargetSource>,
     /// The symbol maps, in the order of precedence.
     pub maps: Vec<SymbolMap>,
     /// How Python calls are seen.
@@ -30,8 +28,10 @@ pub struct Settings {
     pub load: LoadOptions,
     /// When the tracer itself began: attach time counts from here.
     pub began: Instant,
-    /// Go on although nothing is to be traced yet, because modules are still to come.
-    pub may_begin_empty: bool,
+    /// The process is a command that has not begun: what is to be traced is still to come, and its end is told.
+    pub is_command: bool,
+    /// The longest that it may take, from when all probes are live.
+    pub duration: Option<Duration>,
     /// Raised when the session is not wanted any more before it has begun.
     pub stop: Arc<AtomicBool>,
 }

@@ -6,22 +6,25 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::drain::Drain;
+use super::end::take_away;
 use super::error::SessionError;
-use super::python::{Means, PythonTargets};
+use super::findings::nothing_found;
+use super::instances::{Context, Instances};
+use super::processes::Processes;
 use super::recording::RecordedPipeline;
 use super::settings::PythonSettings;
-use super::tracer::{nothing_found, take_away, tape_header};
-use super::wiring::{Names, Pipeline};
-use crate::attach::{LoadOptions, Programs};
+use super::start::load_programs;
+use super::tape_header::tape_header;
+use super::wiring::Pipeline;
+use crate::attach::LoadOptions;
 use crate::memory::ReadLimit;
 use crate::model::{SymbolMap, Target};
 use crate::plan::Planner;
-use crate::ring::KernelRing;
 
 /// The process and how it went so far.
 pub struct Soak {
     targets: [Target; 1],
-    python: PythonTargets,
+    python: Instances,
     figures: SoakFigures,
 }
 
@@ -38,11 +41,11 @@ pub struct SoakFigures {
     pub spans: u64,
     /// Calls lost.
     pub lost: u64,
-    /// Cycles whose books did not balance.
+    /// Cycles whose counts did not add up.
     pub unbalanced: u32,
     /// Milliseconds to load the programs and make all watchpoints live, on average.
     pub attach_ms: f64,
-    /// Milliseconds to take everything away and read the books, on average.
+    /// Milliseconds to take everything away and read the counts, on average.
     pub detach_ms: f64,
 }
 
@@ -54,7 +57,7 @@ impl Soak {
     pub fn find(target: Target, maps: &[SymbolMap]) -> Result<Self, SessionError> {
         let began = Instant::now();
         let targets = [target];
-        let mut python = PythonTargets::new(maps, PythonSettings::default());
+        let mut python = Instances::new(maps, PythonSettings::default());
         let [target] = &targets;
         let found = python
             .find(target, &ReadLimit::default())
@@ -70,26 +73,26 @@ impl Soak {
     /// As for a session.
     pub fn cycle(&mut self, hold: Duration) -> Result<(), SessionError> {
         let began = Instant::now();
-        let mut programs = Programs::load(LoadOptions::default())?;
-        let mut planner = Planner::new(programs.features());
-        let names = Names { threads: Box::new(|_, _| None), python_classes: Box::new(|_, _| None) };
-        let pipeline = Pipeline::open(&tape_header(&self.targets), names, &[])?;
-        let ring = programs.take_ring()?.ok_or(SessionError::DrainEnded)?;
-        let drain = Drain::start(KernelRing::new(ring), RecordedPipeline::new(pipeline, None))
-            .map_err(|_| SessionError::DrainEnded)?;
+        let (mut kernel, records) = load_programs(LoadOptions::default())?;
+        let mut planner = Planner::new(kernel.features());
+        let pipeline = Pipeline::open(&tape_header(&self.targets), Box::new(|_, _| None), &[])?;
+        let drain =
+            Drain::start(records, RecordedPipeline::new(pipeline, None)).map_err(|_| SessionError::DrainEnded)?;
         let [target] = &self.targets;
-        self.python
-            .attach(target.process, &mut Means { programs: &mut programs, planner: &mut planner, drain: &drain })?;
-        programs.accept_entries(true)?;
+        let mut processes = Processes::default();
+        processes.add(target, None, kernel.process(target.process));
+        let mut context = Context { processes: &mut processes, planner: &mut planner, drain: &drain };
+        self.python.attach(target.process, &mut context)?;
+        context.in_kernel(target.process)?.accept_entries(true)?;
         self.python.entries_are_accepted(&drain)?;
         let attach_ms = milliseconds(began);
         std::thread::sleep(hold);
         let began = Instant::now();
-        let report = take_away(&mut programs, drain)?;
-        drop(programs);
+        let report = take_away(&mut *kernel, &mut processes, drain)?;
+        drop((processes, kernel));
         let figures = &mut self.figures;
         figures.fewest_watched = figures.fewest_watched.min(self.python.seen());
-        self.python.let_go();
+        self.python.restart();
         figures.cycles += 1;
         figures.spans += report.spans;
         figures.lost += report.lost;

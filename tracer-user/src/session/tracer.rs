@@ -1,201 +1,101 @@
-//! A running tracer: placed, kept up to date with its targets, and ended in order.
+//! The tracer: processes come in, change and go, each with all that belongs to it; at the end the books are read.
 
-use std::fs::File;
-use std::hash::{BuildHasher as _, RandomState};
-use std::io::BufWriter;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use super::background::Background;
-use super::descriptors::raise_descriptor_limit;
 use super::drain::Drain;
+use super::end::take_away;
 use super::error::SessionError;
-use super::follow::{Failure, prepare_to_follow};
-use super::left_calls::LeftCalls;
+use super::findings::Findings;
+use super::instances::{Context, Instances, TracedInstance};
 use super::probe_load::ProbeLoad;
-use super::python::{Interpreter, Means, PythonTargets, may_run_python, python_class_names};
-use super::recording::{Learned, RecordedPipeline, Recording};
+use super::processes::{LeftProcess, ProcessChanges, Processes};
 use super::report::Report;
-use super::roster::{News, Roster};
-use super::settings::Settings;
-use super::survey::Survey;
-use super::wiring::{Names, Pipeline, ThreadNames};
-use crate::attach::{AttachError, LoadOptions, Programs, Refusal, Refused};
+use crate::attach::{Kernel, Refusal, Refused};
 use crate::engine::NativeEngine;
-use crate::memory::ReadLimit;
-use crate::model::{
-    ClockAnchor, MonotonicNs, PlanChange, PlannedFunction, ProcessId, PythonMode, Skipped, Target, WallClockNs,
-};
+use crate::memory::{Region, regions};
+use crate::model::{Mapping, Module, PlannedFunction, ProbePlan, ProcessId, Target, TargetChange};
 use crate::plan::Planner;
-use crate::ring::{KernelRing, TapeHeader, TapeWriter};
-use crate::target::{Watcher, descendants, has_ended, identify, stack_pointer, thread_name};
+use crate::target::{TargetSource, has_ended, identify};
 
-/// Calls that are under way when the entry probes go get this long to end before the exit probes go too.
-const SETTLE: Duration = Duration::from_millis(2);
+/// What to think of a target that was ended by a signal about its code.
+pub const AFTER_SIGNAL: &str = "a fault of its own, as without probes, or one of a program that copies its own code together with \
+                                probes (SIGTRAP); docs/native-engine.md, \"Programs that move their own code\", tells them apart";
 
 /// A running tracer. Dropping it takes all probes away; [`Tracer::finish`] also delivers everything.
 pub struct Tracer {
-    pub(super) programs: Programs,
-    pub(super) drain: Drain,
-    pub(super) planner: Planner,
-    pub(super) engine: NativeEngine,
-    pub(super) python: PythonTargets,
-    pub(super) watcher: Watcher,
-    pub(super) roster: Roster,
-    pub(super) load: ProbeLoad,
+    kernel: Box<dyn Kernel>,
+    drain: Drain,
+    planner: Planner,
+    engine: NativeEngine,
+    python: Instances,
+    source: Box<dyn TargetSource>,
+    processes: Processes,
+    load: ProbeLoad,
     functions: usize,
-    skipped: Vec<Skipped>,
-    attach_ms: u64,
-    /// What was new at the start.
-    first_news: News,
+    /// Candidates that are not probed.
+    skipped: usize,
     /// What has gone wrong with processes that go on and are left alone.
-    pub(super) failures: Vec<Failure>,
+    failures: Vec<Failure>,
 }
 
 /// A process that begins to be traced, and what was found in it.
-pub(super) struct Arrival {
+pub struct NewProcess {
+    /// The process.
     pub target: Target,
     /// The process that has forked it, if it was not named.
     pub forked_by: Option<ProcessId>,
-    pub native: Survey,
-    pub interpreter: Option<Interpreter>,
+    /// Native functions.
+    pub native: Findings,
+    /// Its interpreter, if it has one.
+    pub interpreter: Option<TracedInstance>,
+}
+
+/// What has gone wrong with a process that is left alone since.
+struct Failure {
+    process: ProcessId,
+    error: SessionError,
+    /// Whether it was said.
+    is_told: bool,
+}
+
+/// How long a process that is said to be ending may take for it.
+const ENDING: Duration = Duration::from_millis(20);
+
+/// Whether a process that has no memory any more comes to its end.
+fn ends_in_a_moment(process: ProcessId) -> bool {
+    let asked = Instant::now();
+    while asked.elapsed() < ENDING {
+        std::thread::sleep(ENDING / 10);
+        if has_ended(process) {
+            return true;
+        }
+    }
+    false
 }
 
 impl Tracer {
-    /// Surveys the targets, loads the programs, opens the destinations, and makes all probes live.
-    ///
-    /// # Errors
-    /// Nothing to trace, all targets ended meanwhile, not permitted, or a destination that cannot be opened. No probe is left behind then.
-    pub fn start(settings: Settings) -> Result<Self, SessionError> {
-        let Settings {
-            targets,
-            follow,
-            maps,
-            python,
-            probe_moving_code,
-            exports,
-            tape,
-            load,
-            began,
-            may_begin_empty,
-            stop,
-        } = settings;
-        raise_descriptor_limit()?;
-        let mut arriving: Vec<(Option<ProcessId>, Target)> =
-            targets.iter().map(|target| (None, target.clone())).collect();
-        if follow {
-            prepare_to_follow()?;
-            arriving.extend(descendants(&targets).into_iter().map(|(parent, target)| (Some(parent), target)));
-        }
-        let targets: Vec<Target> = arriving.iter().map(|(_, target)| target.clone()).collect();
-        let mut engine = NativeEngine::new(maps.clone()).probing_moving_code(probe_moving_code);
-        // What has begun empty may come to run Python, and then every moment counts.
-        let watches_python =
-            python.mode == PythonMode::Watch && (may_begin_empty || targets.iter().any(may_run_python));
-        let load = LoadOptions { python_watch: watches_python, count_forks: follow, ..load };
-        // Loading takes the kernel about as long as the survey takes us: do both at once. Whoever tells us to stop waits for
-        // neither.
-        let looks = arriving.clone();
-        let look = move |limit: &ReadLimit| PythonTargets::find_all(&looks, &maps, python, limit);
-        let look = Background::begin("look", look).ok_or(SessionError::NoThread)?;
-        let loading = Background::begin("load", move |_| Programs::load(load)).ok_or(SessionError::NoThread)?;
-        let survey = |target| Survey::of(&mut engine, target, &target.modules);
-        let found: Vec<Survey> = targets.iter().map(survey).collect();
-        let is_stopped = || stop.load(Ordering::Relaxed);
-        let ended = || if is_stopped() { SessionError::Stopped } else { SessionError::DrainEnded };
-        let (python, interpreters, problems) = look.wait(is_stopped).ok_or_else(ended)?;
-        let programs = loading.wait(is_stopped).ok_or_else(ended)?;
-        all_ended(&targets)?;
-        for sentence in found.iter().flat_map(|found| &found.unreadable).chain(&problems) {
-            tracing::warn!("{sentence}");
-        }
-        let is_empty = found.iter().all(|found| found.requests.is_empty()) && interpreters.iter().all(Option::is_none);
-        // What is followed may have more.
-        if is_empty && !may_begin_empty && !follow {
-            let forbidden = found.iter().map(|found| found.forbidden).sum();
-            if forbidden > 0 {
-                return Err(SessionError::FilesForbidden { forbidden, processes: names_of(&targets) });
-            }
-            return Err(SessionError::NothingToTrace { detail: nothing_found(&targets, &found) });
-        }
-        let mut programs = programs?;
-
-        let header = tape_header(&targets);
-        // The tape wants to know each name too; nobody listens when none is recorded.
-        let (tell, learned) = channel();
-        let names =
-            Names { threads: thread_names(tell.clone()), python_classes: python_class_names(tell, python.engines()) };
-        let pipeline = Pipeline::open(&header, names, &exports)?;
-        let recording = tape.map(|path| begin_tape(path, &header, learned)).transpose()?;
-        let ring = programs.take_ring()?.ok_or(SessionError::DrainEnded)?;
-        let drain = Drain::start(KernelRing::new(ring), RecordedPipeline::new(pipeline, recording))
-            .map_err(|_| SessionError::DrainEnded)?;
-
-        let mut tracer = Self {
-            planner: Planner::new(programs.features()),
-            programs,
+    /// Traces nothing yet.
+    pub fn new(
+        kernel: Box<dyn Kernel>,
+        drain: Drain,
+        engine: NativeEngine,
+        python: Instances,
+        source: Box<dyn TargetSource>,
+    ) -> Self {
+        Self {
+            planner: Planner::new(kernel.features()),
+            kernel,
             drain,
             engine,
             python,
-            watcher: Watcher::new(&targets, follow),
-            roster: Roster::default(),
+            source,
+            processes: Processes::default(),
             load: ProbeLoad::new(),
             functions: 0,
-            skipped: Vec::new(),
-            attach_ms: 0,
-            first_news: News::default(),
+            skipped: 0,
             failures: Vec::new(),
-        };
-        if follow {
-            for target in &targets {
-                tracer.programs.count_forks_of(target.kernel_pid)?;
-            }
         }
-        let mut first_refused = None;
-        for (((forked_by, target), native), interpreter) in arriving.into_iter().zip(found).zip(interpreters) {
-            for file in &native.being_written {
-                tracer.watcher.forget(target.process, *file);
-            }
-            let module = native.requests.first().map(|request| request.module.path.clone());
-            let arrival = Arrival { target, forked_by, native, interpreter };
-            let process = arrival.target.process;
-            match tracer.add(arrival) {
-                Ok(refused) if forked_by.is_none() => {
-                    first_refused = first_refused.or(module.zip(refused.into_iter().next()));
-                }
-                Ok(_) => {}
-                Err(error) => tracer.leave(process, error)?,
-            }
-        }
-        all_ended(&targets)?;
-        tracer.go_on()?;
-        if let (0, Some((path, refusal))) = (tracer.functions, first_refused) {
-            match refusal.why {
-                // It goes on as soon as the writer has ended.
-                Refusal::BeingWritten => {}
-                // What of a process is still there says otherwise.
-                Refusal::ProcessIsEnding => return Err(SessionError::TargetsEnded { processes: names_of(&targets) }),
-                Refusal::NotItsCode if tracer.python.seen_in_all() == 0 && !follow => {
-                    let detail = format!("{}: {}", path.display(), refusal.problem);
-                    return Err(SessionError::NothingToTrace { detail });
-                }
-                Refusal::NotItsCode => {}
-                Refusal::Kernel => {
-                    let source = std::io::Error::other(refusal.problem);
-                    return Err(AttachError::Place { path, source }.into());
-                }
-            }
-        }
-        // Everything at once, so that the first traces are as whole as the later ones.
-        tracer.programs.accept_entries(true)?;
-        tracer.python.entries_are_accepted(&tracer.drain)?;
-        let news = tracer.news();
-        tracer.first_news = News { more_functions: 0, ..news };
-        tracer.attach_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Ok(tracer)
     }
 
     /// Functions probed so far.
@@ -204,44 +104,20 @@ impl Tracer {
         self.functions + self.python.seen_in_all()
     }
 
-    /// Milliseconds from the start of the tracer until all probes were live.
-    #[must_use]
-    pub fn attach_ms(&self) -> u64 {
-        self.attach_ms
+    /// Native ones alone.
+    pub fn native_functions(&self) -> usize {
+        self.functions
+    }
+
+    /// Code objects that are seen, or were in processes that have ended.
+    pub fn python_functions(&self) -> usize {
+        self.python.seen_in_all()
     }
 
     /// What is new since this was asked last: followed processes, and functions of others.
-    pub fn news(&mut self) -> News {
-        let Self { roster, python, first_news, .. } = self;
-        let mut news = std::mem::take(first_news);
-        let later = roster.news(Instant::now(), |process| python.settled_of(process));
-        news.followed.extend(later.followed);
-        news.more_functions += later.more_functions;
-        news.ended.extend(later.ended);
-        news
-    }
-
-    /// Looks at the targets again and traces what they have mapped, executed or forked since. `false` once every target is
-    /// gone.
-    ///
-    /// # Errors
-    /// The session cannot go on, or there is nothing left that it could trace because of what went wrong.
-    pub fn look_again(&mut self) -> Result<bool, SessionError> {
-        self.programs.forward_log();
-        if let Some(sentence) = self.load.look(&self.programs)? {
-            tracing::warn!("{sentence}");
-        }
-        self.follow_writers();
-        for change in self.watcher.poll() {
-            self.take_note_of(change)?;
-        }
-        let Self { programs, drain, planner, python, .. } = self;
-        let failed = python.look_again(&mut Means { programs, planner, drain });
-        for (process, error) in failed {
-            self.leave(process, error)?;
-        }
-        self.go_on()?;
-        Ok(!self.watcher.is_empty())
+    pub fn changes(&mut self) -> ProcessChanges {
+        let Self { processes, python, .. } = self;
+        processes.changes(Instant::now(), |process| python.settled_of(process))
     }
 
     /// Whether no span can reach any destination any more, because the readers of all have gone.
@@ -250,104 +126,332 @@ impl Tracer {
         self.drain.nobody_reads()
     }
 
+    /// Whether every target is gone and none is to come.
+    pub fn is_over(&self) -> bool {
+        self.source.is_over()
+    }
+
+    /// Takes in the processes to begin with, whose calls are recorded from then on. Gives the first function of a named one
+    /// that was refused, and the file that it is in.
+    ///
+    /// # Errors
+    /// The session cannot go on.
+    pub fn begin(&mut self, arriving: Vec<NewProcess>) -> Result<Option<(PathBuf, Refused)>, SessionError> {
+        if self.source.follows() {
+            for arrival in &arriving {
+                self.kernel.count_forks_of(arrival.target.process)?;
+            }
+        }
+        let mut first_refused = None;
+        for arrival in arriving {
+            for file in &arrival.native.being_written {
+                self.source.forget(arrival.target.process, *file);
+            }
+            let module = arrival.native.requests.first().map(|request| request.module.path.clone());
+            let (process, is_named) = (arrival.target.process, arrival.forked_by.is_none());
+            match self.add(arrival) {
+                Ok(refused) if is_named => first_refused = first_refused.or(module.zip(refused.into_iter().next())),
+                Ok(_) => {}
+                Err(error) => self.leave(process, error)?,
+            }
+        }
+        Ok(first_refused)
+    }
+
+    /// From now on the calls of all processes are recorded.
+    ///
+    /// # Errors
+    /// The session cannot go on.
+    pub fn accept_entries(&mut self) -> Result<(), SessionError> {
+        // Everything at once, so that the first traces are as whole as the later ones.
+        for (process, error) in self.processes.accept_entries(true) {
+            self.leave(process, error.into())?;
+        }
+        self.python.entries_are_accepted(&self.drain)
+    }
+
+    /// Adapts to what has changed about the targets.
+    ///
+    /// # Errors
+    /// The session cannot go on.
+    pub fn adapt(&mut self, changes: Vec<TargetChange>) -> Result<(), SessionError> {
+        changes.into_iter().try_for_each(|change| self.take_note_of(change))
+    }
+
+    /// Looks at the targets again and traces what they have mapped, executed or forked since.
+    ///
+    /// # Errors
+    /// The session cannot go on, or there is nothing left that it could trace because of what went wrong.
+    pub fn look_again(&mut self) -> Result<(), SessionError> {
+        self.kernel.forward_log();
+        if let Some(sentence) = self.load.look(&*self.kernel)? {
+            tracing::warn!("{sentence}");
+        }
+        self.follow_writers();
+        let changes = self.source.changes();
+        self.adapt(changes)?;
+        let Self { processes, drain, planner, python, .. } = self;
+        let failed = python.look_again(&mut Context { processes, planner, drain });
+        for (process, error) in failed {
+            self.leave(process, error)?;
+        }
+        self.go_on()
+    }
+
     /// Takes all probes away, reads the books, and delivers everything.
     ///
     /// # Errors
     /// The books cannot be read; spans are delivered all the same.
     pub fn finish(self) -> Result<Report, SessionError> {
         let functions = self.functions();
-        let Self { mut programs, drain, mut python, skipped, attach_ms, roster, watcher, .. } = self;
-        let unseen = programs.unseen_forks();
-        let report = take_away(&mut programs, drain)?;
-        let processes = roster.report(|process| python.seen_of(process));
-        let not_followed = roster.not_followed() + unseen.unwrap_or_else(|| watcher.left_out());
-        let python = python.coverage(&mut programs);
-        Ok(Report { attach_ms, functions, python, processes, not_followed, skipped: skipped.len(), ..report })
+        let Self { mut kernel, drain, mut python, skipped, mut processes, source, .. } = self;
+        let unseen = kernel.unseen_forks();
+        let report = take_away(&mut *kernel, &mut processes, drain)?;
+        let told = processes.report(|process| python.seen_of(process));
+        let not_followed = processes.not_followed() + unseen.unwrap_or_else(|| source.left_out());
+        let python = python.coverage(&mut processes);
+        Ok(Report { functions, python, processes: told, not_followed, skipped, ..report })
     }
 
     /// Takes a process in, at the start or later: the one way in. Its calls are recorded once entries are accepted.
-    pub(super) fn add(&mut self, arrival: Arrival) -> Result<Vec<Refused>, SessionError> {
-        let Arrival { target, forked_by, native, interpreter } = arrival;
-        self.roster.add(&target, forked_by);
+    fn add(&mut self, arrival: NewProcess) -> Result<Vec<Refused>, SessionError> {
+        let NewProcess { target, forked_by, native, interpreter } = arrival;
+        self.processes.add(&target, forked_by, self.kernel.process(target.process));
         let refused = self.place_more(&target, native)?;
-        let Self { programs, drain, planner, python, .. } = self;
+        let Self { processes, drain, planner, python, .. } = self;
         match interpreter {
             Some(interpreter) => python.take(interpreter),
             None if forked_by.is_some() => python.mapped(&target, true),
             None => {}
         }
-        python.attach(target.process, &mut Means { programs, planner, drain })?;
+        python.attach(target.process, &mut Context { processes, planner, drain })?;
         Ok(refused)
     }
 
+    /// Adapts to a change. What goes wrong with a process stays with it.
+    fn take_note_of(&mut self, change: TargetChange) -> Result<(), SessionError> {
+        match change {
+            TargetChange::Forked { parent, target } => {
+                let native = self.survey(&target, &target.modules);
+                let interpreter = self.python.find_in_fork(parent, &target);
+                let process = target.process;
+                let arrived = self.add(NewProcess { target, forked_by: Some(parent), native, interpreter });
+                let accepted = arrived.and_then(|_| {
+                    let Self { processes, drain, planner, python, .. } = self;
+                    python.accept_entries(process, &mut Context { processes, planner, drain })
+                });
+                // If it is over by now, it is counted as one that was not seen.
+                if !has_ended(process) {
+                    self.kernel.notice_fork(process);
+                }
+                self.or_leave(process, accepted)
+            }
+            TargetChange::Executed { target, modules } => {
+                tracing::debug!(process = %target.process, executable = %target.executable.display(), "another program");
+                // Native probes belong to the process and its files; what was found in its memory is gone.
+                self.python.forget(target.process, &mut self.processes);
+                let kernel = self.processes.in_kernel(target.process);
+                let forgotten = kernel.map_or(Ok(()), |kernel| kernel.forget_python());
+                if let Some(process) = self.processes.traced(target.process) {
+                    process.executes(&target);
+                }
+                let traced = forgotten.map_err(SessionError::from).and_then(|()| self.trace_more(&target, &modules));
+                self.or_leave(target.process, traced)
+            }
+            TargetChange::Mapped { target, modules } => {
+                let traced = self.trace_more(&target, &modules);
+                self.or_leave(target.process, traced)
+            }
+            TargetChange::Unmapped { target, modules } => {
+                self.lose(&target, &modules);
+                Ok(())
+            }
+            TargetChange::Gone(process) => {
+                tracing::debug!(%process, "a target is gone");
+                if let Some(signal) = self.processes.ended_by(process) {
+                    tracing::warn!(
+                        "process {process} was ended by {signal} while its functions were probed: {AFTER_SIGNAL}"
+                    );
+                }
+                let python = self.python.seen_of(process);
+                self.forget(process);
+                self.processes.end(process, python);
+                self.failures.retain(|failure| failure.process != process);
+                Ok(())
+            }
+        }
+    }
+
+    /// Leaves a process alone if something has gone wrong with it.
+    fn or_leave(&mut self, process: ProcessId, result: Result<(), SessionError>) -> Result<(), SessionError> {
+        result.or_else(|error| self.leave(process, error))
+    }
+
+    /// Leaves a process alone, and the session goes on without it. Of followed ones it is said the first time, and counted
+    /// every time.
+    ///
+    /// # Errors
+    /// The session cannot go on.
+    fn leave(&mut self, process: ProcessId, error: SessionError) -> Result<(), SessionError> {
+        if matches!(error, SessionError::DrainEnded) {
+            return Err(error);
+        }
+        // Its probes go one after the other while it runs; what is open then lacks calls.
+        if self.processes.in_kernel(process).is_some_and(|kernel| kernel.is_known()) {
+            self.drain.begin_gap(Some(process.pid))?;
+        }
+        self.forget(process);
+        self.processes.let_go(process);
+        // Of a process that has ended in the middle nothing needs to be said.
+        if has_ended(process) || (error.is_about_the_end() && ends_in_a_moment(process)) {
+            return Ok(());
+        }
+        let left = self.processes.leave(process, error.to_string());
+        self.kernel.notice_fork(process);
+        match left {
+            LeftProcess::Named => {}
+            LeftProcess::FirstFollowed => {
+                tracing::warn!("process {process} is not followed: {error}; what else is not followed is counted");
+            }
+            LeftProcess::Followed => tracing::debug!(%process, %error, "not followed"),
+            LeftProcess::Unknown => return Ok(()),
+        }
+        self.failures.push(Failure { process, error, is_told: left != LeftProcess::Named });
+        Ok(())
+    }
+
+    /// Says what has gone wrong with named processes, if the session can go on without them.
+    ///
+    /// # Errors
+    /// Nothing is left that could be traced, and this is why.
+    pub fn go_on(&mut self) -> Result<(), SessionError> {
+        let last = if self.failures.is_empty() || self.processes.is_any_traced() {
+            None
+        } else {
+            Some(self.failures.remove(0).error)
+        };
+        for Failure { process, error, is_told } in &mut self.failures {
+            if !std::mem::replace(is_told, true) {
+                tracing::warn!("process {process} is not traced any more: {error}");
+            }
+        }
+        last.map_or(Ok(()), Err)
+    }
+
+    /// Forgets what was found in a process. What the kernel holds for it goes with its owner.
+    fn forget(&mut self, process: ProcessId) {
+        self.python.forget(process, &mut self.processes);
+        self.planner.forget(process);
+        self.load.forget(process);
+    }
+
     /// Places probes on what was found in a process.
-    pub(super) fn place_more(&mut self, target: &Target, found: Survey) -> Result<Vec<Refused>, SessionError> {
-        let Some(member) = self.roster.traced(target.process) else { return Ok(Vec::new()) };
+    fn place_more(&mut self, target: &Target, found: Findings) -> Result<Vec<Refused>, SessionError> {
+        let Some(process) = self.processes.traced(target.process) else { return Ok(Vec::new()) };
         if found.requests.is_empty() {
-            self.skipped.extend(found.skipped);
+            self.skipped += found.skipped.len();
             return Ok(Vec::new());
         }
-        if member.is_to_be_described() {
+        if process.is_to_be_described() {
             self.drain.add_process(target.clone())?;
         }
         let added = self.planner.plan(found.requests, found.skipped);
-        self.apply(target, PlanChange { added })
+        self.apply(target, added)
     }
 
-    fn apply(&mut self, target: &Target, change: PlanChange) -> Result<Vec<Refused>, SessionError> {
-        let PlanChange { mut added } = change;
+    fn apply(&mut self, target: &Target, mut added: ProbePlan) -> Result<Vec<Refused>, SessionError> {
         // A process that has executed something since maps its files elsewhere. Its probes are placed all the same: they belong
         // to the process and the files.
         if identify(target.process.pid).is_none_or(|(_, image)| image != target.image) {
             added.functions.iter_mut().for_each(|function| function.request.module.mappings.clear());
         }
         self.drain.add_functions(added.functions.iter().map(PlannedFunction::description).collect())?;
-        let refused = self.programs.place(&added, &[(target.process, target.kernel_pid)])?;
+        let Some(kernel) = self.processes.in_kernel(target.process) else { return Ok(Vec::new()) };
+        let refused = kernel.place(&added)?;
         tell_refused(&added.functions, &refused);
         let is_being_written = |function: &&PlannedFunction| {
             refused.iter().any(|refusal| refusal.function == function.id && refusal.why == Refusal::BeingWritten)
         };
         for function in added.functions.iter().filter(is_being_written) {
-            self.watcher.forget(target.process, function.request.module.number);
+            self.source.forget(target.process, function.request.module.number);
         }
         let is_placed = |function: &&PlannedFunction| !refused.iter().any(|refusal| refusal.function == function.id);
         self.load.add(added.functions.iter().filter(is_placed));
         let placed = added.functions.len() - refused.len();
         self.functions += placed;
-        if let Some(member) = self.roster.traced(target.process) {
-            member.native += placed;
+        if let Some(process) = self.processes.traced(target.process) {
+            process.native += placed;
         }
-        self.skipped.extend(added.skipped);
+        self.skipped += added.skipped.len();
         Ok(refused)
     }
-}
 
-/// Takes all probes away, reads the books, and delivers everything.
-pub fn take_away(programs: &mut Programs, drain: Drain) -> Result<Report, SessionError> {
-    // What is open now and returns while the probes go lacks the calls that begin meanwhile.
-    drain.begin_gap(None)?;
-    programs.accept_entries(false)?;
-    std::thread::sleep(SETTLE);
-    let (_, open_calls) = programs.totals()?;
-    let left = LeftCalls::look(&open_calls, |process, thread| stack_pointer(process, thread.0));
-    programs.remove_probes();
-    programs.forward_log();
-    let (mut counts, mut open_calls) = programs.totals()?;
-    left.settle(&mut open_calls, &mut counts);
-    let (seen, deliveries) = drain.finish(counts.clone(), open_calls)?;
-    Ok(Report { kept_signals: programs.kept_signals(), ..Report::new(&counts, seen, deliveries) })
-}
-
-/// An error if no target is left.
-fn all_ended(targets: &[Target]) -> Result<(), SessionError> {
-    if targets.iter().any(|target| !has_ended(target.process)) {
-        return Ok(());
+    /// A process has mapped files no more, or they have become others. Probes stay only where nobody can write to the file
+    /// unnoticed.
+    fn lose(&mut self, target: &Target, modules: &[Module]) {
+        let process = target.process;
+        let is_still_mapped = |module: &Module| target.modules.iter().any(|mapped| mapped.number() == module.number());
+        let Some(kernel) = self.processes.in_kernel(process) else { return };
+        for module in modules {
+            if is_still_mapped(module) {
+                kernel.replaced(module.number());
+            } else if kernel.is_placed(module.number()) {
+                if has_moved(target, module) {
+                    kernel.replaced(module.number());
+                    tracing::warn!(
+                        "process {process} has moved the code of {} into memory of its own: its calls are not seen any more; \
+                         probes that were copied with the code may end the process with SIGTRAP (docs/native-engine.md, \
+                         \"Programs that move their own code\")",
+                        module.path.display()
+                    );
+                } else {
+                    kernel.unmapped(module.number());
+                }
+            }
+        }
     }
-    Err(SessionError::TargetsEnded { processes: names_of(targets) })
-}
 
-fn names_of(targets: &[Target]) -> String {
-    targets.iter().map(|target| target.process.to_string()).collect::<Vec<_>>().join(", ")
+    /// Files that somebody has begun to write to have lost their probes: they are looked at again until that is over.
+    fn follow_writers(&mut self) {
+        for (process, file) in self.kernel.written() {
+            tracing::debug!(%process, inode = file.inode, "a probed file is being written to");
+            self.source.forget(process, file);
+        }
+    }
+
+    /// A process has mapped files since.
+    fn trace_more(&mut self, target: &Target, modules: &[Module]) -> Result<(), SessionError> {
+        let Some(process) = self.processes.traced(target.process) else { return Ok(()) };
+        self.python.mapped(target, process.forked_by.is_some());
+        let Some(kernel) = self.processes.in_kernel(target.process) else { return Ok(()) };
+        // Probes of a file that was unmapped for a while may still be there.
+        let is_new = |module: &&Module| !kernel.is_placed(module.number());
+        let modules: Vec<Module> = modules.iter().filter(is_new).cloned().collect();
+        // What is planned again may have been planned before: for the same file, which was unmapped since.
+        for module in &modules {
+            self.planner.forget_file(target.process, module.number());
+        }
+        let found = self.survey(target, &modules);
+        // Calls that are open meanwhile lack those into the new files.
+        let gap = (!found.requests.is_empty()).then(|| self.drain.begin_gap(Some(target.process.pid))).transpose()?;
+        self.place_more(target, found)?;
+        if let Some(kernel) = self.processes.in_kernel(target.process) {
+            kernel.accept_entries(true)?;
+        }
+        gap.map_or(Ok(()), |gap| self.drain.end_gap(gap))
+    }
+
+    fn survey(&mut self, target: &Target, modules: &[Module]) -> Findings {
+        let found = Findings::of(&mut self.engine, target, modules);
+        for problem in &found.unreadable {
+            // It has ended meanwhile, most of the time; files that can be opened and not read were told at the start.
+            tracing::debug!("{problem}");
+        }
+        for file in &found.being_written {
+            self.source.forget(target.process, *file);
+        }
+        found
+    }
 }
 
 /// Says which functions of a file are not probed and why, once for each reason.
@@ -375,67 +479,10 @@ fn tell_refused(functions: &[PlannedFunction], refused: &[Refused]) {
     }
 }
 
-pub fn nothing_found(targets: &[Target], found: &[Survey]) -> String {
-    let modules: usize = targets.iter().map(|target| target.modules.len()).sum();
-    let pids: Vec<String> = targets.iter().map(|target| target.process.to_string()).collect();
-    if let Some(obstacle) = found.iter().find_map(|found| found.obstacle) {
-        return format!("no native function of process {} is probed: {obstacle}", pids.join(", "));
-    }
-    let skipped = match found.iter().map(|found| found.skipped.len()).sum() {
-        0_usize => String::new(),
-        count => format!(" ({count} candidates cannot be probed)"),
-    };
-    format!(
-        "no function in the {modules} files that process {} has mapped matches a symbol map{skipped}; `ml-tracer symbols \
-         --pid {}` lists every candidate, `--map FILE` adds rules of your own{}",
-        pids.join(", "),
-        pids.first().map_or("PID", String::as_str),
-        // The program's own comes first, and says enough.
-        found.iter().flat_map(|found| &found.hints).take(1).map(|hint| format!("; {hint}")).collect::<String>()
-    )
-}
-
-pub fn tape_header(targets: &[Target]) -> TapeHeader {
-    TapeHeader {
-        // The standard library seeds its hash maps from the operating system's random numbers.
-        seed: RandomState::new().hash_one(std::process::id()),
-        anchor: clock_anchor(),
-        targets: targets.iter().map(|target| Target { modules: Vec::new(), ..target.clone() }).collect(),
-    }
-}
-
-fn begin_tape(path: PathBuf, header: &TapeHeader, learned: Receiver<Learned>) -> Result<Recording, SessionError> {
-    let begin = || -> Result<_, crate::ring::TapeError> {
-        TapeWriter::new(BufWriter::with_capacity(1 << 18, File::create(&path)?), header)
-    };
-    match begin() {
-        Ok(writer) => Ok(Recording { path, writer, learned }),
-        Err(source) => Err(SessionError::Tape { path, source }),
-    }
-}
-
-fn thread_names(tell: Sender<Learned>) -> ThreadNames {
-    Box::new(move |process, thread| {
-        let name: Arc<str> = thread_name(process.pid, thread.0)?.into();
-        let _ = tell.send(Learned::Thread(thread.0, Arc::clone(&name)));
-        Some(name)
-    })
-}
-
-/// Both clocks at one instant: the wall clock is read between two readings of the monotonic one, and the tightest of a
-/// few tries counts.
-fn clock_anchor() -> ClockAnchor {
-    use rustix::time::{ClockId, clock_gettime};
-    let nanoseconds = |clock| {
-        let time = clock_gettime(clock);
-        time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
-    };
-    let readings = (0..5).map(|_| {
-        let before = nanoseconds(ClockId::Monotonic);
-        let wall_clock = nanoseconds(ClockId::Realtime);
-        let after = nanoseconds(ClockId::Monotonic);
-        (after - before, before + (after - before) / 2, wall_clock)
-    });
-    let (_, monotonic, wall_clock) = readings.min().unwrap_or_default();
-    ClockAnchor { monotonic: MonotonicNs(monotonic), wall_clock: WallClockNs(wall_clock) }
+/// Whether memory without a file is where the code of a module was.
+fn has_moved(target: &Target, module: &Module) -> bool {
+    let Ok(regions) = regions(target.process.pid) else { return false };
+    let overlaps = |region: &Region, mapping: &Mapping| region.start < mapping.end && mapping.start < region.end;
+    let is_there = |region: &Region| module.mappings.iter().any(|mapping| overlaps(region, mapping));
+    regions.iter().any(|region| region.executable && region.file.is_none() && is_there(region))
 }

@@ -3,11 +3,16 @@
 use std::sync::Arc;
 
 use crate::assemble::{Assembler, Output};
-pub use crate::assemble::{Names, PythonClassNames, ThreadNames};
 use crate::decode::decode;
 use crate::export::{Delivery, Destination, ExportError, Resource, Sink, Summary, open};
-use crate::model::{Call, Event, FunctionDescription, Gap, LossCounts, PythonNames, RawRecord, StreamTotals, Target};
+use crate::model::{
+    ClockAnchor, FunctionDescription, Gap, LossCounts, PythonNames, RawRecord, RemoteAddress, StreamTotals, Target,
+    ThreadId,
+};
 use crate::ring::TapeHeader;
+
+/// Gives the name of a Python class of a process that no [`PythonNames`] did tell, by the process's number.
+pub type PythonClassNames = Box<dyn FnMut(u32, RemoteAddress) -> Option<Arc<str>> + Send>;
 
 /// Everything after the ring buffer.
 pub struct Pipeline {
@@ -20,9 +25,13 @@ impl Pipeline {
     ///
     /// # Errors
     /// A destination cannot be opened.
-    pub fn open(header: &TapeHeader, names: Names, destinations: &[Destination]) -> Result<Self, ExportError> {
+    pub fn open(
+        header: &TapeHeader,
+        classes: PythonClassNames,
+        destinations: &[Destination],
+    ) -> Result<Self, ExportError> {
         let environment = |name: &str| std::env::var(name).ok();
-        let assembler = Assembler::new(header.seed, header.anchor, names);
+        let assembler = Assembler::new(header.seed, header.anchor, classes);
         let sinks = destinations.iter().map(|destination| open(destination, &environment)).collect::<Result<_, _>>()?;
         let mut pipeline = Self { assembler, sinks };
         header.targets.iter().for_each(|target| pipeline.add_process(target));
@@ -45,6 +54,11 @@ impl Pipeline {
         }
     }
 
+    /// Makes the name of a thread known that no record tells: tapes of version 1 have such names.
+    pub fn add_thread_name(&mut self, thread: ThreadId, name: Arc<str>) {
+        self.assembler.add_thread_name(thread, name);
+    }
+
     /// Makes Python classes and steps known that records may now name.
     pub fn add_python_names(&mut self, names: PythonNames) {
         self.assembler.add_python_names(names);
@@ -55,13 +69,19 @@ impl Pipeline {
         self.assembler.add_gap(gap);
     }
 
+    /// The two clocks have moved apart: times are told by this anchor from now on.
+    pub fn add_anchor(&mut self, anchor: ClockAnchor) {
+        self.assembler.add_anchor(anchor);
+    }
+
     /// One record on its way from the ring to the sinks.
     pub fn record(&mut self, record: &RawRecord<'_>) {
+        let Self { assembler, sinks } = self;
         match decode(record) {
-            Ok(event) => self.event(&event),
+            Ok(event) => assembler.event(&event, &mut |output| deliver(sinks, &output)),
             Err(error) => {
                 tracing::warn!(%error, "a record could not be decoded");
-                self.assembler.undecodable();
+                assembler.undecodable();
             }
         }
     }
@@ -78,13 +98,6 @@ impl Pipeline {
         !self.sinks.is_empty() && self.sinks.iter().all(|sink| sink.is_gone())
     }
 
-    /// The stream has ended: calls still open become spans.
-    pub fn open_calls(&mut self, open_calls: Vec<Call>) {
-        for call in open_calls {
-            self.event(&Event::Call(call));
-        }
-    }
-
     /// Every sink delivers what is left. Sinks finish side by side, so that a dead collector does not hold up the others.
     pub fn finish(self, counts: Option<LossCounts>) -> (StreamTotals, Vec<Delivery>) {
         let Self { assembler, mut sinks } = self;
@@ -96,11 +109,6 @@ impl Pipeline {
             finishing.into_iter().filter_map(|thread| thread.join().ok()).collect()
         });
         (summary.totals.clone(), deliveries)
-    }
-
-    fn event(&mut self, event: &Event) {
-        let sinks = &mut self.sinks;
-        self.assembler.event(event, &mut |output| deliver(sinks, &output));
     }
 }
 

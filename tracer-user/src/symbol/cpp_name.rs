@@ -5,7 +5,7 @@ use std::fmt;
 use cpp_demangle::{BorrowedSymbol, DemangleNodeType, DemangleOptions, DemangleWrite, ParseOptions};
 
 use super::cpp_path;
-use super::function_name::Path;
+use super::name_parts::NameParts;
 
 /// Longest path that is kept, bytes. Demangling can multiply the length of a symbol; what is longer than this is an
 /// instantiation that nobody reads by name.
@@ -50,7 +50,7 @@ fn behind_offset(text: &str) -> Option<&str> {
 }
 
 /// Demangles the symbol of a function, which begins with `_Z`; `None` where it cannot be understood.
-pub(super) fn demangle(symbol: &str) -> Option<Path> {
+pub(super) fn demangle(symbol: &str) -> Option<NameParts> {
     if symbol.len() <= FULL_LIMIT
         && let Some(path) = demangle_in_full(symbol)
     {
@@ -60,10 +60,10 @@ pub(super) fn demangle(symbol: &str) -> Option<Path> {
     let path = components.join("::");
     let method = components.pop()?;
     let class = components.last().filter(|class| !class.starts_with('(')).cloned();
-    Some(Path { path, class_path: class.as_ref().map(|_| components.join("::")), class, method })
+    Some(NameParts { path, class_path: class.as_ref().map(|_| components.join("::")), class, method })
 }
 
-fn demangle_in_full(symbol: &str) -> Option<Path> {
+fn demangle_in_full(symbol: &str) -> Option<NameParts> {
     let parse = ParseOptions::default().recursion_limit(RECURSION_LIMIT);
     let parsed = BorrowedSymbol::new_with_options(symbol.as_bytes(), &parse).ok()?;
     let options = DemangleOptions::new().no_params().no_return_type().recursion_limit(RECURSION_LIMIT);
@@ -74,7 +74,7 @@ fn demangle_in_full(symbol: &str) -> Option<Path> {
     let (method, prefix) = components.split_last()?;
     let method = method.split("[abi:").next().unwrap_or(method);
     let class = prefix.last().filter(|class| !class.starts_with('('));
-    Some(Path {
+    Some(NameParts {
         path,
         class: class.map(|class| (*class).to_owned()),
         class_path: class.map(|_| prefix.join("::")),

@@ -1,6 +1,6 @@
 //! The symbols of functions that Cython makes for Python to call: to module, class and method.
 
-use super::function_name::Path;
+use super::name_parts::NameParts;
 
 /// Reads `__pyx_pw_7sklearn_4tree_5_tree_4Tree_11predict`: each scope with its length before it, then the function with a
 /// counter before it, which changes whenever the source does. `None` for every other name, also for those of the C
@@ -8,7 +8,7 @@ use super::function_name::Path;
 ///
 /// A function is told from a scope by what follows: a name as long as its counter says, with `_` and a digit behind it,
 /// would be taken for a scope. That needs a `dot_3d` which is the second function of its module.
-pub(super) fn demangle(symbol: &str) -> Option<Path> {
+pub(super) fn demangle(symbol: &str) -> Option<NameParts> {
     let mut rest = match symbol.strip_prefix("__pyx_fuse_") {
         // A copy for one combination of types, `__pyx_fuse_0_1__pyx_pw_`.
         Some(copy) => copy
@@ -29,7 +29,7 @@ pub(super) fn demangle(symbol: &str) -> Option<Path> {
     };
     let class = (*scopes.last()?).to_owned();
     let class_path = scopes.join(".");
-    Some(Path {
+    Some(NameParts {
         path: format!("{class_path}.{method}"),
         class: Some(class),
         class_path: Some(class_path),

@@ -10,7 +10,7 @@ use object::read::elf::Sym;
 
 use super::elf_file::{ElfFile, SymbolTable};
 use super::error::SymbolError;
-use crate::model::{Mapping, RemoteAddress, VirtualAddress};
+use crate::model::{FileOffset, Mapping, RemoteAddress, VirtualAddress};
 
 /// What is added to an address of a file to get the address in a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,10 @@ impl LoadedAt {
         RemoteAddress(address.0.wrapping_add(self.0))
     }
 }
+
+/// The segments of a file that are mapped executable: offset in the file, address, bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecutableSegments(Vec<(FileOffset, VirtualAddress, u64)>);
 
 impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
     /// Addresses of variables that the file defines, by symbol. Looks at what it exports (`.dynsym`), and for what is
@@ -55,14 +59,22 @@ impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
         (address != 0).then_some(VirtualAddress(address))
     }
 
+    /// The segments that a process maps to run code from.
+    #[must_use]
+    pub fn executable(&self) -> ExecutableSegments {
+        ExecutableSegments(self.executable_segments().collect())
+    }
+}
+
+impl ExecutableSegments {
     /// Where the file lies in a process that has mapped it to run code from; `None` if the mappings are of another file.
     #[must_use]
     pub fn loaded_at(&self, mappings: &[Mapping]) -> Option<LoadedAt> {
-        self.executable_segments().find_map(|(offset, address, size)| {
+        self.0.iter().find_map(|(offset, address, size)| {
             let holds = |mapping: &&Mapping| {
                 let length = mapping.end.0.saturating_sub(mapping.start.0);
                 let end = mapping.offset.0.saturating_add(length);
-                mapping.offset.0 < offset.0.saturating_add(size) && offset.0 < end
+                mapping.offset.0 < offset.0.saturating_add(*size) && offset.0 < end
             };
             let mapping = mappings.iter().find(holds)?;
             // start - offset of the mapping = place of the file's first byte, if all of it were mapped as this part is.

@@ -1,16 +1,9 @@
 //! A symbol as the file has it to the names of the function behind it.
 
+use super::name_parts::NameParts;
 use super::suffix::{self, Body};
 use super::{cpp_name, cython_name, rust_name};
 use crate::model::{FunctionName, Language};
-
-/// A demangled name in its parts; see `FunctionName` for their meaning.
-pub(super) struct Path {
-    pub path: String,
-    pub class: Option<String>,
-    pub class_path: Option<String>,
-    pub method: String,
-}
 
 /// What a symbol tells of the code behind it.
 #[derive(Debug)]
@@ -59,12 +52,12 @@ fn named(symbol: &str, base: &str) -> Option<FunctionName> {
         return None;
     } else {
         let name = base.to_owned();
-        (Language::C, Path { path: name.clone(), class: None, class_path: None, method: name })
+        (Language::C, NameParts { path: name.clone(), class: None, class_path: None, method: name })
     };
     // Cython writes C or C++; what it writes has the names of the Python side in one long identifier.
     let cython = (language != Language::Rust && path.class.is_none()).then(|| cython_name::demangle(&path.method));
     let (language, path) = cython.flatten().map_or((language, path), |path| (Language::Cython, path));
-    let Path { path, class, class_path, method } = path;
+    let NameParts { path, class, class_path, method } = path;
     Some(FunctionName { symbol: symbol.to_owned(), path, class, class_path, method, language })
 }
 

@@ -6,6 +6,7 @@ use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 use object::read::ReadRef;
 
 use super::code::Code;
+use super::disassembly;
 use super::function_table::Candidate;
 use super::image::Image;
 use crate::model::Language;
@@ -121,7 +122,7 @@ fn has_async_closure<'data, R: ReadRef<'data>>(image: &Image<'data, R>, candidat
     candidate.closures.iter().take(CLOSURE_LIMIT).any(|address| {
         let size = image.functions.at(*address).iter().map(|entry| entry.size).max().unwrap_or(0);
         let Some(size) = image.size_of(*address, size) else { return false };
-        let Ok(code) = Code::decode(image, *address, size, &[]) else { return false };
+        let Ok(code) = disassembly::decode(image, *address, size, &[]) else { return false };
         called(image, &code)
             .into_iter()
             .any(|target| matches!(target, Called::Here(target) if is_called(image, target, &[RESUMED])))

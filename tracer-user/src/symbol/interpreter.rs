@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use object::read::ReadRef;
 
-use super::code::Code;
+use super::disassembly;
 use super::handler_sites::{Handler, sites};
 use super::handler_table::HandlerTable;
 use super::opcodes::VersionOpcodes;
@@ -34,7 +34,7 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
         }
         let table = HandlerTable::find(&self.image, opcodes)?;
         let (start, end) = table.interpreter_loop(&self.image)?;
-        let code = Code::decode(&self.image, start, end - start, &[EVALUATION_FUNCTION]).map_err(in_code)?;
+        let code = disassembly::decode(&self.image, start, end - start, &[EVALUATION_FUNCTION]).map_err(in_code)?;
         let handlers = |wanted: &'static BTreeMap<String, u8>| -> Vec<Handler> {
             let handler = |(name, number): (&'static String, &u8)| {
                 Some(Handler { opcode: name, address: table.handler(*number)? })

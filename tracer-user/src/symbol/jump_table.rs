@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use iced_x86::{Code as Opcode, ConditionCode, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use object::read::ReadRef;
 
-use super::code::{Code, falls_through, is_direct_jump};
+use super::code::{Code, JumpTable, falls_through, is_direct_jump};
 use super::exits;
 use super::image::Image;
 use super::registers;
@@ -18,15 +18,6 @@ use super::registers;
 const ENTRY_LIMIT: u64 = 4096;
 /// Most steps back in search of one value.
 const LOOK_BACK: usize = 4096;
-
-/// A table, read to its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct JumpTable {
-    /// Where its entries lead: sorted, each once.
-    pub targets: Vec<u64>,
-    /// Whether it holds distances, which only a `switch` makes; pointers may be those of functions.
-    pub holds_distances: bool,
-}
 
 /// A load from a table, and what is added to what was loaded.
 struct Access {

@@ -69,20 +69,20 @@ impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
         Some(tables)
     }
 
-    fn word(&self, address: u64) -> Option<u32> {
+    fn u32(&self, address: u64) -> Option<u32> {
         self.initial_bytes(address, 4)?.try_into().ok().map(u32::from_le_bytes)
     }
 
     /// The old hash table has a link for each symbol.
     fn count_by_hash(&self, table: u64) -> Option<u64> {
-        self.word(table.checked_add(4)?).map(u64::from)
+        self.u32(table.checked_add(4)?).map(u64::from)
     }
 
     /// The other one ends the list of its last bucket with a mark.
     fn count_by_gnu_hash(&self, table: u64, limit: u64) -> Option<u64> {
-        let buckets = u64::from(self.word(table)?);
-        let first = u64::from(self.word(table.checked_add(4)?)?);
-        let bloom = u64::from(self.word(table.checked_add(8)?)?);
+        let buckets = u64::from(self.u32(table)?);
+        let first = u64::from(self.u32(table.checked_add(4)?)?);
+        let bloom = u64::from(self.u32(table.checked_add(8)?)?);
         let start = table.checked_add(16)?.checked_add(bloom.checked_mul(8)?)?;
         let heads = self.initial_bytes(start, buckets.checked_mul(4)?)?;
         let (heads, _) = heads.as_chunks::<4>();
@@ -91,7 +91,7 @@ impl<'data, R: ReadRef<'data>> ElfFile<'data, R> {
             return Some(first);
         }
         let links = start.checked_add(buckets.checked_mul(4)?)?;
-        while last < limit && self.word(links.checked_add((last - first).checked_mul(4)?)?)? & 1 == 0 {
+        while last < limit && self.u32(links.checked_add((last - first).checked_mul(4)?)?)? & 1 == 0 {
             last += 1;
         }
         Some(last + 1)

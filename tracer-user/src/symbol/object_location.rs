@@ -10,6 +10,7 @@ use object::read::elf::{Rela, Sym};
 
 use super::code::Code;
 use super::cpp_name;
+use super::disassembly;
 use super::dwarf_methods::{self, Described, Method, Returned};
 use super::elf_file::{ElfFile, SymbolTable};
 use super::exits::{self, ExitKind};
@@ -88,7 +89,7 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
     }
 
     fn first_argument_is_no_result(&self, function: &ResolvedFunction) -> bool {
-        let Ok(code) = Code::decode(&self.image, function.address.0, function.size, &[]) else { return false };
+        let Ok(code) = disassembly::decode(&self.image, function.address.0, function.size, &[]) else { return false };
         first_argument::is_read_before_written(&code) || self.returns_no_address(&code)
     }
 

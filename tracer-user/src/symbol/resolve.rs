@@ -5,6 +5,7 @@ use std::cell::OnceCell;
 use object::read::ReadRef;
 
 use super::code::{Code, is_direct_jump};
+use super::disassembly;
 use super::elf_file::ElfFile;
 use super::entry;
 use super::error::SymbolError;
@@ -74,7 +75,7 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
         let stated = self.image.size_of(address, candidate.size);
         let size = stated.or_else(|| unsized_code::size(&self.image, address)).ok_or(SkipReason::NoCode)?;
         let bases = base_symbols(candidate);
-        let code = Code::decode(&self.image, address, size, &bases)?;
+        let code = disassembly::decode(&self.image, address, size, &bases)?;
         let exits = exits::find(&self.image, &code)?;
         if let Some(behind) = &candidate.behind_thunk
             && thunk::goes_on_to(&self.image, &code, &exits, behind)
@@ -118,7 +119,7 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
             return None;
         }
         let size = self.image.size_of(candidate.address.0, candidate.size)?;
-        let code = Code::decode(&self.image, candidate.address.0, size, &[]).ok()?;
+        let code = disassembly::decode(&self.image, candidate.address.0, size, &[]).ok()?;
         let jump = code.instructions().find(|instruction| is_direct_jump(instruction))?;
         Some(VirtualAddress(jump.near_branch_target()))
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::function_name::Path;
+use super::name_parts::NameParts;
 
 /// Longest demangled name that is kept, bytes.
 const NAME_LIMIT: usize = 16 << 10;
@@ -24,7 +24,7 @@ fn is_legacy(symbol: &str) -> bool {
 }
 
 /// Demangles a symbol for which [`is_rust`] holds; `None` where it is malformed or too long.
-pub(super) fn demangle(symbol: &str) -> Option<Path> {
+pub(super) fn demangle(symbol: &str) -> Option<NameParts> {
     let demangled = rustc_demangle::try_demangle(symbol).ok()?;
     let mut name = Limited(String::new());
     write!(name, "{demangled:#}").ok()?;
@@ -40,10 +40,10 @@ pub(super) fn demangle(symbol: &str) -> Option<Path> {
     let (method, prefix) = named.split_last()?;
     let class_path = prefix.last().and_then(|last| class_path(last, prefix));
     let class = class_path.as_ref().and_then(|path| path.rsplit("::").next()).map(str::to_owned);
-    Some(Path { method: without_generics(method), class, class_path, path: name })
+    Some(NameParts { method: without_generics(method), class, class_path, path: name })
 }
 
-/// Path of the type that a method belongs to, or of its trait where the type is a type parameter.
+/// NameParts of the type that a method belongs to, or of its trait where the type is a type parameter.
 fn class_path(last: &str, prefix: &[&str]) -> Option<String> {
     if let Some(inside) = last.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')) {
         let (of_type, of_trait) = match inside.strip_prefix("impl ") {
@@ -69,7 +69,7 @@ fn class_path(last: &str, prefix: &[&str]) -> Option<String> {
     Some(modules.join("::"))
 }
 
-/// Path of a concrete type. A name without a path is a type parameter or a primitive type.
+/// NameParts of a concrete type. A name without a path is a type parameter or a primitive type.
 fn type_path(text: &str) -> Option<String> {
     let mut text = text.trim();
     while let Some(rest) = ["&", "mut ", "*const ", "*mut ", "dyn "].iter().find_map(|prefix| text.strip_prefix(prefix))

@@ -7,6 +7,7 @@ use iced_x86::FlowControl;
 use object::read::ReadRef;
 
 use super::code::Code;
+use super::disassembly;
 use super::exits::{self, Exit, ExitKind};
 use super::image::Image;
 use super::plain_frame;
@@ -97,7 +98,7 @@ impl Proofs {
         let symbol_size = image.functions.at(address).iter().map(|entry| entry.size).max().unwrap_or(0);
         let size = image.size_of(address, symbol_size)?;
         let symbols = image.functions.base_symbols_at(address);
-        let code = Code::decode(image, address, size, &symbols).ok()?;
+        let code = disassembly::decode(image, address, size, &symbols).ok()?;
         let exits = exits::find(image, &code).ok()?;
         self.prove(image, &code, &exits, depth)
     }

@@ -123,13 +123,6 @@ pub fn tracer_of(pid: u32) -> Option<String> {
     (tracer != 0).then(|| format!("{name} (process {tracer})"))
 }
 
-/// Name of a thread, `None` if it has ended.
-#[must_use]
-pub fn thread_name(pid: u32, tid: u32) -> Option<String> {
-    let name = fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).ok()?;
-    Some(name.trim_end().to_owned())
-}
-
 /// Stack pointer of a thread that waits in the kernel; `None` while it runs, and once it has ended.
 #[must_use]
 pub fn stack_pointer(pid: u32, tid: u32) -> Option<RemoteAddress> {

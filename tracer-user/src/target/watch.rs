@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::descendants::descendants;
 use super::error::TargetError;
 use super::forks::Forks;
 use super::process::{Glance, glance, look_at};
+use super::source::TargetSource;
 use crate::model::{FileNumber, Module, ProcessId, ProgramImage, Target, TargetChange};
 
 /// Looks may take this share of the time, those at all processes together: one with hundreds of mapped files is looked at
@@ -24,8 +26,9 @@ const YOUNG_PAUSE: Duration = Duration::from_millis(50);
 /// A program that has just begun maps its files one by one: what it does not map yet is not taken for gone.
 const YOUNG: Duration = Duration::from_secs(1);
 
-/// Remembers what each process had mapped, and tells what is new.
+/// The processes that were named, and on demand those that they fork. Remembers what each had mapped, and tells what is new.
 pub struct Watcher {
+    named: Vec<Target>,
     processes: Vec<Watched>,
     /// `None`: children are left alone.
     forks: Option<Forks>,
@@ -47,35 +50,28 @@ struct Watched {
 }
 
 impl Watcher {
-    /// Watches these processes, as they are now; with `follow` also those that they fork.
+    /// Watches these processes, from what they were when they were looked at; with `follow` also those that they have forked
+    /// and will fork.
     #[must_use]
-    pub fn new(targets: &[Target], follow: bool) -> Self {
-        Self { processes: targets.iter().map(Watched::new).collect(), forks: follow.then(Forks::new) }
+    pub fn new(named: Vec<Target>, follow: bool) -> Self {
+        Self { named, processes: Vec::new(), forks: follow.then(Forks::new) }
+    }
+}
+
+impl TargetSource for Watcher {
+    fn first(&mut self) -> Vec<(Option<ProcessId>, Target)> {
+        let forked = if self.follows() { descendants(&self.named) } else { Vec::new() };
+        let named = self.named.drain(..).map(|target| (None, target));
+        let first: Vec<_> = named.chain(forked.into_iter().map(|(parent, target)| (Some(parent), target))).collect();
+        self.processes.extend(first.iter().map(|(_, target)| Watched::new(target)));
+        first
     }
 
-    /// Whether no process is left to watch.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.processes.is_empty() && self.forks.as_ref().is_none_or(|forks| !forks.is_expecting())
+    fn follows(&self) -> bool {
+        self.forks.is_some()
     }
 
-    /// Has a file looked at anew at the next look at a process, as if it had just been mapped.
-    pub fn forget(&mut self, process: ProcessId, file: FileNumber) {
-        for watched in self.processes.iter_mut().filter(|watched| watched.process == process) {
-            watched.known.retain(|number, _| number.inode != file.inode);
-            watched.due_anyway = watched.due_anyway.min(Instant::now() + LONGEST_PAUSE);
-        }
-    }
-
-    /// Forked processes that there was no room for.
-    #[must_use]
-    pub fn left_out(&self) -> u64 {
-        self.forks.as_ref().map_or(0, Forks::left_out)
-    }
-
-    /// Looks again, where it is time, and tells what has changed since the last look. A process that ended is told once and
-    /// forgotten.
-    pub fn poll(&mut self) -> Vec<TargetChange> {
+    fn changes(&mut self) -> Vec<TargetChange> {
         let mut changes = Vec::new();
         // A process that has forked may be about to end: its children first.
         if let Some(forks) = &mut self.forks {
@@ -97,6 +93,21 @@ impl Watcher {
             }
         });
         changes
+    }
+
+    fn forget(&mut self, process: ProcessId, file: FileNumber) {
+        for watched in self.processes.iter_mut().filter(|watched| watched.process == process) {
+            watched.known.retain(|number, _| number.inode != file.inode);
+            watched.due_anyway = watched.due_anyway.min(Instant::now() + LONGEST_PAUSE);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.processes.is_empty() && self.forks.as_ref().is_none_or(|forks| !forks.is_expecting())
+    }
+
+    fn left_out(&self) -> u64 {
+        self.forks.as_ref().map_or(0, Forks::left_out)
     }
 }
 
@@ -227,12 +238,13 @@ mod tests {
     fn the_end_of_a_process_is_told_once() {
         let mut child = Command::new("sleep").arg("60").spawn().expect("sleep is everywhere");
         let target = look_at(child.id()).expect("it runs");
-        let mut watcher = Watcher::new(std::slice::from_ref(&target), false);
+        let mut watcher = Watcher::new(vec![target.clone()], false);
+        assert_eq!(watcher.first(), [(None, target.clone())]);
         child.kill().expect("our own child");
         child.wait().expect("our own child");
-        assert_eq!(watcher.poll(), vec![TargetChange::Gone(target.process)]);
-        assert!(watcher.is_empty());
-        assert!(watcher.poll().is_empty());
+        assert_eq!(watcher.changes(), vec![TargetChange::Gone(target.process)]);
+        assert!(watcher.is_over());
+        assert!(watcher.changes().is_empty());
     }
 
     #[test]
@@ -241,17 +253,18 @@ mod tests {
             Command::new("sh").args(["-c", "read go; exec sleep 60"]).stdin(std::process::Stdio::piped()).spawn();
         let child = child.as_mut().expect("sh is everywhere");
         let target = look_at(child.id()).expect("it runs");
-        let mut watcher = Watcher::new(std::slice::from_ref(&target), false);
-        watcher.poll();
+        let mut watcher = Watcher::new(vec![target.clone()], false);
+        assert_eq!(watcher.first(), [(None, target.clone())]);
+        watcher.changes();
         drop(child.stdin.take());
         let deadline = Instant::now() + Duration::from_secs(20);
         let mut executed = Vec::new();
         while executed.is_empty() && Instant::now() < deadline {
-            executed.extend(watcher.poll());
+            executed.extend(watcher.changes());
         }
         let is_sleep = |change: &TargetChange| matches!(change, TargetChange::Executed { target, .. } if target.executable.ends_with("sleep"));
         assert!(executed.iter().any(is_sleep), "{executed:?}");
-        assert!(!watcher.poll().iter().any(|change| matches!(change, TargetChange::Executed { .. })));
+        assert!(!watcher.changes().iter().any(|change| matches!(change, TargetChange::Executed { .. })));
         child.kill().expect("our own child");
         child.wait().expect("our own child");
     }

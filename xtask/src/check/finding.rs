@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 pub enum Rule {
     /// The layer table.
     Layer,
+    /// Files of a room that use each other.
+    Circle,
     /// A word that only some rooms may use: `aya`, `unsafe`, `println!`, `process::exit`.
     Ban,
     /// Length, name and first line of a file.

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::finding::{Finding, Rule};
-use super::rust_source::{Kind, RustSource, Token};
+use super::modules::{Modules, Used};
+use super::rust_source::RustSource;
 use super::tree::Tree;
 
 const SOURCES: &str = "tracer-user/src";
@@ -42,7 +43,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("daemon", &["session", "target", "model"]),
-    ("cli", &["session", "daemon", "view", "model"]),
+    ("cli", &["session", "daemon", "view", "model", "target", "symbol_map", "attach", "export"]),
     ("main", &["cli"]),
     // Declares the rooms, uses none.
     ("lib", &[]),
@@ -61,28 +62,35 @@ const FRONT: [&str; 5] = ["target", "symbol", "engine", "plan", "attach"];
 const BACK: [&str; 3] = ["assemble", "export", "view"];
 const WIRING: &str = "tracer-user/src/session/wiring.rs";
 
-/// Holds every file of tracer-user against the table.
+/// Holds every file of tracer-user against the table. A name counts for the room that it comes from, whoever exports it again.
 pub fn check(tree: &Tree) -> Vec<Finding> {
-    tree.rust.iter().filter(|source| source.is_below(SOURCES)).flat_map(check_file).collect()
+    let modules = Modules::of(&tree.rust, SOURCES);
+    modules.files().into_iter().flat_map(|(module, source)| check_file(&modules, module, source)).collect()
 }
 
-fn check_file(source: &RustSource) -> Vec<Finding> {
-    let module = module_of(&source.path);
+fn check_file(modules: &Modules<'_>, module: &[String], source: &RustSource) -> Vec<Finding> {
     let room = module.first().map_or("lib", String::as_str);
     let finding = |line: usize, sentence: String| Finding::new(Rule::Layer, &source.path, line, sentence);
     let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
         return vec![finding(1, format!("`{room}` is no room of the layer table in xtask/src/check/layers.rs"))];
     };
-    let uses = uses_of(source, &module);
+    let is_forbidden =
+        |name: &str| name != room && !allowed.contains(&name) && ROOMS.iter().any(|(known, _)| *known == name);
+    let uses = modules.uses(module);
     let mut findings = Vec::new();
-    for used in &uses {
+    for used in uses {
         let Some(name) = used.path.first().map(String::as_str) else { continue };
+        let origin = origin(modules, used);
         if name == "*" {
             findings.push(finding(used.line, "a glob on the crate hides which rooms are used: name them".into()));
-        } else if name != room && !allowed.contains(&name) && ROOMS.iter().any(|(known, _)| *known == name) {
+        } else if is_forbidden(name) {
             findings.push(finding(used.line, format!("`{room}` must not use `{name}`; it may use {}", list(allowed))));
+        } else if is_forbidden(origin) {
+            let sentence =
+                format!("`{room}` must not use `{origin}`, nor by way of `{name}`; it may use {}", list(allowed));
+            findings.push(finding(used.line, sentence));
         } else if name == room
-            && let Some(other) = stranger(room, &module, &used.path)
+            && let Some(other) = stranger(room, module, &used.path)
         {
             findings.push(finding(
                 used.line,
@@ -91,19 +99,20 @@ fn check_file(source: &RustSource) -> Vec<Finding> {
         }
     }
     if room == "session" && source.path != Path::new(WIRING) {
-        let first =
-            |end: &[&str]| uses.iter().find(|used| used.path.first().is_some_and(|name| end.contains(&name.as_str())));
+        let first = |end: &[&str]| uses.iter().find(|used| end.contains(&origin(modules, used)));
         if let (Some(front), Some(back)) = (first(&FRONT), first(&BACK)) {
-            findings.push(finding(
-                front.line.max(back.line),
-                format!(
-                    "only session/wiring.rs sees both ends: this file uses `{}` and `{}`",
-                    front.path[0], back.path[0]
-                ),
-            ));
+            let (line, front, back) = (front.line.max(back.line), origin(modules, front), origin(modules, back));
+            let sentence = format!("only session/wiring.rs sees both ends: this file uses `{front}` and `{back}`");
+            findings.push(finding(line, sentence));
         }
     }
     findings
+}
+
+/// The room in which that stands which a file uses.
+fn origin<'used>(modules: &'used Modules<'_>, used: &'used Used) -> &'used str {
+    let module = modules.resolve(&used.path).unwrap_or(&used.path);
+    module.first().map_or("", String::as_str)
 }
 
 fn list(allowed: &[&str]) -> String {
@@ -115,78 +124,6 @@ fn stranger<'a>(room: &str, module: &[String], used: &'a [String]) -> Option<&'a
     let (_, parts) = STRANGERS.iter().find(|(name, _)| *name == room)?;
     let (own, other) = (module.get(1)?.as_str(), used.get(1)?.as_str());
     (own != other && parts.contains(&own) && parts.contains(&other)).then_some(other)
-}
-
-/// The module path of a file: `tracer-user/src/plan/mod.rs` is `plan`.
-fn module_of(path: &Path) -> Vec<String> {
-    let relative = path.strip_prefix(SOURCES).unwrap_or(path).with_extension("");
-    let mut module: Vec<String> = relative.iter().map(|part| part.to_string_lossy().into_owned()).collect();
-    if module.last().is_some_and(|name| name == "mod" || name == "lib") {
-        module.pop();
-    }
-    module
-}
-
-/// A path of the crate that a file mentions.
-struct Used {
-    path: Vec<String>,
-    line: usize,
-}
-
-/// Every path that begins with `crate`, `super`, `self` or the crate's name, made absolute.
-fn uses_of(source: &RustSource, module: &[String]) -> Vec<Used> {
-    let tokens = &source.tokens;
-    let mut uses = Vec::new();
-    for (index, token) in tokens.iter().enumerate() {
-        let starts_path = matches!(tokens.get(index + 1), Some(Token { kind: Kind::PathSeparator, .. }));
-        let continues = index > 0 && tokens[index - 1].kind == Kind::PathSeparator;
-        if !starts_path || continues {
-            continue;
-        }
-        let mut base = module.to_vec();
-        base.extend((0..token.inline_modules).map(|_| "inline".to_owned()));
-        match token.word() {
-            Some("crate" | "tracer_user") => base.clear(),
-            Some("super") => drop(base.pop()),
-            Some("self") => {}
-            _ => continue,
-        }
-        read_tree(tokens, index + 2, base, &mut uses);
-    }
-    uses
-}
-
-/// Reads `a::b`, `{a, b::{c}}` or `*` from `index` on; gives the index after it.
-fn read_tree(tokens: &[Token], mut index: usize, mut base: Vec<String>, uses: &mut Vec<Used>) -> usize {
-    while let Some(token) = tokens.get(index) {
-        match &token.kind {
-            Kind::Word(word) if word == "super" => drop(base.pop()),
-            Kind::Word(word) if word == "self" => {}
-            Kind::Word(word) => base.push(word.clone()),
-            Kind::Sign('{') => {
-                index += 1;
-                while tokens.get(index).is_some_and(|token| !token.is_sign('}')) {
-                    let after = read_tree(tokens, index, base.clone(), uses);
-                    // Past the comma, or past whatever is no path.
-                    index = if tokens.get(after).is_some_and(|token| token.is_sign('}')) { after } else { after + 1 };
-                }
-                return index + 1;
-            }
-            Kind::Sign('*') => base.push("*".into()),
-            _ => break,
-        }
-        if !matches!(tokens.get(index + 1), Some(Token { kind: Kind::PathSeparator, .. })) {
-            uses.push(Used { path: base, line: token.line });
-            return rename_end(tokens, index + 1);
-        }
-        index += 2;
-    }
-    index
-}
-
-/// Past an `as name`.
-fn rename_end(tokens: &[Token], index: usize) -> usize {
-    if tokens.get(index).is_some_and(|token| token.is_word("as")) { index + 2 } else { index }
 }
 
 #[cfg(test)]
@@ -252,6 +189,28 @@ mod tests {
             found,
             ["tracer-user/src/cli/mod.rs:2", "tracer-user/src/main.rs:2", "tracer-user/src/plumbing/mod.rs:1"]
         );
+    }
+
+    #[test]
+    fn a_name_counts_for_the_room_that_it_comes_from() {
+        let found = findings(&[
+            ("tracer-user/src/engine/mod.rs", "//! A.\nmod native;\npub use native::N;\n"),
+            ("tracer-user/src/session/mod.rs", "//! A.\nmod run;\npub use run::R;\npub use crate::engine::N as M;\n"),
+            ("tracer-user/src/session/run.rs", "//! A.\npub use crate::ring::K;\npub struct R;\n"),
+            ("tracer-user/src/engine/native.rs", "//! A.\npub struct N;\n"),
+            ("tracer-user/src/ring/mod.rs", "//! A.\npub struct K;\n"),
+            (
+                "tracer-user/src/cli/mod.rs",
+                "//! A.\nuse crate::session::{R, M};\nuse crate::session::run::{self, K};\n",
+            ),
+        ]);
+        assert_eq!(found, ["tracer-user/src/cli/mod.rs:2", "tracer-user/src/cli/mod.rs:3"]);
+        let found = findings(&[
+            ("tracer-user/src/session/run.rs", "//! A.\nuse crate::attach::P;\nuse super::wiring::S;\n"),
+            ("tracer-user/src/session/wiring.rs", "//! A.\npub use crate::export::S;\n"),
+            ("tracer-user/src/export/mod.rs", "//! A.\npub struct S;\n"),
+        ]);
+        assert_eq!(found, ["tracer-user/src/session/run.rs:3"]);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! `cargo xtask check`: the house rules, held by machine; each breach is printed as `path:line: sentence`.
 
 mod bans;
+mod circles;
 mod dependencies;
 mod documents;
 mod exemptions;
 mod finding;
 mod layers;
+mod modules;
 mod rust_source;
 mod stack_depth;
 mod symbol_maps;
@@ -66,6 +68,7 @@ fn rules(root: &Path) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     findings.extend(tree.unreadable());
     findings.extend(layers::check(&tree));
+    findings.extend(circles::check(&tree));
     findings.extend(bans::check(&tree));
     findings.extend(dependencies::check(&tree)?);
     findings.extend(symbol_maps::check(&tree));

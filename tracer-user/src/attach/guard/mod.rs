@@ -6,11 +6,11 @@
 //! keeps those back that come from such a hit, and passes on all others unchanged.
 
 mod dead_man_switch;
-mod post;
+mod handle;
+mod isolation;
+mod protocol;
 mod ptrace;
-mod quarters;
-mod sentry;
-mod words;
+mod signal_filter;
 
-pub use post::Guard;
-pub use sentry::stand_guard;
+pub use handle::Guard;
+pub use signal_filter::run_guard;

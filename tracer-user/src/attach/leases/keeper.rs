@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_signal};
 
 use super::super::error::AttachError;
-use super::tenant::{BROKEN, DONE, END, GIVE_BACK, HEARD, HELD, HOLD, REFUSED, WRITING};
+use super::client::{BROKEN, DONE, END, GIVE_BACK, HEARD, HELD, HOLD, REFUSED, WRITING};
 
 /// A tracer that does not say within this time that it has heard of a writer is stopped or frozen. It is killed: then its
 /// probes go, and the writer does not wait for as long as the tracer stands still.

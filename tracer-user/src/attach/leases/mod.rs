@@ -5,8 +5,8 @@
 //! `F_SETLEASE`): who opens it for writing is made to wait, and the holder is told. The holder must answer quickly
 //! whatever becomes of the tracer, so it is a process of its own.
 
+mod client;
 mod keeper;
-mod tenant;
 
+pub use client::{Lease, LeaseClient, LeaseEvent};
 pub use keeper::keep_leases;
-pub use tenant::{Lease, Tenant, Told};

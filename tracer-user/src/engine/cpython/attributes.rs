@@ -3,7 +3,7 @@
 use super::error::ReadProblem;
 use super::interpreter::Interpreter;
 use super::layout::Attributes;
-use super::object::{TypeFacts, flag};
+use super::type_facts::{TypeFacts, flag};
 use crate::memory::Memory;
 use crate::model::RemoteAddress;
 
@@ -46,9 +46,9 @@ impl<M: Memory> Interpreter<M> {
                     self.pointer_before(object, i64::from(managed_dictionary))?
                 }
                 Attributes::TaggedPointer { managed_dictionary } => {
-                    let word = u64::from_le_bytes(self.array(object, i64::from(managed_dictionary))?);
-                    if word & 1 == 1 {
-                        return self.values_of(class, RemoteAddress(word.saturating_add(1)));
+                    let number = u64::from_le_bytes(self.array(object, i64::from(managed_dictionary))?);
+                    if number & 1 == 1 {
+                        return self.values_of(class, RemoteAddress(number.saturating_add(1)));
                     }
                     self.pointer_before(object, i64::from(managed_dictionary))?
                 }
@@ -56,7 +56,7 @@ impl<M: Memory> Interpreter<M> {
                     let dictionary = self.pointer_before(object, i64::from(managed_dictionary))?;
                     let values = RemoteAddress(object.0.saturating_add(facts.basic_size));
                     let valid = self.layout.dictionary.values_valid.unwrap_or_default();
-                    if dictionary.is_none() && facts.has(flag::INLINE_VALUES) && self.byte(values, valid)? != 0 {
+                    if dictionary.is_none() && facts.has(flag::INLINE_VALUES) && self.u8(values, valid)? != 0 {
                         return self.values_of(class, values);
                     }
                     dictionary
@@ -77,7 +77,7 @@ impl<M: Memory> Interpreter<M> {
         class: RemoteAddress,
         values: RemoteAddress,
     ) -> Result<Vec<(RemoteAddress, RemoteAddress)>, ReadProblem> {
-        let keys = self.required(class, self.layout.class.cached_keys, "type with attributes in its instances")?;
+        let keys = self.required(class, self.layout.class.ht_cached_keys, "type with attributes in its instances")?;
         self.split_entries(&self.keys(keys)?, values)
     }
 
@@ -95,7 +95,7 @@ impl<M: Memory> Interpreter<M> {
             _ if facts.has(flag::INTEGER) => return Ok(None),
             offset => {
                 let torn = ReadProblem::Torn { address: object, what: "object" };
-                let items = self.word(object, self.layout.object.size)?.cast_signed().unsigned_abs();
+                let items = self.u64(object, self.layout.object.ob_size)?.cast_signed().unsigned_abs();
                 let size = items.checked_mul(facts.item_size).and_then(|size| size.checked_add(facts.basic_size));
                 let size = size.and_then(|size| size.checked_next_multiple_of(8)).ok_or_else(|| torn.clone())?;
                 i64::try_from(size).ok().and_then(|size| size.checked_add(offset)).ok_or(torn)?

@@ -2,7 +2,7 @@
 
 use super::error::ReadProblem;
 use super::interpreter::Interpreter;
-use super::object::flag;
+use super::type_facts::flag;
 use crate::memory::Memory;
 use crate::model::RemoteAddress;
 
@@ -59,7 +59,7 @@ impl<M: Memory> Interpreter<M> {
         let layout = &self.layout.class;
         let torn = || ReadProblem::Torn { address: class, what: "class" };
         let mro = self.mro(class)?;
-        let dict = self.pointer(class, layout.dictionary)?;
+        let dict = self.pointer(class, layout.tp_dict)?;
         let static_name = self.static_name(class)?;
         if !facts.has(flag::HEAP_TYPE) {
             // What stands before the last dot is the module (Objects/typeobject.c, type_module).
@@ -74,8 +74,8 @@ impl<M: Memory> Interpreter<M> {
                 is_heap_type: false,
             });
         }
-        let name = self.text(self.required(class, layout.heap_name, "class")?)?;
-        let qualified_name = self.text(self.required(class, layout.heap_qualified_name, "class")?)?;
+        let name = self.text(self.required(class, layout.ht_name, "class")?)?;
+        let qualified_name = self.text(self.required(class, layout.ht_qualname, "class")?)?;
         if !static_name.ends_with(&name) {
             return Err(torn());
         }
@@ -90,7 +90,7 @@ impl<M: Memory> Interpreter<M> {
 
     /// `tp_name` of a type.
     pub(super) fn static_name(&self, class: RemoteAddress) -> Result<String, ReadProblem> {
-        self.c_text(RemoteAddress(self.word(class, self.layout.class.name)?))
+        self.c_text(RemoteAddress(self.u64(class, self.layout.class.tp_name)?))
     }
 
     /// `__mro__` of a class, the class itself first.
@@ -99,7 +99,7 @@ impl<M: Memory> Interpreter<M> {
     /// As for [`Self::class`].
     pub fn mro(&self, class: RemoteAddress) -> Result<Vec<RemoteAddress>, ReadProblem> {
         let torn = || ReadProblem::Torn { address: class, what: "method resolution order" };
-        let order = self.tuple_items(self.required(class, self.layout.class.mro, "class")?)?;
+        let order = self.tuple_items(self.required(class, self.layout.class.tp_mro, "class")?)?;
         if order.len() > MRO_LIMIT {
             let (size, limit) = (order.len() as u64, MRO_LIMIT as u64);
             return Err(ReadProblem::TooLarge { address: class, what: "method resolution order", size, limit });

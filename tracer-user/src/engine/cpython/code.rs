@@ -3,7 +3,7 @@
 use super::error::ReadProblem;
 use super::interpreter::Interpreter;
 use super::layout::{FrameSize, Slots};
-use super::object::flag;
+use super::type_facts::flag;
 use crate::memory::Memory;
 use crate::model::{Receiver, RemoteAddress};
 
@@ -25,8 +25,8 @@ mod slot_bit {
 const SLOT_LIMIT: u32 = 1 << 16;
 /// Largest value stack that is believed, words.
 const STACK_LIMIT: u32 = 1 << 20;
-/// Bytes of a word.
-const WORD: u32 = 8;
+/// Bytes of a pointer.
+const POINTER: u32 = 8;
 
 /// A code object as it reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,10 +101,10 @@ impl<M: Memory> Interpreter<M> {
         let layout = &self.layout.code;
         let torn = || ReadProblem::Torn { address: object, what: "code" };
         let text = |offset| self.text(self.required(object, offset, "code")?);
-        let argument_count = self.half_word(object, layout.argument_count)?;
-        let keyword_only_count = self.half_word(object, layout.keyword_only_count)?;
-        let flags = self.half_word(object, layout.flags)?;
-        let stack_size = self.half_word(object, layout.stack_size)?;
+        let argument_count = self.u32(object, layout.co_argcount)?;
+        let keyword_only_count = self.u32(object, layout.co_kwonlyargcount)?;
+        let flags = self.u32(object, layout.co_flags)?;
+        let stack_size = self.u32(object, layout.co_stacksize)?;
         let variables = self.variables(object)?;
         let slots = u32::try_from(variables.len()).map_err(|_| torn())?;
         let named = argument_count.checked_add(keyword_only_count).ok_or_else(torn)?;
@@ -114,7 +114,7 @@ impl<M: Memory> Interpreter<M> {
         let frame_words = match layout.frame_size {
             None => 0,
             Some(FrameSize::BeyondSlotsAndStack(beyond)) => slots + stack_size + beyond,
-            Some(FrameSize::Field(offset)) => self.half_word(object, offset)?,
+            Some(FrameSize::Field(offset)) => self.u32(object, offset)?,
         };
         if layout.frame_size.is_some() && !(slots + stack_size..STACK_LIMIT * 2).contains(&frame_words) {
             return Err(torn());
@@ -130,17 +130,17 @@ impl<M: Memory> Interpreter<M> {
         };
         Ok(CodeView {
             address: object,
-            name: text(layout.name)?,
-            qualified_name: layout.qualified_name.map(text).transpose()?,
-            file: text(layout.file)?,
-            first_line: self.half_word(object, layout.first_line)?,
+            name: text(layout.co_name)?,
+            qualified_name: layout.co_qualname.map(text).transpose()?,
+            file: text(layout.co_filename)?,
+            first_line: self.u32(object, layout.co_firstlineno)?,
             flags,
             argument_count,
             keyword_only_count,
             variables,
-            frame_bytes: frame_words * WORD,
+            frame_bytes: frame_words * POINTER,
             receiver,
-            receiver_offset: slot * WORD,
+            receiver_offset: slot * POINTER,
         })
     }
 
@@ -159,15 +159,15 @@ impl<M: Memory> Interpreter<M> {
             Some(SlotKind::Cell) => (Receiver::Cell, argument),
             _ => (Receiver::None, 0),
         };
-        let Slots::Separate { cell_to_argument, local_count, .. } = &self.layout.code.slots else { return Ok(local) };
-        let Some(arguments) = self.pointer(code, *cell_to_argument)? else { return Ok(local) };
+        let Slots::Separate { co_cell2arg, co_nlocals, .. } = &self.layout.code.slots else { return Ok(local) };
+        let Some(arguments) = self.pointer(code, *co_cell2arg)? else { return Ok(local) };
         let cells = variables.iter().filter(|variable| variable.kind == SlotKind::Cell).count();
         let bytes = self.bytes_at(arguments.0, cells * 8)?;
         let (arguments, _) = bytes.as_chunks::<8>();
         let cell = arguments.iter().position(|found| u64::from_le_bytes(*found) == u64::from(argument));
         let Some(cell) = cell else { return Ok(local) };
         let cell = u32::try_from(cell).map_err(|_| torn())?;
-        let slot = self.half_word(code, *local_count)?.checked_add(cell).filter(|slot| *slot < SLOT_LIMIT);
+        let slot = self.u32(code, *co_nlocals)?.checked_add(cell).filter(|slot| *slot < SLOT_LIMIT);
         Ok((Receiver::Cell, slot.ok_or_else(torn)?))
     }
 
@@ -181,27 +181,27 @@ impl<M: Memory> Interpreter<M> {
             items.into_iter().map(|name| self.text(name)).collect::<Result<Vec<String>, _>>()
         };
         match self.layout.code.slots {
-            Slots::Separate { local_count, local_names, cell_names, free_names, .. } => {
-                let locals = names(local_names)?;
-                if locals.len() as u64 != u64::from(self.half_word(code, local_count)?) {
+            Slots::Separate { co_nlocals, co_varnames, co_cellvars, co_freevars, .. } => {
+                let locals = names(co_varnames)?;
+                if locals.len() as u64 != u64::from(self.u32(code, co_nlocals)?) {
                     return Err(torn());
                 }
                 let of_kind = |kind| move |name| Variable { name, kind };
                 let locals = locals.into_iter().map(of_kind(SlotKind::Local));
-                let cells = names(cell_names)?.into_iter().map(of_kind(SlotKind::Cell));
-                Ok(locals.chain(cells).chain(names(free_names)?.into_iter().map(of_kind(SlotKind::Free))).collect())
+                let cells = names(co_cellvars)?.into_iter().map(of_kind(SlotKind::Cell));
+                Ok(locals.chain(cells).chain(names(co_freevars)?.into_iter().map(of_kind(SlotKind::Free))).collect())
             }
-            Slots::Unified { slot_count, names: unified, kinds } => {
-                let names = names(unified)?;
-                let kinds = self.required(code, kinds, "code")?;
+            Slots::Unified { co_nlocalsplus, co_localsplusnames, co_localspluskinds } => {
+                let names = names(co_localsplusnames)?;
+                let kinds = self.required(code, co_localspluskinds, "code")?;
                 self.expect_flag(kinds, flag::BYTES, "bytes")?;
                 let count = names.len() as u64;
-                let is_sound = self.word(kinds, self.layout.object.size)? == count
-                    && u64::from(self.half_word(code, slot_count)?) == count;
+                let is_sound = self.u64(kinds, self.layout.object.ob_size)? == count
+                    && u64::from(self.u32(code, co_nlocalsplus)?) == count;
                 if !is_sound {
                     return Err(torn());
                 }
-                let bits = self.bytes_at(kinds.0.saturating_add(u64::from(self.layout.bytes.data)), names.len())?;
+                let bits = self.bytes_at(kinds.0.saturating_add(u64::from(self.layout.bytes.ob_sval)), names.len())?;
                 let kind = |bits: u8| match bits {
                     bits if bits & slot_bit::CELL != 0 => Ok(SlotKind::Cell),
                     bits if bits & slot_bit::FREE != 0 => Ok(SlotKind::Free),

@@ -2,7 +2,7 @@
 
 use super::error::ReadProblem;
 use super::interpreter::Interpreter;
-use super::object::flag;
+use super::type_facts::flag;
 use crate::memory::Memory;
 use crate::model::RemoteAddress;
 
@@ -44,7 +44,7 @@ impl<M: Memory> Interpreter<M> {
     /// As for [`Self::tuple_items`].
     pub fn first_tuple_items(&self, tuple: RemoteAddress, most: usize) -> Result<Vec<RemoteAddress>, ReadProblem> {
         self.expect_flag(tuple, flag::TUPLE, "tuple")?;
-        let first = tuple.0.saturating_add(u64::from(self.layout.tuple.items));
+        let first = tuple.0.saturating_add(u64::from(self.layout.tuple.ob_item));
         self.items(tuple, first, "tuple", most)
     }
 
@@ -62,7 +62,7 @@ impl<M: Memory> Interpreter<M> {
     /// As for [`Self::list_items`].
     pub fn first_list_items(&self, list: RemoteAddress, most: usize) -> Result<Vec<RemoteAddress>, ReadProblem> {
         self.expect_flag(list, flag::LIST, "list")?;
-        let first = self.pointer(list, self.layout.list.items)?.map_or(0, |first| first.0);
+        let first = self.pointer(list, self.layout.list.ob_item)?.map_or(0, |first| first.0);
         self.items(list, first, "list", most)
     }
 
@@ -73,7 +73,7 @@ impl<M: Memory> Interpreter<M> {
         what: &'static str,
         most: usize,
     ) -> Result<Vec<RemoteAddress>, ReadProblem> {
-        let count = self.count(object, self.layout.object.size, what, ITEM_LIMIT)?.min(most);
+        let count = self.count(object, self.layout.object.ob_size, what, ITEM_LIMIT)?.min(most);
         if count == 0 {
             return Ok(Vec::new());
         }
@@ -102,12 +102,12 @@ impl<M: Memory> Interpreter<M> {
         self.expect_flag(dictionary, flag::DICTIONARY, "dictionary")?;
         let torn = || ReadProblem::Torn { address: dictionary, what: "dictionary" };
         let layout = &self.layout.dictionary;
-        let used = self.count(dictionary, layout.used, "dictionary", ENTRY_LIMIT)?;
-        let keys = self.required(dictionary, layout.keys, "dictionary")?;
+        let used = self.count(dictionary, layout.ma_used, "dictionary", ENTRY_LIMIT)?;
+        let keys = self.required(dictionary, layout.ma_keys, "dictionary")?;
         let mut keys = self.keys(keys)?;
         let is_cut = keys.count > most;
         keys.count = keys.count.min(most);
-        let entries = match self.pointer(dictionary, layout.values)? {
+        let entries = match self.pointer(dictionary, layout.ma_values)? {
             None => self.combined_entries(&keys)?,
             Some(values) => self.split_entries(&keys, values)?,
         };
@@ -147,47 +147,48 @@ impl<M: Memory> Interpreter<M> {
     pub(super) fn keys(&self, keys: RemoteAddress) -> Result<Keys, ReadProblem> {
         let layout = &self.layout.keys;
         let torn = || ReadProblem::Torn { address: keys, what: "table of keys" };
-        let count = self.count(keys, layout.entry_count, "table of keys", ENTRY_LIMIT)?;
-        let (slots, index_bytes, kind) = match (layout.size, layout.log2_size, layout.log2_index_bytes, layout.kind) {
-            (Some(size), ..) => {
-                let slots = self.word(keys, size)?;
-                // Objects/dictobject.c, DK_IXSIZE, CPython 3.8 to 3.10.
-                let width = match slots {
-                    0..=0xff => 1,
-                    0x100..=0xffff => 2,
-                    0x1_0000..=0xffff_ffff => 4,
-                    _ => 8,
-                };
-                (slots, slots.checked_mul(width), Entries::General)
-            }
-            (None, Some(log2_size), Some(log2_index_bytes), Some(kind)) => {
-                let power = |exponent: u8| 1_u64.checked_shl(u32::from(exponent));
-                let slots = power(self.byte(keys, log2_size)?).ok_or_else(torn)?;
-                let kind = match self.byte(keys, kind)? {
-                    0 => Entries::General,
-                    1 | 2 => Entries::Text,
-                    _ => return Err(torn()),
-                };
-                (slots, power(self.byte(keys, log2_index_bytes)?), kind)
-            }
-            _ => return Err(torn()),
-        };
+        let count = self.count(keys, layout.dk_nentries, "table of keys", ENTRY_LIMIT)?;
+        let (slots, index_bytes, kind) =
+            match (layout.dk_size, layout.dk_log2_size, layout.dk_log2_index_bytes, layout.dk_kind) {
+                (Some(size), ..) => {
+                    let slots = self.u64(keys, size)?;
+                    // Objects/dictobject.c, DK_IXSIZE, CPython 3.8 to 3.10.
+                    let width = match slots {
+                        0..=0xff => 1,
+                        0x100..=0xffff => 2,
+                        0x1_0000..=0xffff_ffff => 4,
+                        _ => 8,
+                    };
+                    (slots, slots.checked_mul(width), Entries::General)
+                }
+                (None, Some(log2_size), Some(log2_index_bytes), Some(kind)) => {
+                    let power = |exponent: u8| 1_u64.checked_shl(u32::from(exponent));
+                    let slots = power(self.u8(keys, log2_size)?).ok_or_else(torn)?;
+                    let kind = match self.u8(keys, kind)? {
+                        0 => Entries::General,
+                        1 | 2 => Entries::Text,
+                        _ => return Err(torn()),
+                    };
+                    (slots, power(self.u8(keys, log2_index_bytes)?), kind)
+                }
+                _ => return Err(torn()),
+            };
         // At most two thirds of the slots are used (USABLE_FRACTION, Objects/dictobject.c).
         if slots > ENTRY_LIMIT * 4 || count as u64 > slots * 2 / 3 {
             return Err(torn());
         }
-        let start = keys.0.checked_add(u64::from(layout.indices));
+        let start = keys.0.checked_add(u64::from(layout.dk_indices));
         let entries = index_bytes.and_then(|bytes| start?.checked_add(bytes)).ok_or_else(torn)?;
         Ok(Keys { kind, entries, count })
     }
 
     /// Entries of a table that holds keys and values.
     fn combined_entries(&self, keys: &Keys) -> Result<Vec<(RemoteAddress, RemoteAddress)>, ReadProblem> {
-        let words = keys.kind.words();
+        let numbers = keys.kind.numbers();
         let mut found = Vec::new();
         let mut pointers = self.entry_pointers(keys)?;
         for _ in 0..keys.count {
-            if words == 3 {
+            if numbers == 3 {
                 pointers.next();
             }
             // A deleted entry keeps neither key nor value.
@@ -204,8 +205,8 @@ impl<M: Memory> Interpreter<M> {
         keys: &Keys,
         values: RemoteAddress,
     ) -> Result<Vec<(RemoteAddress, RemoteAddress)>, ReadProblem> {
-        let words = keys.kind.words();
-        let names = self.entry_pointers(keys)?.skip(words - 2).step_by(words);
+        let numbers = keys.kind.numbers();
+        let names = self.entry_pointers(keys)?.skip(numbers - 2).step_by(numbers);
         let first = values.0.saturating_add(u64::from(self.layout.dictionary.values_items));
         let mut found = Vec::new();
         for (name, value) in names.zip(self.pointers_at(first, keys.count)?) {
@@ -216,26 +217,26 @@ impl<M: Memory> Interpreter<M> {
         Ok(found)
     }
 
-    /// All words of the entries of a table, as pointers that are not yet looked at: some are hashes.
+    /// All pointers of the entries of a table, not yet looked at: some are hashes.
     fn entry_pointers(&self, keys: &Keys) -> Result<impl Iterator<Item = Option<u64>> + use<M>, ReadProblem> {
-        let length = keys.count.saturating_mul(keys.kind.words() * 8);
+        let length = keys.count.saturating_mul(keys.kind.numbers() * 8);
         let bytes = self.bytes_at(keys.entries, length)?;
-        let (words, _) = bytes.as_chunks::<8>();
-        let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
-        Ok(words.into_iter().map(|word| (word != 0).then_some(word)))
+        let (numbers, _) = bytes.as_chunks::<8>();
+        let numbers: Vec<u64> = numbers.iter().map(|number| u64::from_le_bytes(*number)).collect();
+        Ok(numbers.into_iter().map(|number| (number != 0).then_some(number)))
     }
 
     /// A number of things, which is not negative.
     fn count(&self, object: RemoteAddress, offset: u32, what: &'static str, limit: u64) -> Result<usize, ReadProblem> {
-        let size = self.word(object, offset)?;
+        let size = self.u64(object, offset)?;
         let too_large = ReadProblem::TooLarge { address: object, what, size, limit };
         if size > limit { Err(too_large) } else { usize::try_from(size).map_err(|_| too_large) }
     }
 }
 
 impl Entries {
-    /// Words of one entry.
-    fn words(self) -> usize {
+    /// Pointers and hashes of one entry.
+    fn numbers(self) -> usize {
         match self {
             Self::General => 3,
             Self::Text => 2,
@@ -243,7 +244,7 @@ impl Entries {
     }
 }
 
-fn valid(word: u64, keys: &Keys) -> Result<RemoteAddress, ReadProblem> {
+fn valid(number: u64, keys: &Keys) -> Result<RemoteAddress, ReadProblem> {
     let torn = ReadProblem::Torn { address: RemoteAddress(keys.entries), what: "entry of a dictionary" };
-    if word.is_multiple_of(8) { Ok(RemoteAddress(word)) } else { Err(torn) }
+    if number.is_multiple_of(8) { Ok(RemoteAddress(number)) } else { Err(torn) }
 }

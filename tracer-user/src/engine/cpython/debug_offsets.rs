@@ -87,7 +87,7 @@ mod tests {
         let layout = Layout::of_version(3, 13).expect("a known version");
         let memory = runtime(&layout, |bytes| bytes[40..48].copy_from_slice(&4711_u64.to_le_bytes()));
         let layout = apply(layout, &memory, RemoteAddress(0x1000)).expect("plausible");
-        assert_eq!(layout.runtime.interpreters, 4711);
+        assert_eq!(layout.runtime.interpreters_head, 4711);
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use super::error::ReadProblem;
 use super::interpreter::Interpreter;
-use super::object::{flag, is_plausible};
+use super::object::is_plausible;
+use super::type_facts::flag;
 use crate::memory::Memory;
 use crate::model::RemoteAddress;
 
-/// Bytes of a word.
-const WORD: u64 = 8;
+/// Bytes of a pointer.
+const POINTER: u64 = 8;
 /// Most fields of an object that are looked at.
 const FIELD_LIMIT: u64 = 48;
 
@@ -50,21 +51,21 @@ impl<M: Memory> Interpreter<M> {
         self.expect_type(object, self.types.function, "Python function")?;
         let layout = &self.layout.function;
         let required = |offset| self.required(object, offset, "function");
-        let code = required(layout.code)?;
+        let code = required(layout.func_code)?;
         self.expect_type(code, self.types.code, "code")?;
-        let module = match self.pointer(object, layout.module)? {
+        let module = match self.pointer(object, layout.func_module)? {
             Some(module) if self.facts_of(module)?.1.has(flag::TEXT) => self.text(module)?,
             _ => String::new(),
         };
         Ok(FunctionView {
             address: object,
             code,
-            name: self.text(required(layout.name)?)?,
-            qualified_name: self.text(required(layout.qualified_name)?)?,
+            name: self.text(required(layout.func_name)?)?,
+            qualified_name: self.text(required(layout.func_qualname)?)?,
             module,
-            globals: required(layout.globals)?,
-            dict: self.pointer(object, layout.dictionary)?,
-            closure: self.pointer(object, layout.closure)?,
+            globals: required(layout.func_globals)?,
+            dict: self.pointer(object, layout.func_dict)?,
+            closure: self.pointer(object, layout.func_closure)?,
         })
     }
 
@@ -76,8 +77,8 @@ impl<M: Memory> Interpreter<M> {
         let wrong = ReadProblem::WrongType { address: object, expected: "bound method" };
         let class = self.types.method.ok_or(wrong)?;
         self.expect_type(object, class, "bound method")?;
-        let function = self.required(object, self.layout.method.function, "bound method")?;
-        let receiver = self.required(object, self.layout.method.receiver, "bound method")?;
+        let function = self.required(object, self.layout.method.im_func, "bound method")?;
+        let receiver = self.required(object, self.layout.method.im_self, "bound method")?;
         Ok(MethodView { function, receiver })
     }
 
@@ -89,7 +90,7 @@ impl<M: Memory> Interpreter<M> {
         let wrong = ReadProblem::WrongType { address: object, expected: "cell" };
         let class = self.types.cell.ok_or(wrong)?;
         self.expect_type(object, class, "cell")?;
-        self.pointer(object, self.layout.cell.content)
+        self.pointer(object, self.layout.cell.ob_ref)
     }
 
     /// The callable inside a `staticmethod`, `classmethod`, `property` (its getter) or `functools.partial`, or an
@@ -119,11 +120,11 @@ impl<M: Memory> Interpreter<M> {
     /// There is no object, or it changed meanwhile.
     pub fn held_objects(&self, object: RemoteAddress) -> Result<Vec<RemoteAddress>, ReadProblem> {
         let (_, facts) = self.facts_of(object)?;
-        let first = u64::from(self.layout.object.class) + WORD;
-        let last = facts.basic_size.min(first + FIELD_LIMIT * WORD);
+        let first = u64::from(self.layout.object.ob_type) + POINTER;
+        let last = facts.basic_size.min(first + FIELD_LIMIT * POINTER);
         let bytes = self.bytes_at(object.0.saturating_add(first), last.saturating_sub(first) as usize)?;
-        let (words, _) = bytes.as_chunks::<{ WORD as usize }>();
-        let words = words.iter().map(|word| u64::from_le_bytes(*word));
-        Ok(words.filter(|word| is_plausible(*word)).map(RemoteAddress).collect())
+        let (numbers, _) = bytes.as_chunks::<{ POINTER as usize }>();
+        let numbers = numbers.iter().map(|number| u64::from_le_bytes(*number));
+        Ok(numbers.filter(|number| is_plausible(*number)).map(RemoteAddress).collect())
     }
 }

@@ -3,12 +3,12 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use super::builtin_types::BuiltinTypes;
 use super::debug_offsets;
 use super::error::{InterpreterError, ReadProblem};
 use super::interpreter_file::InterpreterAddresses;
 use super::layout::Layout;
-use super::object::{TypeFacts, flag};
-use super::well_known::WellKnownTypes;
+use super::type_facts::{TypeFacts, flag};
 use crate::memory::{Memory, MemoryError};
 use crate::model::RemoteAddress;
 
@@ -34,7 +34,7 @@ pub struct Interpreter<M> {
     pub(super) runtime: RemoteAddress,
     /// The main interpreter.
     pub(super) state: RemoteAddress,
-    pub(super) types: WellKnownTypes,
+    pub(super) types: BuiltinTypes,
     /// Types that were looked at since the last refresh.
     pub(super) known_types: RefCell<HashMap<RemoteAddress, TypeFacts>>,
     version: (u8, u8, u8),
@@ -65,7 +65,7 @@ impl<M: Memory> Interpreter<M> {
             memory,
             runtime,
             state: runtime,
-            types: WellKnownTypes::default(),
+            types: BuiltinTypes::default(),
             known_types: RefCell::default(),
             version: (0, 0, 0),
             tells_offsets: false,
@@ -126,7 +126,7 @@ impl<M: Memory> Interpreter<M> {
         let Some(version) = self.dict_value(*sys, "hexversion")? else { return Ok(false) };
         self.expect_flag(version, flag::INTEGER, "int")?;
         // It is less than 2^30, one digit, up to version 63.
-        self.version = debug_offsets::version_of_hex(u64::from(self.half_word(version, INTEGER_DIGIT)?));
+        self.version = debug_offsets::version_of_hex(u64::from(self.u32(version, INTEGER_DIGIT)?));
         let (major, minor, _) = self.version;
         if format!("{major}.{minor}") != self.layout.version() {
             return Ok(false);
@@ -177,7 +177,7 @@ impl<M: Memory> Interpreter<M> {
 
     /// Addresses of built-in types.
     #[must_use]
-    pub fn types(&self) -> &WellKnownTypes {
+    pub fn types(&self) -> &BuiltinTypes {
         &self.types
     }
 
@@ -230,7 +230,7 @@ impl<M: Memory> Interpreter<M> {
     /// The list cannot be read or has no end.
     pub fn interpreters(&self) -> Result<Vec<RemoteAddress>, ReadProblem> {
         let mut found = Vec::new();
-        let mut next = self.pointer(self.runtime, self.layout.runtime.interpreters)?;
+        let mut next = self.pointer(self.runtime, self.layout.runtime.interpreters_head)?;
         while let Some(interpreter) = next {
             if found.len() >= INTERPRETER_LIMIT {
                 return Err(ReadProblem::Torn { address: self.runtime, what: "list of interpreters" });
@@ -250,15 +250,15 @@ impl<M: Memory> Interpreter<M> {
         let mut found = Vec::new();
         for interpreter in self.interpreters()? {
             let torn = || ReadProblem::Torn { address: interpreter, what: "list of threads" };
-            let mut next = self.pointer(interpreter, self.layout.interpreter.threads)?;
+            let mut next = self.pointer(interpreter, self.layout.interpreter.threads_head)?;
             while let Some(thread) = next {
-                if found.len() >= THREAD_LIMIT || self.pointer(thread, layout.interpreter)? != Some(interpreter) {
+                if found.len() >= THREAD_LIMIT || self.pointer(thread, layout.interp)? != Some(interpreter) {
                     return Err(torn());
                 }
                 found.push(ThreadView {
                     address: thread,
-                    native_identifier: layout.native_identifier.map(|offset| self.word(thread, offset)).transpose()?,
-                    identifier: self.word(thread, layout.identifier)?,
+                    native_identifier: layout.native_thread_id.map(|offset| self.u64(thread, offset)).transpose()?,
+                    identifier: self.u64(thread, layout.thread_id)?,
                 });
                 next = self.pointer(thread, layout.next)?;
             }
@@ -302,7 +302,7 @@ impl<M: Memory> Interpreter<M> {
         if class != module_type && !self.mro(class)?.contains(&module_type) {
             return Ok(None);
         }
-        self.pointer(module, self.layout.module.dictionary)
+        self.pointer(module, self.layout.module.md_dict)
     }
 
     /// The type of modules.

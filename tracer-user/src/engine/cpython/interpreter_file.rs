@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::contract::EngineError;
 use crate::memory::MappedFile;
-use crate::model::{Module, RemoteAddress};
-use crate::symbol::ElfFile;
+use crate::model::{Mapping, ModuleFile, RemoteAddress, VirtualAddress};
+use crate::symbol::{ElfFile, ExecutableSegments};
 
 /// The variable with everything that the interpreter keeps; exported by every version from 3.8.
 const RUNTIME: &str = "_PyRuntime";
@@ -30,54 +30,42 @@ pub struct InterpreterAddresses {
     pub types: BTreeMap<String, RemoteAddress>,
 }
 
-impl InterpreterAddresses {
+/// What a file holds of an interpreter, the same for every process that maps it.
+#[derive(Clone, Debug)]
+pub struct InterpreterFile {
+    runtime: VirtualAddress,
+    types: BTreeMap<String, VirtualAddress>,
+    segments: ExecutableSegments,
+}
+
+impl InterpreterFile {
     /// Looks for an interpreter in a file that a process has mapped; `None` if the file holds none.
     ///
     /// `thorough`: also looks at symbols that the file does not export, which takes longer.
     ///
     /// # Errors
     /// The file cannot be opened or is malformed.
-    pub fn in_module(module: &Module, thorough: bool) -> Result<Option<Self>, EngineError> {
+    pub(super) fn read(module: &ModuleFile, thorough: bool) -> Result<Option<Self>, EngineError> {
         let unreadable = |source| EngineError::Unreadable {
             path: module.path.clone(),
             access_path: module.access_path.clone(),
             source,
         };
-        let file = MappedFile::open(&module.access_path, module.number()).map_err(unreadable)?.into_file();
+        let file = MappedFile::of(module).map_err(unreadable)?.into_file();
         let cache = ReadCache::new(file);
         let elf = ElfFile::parse(&cache, &module.path)?;
         let variables = elf.variables(&VARIABLES, thorough)?;
         let runtime = variables.get(RUNTIME).copied().or_else(|| elf.section_address(RUNTIME_SECTION));
-        let (Some(runtime), Some(loaded)) = (runtime, elf.loaded_at(&module.mappings)) else { return Ok(None) };
-        let types = variables
-            .iter()
-            .filter(|(symbol, _)| **symbol != RUNTIME)
-            .map(|(symbol, address)| ((*symbol).to_owned(), loaded.address(*address)));
-        Ok(Some(Self { runtime: loaded.address(runtime), types: types.collect() }))
+        let Some(runtime) = runtime else { return Ok(None) };
+        let types = variables.into_iter().filter(|(symbol, _)| *symbol != RUNTIME);
+        let types = types.map(|(symbol, address)| (symbol.to_owned(), address)).collect();
+        Ok(Some(Self { runtime, types, segments: elf.executable() }))
     }
 
-    /// Looks for interpreters in everything that a process has mapped: the likely files first, each only when the
-    /// iterator gets to it. A process may have mapped more than one and run only one of them.
-    ///
-    /// Files that cannot be opened are left out; `modules` as `Target` has them, the executable first.
-    pub fn in_modules(modules: &[Module]) -> impl Iterator<Item = (&Module, Self)> {
-        // Not by "python" alone: it is in the name of every extension module (`_tree.cpython-311-x86_64-linux-gnu.so`).
-        let is_likely = |module: &Module| {
-            let name = module.file_name();
-            name.starts_with("python") || name.starts_with("libpython")
-        };
-        let mut ordered: Vec<(usize, &Module)> = modules.iter().enumerate().collect();
-        ordered.sort_by_key(|(index, module)| (!is_likely(module), *index));
-        ordered.into_iter().filter_map(move |(index, module)| {
-            let thorough = index == 0 || is_likely(module);
-            match Self::in_module(module, thorough) {
-                Ok(found) => Some((module, found?)),
-                Err(error) => {
-                    let path = module.path.display();
-                    tracing::debug!(%path, %error, "no interpreter is looked for in a file");
-                    None
-                }
-            }
-        })
+    /// Where the variables are in a process that has mapped the file like this; `None` if the mappings are of another file.
+    pub(super) fn in_process(&self, mappings: &[Mapping]) -> Option<InterpreterAddresses> {
+        let loaded = self.segments.loaded_at(mappings)?;
+        let types = self.types.iter().map(|(symbol, address)| (symbol.clone(), loaded.address(*address)));
+        Some(InterpreterAddresses { runtime: loaded.address(self.runtime), types: types.collect() })
     }
 }

@@ -20,7 +20,7 @@ impl<M: Memory> Interpreter<M> {
             None => (0, 0),
         };
         let code_slots = match layout.code.slots {
-            Slots::Unified { slot_count, .. } => slot_count,
+            Slots::Unified { co_nlocalsplus, .. } => co_nlocalsplus,
             Slots::Separate { .. } => 0,
         };
         Ok(PythonLayout {
@@ -29,44 +29,44 @@ impl<M: Memory> Interpreter<M> {
             style: frame.style.number(),
             exits_are_prompt: u32::from(frame.exits_are_prompt),
             thread_frame: thread.frame,
-            cframe_frame: thread.cframe_frame.unwrap_or_default(),
-            thread_datastack_top: thread.data_stack_top.unwrap_or_default(),
-            thread_datastack_chunk: thread.data_stack_chunk.unwrap_or_default(),
+            cframe_frame: thread.cframe_current_frame.unwrap_or_default(),
+            thread_datastack_top: thread.datastack_top.unwrap_or_default(),
+            thread_datastack_chunk: thread.datastack_chunk.unwrap_or_default(),
             chunk_size: thread.chunk_size.unwrap_or_default(),
             code_frame_words,
             code_slots,
-            code_stack_depth: layout.code.stack_size,
+            code_stack_depth: layout.code.co_stacksize,
             frame_words_beyond,
             thread_exception: thread.exception,
             exception_is_type: u32::from(thread.exception_is_type),
             frame_code: frame.code,
             frame_function: frame.function.unwrap_or_default(),
             frame_previous: frame.previous,
-            frame_locals: frame.locals,
-            frame_object_frame: frame.object_frame.unwrap_or_default(),
+            frame_locals: frame.localsplus,
+            frame_object_frame: frame.f_frame.unwrap_or_default(),
             exceptions_are_seen: 0,
-            frame_value_stack: frame.value_stack.unwrap_or_default(),
-            frame_last_instruction: frame.last_instruction.unwrap_or_default(),
-            object_type: layout.object.class,
-            function_code: layout.function.code,
-            method_function: layout.method.function,
-            cell_content: layout.cell.content,
-            tuple_items: layout.tuple.items,
+            frame_value_stack: frame.f_valuestack.unwrap_or_default(),
+            frame_last_instruction: frame.f_lasti.unwrap_or_default(),
+            object_type: layout.object.ob_type,
+            function_code: layout.function.func_code,
+            method_function: layout.method.im_func,
+            cell_content: layout.cell.ob_ref,
+            tuple_items: layout.tuple.ob_item,
             exception_traceback: thread.exception_traceback,
-            traceback_frame: thread.traceback_frame,
+            traceback_frame: thread.tb_frame,
             tuple_type: self.types.tuple.0,
             function_type: self.types.function.0,
         })
     }
 
-    /// Address of the word that holds the thread that runs Python code now. To 3.11 the runtime keeps it
+    /// Address of the pointer to the thread that runs Python code now. To 3.11 the runtime keeps it
     /// (`gilstate.tstate_current`). From 3.12 each thread knows only itself, but the GIL remembers who took it last: a
     /// thread runs Python code only after take_gil() (Python/ceval_gil.c, CPython 3.12 to 3.14) has put it there.
     fn current_thread_word(&self) -> Result<RemoteAddress, ReadProblem> {
         let after = |base: RemoteAddress, offset: u32| RemoteAddress(base.0.saturating_add(u64::from(offset)));
         let torn = ReadProblem::Torn { address: self.state, what: "interpreter's GIL" };
         let interpreter = &self.layout.interpreter;
-        match (self.layout.runtime.current_thread, interpreter.gil, interpreter.gil_last_holder) {
+        match (self.layout.runtime.tstate_current, interpreter.ceval_gil, interpreter.last_holder) {
             (Some(offset), ..) => Ok(after(self.runtime, offset)),
             (None, Some(gil), Some(last_holder)) => Ok(after(self.pointer(self.state, gil)?.ok_or(torn)?, last_holder)),
             _ => Err(torn),

@@ -54,18 +54,18 @@ pub struct Layout {
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 enum Schema {
-    #[serde(rename = "ml-tracer/cpython/v1")]
-    First,
+    #[serde(rename = "ml-tracer/cpython/v2")]
+    Second,
 }
 
 /// `_PyRuntimeState`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Runtime {
-    pub interpreters: Offset,
+    pub interpreters_head: Offset,
     /// To 3.11.
     #[serde(default)]
-    pub current_thread: Option<Offset>,
+    pub tstate_current: Option<Offset>,
 }
 
 /// `PyInterpreterState`.
@@ -73,14 +73,14 @@ pub(super) struct Runtime {
 #[serde(deny_unknown_fields)]
 pub(super) struct InterpreterState {
     pub next: Offset,
-    pub threads: Offset,
+    pub threads_head: Offset,
     pub modules: Offset,
     /// From 3.12.
     #[serde(default)]
-    pub gil: Option<Offset>,
+    pub ceval_gil: Option<Offset>,
     /// From 3.12: in the structure that `gil` points to.
     #[serde(default)]
-    pub gil_last_holder: Option<Offset>,
+    pub last_holder: Option<Offset>,
 }
 
 /// `PyThreadState`.
@@ -88,21 +88,21 @@ pub(super) struct InterpreterState {
 #[serde(deny_unknown_fields)]
 pub(super) struct ThreadState {
     pub next: Offset,
-    pub interpreter: Offset,
-    pub identifier: Offset,
+    pub interp: Offset,
+    pub thread_id: Offset,
     /// From 3.11.
     #[serde(default)]
-    pub native_identifier: Option<Offset>,
+    pub native_thread_id: Option<Offset>,
     pub frame: Offset,
     /// 3.11 and 3.12: in the structure that `frame` points to.
     #[serde(default)]
-    pub cframe_frame: Option<Offset>,
+    pub cframe_current_frame: Option<Offset>,
     /// From 3.11.
     #[serde(default)]
-    pub data_stack_top: Option<Offset>,
+    pub datastack_top: Option<Offset>,
     /// From 3.11: the newest piece of the data stack.
     #[serde(default)]
-    pub data_stack_chunk: Option<Offset>,
+    pub datastack_chunk: Option<Offset>,
     /// From 3.11: in such a piece.
     #[serde(default)]
     pub chunk_size: Option<Offset>,
@@ -111,7 +111,7 @@ pub(super) struct ThreadState {
     /// Beside the type of the exception, or in the exception.
     pub exception_traceback: Offset,
     /// In a traceback.
-    pub traceback_frame: Offset,
+    pub tb_frame: Offset,
 }
 
 /// `PyFrameObject` to 3.10, `_PyInterpreterFrame` from 3.11.
@@ -124,17 +124,17 @@ pub(super) struct Frame {
     /// From 3.11.
     #[serde(default)]
     pub function: Option<Offset>,
-    pub locals: Offset,
+    pub localsplus: Offset,
     /// To 3.10.
     #[serde(default)]
-    pub value_stack: Option<Offset>,
+    pub f_valuestack: Option<Offset>,
     /// To 3.10.
     #[serde(default)]
-    pub last_instruction: Option<Offset>,
+    pub f_lasti: Option<Offset>,
     pub exits_are_prompt: bool,
     /// In the frame object (`PyFrameObject`): the frame. Heap frames are their own objects.
     #[serde(default)]
-    pub object_frame: Option<Offset>,
+    pub f_frame: Option<Offset>,
     /// Bits of a reference that are the pointer; all where references are pointers.
     #[serde(default = "all_bits")]
     pub pointer_mask: u64,
@@ -156,25 +156,24 @@ pub(super) enum Style {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Object {
-    #[serde(rename = "type")]
-    pub class: Offset,
-    pub size: Offset,
+    pub ob_type: Offset,
+    pub ob_size: Offset,
 }
 
 /// `PyTypeObject`, `PyHeapTypeObject`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Type {
-    pub name: Offset,
-    pub basic_size: Offset,
-    pub item_size: Offset,
-    pub flags: Offset,
-    pub dictionary: Offset,
-    pub dictionary_offset: Offset,
-    pub mro: Offset,
-    pub heap_name: Offset,
-    pub heap_qualified_name: Offset,
-    pub cached_keys: Offset,
+    pub tp_name: Offset,
+    pub tp_basicsize: Offset,
+    pub tp_itemsize: Offset,
+    pub tp_flags: Offset,
+    pub tp_dict: Offset,
+    pub tp_dictoffset: Offset,
+    pub tp_mro: Offset,
+    pub ht_name: Offset,
+    pub ht_qualname: Offset,
+    pub ht_cached_keys: Offset,
 }
 
 /// `PyASCIIObject`, `PyCompactUnicodeObject`, `PyUnicodeObject`.
@@ -193,23 +192,23 @@ pub(super) struct Text {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Bytes {
-    pub data: Offset,
+    pub ob_sval: Offset,
 }
 
 /// `PyTupleObject`, `PyListObject`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Items {
-    pub items: Offset,
+    pub ob_item: Offset,
 }
 
 /// `PyDictObject` and `PyDictValues`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Dictionary {
-    pub used: Offset,
-    pub keys: Offset,
-    pub values: Offset,
+    pub ma_used: Offset,
+    pub ma_keys: Offset,
+    pub ma_values: Offset,
     pub values_items: Offset,
     /// From 3.13.
     #[serde(default)]
@@ -221,15 +220,15 @@ pub(super) struct Dictionary {
 #[serde(deny_unknown_fields)]
 pub(super) struct Keys {
     #[serde(default)]
-    pub size: Option<Offset>,
+    pub dk_size: Option<Offset>,
     #[serde(default)]
-    pub log2_size: Option<Offset>,
+    pub dk_log2_size: Option<Offset>,
     #[serde(default)]
-    pub log2_index_bytes: Option<Offset>,
+    pub dk_log2_index_bytes: Option<Offset>,
     #[serde(default)]
-    pub kind: Option<Offset>,
-    pub entry_count: Offset,
-    pub indices: Offset,
+    pub dk_kind: Option<Offset>,
+    pub dk_nentries: Offset,
+    pub dk_indices: Offset,
 }
 
 /// Where instances keep attributes, beside `tp_dictoffset`.
@@ -250,44 +249,44 @@ pub(super) enum Attributes {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Function {
-    pub code: Offset,
-    pub globals: Offset,
-    pub closure: Offset,
-    pub name: Offset,
-    pub qualified_name: Offset,
-    pub dictionary: Offset,
-    pub module: Offset,
+    pub func_code: Offset,
+    pub func_globals: Offset,
+    pub func_closure: Offset,
+    pub func_name: Offset,
+    pub func_qualname: Offset,
+    pub func_dict: Offset,
+    pub func_module: Offset,
 }
 
 /// `PyMethodObject`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Method {
-    pub function: Offset,
-    pub receiver: Offset,
+    pub im_func: Offset,
+    pub im_self: Offset,
 }
 
 /// `PyCellObject`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Cell {
-    pub content: Offset,
+    pub ob_ref: Offset,
 }
 
 /// `PyCodeObject`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Code {
-    pub argument_count: Offset,
-    pub keyword_only_count: Offset,
-    pub flags: Offset,
-    pub stack_size: Offset,
-    pub first_line: Offset,
-    pub name: Offset,
-    pub file: Offset,
+    pub co_argcount: Offset,
+    pub co_kwonlyargcount: Offset,
+    pub co_flags: Offset,
+    pub co_stacksize: Offset,
+    pub co_firstlineno: Offset,
+    pub co_name: Offset,
+    pub co_filename: Offset,
     /// From 3.11.
     #[serde(default)]
-    pub qualified_name: Option<Offset>,
+    pub co_qualname: Option<Offset>,
     pub slots: Slots,
     /// From 3.11.
     #[serde(default)]
@@ -299,15 +298,9 @@ pub(super) struct Code {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Slots {
     /// To 3.10: local variables, then cells, then free variables.
-    Separate {
-        local_count: Offset,
-        local_names: Offset,
-        cell_names: Offset,
-        free_names: Offset,
-        cell_to_argument: Offset,
-    },
+    Separate { co_nlocals: Offset, co_varnames: Offset, co_cellvars: Offset, co_freevars: Offset, co_cell2arg: Offset },
     /// From 3.11: one list of names, and a byte for each that says its kind.
-    Unified { slot_count: Offset, names: Offset, kinds: Offset },
+    Unified { co_nlocalsplus: Offset, co_localsplusnames: Offset, co_localspluskinds: Offset },
 }
 
 /// How many words a frame takes on the data stack.
@@ -331,7 +324,7 @@ pub(super) struct Callable {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Module {
-    pub dictionary: Offset,
+    pub md_dict: Offset,
 }
 
 /// Where `_Py_DebugOffsets` tells the offsets above.
@@ -392,13 +385,13 @@ mod tests {
             assert_eq!(layout.version(), format!("{major}.{minor}"));
             assert_eq!(layout.debug_offsets.is_some(), minor >= 13);
             let heap = layout.frame.style == Style::Heap;
-            assert_eq!(heap, layout.frame.value_stack.is_some() && layout.frame.last_instruction.is_some());
-            assert_eq!(heap, layout.frame.object_frame.is_none());
-            assert_eq!(heap, layout.frame.function.is_none() && layout.thread.data_stack_top.is_none());
-            assert_eq!(heap, layout.thread.data_stack_chunk.is_none() && layout.thread.chunk_size.is_none());
+            assert_eq!(heap, layout.frame.f_valuestack.is_some() && layout.frame.f_lasti.is_some());
+            assert_eq!(heap, layout.frame.f_frame.is_none());
+            assert_eq!(heap, layout.frame.function.is_none() && layout.thread.datastack_top.is_none());
+            assert_eq!(heap, layout.thread.datastack_chunk.is_none() && layout.thread.chunk_size.is_none());
             assert_eq!(heap, layout.code.frame_size.is_none() && matches!(layout.code.slots, Slots::Separate { .. }));
-            assert_eq!(layout.keys.size.is_some(), layout.keys.kind.is_none());
-            assert_eq!(layout.runtime.current_thread.is_none(), layout.interpreter.gil_last_holder.is_some());
+            assert_eq!(layout.keys.dk_size.is_some(), layout.keys.dk_kind.is_none());
+            assert_eq!(layout.runtime.tstate_current.is_none(), layout.interpreter.last_holder.is_some());
         }
         assert_eq!(Layout::versions().count(), 7);
     }

@@ -2,12 +2,16 @@
 //! out, never a name that is not there.
 
 mod attributes;
+mod builtin_types;
 mod class;
 mod code;
 mod collections;
 mod cpython_engine;
+mod cpython_instance;
 mod debug_offsets;
 mod error;
+mod find_types;
+mod frame_sites;
 mod function;
 mod interpreter;
 mod interpreter_file;
@@ -18,15 +22,16 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod text;
-mod well_known;
+mod type_facts;
 
+pub use builtin_types::BuiltinTypes;
 pub use class::ClassView;
 pub use code::{CodeView, SlotKind, Variable};
-pub use cpython_engine::{CpythonEngine, CpythonError};
+pub use cpython_engine::CpythonEngine;
+pub use cpython_instance::{CpythonError, CpythonInstance};
 pub use error::{InterpreterError, ReadProblem};
 pub use function::{FunctionView, MethodView};
 pub use interpreter::{Interpreter, ThreadView};
-pub use interpreter_file::InterpreterAddresses;
+pub use interpreter_file::{InterpreterAddresses, InterpreterFile};
 pub use layout::Layout;
 pub use survey::Surveyor;
-pub use well_known::WellKnownTypes;

@@ -1,35 +1,10 @@
-//! Words, object headers and types: what every other reading begins with.
+//! Integers, pointers, object headers and types: what every other reading begins with.
 
 use super::error::ReadProblem;
 use super::interpreter::Interpreter;
+use super::type_facts::{TypeFacts, flag};
 use crate::memory::Memory;
 use crate::model::RemoteAddress;
-
-/// Bits of `tp_flags`, the same in CPython 3.8 to 3.14 where they exist (Include/object.h, `Py_TPFLAGS_*`).
-pub(super) mod flag {
-    /// `INLINE_VALUES`, from 3.13: the values of attributes follow the object.
-    pub const INLINE_VALUES: u64 = 1 << 2;
-    /// `MANAGED_DICT`, from 3.11: a pointer to the attributes precedes the object.
-    pub const MANAGED_DICTIONARY: u64 = 1 << 4;
-    /// `HEAPTYPE`: made at run time, by a class statement or `PyType_FromSpec`.
-    pub const HEAP_TYPE: u64 = 1 << 9;
-    /// `READY`: the type is complete.
-    pub const READY: u64 = 1 << 12;
-    /// `LONG_SUBCLASS`.
-    pub const INTEGER: u64 = 1 << 24;
-    /// `LIST_SUBCLASS`.
-    pub const LIST: u64 = 1 << 25;
-    /// `TUPLE_SUBCLASS`.
-    pub const TUPLE: u64 = 1 << 26;
-    /// `BYTES_SUBCLASS`.
-    pub const BYTES: u64 = 1 << 27;
-    /// `UNICODE_SUBCLASS`.
-    pub const TEXT: u64 = 1 << 28;
-    /// `DICT_SUBCLASS`.
-    pub const DICTIONARY: u64 = 1 << 29;
-    /// `TYPE_SUBCLASS`: its instances are types.
-    pub const TYPE: u64 = 1 << 31;
-}
 
 /// Lowest address that a process can have mapped (vm.mmap_min_addr is 64 KiB, never less than a page).
 const LOWEST_ADDRESS: u64 = 4096;
@@ -37,22 +12,6 @@ const LOWEST_ADDRESS: u64 = 4096;
 const ADDRESS_LIMIT: u64 = 1 << 56;
 /// Largest `tp_basicsize` that is believed, bytes.
 const BASIC_SIZE_LIMIT: u64 = 16 << 20;
-
-/// What is needed of a type to read its instances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TypeFacts {
-    pub flags: u64,
-    pub basic_size: u64,
-    pub item_size: u64,
-    /// `tp_dictoffset`, which may be negative.
-    pub dictionary_offset: i64,
-}
-
-impl TypeFacts {
-    pub fn has(&self, flag: u64) -> bool {
-        self.flags & flag != 0
-    }
-}
 
 impl<M: Memory> Interpreter<M> {
     /// Type of an object.
@@ -98,14 +57,14 @@ impl<M: Memory> Interpreter<M> {
         let torn = || ReadProblem::Torn { address: class, what: "type" };
         let metaclass = self.header(class)?;
         let layout = &self.layout.class;
-        if self.word(metaclass, layout.flags)? & flag::TYPE == 0 || self.header(metaclass).is_err() {
+        if self.u64(metaclass, layout.tp_flags)? & flag::TYPE == 0 || self.header(metaclass).is_err() {
             return Err(torn());
         }
         let facts = TypeFacts {
-            flags: self.word(class, layout.flags)?,
-            basic_size: self.word(class, layout.basic_size)?,
-            item_size: self.word(class, layout.item_size)?,
-            dictionary_offset: self.word(class, layout.dictionary_offset)?.cast_signed(),
+            flags: self.u64(class, layout.tp_flags)?,
+            basic_size: self.u64(class, layout.tp_basicsize)?,
+            item_size: self.u64(class, layout.tp_itemsize)?,
+            dictionary_offset: self.u64(class, layout.tp_dictoffset)?.cast_signed(),
         };
         let is_sound = facts.has(flag::READY)
             && facts.basic_size <= BASIC_SIZE_LIMIT
@@ -119,32 +78,32 @@ impl<M: Memory> Interpreter<M> {
     }
 
     /// The type that the header of an object names, which is not looked at. A freed object has no sensible reference
-    /// count: it is 0, or (freed blocks are chained by their first word) a pointer.
+    /// count: it is 0, or (freed blocks are chained by their first eight bytes) a pointer.
     fn header(&self, object: RemoteAddress) -> Result<RemoteAddress, ReadProblem> {
         let torn = ReadProblem::Torn { address: object, what: "object" };
         if !is_plausible(object.0) {
             return Err(torn);
         }
         // From 3.14 the upper 16 bits are flags (Include/object.h, ob_flags).
-        let references = self.word(object, 0)? & 0x0000_ffff_ffff_ffff;
-        match self.pointer(object, self.layout.object.class)? {
+        let references = self.u64(object, 0)? & 0x0000_ffff_ffff_ffff;
+        match self.pointer(object, self.layout.object.ob_type)? {
             Some(class) if references != 0 && references <= u64::from(u32::MAX) => Ok(class),
             _ => Err(torn),
         }
     }
 
     /// Eight bytes of a structure.
-    pub(super) fn word(&self, structure: RemoteAddress, offset: u32) -> Result<u64, ReadProblem> {
+    pub(super) fn u64(&self, structure: RemoteAddress, offset: u32) -> Result<u64, ReadProblem> {
         Ok(u64::from_le_bytes(self.array(structure, i64::from(offset))?))
     }
 
     /// Four bytes of a structure.
-    pub(super) fn half_word(&self, structure: RemoteAddress, offset: u32) -> Result<u32, ReadProblem> {
+    pub(super) fn u32(&self, structure: RemoteAddress, offset: u32) -> Result<u32, ReadProblem> {
         Ok(u32::from_le_bytes(self.array(structure, i64::from(offset))?))
     }
 
     /// One byte of a structure.
-    pub(super) fn byte(&self, structure: RemoteAddress, offset: u32) -> Result<u8, ReadProblem> {
+    pub(super) fn u8(&self, structure: RemoteAddress, offset: u32) -> Result<u8, ReadProblem> {
         let [byte] = self.array(structure, i64::from(offset))?;
         Ok(byte)
     }
@@ -200,11 +159,11 @@ impl<M: Memory> Interpreter<M> {
     ) -> Result<impl Iterator<Item = Result<Option<RemoteAddress>, ReadProblem>>, ReadProblem> {
         let bytes = self.bytes_at(address, count.saturating_mul(8))?;
         let torn = ReadProblem::Torn { address: RemoteAddress(address), what: "pointer" };
-        let (words, _) = bytes.as_chunks::<8>();
-        let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
-        Ok(words.into_iter().map(move |word| match word {
+        let (numbers, _) = bytes.as_chunks::<8>();
+        let numbers: Vec<u64> = numbers.iter().map(|number| u64::from_le_bytes(*number)).collect();
+        Ok(numbers.into_iter().map(move |number| match number {
             0 => Ok(None),
-            word if is_plausible(word) => Ok(Some(RemoteAddress(word))),
+            number if is_plausible(number) => Ok(Some(RemoteAddress(number))),
             _ => Err(torn.clone()),
         }))
     }

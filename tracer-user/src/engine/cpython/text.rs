@@ -2,7 +2,7 @@
 
 use super::error::ReadProblem;
 use super::interpreter::Interpreter;
-use super::object::flag;
+use super::type_facts::flag;
 use crate::memory::Memory;
 use crate::model::RemoteAddress;
 
@@ -76,7 +76,7 @@ impl<M: Memory> Interpreter<M> {
         self.expect_flag(object, flag::TEXT, "string")?;
         let layout = &self.layout.text;
         let torn = || ReadProblem::Torn { address: object, what: "string" };
-        let state = self.half_word(object, layout.state)?;
+        let state = self.u32(object, layout.state)?;
         if layout.has_ready_bit && state & state::READY == 0 {
             return Err(torn());
         }
@@ -93,7 +93,7 @@ impl<M: Memory> Interpreter<M> {
             (true, false) => object.0.saturating_add(u64::from(layout.compact_data)),
             (false, _) => u64::from_le_bytes(self.array(object, i64::from(layout.separate_data))?),
         };
-        let count = self.word(object, layout.length)?;
+        let count = self.u64(object, layout.length)?;
         // No string is longer than the address space.
         if count > u64::MAX >> 8 || data == 0 {
             return Err(torn());

@@ -9,4 +9,4 @@ mod shared_code;
 mod tests;
 
 pub use facts::NativeFacts;
-pub use native_engine::NativeEngine;
+pub use native_engine::{NativeEngine, NativeInstance};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::facts::NativeFacts;
 use super::file_cache::{FileCache, is_the_same};
-use crate::engine::{Engine, EngineError, Requests};
-use crate::memory::MappedFile;
-use crate::model::{ModuleFile, ProbeRequest, SkipReason, Skipped, SymbolMap};
+use crate::engine::contract::{Engine, EngineError, Instance, Recognition, Requests};
+use crate::memory::{MappedFile, ReadLimit};
+use crate::model::{ModuleFile, ProbeRequest, RemoteAddress, SkipReason, Skipped, SymbolMap};
 use crate::symbol_map::Matchers;
 
 /// Finds the functions that the symbol maps ask for in ELF files.
@@ -39,22 +39,34 @@ impl NativeEngine {
     /// # Errors
     /// `EngineError` where the file cannot be opened or is malformed.
     pub fn module(&mut self, module: &ModuleFile) -> Result<Requests, EngineError> {
-        if !self.recognises(&file_name(module)) {
+        let recognised = self.recognises(&module.file_name());
+        if recognised == Recognition::No {
             return Ok(Requests::default());
         }
-        let facts = self.facts(module)?;
-        Ok(self.requests(&facts, module))
+        let facts = self.facts(module, recognised)?;
+        // No memory is read: the file says everything.
+        let instance = self.instance(&facts, module, &ReadLimit::default())?;
+        instance.map_or_else(|| Ok(Requests::default()), |mut instance| instance.look())
     }
+}
+
+/// What a file holds, in one process that has mapped it.
+#[derive(Clone, Debug)]
+pub struct NativeInstance {
+    facts: Arc<NativeFacts>,
+    module: ModuleFile,
+    probes_moving_code: bool,
 }
 
 impl Engine for NativeEngine {
     type Facts = Arc<NativeFacts>;
+    type Instance = NativeInstance;
 
-    fn recognises(&mut self, file_name: &str) -> bool {
-        self.matchers.for_file(file_name).is_some()
+    fn recognises(&mut self, file_name: &str) -> Recognition {
+        if self.matchers.for_file(file_name).is_some() { Recognition::Likely } else { Recognition::No }
     }
 
-    fn facts(&mut self, module: &ModuleFile) -> Result<Self::Facts, EngineError> {
+    fn facts(&mut self, module: &ModuleFile, _: Recognition) -> Result<Self::Facts, EngineError> {
         let unreadable = |source: io::Error| EngineError::Unreadable {
             path: module.path.clone(),
             access_path: module.access_path.clone(),
@@ -74,7 +86,7 @@ impl Engine for NativeEngine {
         if let Some(facts) = self.known.get(&metadata) {
             return Ok(facts);
         }
-        let Some(matcher) = self.matchers.for_file(&file_name(module)) else { return Ok(Arc::default()) };
+        let Some(matcher) = self.matchers.for_file(&module.file_name()) else { return Ok(Arc::default()) };
         let again = file.try_clone().map_err(unreadable)?;
         let facts = NativeFacts::read(file, &module.path, &matcher);
         // Somebody is writing it: what was read belongs together by chance only.
@@ -84,7 +96,22 @@ impl Engine for NativeEngine {
         Ok(self.known.insert(&metadata, facts?))
     }
 
-    fn requests(&self, facts: &Self::Facts, module: &ModuleFile) -> Requests {
+    fn instance(
+        &self,
+        facts: &Self::Facts,
+        module: &ModuleFile,
+        _: &ReadLimit,
+    ) -> Result<Option<NativeInstance>, EngineError> {
+        let (facts, module) = (Arc::clone(facts), module.clone());
+        Ok(Some(NativeInstance { facts, module, probes_moving_code: self.probes_moving_code }))
+    }
+}
+
+impl Instance for NativeInstance {
+    type Found = Requests;
+
+    fn look(&mut self) -> Result<Requests, EngineError> {
+        let Self { facts, module, .. } = self;
         let path = module.path.to_string_lossy();
         let skipped = facts.skipped.iter().map(|(name, reason)| Skipped {
             name: name.clone(),
@@ -97,7 +124,7 @@ impl Engine for NativeEngine {
                 module: path.clone().into_owned(),
                 reason: SkipReason::MovesItsCode { symbol: symbol.clone() },
             });
-            return Requests { skipped: skipped.chain(moved).collect(), ..Requests::default() };
+            return Ok(Requests { skipped: skipped.chain(moved).collect(), ..Requests::default() });
         }
         let requests = facts.functions.iter().map(|function| ProbeRequest {
             module: module.clone(),
@@ -109,15 +136,16 @@ impl Engine for NativeEngine {
             error: function.error,
             shared_code: function.shared_code.clone(),
         });
-        Requests {
+        Ok(Requests {
             requests: requests.collect(),
             skipped: skipped.collect(),
             remarks: facts.remarks.clone(),
             hints: facts.hints.clone(),
-        }
+        })
     }
-}
 
-fn file_name(module: &ModuleFile) -> String {
-    module.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    /// Everything was told with the requests.
+    fn meaning(&self, _: RemoteAddress) -> Option<Arc<str>> {
+        None
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::model::{AttributeValue, CallError, Ending, Parent, Span, WallClockNs, printable};
+use crate::model::{AttributeValue, CallError, CallFacts, Ending, Parent, Span, Subject, WallClockNs, printable};
 
 /// Width of everything.
 pub const WIDTH: usize = 100;
@@ -74,9 +74,10 @@ pub fn span_line(palette: Palette, guides: &str, span: &Span, self_time: Option<
     let room = NAME_WIDTH.saturating_sub(width(guides));
     let name = shorten(&printable(span.name()), room);
     let step = step(span, room.saturating_sub(width(&name)));
-    let style = match span.ending {
-        _ if span.error.is_some() => Style::Error,
-        Ending::Lost => Style::Warning,
+    let has_failed = span.ending.error().is_some();
+    let style = match span.subject {
+        _ if has_failed => Style::Error,
+        Subject::LostCall => Style::Warning,
         _ if guides.is_empty() => Style::Bold,
         _ => Style::Plain,
     };
@@ -85,10 +86,10 @@ pub fn span_line(palette: Palette, guides: &str, span: &Span, self_time: Option<
     line.extend(std::iter::repeat_n(' ', room.saturating_sub(width(&name) + width(&step))));
     // The true duration may be shorter (the end was noticed late) or longer (it has not ended, or was not seen).
     let bound = match span.ending {
-        _ if span.end_observed => ' ',
-        Ending::Returned => ' ',
-        Ending::Unwound => '≤',
-        Ending::Lost | Ending::StillOpen => '≥',
+        _ if span.ending.is_end_observed() => ' ',
+        Ending::Returned { .. } => ' ',
+        Ending::Unwound { .. } | Ending::ThreadEnded => '≤',
+        Ending::Lost | Ending::StillOpen | Ending::Unobserved => '≥',
     };
     let duration = duration(span.duration_ns());
     let _ = write!(line, "{:>11}", format!("{bound}{duration}"));
@@ -104,37 +105,37 @@ pub fn span_line(palette: Palette, guides: &str, span: &Span, self_time: Option<
     }
     palette.paint(&mut line, Style::Dim, &format!("{self_column:<13}"));
     line.push_str("  ");
-    let style = if span.error.is_some() { Style::Error } else { Style::Warning };
+    let style = if has_failed { Style::Error } else { Style::Warning };
     let style = if is_remarkable(span) { style } else { Style::Dim };
     palette.paint(&mut line, style, &shorten(&remarks, WIDTH - (2 + NAME_WIDTH + 11 + 2 + 13 + 2)));
     line
 }
 
 fn is_remarkable(span: &Span) -> bool {
-    span.ending != Ending::Returned
-        || span.error.is_some()
+    span.ending != Ending::Returned { error: None }
         || span.lost_before > 0
         || span.parent_is_far()
-        || !span.children_observed
+        || matches!(span.subject, Subject::Call(CallFacts { children_observed: false, .. }))
 }
 
 /// The step in brackets, if there is room for some of it.
 fn step(span: &Span, room: usize) -> String {
-    let Some(step) = span.step.as_ref().filter(|_| room > 4) else { return String::new() };
+    let Subject::Call(CallFacts { step: Some(step), .. }) = &span.subject else { return String::new() };
+    if room <= 4 {
+        return String::new();
+    }
     format!(" ({})", shorten(&printable(step), room - 3))
 }
 
 fn remarks(span: &Span, parent_is_shown: bool) -> String {
     let mut remarks: Vec<String> = Vec::new();
-    match (&span.error, span.ending) {
+    match (span.ending.error(), &span.ending) {
         (Some(CallError::ThreadEnded), _) => remarks.push("(thread ended)".to_owned()),
-        (Some(error @ (CallError::Returned { .. } | CallError::Unwound { exception: Some(_) })), _) => {
-            remarks.push(printable(&error.to_string()).into_owned());
-        }
-        (_, Ending::Unwound) => remarks.push("(unwound)".to_owned()),
-        (_, Ending::StillOpen) => remarks.push("(still open)".to_owned()),
-        (_, Ending::Lost) => remarks.push("(not observed)".to_owned()),
-        (_, Ending::Returned) => {}
+        (Some(CallError::Unwound(None)), _) => remarks.push("(unwound)".to_owned()),
+        (Some(error), _) => remarks.push(printable(&error.to_string()).into_owned()),
+        (None, Ending::StillOpen | Ending::Unobserved) => remarks.push("(still open)".to_owned()),
+        (None, Ending::Lost) => remarks.push("(not observed)".to_owned()),
+        (None, _) => {}
     }
     if let Some(parent_thread) = span.parent_thread {
         remarks.push(match parent_is_shown {
@@ -142,8 +143,12 @@ fn remarks(span: &Span, parent_is_shown: bool) -> String {
             false => format!("parent: thread {}", parent_thread.0),
         });
     }
-    if span.folded_calls > 0 {
-        remarks.push(format!("+{} folded", span.folded_calls));
+    let call = match &span.subject {
+        Subject::Call(call) => Some(call),
+        Subject::LostCall => None,
+    };
+    if let Some(folded_calls) = call.map(|call| call.folded_calls).filter(|calls| *calls > 0) {
+        remarks.push(format!("+{folded_calls} folded"));
     }
     if span.lost_before > 0 {
         remarks.push(format!("{} lost before", span.lost_before));
@@ -154,10 +159,10 @@ fn remarks(span: &Span, parent_is_shown: bool) -> String {
     if span.parent == Parent::Unknown {
         remarks.push("parent not known".to_owned());
     }
-    if !span.children_observed {
+    if call.is_some_and(|call| !call.children_observed) {
         remarks.push("calls inside not all seen".to_owned());
     }
-    if !span.class_observed {
+    if call.is_some_and(|call| !call.class_observed) {
         remarks.push("class not seen".to_owned());
     }
     for (name, value) in &span.attributes {

@@ -38,7 +38,7 @@ pub fn span_data(span: &Span, scope: &InstrumentationScope, limits: AttributeLim
         dropped_attributes_count: 0,
         events: SpanEvents::default(),
         links: SpanLinks::default(),
-        status: span.error.as_ref().map_or(Status::Unset, |error| Status::error(error.to_string())),
+        status: span.ending.error().map_or(Status::Unset, |error| Status::error(error.to_string())),
         instrumentation_scope: scope.clone(),
     }
 }

@@ -58,7 +58,7 @@ fn variables_are_found_where_the_program_has_them() {
 
         let bytes = program.bytes();
         let file = ElfFile::parse(bytes.as_slice(), &program.path).expect("it is ELF");
-        let loaded = file.loaded_at(&mappings).unwrap_or_else(|| panic!("{options:?}: {mappings:?}"));
+        let loaded = file.executable().loaded_at(&mappings).unwrap_or_else(|| panic!("{options:?}: {mappings:?}"));
         let exported = file.variables(&["exported", "local", "stdout_or_none"], false).expect("symbols");
         assert_eq!(exported.keys().copied().collect::<Vec<_>>(), ["exported"]);
         let all = file.variables(&["exported", "local"], true).expect("symbols");
@@ -67,6 +67,6 @@ fn variables_are_found_where_the_program_has_them() {
         let section = file.section_address(".place").expect("it is mapped");
         assert_eq!(loaded.address(section), said[2], "{options:?}");
         assert_eq!(file.section_address(".comment"), None, "it is not mapped");
-        assert_eq!(file.loaded_at(&[]), None);
+        assert_eq!(file.executable().loaded_at(&[]), None);
     }
 }

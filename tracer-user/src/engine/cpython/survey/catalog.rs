@@ -7,7 +7,7 @@ use super::super::{CodeView, Interpreter, ReadProblem};
 use super::classes::{ClassRule, HeapClass};
 use super::methods::{Found, Methods};
 use crate::memory::Memory;
-use crate::model::{PythonCode, PythonFunction, PythonSkipReason, PythonSkipped, Reached, Receiver, RemoteAddress};
+use crate::model::{CodeUser, PythonCode, PythonFunction, PythonSkipReason, PythonSkipped, Receiver, RemoteAddress};
 
 /// What was found so far.
 #[derive(Debug, Default)]
@@ -42,14 +42,14 @@ impl Catalog {
                 Found::Absent => continue,
                 Found::Skipped(reason) => Some(reason),
                 Found::Chain(chain) => {
-                    let reached = Reached {
+                    let user = CodeUser {
                         address: class.mro.first().copied().unwrap_or_default(),
                         class: class.name.clone(),
                         method: method.clone(),
                         instances,
                         in_models,
                     };
-                    self.add_chain(methods, interpreter, &chain, rule, reached).unwrap_or_else(|_| {
+                    self.add_chain(methods, interpreter, &chain, rule, user).unwrap_or_else(|_| {
                         methods.torn += 1;
                         Some(PythonSkipReason::Unreadable)
                     })
@@ -71,7 +71,7 @@ impl Catalog {
         interpreter: &Interpreter<M>,
         chain: &[RemoteAddress],
         rule: &ClassRule,
-        reached: Reached,
+        user: CodeUser,
     ) -> Result<Option<PythonSkipReason>, ReadProblem> {
         let mut links: Vec<Link> = Vec::new();
         let mut reason = None;
@@ -94,14 +94,14 @@ impl Catalog {
         for (index, link) in links.iter().enumerate() {
             // A wrapper around itself is one call.
             let is_repeated = of_chain.iter().take(index).any(|outer| *outer == link.code.address);
-            let method = (!is_repeated).then(|| reached.method.clone());
+            let method = (!is_repeated).then(|| user.method.clone());
             self.add_function(methods, interpreter, (link.function, own), method, Some(rule))?;
             if let Some(function) = self.functions.get_mut(&link.function) {
                 links.iter().skip(index + 1).for_each(|inner| add_once(&mut function.inner, inner.function));
             }
             let code = self.codes.entry(link.code.address).or_insert_with(|| to_watch(&link.code));
-            if !code.reached_by.contains(&reached) {
-                code.reached_by.push(reached.clone());
+            if !code.users.contains(&user) {
+                code.users.push(user.clone());
             }
             for other in &of_chain {
                 if *other != link.code.address {
@@ -203,7 +203,7 @@ fn to_watch(code: &CodeView) -> PythonCode {
         frame_bytes: code.frame_bytes,
         receiver: code.receiver,
         receiver_offset: code.receiver_offset,
-        reached_by: Vec::new(),
+        users: Vec::new(),
         wraps: Vec::new(),
     }
 }

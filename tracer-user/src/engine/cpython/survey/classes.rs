@@ -18,8 +18,8 @@ pub(super) struct HeapClass {
     /// The class itself first.
     pub mro: Vec<RemoteAddress>,
     pub dict: Option<RemoteAddress>,
-    /// Its word `tp_name`: another one stands where another class took the place of a freed one.
-    name_word: u64,
+    /// Its `tp_name`: another one stands where another class took the place of a freed one.
+    tp_name: u64,
     pub rule: Option<Arc<ClassRule>>,
 }
 
@@ -79,7 +79,7 @@ impl Classes {
         let metaclasses = &self.metaclasses;
         let is_there = |address: RemoteAddress, class: &HeapClass| {
             let is_class = interpreter.type_of(address).is_ok_and(|kind| metaclasses.contains(&kind));
-            is_class && interpreter.word(address, interpreter.layout.class.name) == Ok(class.name_word)
+            is_class && interpreter.u64(address, interpreter.layout.class.tp_name) == Ok(class.tp_name)
         };
         self.known.retain(|address, class| seen.contains(address) || (is_cut && is_there(*address, class)));
         self.metaclasses.retain(|address| self.root == Some(*address) || self.known.contains_key(address));
@@ -92,7 +92,7 @@ impl Classes {
         self.known.len()
     }
 
-    /// Takes up a place that looks like a class. `name_word` is what stands in its `tp_name`.
+    /// Takes up a place that looks like a class. `tp_name` is what stands in its `tp_name`.
     ///
     /// # Errors
     /// It is a class that was changing all the time while it was read.
@@ -101,9 +101,9 @@ impl Classes {
         interpreter: &Interpreter<M>,
         rules: &PythonRules,
         address: RemoteAddress,
-        name_word: u64,
+        tp_name: u64,
     ) -> Result<(), ReadProblem> {
-        if self.known.get(&address).is_some_and(|class| class.name_word == name_word) {
+        if self.known.get(&address).is_some_and(|class| class.tp_name == tp_name) {
             self.seen.insert(address);
             return Ok(());
         }
@@ -140,7 +140,7 @@ impl Classes {
             module: view.module.as_str().into(),
             mro: view.mro,
             dict: view.dict,
-            name_word,
+            tp_name,
             rule,
         };
         self.seen.insert(address);

@@ -11,14 +11,14 @@ const NEXT: isize = -16;
 const PREVIOUS: u64 = 8;
 /// Bytes of `PyGC_Head`.
 const HEADER: u64 = 16;
-/// Both words carry flags in their low bits.
+/// Both fields carry flags in their low bits.
 const FLAGS: u64 = 7;
 
-/// Whether a place holds an object that is referenced by someone, as far as its first word tells: freed memory keeps a
+/// Whether a place holds an object that is referenced by someone, as far as its first eight bytes tell: freed memory keeps a
 /// count of 0, and what is no object has mostly an address there. A count takes 32 bits from 3.12; none is larger in fact.
 pub(super) fn is_referenced(candidate: &Candidate) -> bool {
     // From 3.14 the upper half holds flags (Include/refcount.h): the upper 16 bits of it are theirs.
-    let count = candidate.word(0).map(|word| word & 0x0000_ffff_ffff_ffff);
+    let count = candidate.u64(0).map(|number| number & 0x0000_ffff_ffff_ffff);
     count.is_some_and(|count| (1..=u64::from(u32::MAX)).contains(&count))
 }
 
@@ -29,7 +29,7 @@ pub(super) fn is_referenced(candidate: &Candidate) -> bool {
 pub(super) enum Standing {
     /// The next object points back: this one is alive.
     Linked,
-    /// There is a next object, which does not point back. So it is while the collector is at work, when it uses that word
+    /// There is a next object, which does not point back. So it is while the collector is at work, when it uses that field
     /// otherwise (Python/gc.c and Modules/gcmodule.c, `update_refs`); or this is no object.
     Unclear,
     /// There is no object.
@@ -39,20 +39,20 @@ pub(super) enum Standing {
 /// Whether a place holds an object that the garbage collector knows.
 pub(super) fn standing<M: Memory>(interpreter: &Interpreter<M>, candidate: &Candidate) -> Standing {
     let own = candidate.address.0.wrapping_sub(HEADER);
-    let next = candidate.word(NEXT).map(|next| next & !FLAGS).filter(|next| *next != 0 && *next != own);
+    let next = candidate.u64(NEXT).map(|next| next & !FLAGS).filter(|next| *next != 0 && *next != own);
     let Some(next) = next.filter(|_| is_referenced(candidate)) else { return Standing::Nothing };
-    let mut word = [0; 8];
-    if interpreter.memory().read(RemoteAddress(next.wrapping_add(PREVIOUS)), &mut word).is_err() {
+    let mut number = [0; 8];
+    if interpreter.memory().read(RemoteAddress(next.wrapping_add(PREVIOUS)), &mut number).is_err() {
         return Standing::Nothing;
     }
-    if u64::from_le_bytes(word) & !FLAGS == own {
+    if u64::from_le_bytes(number) & !FLAGS == own {
         return Standing::Linked;
     }
     let is_object = interpreter.type_of(RemoteAddress(next.wrapping_add(HEADER))).is_ok();
     if is_object { Standing::Unclear } else { Standing::Nothing }
 }
 
-/// Whether a place whose second word is a Python class holds a live object of it: in doubt its attributes must be
+/// Whether a place whose second eight bytes are a Python class holds a live object of it: in doubt its attributes must be
 /// readable.
 pub(super) fn is_live<M: Memory>(interpreter: &Interpreter<M>, candidate: &Candidate) -> bool {
     let has_attributes = || {

@@ -222,7 +222,7 @@ impl<'look, M: Memory> Methods<'look, M> {
         for field in fields {
             let Ok(kind) = self.interpreter.type_of(*field) else { continue };
             if kind == self.interpreter.types().function {
-                // A word that looks like a function and is none is no reason to give the wrapper up.
+                // What looks like a function and is none is no reason to give the wrapper up.
                 if self.function(*field).is_ok() && !found.contains(field) {
                     found.push(*field);
                 }

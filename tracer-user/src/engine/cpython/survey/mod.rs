@@ -8,7 +8,7 @@ mod instances;
 mod left_out;
 mod methods;
 mod object_array;
-mod reach;
+mod reachable;
 mod scan;
 mod surveyor;
 

@@ -28,27 +28,27 @@ pub(super) fn items<M: Memory>(
     array: RemoteAddress,
     most: usize,
 ) -> Result<Vec<RemoteAddress>, ReadProblem> {
-    let word = |address: u64| -> Result<u64, ReadProblem> {
+    let u64_at = |address: u64| -> Result<u64, ReadProblem> {
         let mut bytes = [0; 8];
         interpreter.memory().read(RemoteAddress(address), &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
     };
     let at = |offset: u64| array.0.wrapping_add(offset);
     let mut kind = [0];
-    interpreter.memory().read(RemoteAddress(word(at(DESCRIPTION))?.wrapping_add(KIND)), &mut kind)?;
-    let dimension_count = word(at(DIMENSION_COUNT))? as u32;
-    let contiguous = word(at(FLAGS))? as u32 & CONTIGUOUS != 0;
+    interpreter.memory().read(RemoteAddress(u64_at(at(DESCRIPTION))?.wrapping_add(KIND)), &mut kind)?;
+    let dimension_count = u64_at(at(DIMENSION_COUNT))? as u32;
+    let contiguous = u64_at(at(FLAGS))? as u32 & CONTIGUOUS != 0;
     if kind != [OBJECTS] || !contiguous || dimension_count > DIMENSION_LIMIT {
         return Ok(Vec::new());
     }
-    let dimensions = word(at(DIMENSIONS))?;
+    let dimensions = u64_at(at(DIMENSIONS))?;
     let mut count: u64 = 1;
     for index in 0..u64::from(dimension_count) {
-        count = count.saturating_mul(word(dimensions.wrapping_add(index * 8))?);
+        count = count.saturating_mul(u64_at(dimensions.wrapping_add(index * 8))?);
     }
     let count = usize::try_from(count).unwrap_or(usize::MAX).min(most);
     let mut bytes = vec![0; count * 8];
-    interpreter.memory().read(RemoteAddress(word(at(DATA))?), &mut bytes)?;
+    interpreter.memory().read(RemoteAddress(u64_at(at(DATA))?), &mut bytes)?;
     let (items, _) = bytes.as_chunks();
     let items = items.iter().map(|item| RemoteAddress(u64::from_le_bytes(*item)));
     Ok(items.filter(|item| item.0 != 0).collect())

@@ -37,7 +37,7 @@ pub(super) struct AddressSet {
     sieve: Box<[u64; 1024]>,
 }
 
-/// A place whose second word is one of the types.
+/// A place whose second eight bytes are one of the types.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate<'chunk> {
     /// Its address.
@@ -52,9 +52,9 @@ impl FromIterator<RemoteAddress> for AddressSet {
     fn from_iter<I: IntoIterator<Item = RemoteAddress>>(addresses: I) -> Self {
         let mut set = Self { exact: HashSet::new(), sieve: Box::new([0; 1024]) };
         for RemoteAddress(address) in addresses {
-            let (word, bit) = Self::place(address);
-            if let Some(word) = set.sieve.get_mut(word) {
-                *word |= bit;
+            let (number, bit) = Self::place(address);
+            if let Some(number) = set.sieve.get_mut(number) {
+                *number |= bit;
             }
             set.exact.insert(address);
         }
@@ -70,16 +70,16 @@ impl AddressSet {
 
     #[inline]
     fn contains(&self, address: u64) -> bool {
-        let (word, bit) = Self::place(address);
-        self.sieve.get(word).is_some_and(|word| word & bit != 0) && self.exact.contains(&address)
+        let (number, bit) = Self::place(address);
+        self.sieve.get(number).is_some_and(|number| number & bit != 0) && self.exact.contains(&address)
     }
 }
 
 impl Candidate<'_> {
-    /// The word at an offset from the object; `None` beyond what is shown.
-    pub(super) fn word(&self, offset: isize) -> Option<u64> {
+    /// The eight bytes at an offset from the object; `None` beyond what is shown.
+    pub(super) fn u64(&self, offset: isize) -> Option<u64> {
         let bytes = self.chunk.get(self.position.checked_add_signed(offset)?..)?;
-        bytes.first_chunk().map(|word| u64::from_le_bytes(*word))
+        bytes.first_chunk().map(|number| u64::from_le_bytes(*number))
     }
 }
 
@@ -158,8 +158,8 @@ mod tests {
     }
 
     impl Heap {
-        fn put(&mut self, offset: usize, words: &[u64]) {
-            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        fn put(&mut self, offset: usize, numbers: &[u64]) {
+            let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
             self.0[offset..offset + bytes.len()].copy_from_slice(&bytes);
         }
 
@@ -184,9 +184,9 @@ mod tests {
         let types: AddressSet = kinds.into_iter().collect();
         let mut places = Vec::new();
         let extent = scan(&heap, &[heap.range()], &types, |candidate| {
-            places.push((candidate.address.0 - START, candidate.kind, candidate.word(0), candidate.word(16)));
+            places.push((candidate.address.0 - START, candidate.kind, candidate.u64(0), candidate.u64(16)));
             if candidate.address.0 == START + CHUNK as u64 - 16 {
-                assert_eq!((candidate.word(-16), candidate.word(-8)), (Some(11), Some(12)));
+                assert_eq!((candidate.u64(-16), candidate.u64(-8)), (Some(11), Some(12)));
             }
         });
         let chunk = CHUNK as u64;

@@ -12,7 +12,7 @@ use super::instances::Standing;
 use super::left_out::LeftOut;
 use super::methods::Methods;
 use super::scan::{AddressSet, Extent, scan};
-use super::{children, instances, reach};
+use super::{children, instances, reachable};
 use crate::memory::{Memory, MemoryError, ReadLimit};
 use crate::model::{ContainerMember, PythonClass, PythonSurvey, RemoteAddress};
 use crate::symbol_map::PythonRules;
@@ -48,7 +48,7 @@ pub struct Surveyor {
 /// What one look finds in memory.
 #[derive(Debug, Default)]
 struct Finds {
-    /// Places that look like classes, with their word `tp_name`.
+    /// Places that look like classes, with their `tp_name`.
     classes: Vec<(RemoteAddress, u64, Standing)>,
     /// Functions with their code.
     functions: Vec<(RemoteAddress, RemoteAddress)>,
@@ -61,8 +61,8 @@ struct Finds {
 impl Surveyor {
     /// A surveyor that knows the rules and no process yet.
     #[must_use]
-    pub fn new(rules: PythonRules) -> Self {
-        Self { rules: Arc::new(rules), classes: Classes::default(), extent: Extent::default() }
+    pub fn new(rules: Arc<PythonRules>) -> Self {
+        Self { rules, classes: Classes::default(), extent: Extent::default() }
     }
 
     /// Bytes of memory that the last look went through; 0 if it could not read any.
@@ -88,13 +88,13 @@ impl Surveyor {
         let is_cut = limit.is_over();
         limit.allow(WALKING);
         self.classes.forget_unseen(interpreter, is_cut);
-        let mut reached = self.reached(interpreter, &mut finds, left.objects > 0);
+        let mut reachable = self.reachable(interpreter, &mut finds, left.objects > 0);
         left.walk = limit.is_over();
         limit.allow(READING_CHILDREN);
-        survey.members = self.members(interpreter, &mut finds, &reached, (&mut survey.torn_reads, &mut left));
-        reached.objects.extend(survey.members.iter().flat_map(|member| [member.container, member.child]));
+        survey.members = self.members(interpreter, &mut finds, &reachable, (&mut survey.torn_reads, &mut left));
+        reachable.objects.extend(survey.members.iter().flat_map(|member| [member.container, member.child]));
         limit.allow(DESCRIBING);
-        self.describe(interpreter, &finds, &reached, (&mut survey, &mut left, limit));
+        self.describe(interpreter, &finds, &reachable, (&mut survey, &mut left, limit));
         survey.not_looked_at = left.told();
         survey
     }
@@ -110,7 +110,7 @@ impl Surveyor {
     ) -> Finds {
         let types = interpreter.types();
         let layout = &interpreter.layout;
-        let (code, name) = (layout.function.code as isize, layout.class.name as isize);
+        let (code, name) = (layout.function.func_code as isize, layout.class.tp_name as isize);
         let mut finds = Finds::default();
         let mut searched = HashSet::new();
         self.classes.begin(types.class);
@@ -130,10 +130,10 @@ impl Surveyor {
                         left.functions += 1;
                         return;
                     }
-                    finds.functions.extend(candidate.word(code).map(|code| (candidate.address, RemoteAddress(code))));
+                    finds.functions.extend(candidate.u64(code).map(|code| (candidate.address, RemoteAddress(code))));
                 } else if self.classes.is_metaclass(candidate.kind) {
                     let standing = instances::standing(interpreter, &candidate);
-                    let Some(name) = candidate.word(name).filter(|_| standing != Standing::Nothing) else { return };
+                    let Some(name) = candidate.u64(name).filter(|_| standing != Standing::Nothing) else { return };
                     let is_full = self.classes.count() + finds.classes.len() >= CLASS_LIMIT;
                     if is_full && self.classes.get(candidate.address).is_none() {
                         left.classes += 1;
@@ -175,13 +175,13 @@ impl Surveyor {
         &mut self,
         interpreter: &Interpreter<M>,
         finds: &mut Finds,
-        reached: &reach::Reached,
+        reachable: &reachable::Reachable,
         (torn_reads, left): (&mut u64, &mut LeftOut),
     ) -> Vec<ContainerMember> {
         let mut containers = Vec::new();
         for (address, class, rule) in self.classes.traced().filter(|(_, _, rule)| rule.children.is_some()) {
             for container in finds.objects.get(&address).into_iter().flatten() {
-                let rank = (!reached.objects.contains(container), *container);
+                let rank = (!reachable.objects.contains(container), *container);
                 containers.push((rank, address, class.name.clone(), Arc::clone(rule)));
             }
         }
@@ -232,15 +232,20 @@ impl Surveyor {
 
     /// Objects that are part of a model, as far as module variables lead to them. And the classes that the application names.
     /// `is_partial`: there are more objects than were kept; those that are part of a model are taken in here.
-    fn reached<M: Memory>(&self, interpreter: &Interpreter<M>, finds: &mut Finds, is_partial: bool) -> reach::Reached {
+    fn reachable<M: Memory>(
+        &self,
+        interpreter: &Interpreter<M>,
+        finds: &mut Finds,
+        is_partial: bool,
+    ) -> reachable::Reachable {
         let objects: HashSet<RemoteAddress> = finds.objects.values().flatten().copied().collect();
-        let reached = reach::from_modules(interpreter, &self.classes, &objects, is_partial);
-        for object in reached.objects.iter().filter(|object| !objects.contains(object)) {
+        let reachable = reachable::from_modules(interpreter, &self.classes, &objects, is_partial);
+        for object in reachable.objects.iter().filter(|object| !objects.contains(object)) {
             if let Ok(class) = interpreter.type_of(*object) {
                 finds.objects.entry(class).or_default().push(*object);
             }
         }
-        reached
+        reachable
     }
 
     /// Fills in classes, functions, code, and what cannot be watched.
@@ -248,7 +253,7 @@ impl Surveyor {
         &self,
         interpreter: &Interpreter<M>,
         finds: &Finds,
-        reached: &reach::Reached,
+        reachable: &reachable::Reachable,
         (survey, left, limit): (&mut PythonSurvey, &mut LeftOut, &ReadLimit),
     ) {
         let mut methods = Methods::new(interpreter, &self.classes);
@@ -256,11 +261,11 @@ impl Surveyor {
         let mut traced: Vec<_> = self.classes.traced().collect();
         let objects_of = |class| finds.objects.get(&class).map(Vec::as_slice).unwrap_or_default();
         let count = |objects: usize| u32::try_from(objects).unwrap_or(u32::MAX);
-        let in_models = |class| objects_of(class).iter().filter(|object| reached.objects.contains(object)).count();
+        let in_models = |class| objects_of(class).iter().filter(|object| reachable.objects.contains(object)).count();
         // What is in use comes first: there may be more than there is time for.
         traced.sort_by_cached_key(|(address, class, rule)| {
             let is_unused = (in_models(*address) == 0, objects_of(*address).is_empty());
-            (is_unused, !reached.classes.contains(address), rule.children.is_none(), class.path.clone(), *address)
+            (is_unused, !reachable.classes.contains(address), rule.children.is_none(), class.path.clone(), *address)
         });
         for (address, class, rule) in traced {
             if limit.is_over() || survey.classes.len() >= TRACED_LIMIT || catalog.functions.len() >= DESCRIBED_LIMIT {
@@ -284,7 +289,7 @@ impl Surveyor {
                 is_container: rule.children.is_some(),
                 excluded: rule.excluded.clone(),
                 instances,
-                is_named: reached.classes.contains(&address),
+                is_named: reachable.classes.contains(&address),
             });
         }
         survey.classes.sort_by(|first, second| (&first.path, first.address).cmp(&(&second.path, second.address)));

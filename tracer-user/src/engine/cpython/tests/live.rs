@@ -12,9 +12,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{check, document};
-use crate::engine::cpython::{Interpreter, InterpreterAddresses, ReadProblem};
+use crate::engine::cpython::{Interpreter, InterpreterAddresses, InterpreterFile, ReadProblem};
 use crate::memory::{LiveProcess, Memory, PageCache, Recorder, regions};
-use crate::model::{Mapping, Module, RemoteAddress};
+use crate::model::{Mapping, Module, ModuleFile, ProcessId, RemoteAddress};
 
 const SCRIPT: &str = include_str!("objects.py");
 const CHANGING: &str = include_str!("changing.py");
@@ -113,9 +113,14 @@ fn open<M: Memory>(memory: M, addresses: &InterpreterAddresses) -> Interpreter<M
 
 pub(super) fn addresses(pid: u32) -> InterpreterAddresses {
     let modules = modules(pid);
-    let mut found: Vec<_> = InterpreterAddresses::in_modules(&modules).collect();
+    let process = ProcessId { pid, start_time: 0 };
+    let in_module = |module: &Module| {
+        let module = ModuleFile::of(process, module);
+        InterpreterFile::read(&module, true).ok().flatten()?.in_process(&module.mappings)
+    };
+    let mut found: Vec<_> = modules.iter().filter_map(in_module).collect();
     assert_eq!(found.len(), 1, "{found:?}");
-    found.remove(0).1
+    found.remove(0)
 }
 
 fn record(folder: &Path, command: &[String]) {

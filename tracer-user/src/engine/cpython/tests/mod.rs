@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Interpreter, ReadProblem, SlotKind, WellKnownTypes};
+use super::{BuiltinTypes, Interpreter, ReadProblem, SlotKind};
 use crate::memory::Memory;
 use crate::model::{Receiver, RemoteAddress};
 
@@ -201,7 +201,7 @@ fn check_code<M: Memory>(interpreter: &Interpreter<M>, object: RemoteAddress, fa
     }
 }
 
-fn check_types(types: &WellKnownTypes, expected: &BTreeMap<String, u64>) {
+fn check_types(types: &BuiltinTypes, expected: &BTreeMap<String, u64>) {
     let found = [
         ("class", Some(types.class)),
         ("object", Some(types.object)),

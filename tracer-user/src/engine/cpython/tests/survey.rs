@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,10 @@ use serde::Deserialize;
 
 use super::damaged::{Numbers, damage};
 use super::live::{addresses, modules, start, supported};
+use crate::engine::contract::{Instance as _, RuntimeInstance as _};
 use crate::engine::cpython::{CpythonEngine, Interpreter, Surveyor};
 use crate::memory::{LiveProcess, Memory as _, PageCache, ReadLimit, Recorder, Snapshot, heap_ranges};
-use crate::model::{ProcessId, PythonCode, PythonSkipReason, PythonSurvey, Receiver, RemoteAddress, Target};
+use crate::model::{ProcessId, PythonCode, PythonSkipReason, PythonSurvey, Receiver, RemoteAddress, SymbolMap, Target};
 use crate::symbol_map::{PythonRules, parse};
 
 const SCRIPT: &str = include_str!("survey.py");
@@ -54,8 +56,12 @@ struct ExpectedClass {
     chains: BTreeMap<String, Vec<(u64, u64)>>,
 }
 
-fn rules() -> PythonRules {
-    PythonRules::new(&parse(MAP, Path::new("survey.yaml"), false).expect("the map is sound"))
+fn maps() -> Vec<SymbolMap> {
+    parse(MAP, Path::new("survey.yaml"), false).expect("the map is sound")
+}
+
+fn rules() -> Arc<PythonRules> {
+    Arc::new(PythonRules::new(&maps()))
 }
 
 fn target(pid: u32) -> Target {
@@ -91,7 +97,7 @@ fn check(survey: &PythonSurvey, expected: &Expected, name: &str) {
             let of_chain: BTreeSet<u64> = chain.iter().map(|(_, code)| *code).collect();
             codes.extend(&of_chain);
             let is_this = |code: &&PythonCode| {
-                code.reached_by.iter().any(|reached| *reached.class == *found.name && *reached.method == **method)
+                code.users.iter().any(|reached| *reached.class == *found.name && *reached.method == **method)
             };
             let reached: BTreeSet<u64> = survey.codes.iter().filter(is_this).map(|code| code.address.0).collect();
             assert_eq!(reached, of_chain, "{name}: {}.{method}", class.path);
@@ -136,7 +142,7 @@ fn check_receivers(survey: &PythonSurvey, name: &str) {
     let variable: Vec<_> = survey.codes.iter().filter(|code| code.receiver == Receiver::FirstOfTuple).collect();
     assert!(matches!(&variable[..], [code] if code.name.ends_with("inner")), "{name}: {variable:?}");
     let in_models = |class: &str| {
-        let reached = survey.codes.iter().flat_map(|code| &code.reached_by).find(|reached| &*reached.class == class);
+        let reached = survey.codes.iter().flat_map(|code| &code.users).find(|reached| &*reached.class == class);
         reached.map(|reached| (reached.instances, reached.in_models))
     };
     assert_eq!(in_models("Scaler"), Some((7, 6)), "{name}: one is held by no model and no variable");
@@ -149,16 +155,16 @@ fn every_python_here_is_surveyed_as_it_says() {
         let (mut running, line) = start(&command, SCRIPT, &[]);
         let expected: Expected = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{name}: {error}: {line}"));
         let mut engine =
-            CpythonEngine::open(&target(running.0.id()), rules(), &ReadLimit::default()).expect("it is running");
+            CpythonEngine::new(&maps()).find(&target(running.0.id()), &ReadLimit::default()).expect("it is running");
         let engine = engine.as_mut().expect("it is an interpreter");
-        assert!(engine.runtime().version >= (3, 8, 0) && engine.kernel_layout().is_ok(), "{name}");
+        assert!(engine.runtime().version >= (3, 8, 0) && engine.layout().is_ok(), "{name}");
         let class = |path: &str| {
             let found = expected.classes.iter().find(|class| class.path == path);
             found.map(|class| RemoteAddress(class.address)).expect("Python says where it is")
         };
-        assert_eq!(engine.shown_name(class("sklearn.pipeline.Pipeline")).as_deref(), Some("Pipeline"));
-        assert_eq!(engine.shown_name(RemoteAddress(8)), None);
-        let mut look = || engine.survey().expect("it is running");
+        assert_eq!(engine.meaning(class("sklearn.pipeline.Pipeline")).as_deref(), Some("Pipeline"));
+        assert_eq!(engine.meaning(RemoteAddress(8)), None);
+        let mut look = || engine.look().expect("it is running").survey;
         let first = look();
         check(&first, &expected, &name);
         assert_eq!(look(), first, "{name}: nothing changed");
@@ -180,7 +186,7 @@ fn every_python_here_is_surveyed_as_it_says() {
             sleep(Duration::from_millis(20));
         }
         drop(running);
-        assert!(engine.survey().is_err(), "{name}: it is gone");
+        assert!(engine.look().is_err(), "{name}: it is gone");
     }
 }
 

@@ -1,0 +1,32 @@
+//! What user space tells the programs about processes and functions, whatever language they are of.
+
+use crate::limits::MAX_ARGUMENTS;
+
+/// What the programs know of one traced process: a slot of the process map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ProcessSlot {
+    /// Process id in the initial pid namespace, 0 for a free slot.
+    pub process: u32,
+    /// 1 while new calls are accepted; 0 before all probes are live and while they are taken away.
+    pub accepts_entries: u32,
+    /// Counts the times that probes of Python code were taken away while others stayed.
+    pub python_epoch: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// Which arguments of a function are captured: a slot of the capture map, by function number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct CaptureSpec {
+    /// Arguments in use, at most [`MAX_ARGUMENTS`].
+    pub count: u32,
+    /// Position of each among the integer arguments, from 0; 6 and above are on the stack.
+    pub positions: [u32; MAX_ARGUMENTS],
+}
+
+const _: () = {
+    assert!(size_of::<ProcessSlot>() == 16);
+    assert!(size_of::<CaptureSpec>() == 20);
+};

@@ -1,0 +1,180 @@
+//! What a session asks of the kernel: two traits, so that a session can be run without one.
+
+use std::path::Path;
+
+use super::error::AttachError;
+use super::placement::Refused;
+use super::python_watch::WatchOutcome;
+use crate::model::{
+    FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts, OpenCall, ProbePlan,
+    ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress,
+};
+
+/// The loaded programs.
+pub trait Kernel: Send {
+    /// What this kernel can do.
+    #[must_use]
+    fn features(&self) -> KernelFeatures;
+
+    /// The owner of all that the kernel will hold for a process; there is one for each process.
+    #[must_use]
+    fn process(&self, process: ProcessId) -> Box<dyn KernelProcess>;
+
+    /// Files that lost their probes because somebody writes to them, since this was asked last.
+    fn written(&mut self) -> Vec<(ProcessId, FileNumber)>;
+
+    /// Takes away the probes at entries of native functions of all processes: the first step of the end.
+    fn remove_entries(&mut self);
+
+    /// Takes the other probes away, after those that see Python calls ([`KernelProcess::remove_python`]). A thread that ends
+    /// while the books are read would move from one page to another, so ends of threads are not seen any more either; the
+    /// exit probes go after them, and by then the kernel has waited for every program that was still running.
+    fn remove_exits(&mut self);
+
+    /// Reads the totals and the calls that are still open. Exact once the probes are gone.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    fn totals(&self) -> Result<(LossCounts, Vec<OpenCall>), AttachError>;
+
+    /// Calls of these functions so far, folded ones included.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    fn calls_of(&self, functions: &[FunctionId]) -> Result<Vec<u64>, AttachError>;
+
+    /// Signals that were kept from processes because they came from hits of watchpoints whose cause was lost. Complete
+    /// once the probes are gone.
+    #[must_use]
+    fn kept_signals(&self) -> u64;
+
+    /// From now on the processes are counted that this one forks, and those that these fork.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    fn count_forks_of(&mut self, process: ProcessId) -> Result<(), AttachError>;
+
+    /// User space has taken notice of a forked process. One that has ended meanwhile is counted as unseen already.
+    fn notice_fork(&mut self, process: ProcessId);
+
+    /// Forked processes that nobody has taken notice of; `None` where that cannot be known.
+    #[must_use]
+    fn unseen_forks(&self) -> Option<u64>;
+
+    /// Hands on what the programs logged, if they were loaded to log.
+    fn forward_log(&mut self);
+}
+
+/// Everything that the kernel holds for one process. Dropping it takes all of it away, and makes room for another process; what
+/// of that takes the kernel long goes on aside, until the end.
+pub trait KernelProcess {
+    /// Whether the programs know it: probes have been placed in it, or code of it has been told.
+    #[must_use]
+    fn is_known(&self) -> bool;
+
+    /// From now on calls are recorded, or (`false`) only calls already open are seen to end.
+    ///
+    /// # Errors
+    /// The process map cannot be written.
+    fn accept_entries(&mut self, accept: bool) -> Result<(), AttachError>;
+
+    /// Places the probes of a plan. They do nothing until [`Self::accept_entries`].
+    ///
+    /// # Errors
+    /// Not permitted, or too many processes. Functions that the kernel does not take are given back instead: one, or
+    /// all of a file that is gone, is another one by now, or is not what the process runs.
+    fn place(&mut self, plan: &ProbePlan) -> Result<Vec<Refused>, AttachError>;
+
+    /// Whether its probes are live in a file, which it has mapped (again).
+    #[must_use]
+    fn is_placed(&self, file: FileNumber) -> bool;
+
+    /// It has mapped a file no more.
+    fn unmapped(&mut self, file: FileNumber);
+
+    /// The file under a number is another one now, or has other content: its probes go.
+    fn replaced(&mut self, file: FileNumber);
+
+    /// Makes its interpreter known, and the code, functions, classes and containers in it; what was known of it before is
+    /// replaced. What the tables have no room for is left out and counted ([`Self::python_left_out`]).
+    ///
+    /// # Errors
+    /// Not permitted, the kernel cannot run the programs, or too many processes.
+    fn set_python(&mut self, layout: &PythonLayout, tables: &PythonTables) -> Result<(), AttachError>;
+
+    /// What has found no room in the tables, at most.
+    #[must_use]
+    fn python_left_out(&self) -> PythonLeftOut;
+
+    /// Watches calls of a code object on every thread of the process, in a virtual machine with a guard. `count` reads its
+    /// reference count once the watchpoint is live, so that the first call is told from a return.
+    ///
+    /// # Errors
+    /// Not permitted, or the kernel takes no watchpoints.
+    fn watch(
+        &mut self,
+        code: RemoteAddress,
+        count: &mut dyn FnMut() -> Option<u32>,
+    ) -> Result<WatchOutcome, AttachError>;
+
+    /// Takes the watchpoint of a code object away.
+    ///
+    /// # Errors
+    /// A map cannot be written.
+    fn unwatch(&mut self, code: RemoteAddress) -> Result<(), AttachError>;
+
+    /// Forgets all watchpoints.
+    ///
+    /// # Errors
+    /// A map cannot be written.
+    fn unwatch_all(&mut self) -> Result<(), AttachError>;
+
+    /// Calls of a code object since it was last watched.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    fn python_calls(&self, code: RemoteAddress) -> Result<u64, AttachError>;
+
+    /// The guard, by the number of its own process.
+    #[must_use]
+    fn guard(&self) -> Option<u32>;
+
+    /// Whether its guard has ended since the last time that this was asked, and the watchpoints with it: the process has
+    /// ended, too, or somebody has killed the guard ([`Self::unwatch_all`]).
+    fn has_lost_guard(&mut self) -> bool;
+
+    /// Places probes at these sites of its interpreter's file: returns before entries.
+    ///
+    /// # Errors
+    /// Not permitted, or the kernel does not take a probe.
+    fn place_frames(&mut self, path: &Path, sites: &InterpreterSites) -> Result<(), AttachError>;
+
+    /// Takes these probes away. Calls that are open then are let go.
+    ///
+    /// # Errors
+    /// The process map cannot be written.
+    fn remove_frames(&mut self) -> Result<(), AttachError>;
+
+    /// Python calls of all processes that have passed such probes so far, traced or not.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    fn python_calls_passed(&self) -> Result<u64, AttachError>;
+
+    /// Places the probe that exceptions pass on their way through Python frames.
+    ///
+    /// # Errors
+    /// Not permitted, or the kernel does not take it.
+    fn place_exceptions(&mut self, path: &Path, site: &InterpreterSite) -> Result<(), AttachError>;
+
+    /// It runs another program now, which wants the debug registers: takes everything away that sees Python calls, and
+    /// forgets what the programs were told of them.
+    ///
+    /// # Errors
+    /// A map cannot be written.
+    fn forget_python(&mut self) -> Result<(), AttachError>;
+
+    /// Takes away what sees Python calls, aside: the kernel takes a tenth of a second or more, and others are forking
+    /// meanwhile.
+    fn remove_python(&mut self);
+}

@@ -1,0 +1,39 @@
+//! Decodes one record: its header says what it is and how much of it is there.
+
+use tracer_common::records::{RecordHeader, RecordKind};
+
+use super::call_record::{call, wide_call};
+use super::error::DecodeError;
+use super::process_record::{process, thread};
+use super::tolerant::read;
+use crate::model::{Event, RawRecord};
+
+/// Fields end at multiples of so many bytes.
+const WORD: u32 = 8;
+
+/// Decodes one record, of this version or another one: fields that an older version did not have are not there, and those
+/// that this version does not know are left alone.
+///
+/// # Errors
+/// The bytes are no record that this version knows.
+pub fn decode(record: &RawRecord<'_>) -> Result<Event, DecodeError> {
+    let header: RecordHeader = read(record.0, size_of::<RecordHeader>())?;
+    let RecordHeader { kind, first_part, size } = header;
+    if size % WORD != 0 || u32::from(first_part) % WORD != 0 {
+        return Err(DecodeError::OddSize { kind, found: size });
+    }
+    let Some(bytes) = record.0.get(..size as usize) else {
+        return Err(DecodeError::TooShort { found: record.0.len(), needed: size as usize });
+    };
+    match kind {
+        _ if kind == RecordKind::Call as u16 => call(bytes).map(Event::Call),
+        _ if kind == RecordKind::WideCall as u16 => wide_call(bytes, usize::from(first_part)).map(Event::Call),
+        _ if kind == RecordKind::Process as u16 => process(bytes).map(Event::Process),
+        _ if kind == RecordKind::Thread as u16 => thread(bytes).map(Event::Thread),
+        _ => Err(DecodeError::UnknownKind { kind }),
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

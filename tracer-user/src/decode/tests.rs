@@ -1,0 +1,292 @@
+//! Records of this version, of others, and bytes that are none.
+
+use std::mem::offset_of;
+
+use tracer_common::limits::MAX_DEPTH;
+use tracer_common::records::{
+    CallRecord, Join as JoinRecord, ProcessChange as ChangeNumber, ProcessRecord, RecordEnding, ThreadRecord,
+    WideCallRecord, WidePart,
+};
+use zerocopy::IntoBytes as _;
+
+use super::*;
+use crate::model::{
+    Call, CallEnding, ForeignCall, FunctionId, Join, MonotonicNs, ProcessChange, ProcessEvent, RemoteAddress,
+    ThreadEvent, ThreadId,
+};
+
+fn native() -> CallRecord {
+    CallRecord {
+        header: RecordHeader::new(RecordKind::Call, size_of::<CallRecord>()),
+        process: 41,
+        thread: 42,
+        function: 7,
+        ending: RecordEnding::Returned as u32,
+        depth: 1,
+        arguments_read: 0b1010,
+        thread_first_seen_ns: 43,
+        sequence: 3,
+        call: 9,
+        parent_call: 8,
+        root_call: 6,
+        start_ns: 100,
+        end_ns: 300,
+        object: 0x44,
+        return_value: 5,
+        folded_calls: 2,
+        arguments: [70, 77, 78, 79],
+        ..CallRecord::default()
+    }
+}
+
+fn wide() -> WideCallRecord {
+    let join = JoinRecord {
+        parent_thread: 50,
+        trace_thread: 60,
+        parent_first_seen_ns: 51,
+        parent_call: 52,
+        trace_first_seen_ns: 61,
+        trace_call: 62,
+    };
+    WideCallRecord {
+        call: CallRecord { header: RecordHeader::of_wide_call(), ..native() },
+        wide: WidePart { class: 0x5000, exception: 0, join },
+    }
+}
+
+fn call_in(bytes: &[u8]) -> Call {
+    match decode(&RawRecord(bytes)) {
+        Ok(Event::Call(call)) => call,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn decode_wide(record: &WideCallRecord) -> Result<Event, DecodeError> {
+    decode(&RawRecord(record.as_bytes()))
+}
+
+/// The same bytes as another version would have written them: with fewer fields, or with more.
+fn resized(bytes: &[u8], size: usize) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes.resize(size, 0xee);
+    let size = (size as u32).to_ne_bytes();
+    bytes[offset_of!(RecordHeader, size)..][..4].copy_from_slice(&size);
+    bytes
+}
+
+#[test]
+fn a_record_keeps_its_fields() {
+    let call = call_in(native().as_bytes());
+    assert_eq!((call.process, call.thread, call.thread_first_seen), (41, ThreadId(42), MonotonicNs(43)));
+    assert_eq!((call.function, call.sequence, call.is_on_own_stack), (FunctionId(7), 3, true));
+    assert_eq!((call.call, call.parent_call, call.root_call, call.depth), (9, Some(8), 6, 1));
+    assert_eq!((call.start, call.end), (MonotonicNs(100), MonotonicNs(300)));
+    assert_eq!(call.ending, CallEnding::Returned { value: Some(5) });
+    assert_eq!((call.object, call.folded_calls), (Some(RemoteAddress(0x44)), 2));
+    assert_eq!(call.arguments, [None, Some(77), None, Some(79)]);
+    assert_eq!((call.class, call.join), (None, None));
+}
+
+#[test]
+fn a_wide_record_says_class_exception_and_join() {
+    let mut record = wide();
+    let call = call_in(record.as_bytes());
+    let foreign = |thread| ForeignCall {
+        thread: ThreadId(thread),
+        first_seen: MonotonicNs(u64::from(thread) + 1),
+        call: u64::from(thread) + 2,
+    };
+    let join = Some(Join { parent: foreign(50), trace: foreign(60) });
+    assert_eq!(call, Call { class: Some(RemoteAddress(0x5000)), join, ..call_in(native().as_bytes()) });
+
+    record.wide.join.parent_thread = 0;
+    record.wide.exception = 0x6000;
+    record.call.ending = RecordEnding::Raised as u32;
+    let call = call_in(record.as_bytes());
+    let ending = CallEnding::Unwound { exception: Some(RemoteAddress(0x6000)), is_end_exact: true };
+    assert_eq!((call.ending, call.join), (ending, None));
+}
+
+#[test]
+fn fields_that_an_older_version_did_not_have_are_not_there() {
+    let whole = call_in(native().as_bytes());
+    let mut without = whole.clone();
+    // From the last field to the first one that may be missing.
+    for size in (size_of::<RecordHeader>()..size_of::<CallRecord>()).rev().filter(|size| size % 8 == 0) {
+        let bytes = resized(native().as_bytes(), size);
+        if size < offset_of!(CallRecord, stack_pointer) {
+            assert!(matches!(decode(&RawRecord(&bytes)), Err(DecodeError::TooShort { .. })), "{size} bytes");
+            continue;
+        }
+        if let Some(index) = size.checked_sub(offset_of!(CallRecord, arguments)) {
+            without.arguments[index / 8] = None;
+        } else if size == offset_of!(CallRecord, folded_calls) {
+            without.folded_calls = 0;
+        } else if size == offset_of!(CallRecord, return_value) {
+            without.ending = CallEnding::Returned { value: None };
+        } else if size == offset_of!(CallRecord, object) {
+            without.object = None;
+        }
+        assert_eq!(call_in(&bytes), without, "{size} bytes");
+    }
+    assert_eq!((without.object, without.arguments), (None, [None; 4]));
+}
+
+#[test]
+fn the_second_part_of_a_wide_record_may_be_shorter_too() {
+    let least = offset_of!(CallRecord, stack_pointer);
+    for size in (least..size_of::<WideCallRecord>()).filter(|size| size % 8 == 0) {
+        let result = decode(&RawRecord(&resized(wide().as_bytes(), size)));
+        let second = size.saturating_sub(size_of::<CallRecord>());
+        let join = offset_of!(WidePart, join);
+        if second > join {
+            // All of the join came with the first version; a part of one contradicts itself.
+            assert!(matches!(result, Err(DecodeError::Contradiction { .. })), "{size} bytes");
+        } else {
+            let Ok(Event::Call(call)) = result else { panic!("{size} bytes: {result:?}") };
+            assert_eq!((call.class.is_some(), call.join), (second >= 8, None), "{size} bytes");
+        }
+    }
+}
+
+#[test]
+fn what_a_newer_version_says_in_addition_is_left_alone() {
+    for more in [8, 16, 800] {
+        let bytes = resized(native().as_bytes(), size_of::<CallRecord>() + more);
+        assert_eq!(call_in(&bytes), call_in(native().as_bytes()));
+        let bytes = resized(wide().as_bytes(), size_of::<WideCallRecord>() + more);
+        assert_eq!(call_in(&bytes), call_in(wide().as_bytes()));
+        // Both parts have grown.
+        let (first, second) = (wide(), wide());
+        let mut bytes = first.call.as_bytes().to_vec();
+        bytes.extend(std::iter::repeat_n(0xee, more));
+        let first_part = (bytes.len() as u16).to_ne_bytes();
+        bytes[offset_of!(RecordHeader, first_part)..][..2].copy_from_slice(&first_part);
+        bytes.extend_from_slice(second.wide.as_bytes());
+        let bytes = resized(&bytes, bytes.len() + more);
+        assert_eq!(call_in(&bytes), call_in(wide().as_bytes()));
+    }
+}
+
+#[test]
+fn a_wide_record_of_the_first_version_did_not_say_where_its_second_part_is() {
+    let mut record = wide();
+    record.call.header.first_part = 0;
+    assert_eq!(call_in(record.as_bytes()), call_in(wide().as_bytes()));
+}
+
+#[test]
+fn processes_and_threads_are_told() {
+    let mut record = ProcessRecord {
+        header: RecordHeader::new(RecordKind::Process, size_of::<ProcessRecord>()),
+        process: 7,
+        change: 0,
+        time_ns: 8,
+        parent: 6,
+        reserved: 0,
+    };
+    for (number, change) in [
+        (ChangeNumber::Forked, ProcessChange::Forked(6)),
+        (ChangeNumber::Executed, ProcessChange::Executed),
+        (ChangeNumber::Ended, ProcessChange::Ended),
+    ] {
+        record.change = number as u32;
+        let event = Event::Process(ProcessEvent { process: 7, time: MonotonicNs(8), change });
+        assert_eq!(decode(&RawRecord(record.as_bytes())), Ok(event));
+    }
+    record.change = 99;
+    assert_eq!(decode(&RawRecord(record.as_bytes())), Err(DecodeError::UnknownChange { change: 99 }));
+
+    for (name, known) in
+        [(*b"worker\0ret/3\0\0\0\0", Some("worker")), (*b"0123456789abcdef", Some("0123456789abcdef")), ([0; 16], None)]
+    {
+        let header = RecordHeader::new(RecordKind::Thread, size_of::<ThreadRecord>());
+        let record = ThreadRecord { header, process: 7, thread: 9, first_seen_ns: 10, name };
+        let event =
+            ThreadEvent { process: 7, thread: ThreadId(9), first_seen: MonotonicNs(10), name: known.map(Into::into) };
+        assert_eq!(decode(&RawRecord(record.as_bytes())), Ok(Event::Thread(event)));
+    }
+}
+
+#[test]
+fn joins_that_cannot_be_are_errors() {
+    let breaks: [fn(&mut JoinRecord); 4] = [
+        |join| join.trace_thread = 0,
+        |join| join.parent_call = 0,
+        |join| join.trace_call = 0,
+        // Its own thread.
+        |join| (join.parent_thread, join.parent_first_seen_ns) = (42, 43),
+    ];
+    for break_it in breaks {
+        let mut record = wide();
+        break_it(&mut record.wide.join);
+        assert!(matches!(decode_wide(&record), Err(DecodeError::Contradiction { call: 9, .. })));
+    }
+}
+
+#[test]
+fn every_ending_is_told() {
+    let unwound = |is_end_exact| CallEnding::Unwound { exception: None, is_end_exact };
+    for (number, ending) in [
+        (RecordEnding::Returned, CallEnding::Returned { value: Some(5) }),
+        (RecordEnding::Unwound, unwound(false)),
+        (RecordEnding::ThreadEnded, CallEnding::ThreadEnded),
+        (RecordEnding::Raised, unwound(true)),
+        (RecordEnding::Unobserved, CallEnding::Unobserved),
+        (RecordEnding::Open, CallEnding::Open),
+    ] {
+        let record = CallRecord { ending: number as u32, ..native() };
+        assert_eq!(call_in(record.as_bytes()).ending, ending);
+    }
+}
+
+#[test]
+fn a_call_without_a_place_among_the_others_was_made_on_another_stack() {
+    for (sequence, is_on_own_stack) in [(1, true), (0, false)] {
+        let record = CallRecord { sequence, ..native() };
+        assert_eq!(call_in(record.as_bytes()).is_on_own_stack, is_on_own_stack);
+    }
+}
+
+#[test]
+fn every_cut_is_an_error() {
+    for bytes in [native().as_bytes(), wide().as_bytes()] {
+        for length in 0..bytes.len() {
+            assert!(decode(&RawRecord(&bytes[..length])).is_err(), "{length} bytes");
+        }
+        for size in (size_of::<RecordHeader>()..2 * bytes.len()).filter(|size| size % 8 != 0) {
+            let odd = decode(&RawRecord(&resized(bytes, size)));
+            assert!(matches!(odd, Err(DecodeError::OddSize { .. } | DecodeError::TooShort { .. })), "{size} bytes");
+        }
+    }
+}
+
+#[test]
+fn unknown_numbers_are_errors() {
+    for kind in [0, 3, 4, 5, 99] {
+        let mut record = native();
+        record.header.kind = kind;
+        assert_eq!(decode(&RawRecord(record.as_bytes())), Err(DecodeError::UnknownKind { kind }));
+    }
+    let record = CallRecord { ending: 77, ..native() };
+    assert_eq!(decode(&RawRecord(record.as_bytes())), Err(DecodeError::UnknownEnding { ending: 77 }));
+}
+
+#[test]
+fn random_bytes_never_panic() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for round in 0..200_000 {
+        let mut bytes = if round % 2 == 0 { native().as_bytes().to_vec() } else { wide().as_bytes().to_vec() };
+        for _ in 0..4 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let position = (state % bytes.len() as u64) as usize;
+            bytes[position] = (state >> 32) as u8;
+        }
+        if let Ok(Event::Call(call)) = decode(&RawRecord(&bytes)) {
+            assert!(call.call > 0 && (call.depth as usize) < MAX_DEPTH);
+            assert!(call.join.is_none_or(|join| join.parent.call > 0 && join.trace.call > 0));
+        }
+    }
+}

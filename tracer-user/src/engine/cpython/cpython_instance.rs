@@ -1,0 +1,194 @@
+//! CPython in one process: what is to be known about its functions, objects and frames.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::{InterpreterError, ReadProblem};
+use super::frame_sites;
+use super::interpreter::Interpreter;
+use super::interpreter_file::InterpreterAddresses;
+use super::survey::Surveyor;
+use crate::engine::contract::{EngineError, Instance, NoCallSites, RuntimeInstance};
+use crate::memory::{LimitedMemory, LiveProcess, MemoryError, PageCache, ReadLimit, heap_ranges};
+use crate::model::{
+    InterpreterSite, InterpreterSites, Look, ProcessId, PythonLayout, PythonRuntime, PythonSurvey, RemoteAddress,
+    Target,
+};
+use crate::symbol_map::PythonRules;
+
+/// Finding an interpreter in the memory of a process takes so long at most.
+pub(super) const FINDING: Duration = Duration::from_secs(2);
+
+/// Reading one name takes so long at most.
+const NAMING: Duration = Duration::from_millis(50);
+
+/// Memory of a running process as an interpreter is read from it.
+type ProcessMemory = LimitedMemory<PageCache<LiveProcess>>;
+
+/// The interpreter of one running process.
+#[derive(Debug)]
+pub struct CpythonInstance {
+    runtime: PythonRuntime,
+    process: LiveProcess,
+    interpreter: Interpreter<ProcessMemory>,
+    surveyor: Surveyor,
+    limit: ReadLimit,
+}
+
+/// Why an interpreter tells nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum CpythonError {
+    /// It is there and cannot be read.
+    #[error(transparent)]
+    Interpreter(#[from] InterpreterError),
+    /// Something in it was changing all the time.
+    #[error("reading the interpreter of process {pid}: {problem}; try again")]
+    Unsteady {
+        /// The process.
+        pid: u32,
+        /// What was met last.
+        problem: ReadProblem,
+    },
+    /// The process is gone or may not be read.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+impl CpythonInstance {
+    /// Understands the interpreter of a process at these addresses. `module` is its file, as the process names it; `limit` ends
+    /// this and every later reading.
+    ///
+    /// # Errors
+    /// It cannot be read: it is of an unknown version or still starting, or the process is gone.
+    pub(super) fn open(
+        (process, module): (ProcessId, String),
+        addresses: &InterpreterAddresses,
+        rules: Arc<PythonRules>,
+        limit: &ReadLimit,
+    ) -> Result<Self, InterpreterError> {
+        let memory = LiveProcess::new(process.pid);
+        let interpreter = Interpreter::open(memory_of(memory, limit), addresses)?;
+        let runtime = PythonRuntime {
+            process,
+            version: interpreter.version(),
+            module,
+            layout_source: interpreter.layout_source(),
+        };
+        Ok(Self { runtime, process: memory, interpreter, surveyor: Surveyor::new(rules), limit: limit.clone() })
+    }
+
+    fn within(&self, process: ProcessId, limit: &ReadLimit) -> Self {
+        let memory = LiveProcess::new(process.pid);
+        Self {
+            runtime: PythonRuntime { process, ..self.runtime.clone() },
+            process: memory,
+            interpreter: self.interpreter.with_memory(memory_of(memory, limit)),
+            surveyor: self.surveyor.clone(),
+            limit: limit.clone(),
+        }
+    }
+
+    /// Offsets for the programs in the kernel.
+    ///
+    /// # Errors
+    /// The interpreter cannot be read.
+    fn kernel_layout(&self) -> Result<PythonLayout, CpythonError> {
+        self.limit.allow(FINDING);
+        let layout = self.interpreter.retrying(Interpreter::kernel_layout);
+        layout.map_err(|problem| CpythonError::Unsteady { pid: self.runtime.process.pid, problem })
+    }
+
+    /// Looks for what the symbol maps ask for. A later look is quicker: it goes through memory once.
+    ///
+    /// # Errors
+    /// The process is gone or may not be read.
+    fn survey(&mut self) -> Result<PythonSurvey, CpythonError> {
+        let pid = self.runtime.process.pid;
+        let heap = LimitedMemory::new(self.process, self.limit.clone());
+        let survey = self.surveyor.look(&self.interpreter, &heap, &heap_ranges(pid)?, &self.limit);
+        if self.limit.is_cancelled() {
+            return Err(MemoryError::OutOfTime.into());
+        }
+        // It may have ended since: nothing found would look like a process without models.
+        if self.surveyor.memory_read() > 0 { Ok(survey) } else { Err(MemoryError::Gone { pid }.into()) }
+    }
+
+    /// The name under which a class is shown, `None` if there is none at this address, or no longer: the bare name, for an
+    /// exception that of `error.type`: with its module, unless it is built in.
+    fn shown_name(&self, address: RemoteAddress) -> Option<Arc<str>> {
+        self.interpreter.refresh();
+        self.limit.allow(NAMING);
+        let read = |interpreter: &Interpreter<ProcessMemory>| {
+            let class = interpreter.class(address)?;
+            // `object` comes last, and before it what all exceptions have in common.
+            let ancestor = interpreter.mro(address)?.iter().rev().nth(1).copied();
+            let is_exception = match ancestor {
+                Some(base) => interpreter.class(base)?.name == "BaseException",
+                None => false,
+            };
+            Ok((class, is_exception))
+        };
+        let (class, is_exception) = self.interpreter.retrying(read).ok()?;
+        Some(match is_exception {
+            false => class.name.into(),
+            true if class.module == "builtins" => class.qualified_name.into(),
+            true => class.path().into(),
+        })
+    }
+}
+
+impl Instance for CpythonInstance {
+    type Found = Look;
+
+    fn look(&mut self) -> Result<Look, EngineError> {
+        let survey = self.survey()?;
+        Ok(Look { survey, memory_read: self.surveyor.memory_read() })
+    }
+
+    fn meaning(&self, address: RemoteAddress) -> Option<Arc<str>> {
+        self.shown_name(address)
+    }
+}
+
+impl RuntimeInstance for CpythonInstance {
+    fn runtime(&self) -> &PythonRuntime {
+        &self.runtime
+    }
+
+    fn layout(&self) -> Result<PythonLayout, EngineError> {
+        Ok(self.kernel_layout()?)
+    }
+
+    fn to_look_at(&self, limit: &ReadLimit) -> Box<dyn RuntimeInstance> {
+        Box::new(self.within(self.runtime.process, limit))
+    }
+
+    fn in_fork(&self, process: ProcessId) -> Box<dyn RuntimeInstance> {
+        Box::new(self.within(process, &ReadLimit::default()))
+    }
+
+    fn call_sites(&self, target: &Target) -> Result<InterpreterSites, EngineError> {
+        let (major, minor, _) = self.runtime.version;
+        let file = self.file(target).ok_or(NoCallSites::NotMapped);
+        let sites = file.and_then(|file| frame_sites::call_sites(&file, (major, minor)));
+        sites.map_err(|problem| EngineError::NoCallSites {
+            module: self.runtime.module.clone(),
+            process: self.runtime.process,
+            problem,
+        })
+    }
+
+    fn exception_site(&self, target: &Target) -> Option<InterpreterSite> {
+        frame_sites::exception_site(&self.file(target)?)
+    }
+}
+
+impl From<CpythonError> for EngineError {
+    fn from(error: CpythonError) -> Self {
+        Self::Runtime(Box::new(error))
+    }
+}
+
+fn memory_of(process: LiveProcess, limit: &ReadLimit) -> ProcessMemory {
+    LimitedMemory::new(PageCache::new(process), limit.clone())
+}

@@ -1,0 +1,145 @@
+//! The modules of a process go in; the traced objects that their variables lead to, and the traced classes that the
+//! application names, come out.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::super::{Interpreter, ReadProblem};
+use super::classes::Classes;
+use crate::memory::Memory;
+use crate::model::RemoteAddress;
+
+/// Steps from a variable of the application to an object: `app` > its attributes > `state` > its attributes > `models` >
+/// the model.
+const DEPTH_LIMIT: u8 = 6;
+/// Objects that are looked into in all.
+const OBJECT_LIMIT: usize = 3_000;
+/// Items that are taken from one of them.
+const ITEM_LIMIT: usize = 1_000;
+/// Variables of one module that are looked at.
+const VARIABLE_LIMIT: usize = 20_000;
+/// Modules in which the name `__file__` is looked for by its text; its address is the same in all of them.
+const MODULES_FOR_FILE: usize = 20;
+/// Folders of what is installed and not written for this process alone.
+const LIBRARY_FOLDERS: [&str; 4] = ["/site-packages/", "/dist-packages/", "/lib/python3", "/lib64/python3"];
+
+/// What the variables of modules lead to.
+pub(super) struct Reachable {
+    /// Traced objects.
+    pub objects: HashSet<RemoteAddress>,
+    /// Classes that a variable of the application itself holds: it has imported them by name, or made them.
+    pub classes: HashSet<RemoteAddress>,
+}
+
+/// The objects among `wanted` that a module variable holds, or, for modules of the application itself, that objects in
+/// its variables hold (dictionaries, lists, attributes, closures).
+pub(super) fn from_modules<M: Memory>(
+    interpreter: &Interpreter<M>,
+    classes: &Classes,
+    wanted: &HashSet<RemoteAddress>,
+    is_partial: bool,
+) -> Reachable {
+    let mut named = HashSet::new();
+    let mut walk = Walk {
+        interpreter,
+        classes,
+        wanted,
+        is_partial,
+        own_modules: HashSet::new(),
+        reachable: HashSet::new(),
+        seen: HashSet::new(),
+        queue: VecDeque::new(),
+    };
+    // What cannot be read leads nowhere: the next look will tell.
+    let mut file_name = None;
+    for (index, (name, dict)) in interpreter.modules().unwrap_or_default().into_iter().enumerate() {
+        let Ok(entries) = interpreter.first_dict_entries(dict, VARIABLE_LIMIT) else { continue };
+        if file_name.is_none() && index < MODULES_FOR_FILE {
+            let is_file = |key: RemoteAddress| interpreter.text(key).is_ok_and(|key| key == "__file__");
+            file_name = entries.iter().map(|(key, _)| *key).find(|key| is_file(*key));
+        }
+        let file = entries.iter().find(|(key, _)| Some(*key) == file_name).map(|(_, value)| *value);
+        let file = file.and_then(|file| interpreter.text(file).ok());
+        let is_own =
+            name == "__main__" || file.is_some_and(|file| !LIBRARY_FOLDERS.iter().any(|folder| file.contains(folder)));
+        if is_own {
+            walk.own_modules.insert(name);
+        }
+        for (_, value) in entries {
+            if is_own && classes.get(value).is_some() {
+                named.insert(value);
+            }
+            walk.meet(value, if is_own { 1 } else { DEPTH_LIMIT });
+        }
+    }
+    walk.go();
+    Reachable { objects: walk.reachable, classes: named }
+}
+
+struct Walk<'look, M> {
+    interpreter: &'look Interpreter<M>,
+    classes: &'look Classes,
+    wanted: &'look HashSet<RemoteAddress>,
+    is_partial: bool,
+    /// Modules of the application.
+    own_modules: HashSet<String>,
+    reachable: HashSet<RemoteAddress>,
+    seen: HashSet<RemoteAddress>,
+    queue: VecDeque<(RemoteAddress, u8)>,
+}
+
+impl<M: Memory> Walk<'_, M> {
+    fn meet(&mut self, object: RemoteAddress, depth: u8) {
+        if self.wanted.contains(&object) || (self.is_partial && self.is_traced(object)) {
+            self.reachable.insert(object);
+        }
+        if depth < DEPTH_LIMIT && self.seen.insert(object) {
+            self.queue.push_back((object, depth));
+        }
+    }
+
+    fn is_traced(&self, object: RemoteAddress) -> bool {
+        let class = self.interpreter.type_of(object).ok().and_then(|kind| self.classes.get(kind));
+        class.is_some_and(|class| class.rule.is_some())
+    }
+
+    fn go(&mut self) {
+        for _ in 0..OBJECT_LIMIT {
+            let Some((object, depth)) = self.queue.pop_front() else { return };
+            for inner in self.held_by(object).unwrap_or_default().into_iter().take(ITEM_LIMIT) {
+                self.meet(inner, depth + 1);
+            }
+        }
+    }
+
+    fn held_by(&self, object: RemoteAddress) -> Result<Vec<RemoteAddress>, ReadProblem> {
+        let types = self.interpreter.types();
+        let kind = self.interpreter.type_of(object)?;
+        let values =
+            |entries: Vec<(RemoteAddress, RemoteAddress)>| entries.into_iter().map(|(_, value)| value).collect();
+        if kind == types.dict {
+            self.interpreter.first_dict_entries(object, ITEM_LIMIT).map(values)
+        } else if kind == types.list {
+            self.interpreter.first_list_items(object, ITEM_LIMIT)
+        } else if kind == types.tuple {
+            self.interpreter.first_tuple_items(object, ITEM_LIMIT)
+        } else if types.method == Some(kind) {
+            self.interpreter.method(object).map(|method| vec![method.receiver])
+        } else if kind == types.function {
+            let Some(closure) = self.interpreter.function(object)?.closure else { return Ok(Vec::new()) };
+            let cells = self.interpreter.first_tuple_items(closure, ITEM_LIMIT)?;
+            Ok(cells.into_iter().filter_map(|cell| self.interpreter.cell(cell).ok().flatten()).collect())
+        } else if self.classes.is_metaclass(kind) {
+            let own = self.classes.get(object).filter(|class| self.own_modules.contains(&*class.module));
+            let dict = own.and_then(|class| class.dict);
+            dict.map_or_else(
+                || Ok(Vec::new()),
+                |dict| self.interpreter.first_dict_entries(dict, ITEM_LIMIT).map(values),
+            )
+        } else if self.classes.get(kind).is_some() {
+            let attributes = self.interpreter.instance_attributes(object)?;
+            Ok(attributes.into_iter().map(|(_, value)| value).collect())
+        } else {
+            Ok(Vec::new())
+        }
+    }
+}

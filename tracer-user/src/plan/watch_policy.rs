@@ -1,0 +1,547 @@
+//! Who is watched and when to look again, in one process: what a look has found and the calls that were counted go in, the
+//! code to see comes out. It reads no clock and no process: both are told to it.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use super::budget::PythonBudget;
+use super::calibration::Calibration;
+use super::call_counts::{CallCounts, Counts};
+use super::call_profile::CallProfile;
+use super::covered_code::CoveredCode;
+use super::function_numbers::MOST_PYTHON;
+use super::look_schedule::{Activity, LookSchedule};
+use super::planner::Planner;
+use super::python_choice::only_trains;
+use super::survey_history::{SurveyDelta, SurveyHistory};
+use crate::model::{
+    DEBUG_REGISTERS, FrameStyle, Look, ProcessId, PythonCoverage, PythonLayout, PythonLeftOut, PythonMode, PythonNames,
+    PythonPlan, PythonRuntime, PythonSurvey, RemoteAddress,
+};
+
+/// How often the calls of watched code are counted: code that is not called makes room for other code.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+
+/// They are counted as often as this where nothing was ever called and classes without objects have their turns, until all have
+/// had one; and in a followed process that has just come.
+const TURN: Duration = Duration::from_millis(250);
+
+/// Functions that get a number on behalf of one process: a share of all numbers, so that there are some for others.
+const MOST_NUMBERS: usize = MOST_PYTHON as usize / 8;
+
+/// What is known of one interpreter, and what is seen of it.
+#[derive(Clone, Debug)]
+pub struct WatchPolicy {
+    runtime: PythonRuntime,
+    mode: PythonMode,
+    /// Whether a call's function object is seen.
+    function_is_seen: bool,
+    survey: PythonSurvey,
+    history: SurveyHistory,
+    schedule: LookSchedule,
+    plan: PythonPlan,
+    calls: CallCounts,
+    /// Calls that a calibration has shown.
+    calibrated: Counts,
+    /// Code that was chosen among with what calls elsewhere have shown of it.
+    considered: HashSet<RemoteAddress>,
+    /// Code that is watched now.
+    watched: Vec<RemoteAddress>,
+    /// Code that was seen before, and its calls then.
+    covered: CoveredCode,
+    /// Watchpoints that can be had.
+    slots: usize,
+    /// Who has the others.
+    held_by: Vec<String>,
+    /// Why nothing can be watched.
+    obstacle: Option<String>,
+    /// Whether there has been anything to see: until then nothing is placed.
+    has_begun: bool,
+    /// Time from the beginning of the program until any of its code was seen.
+    seen_after: Option<Duration>,
+    /// When the calls of watched code were counted last.
+    counted_at: Instant,
+    /// Whether its names were told.
+    has_told: bool,
+    /// Functions that have got a number on its behalf.
+    numbers: usize,
+    /// Functions that found all numbers in use, at most.
+    without_number: usize,
+}
+
+/// What a step gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Code to see from now on, in place of what was seen until now; `None`: nothing changes.
+    pub watch: Option<Vec<RemoteAddress>>,
+    /// When the process is to be looked at again.
+    pub next_look: Instant,
+    /// When the calls of what is watched are to be counted again; `None`: not before the next look.
+    pub next_count: Option<Instant>,
+}
+
+/// What the other processes of the session tell.
+#[derive(Clone, Copy, Debug)]
+pub struct Others<'session> {
+    /// The calls in all of them.
+    pub profile: &'session CallProfile,
+    /// Processes that share the time for looks.
+    pub sharers: u32,
+}
+
+impl WatchPolicy {
+    /// The policy for an interpreter that was looked at a moment ago; the look took so long. Mode and layout say how its calls
+    /// are seen.
+    #[must_use]
+    pub fn new(
+        now: Instant,
+        runtime: PythonRuntime,
+        (mode, layout): (PythonMode, &PythonLayout),
+        (look, took): (Look, Duration),
+    ) -> Self {
+        let Look { mut survey, .. } = look;
+        let mut history = SurveyHistory::default();
+        history.take_up(&PythonSurvey::default(), &mut survey);
+        // A heap frame does not hold its function; in watch mode the caller's stack tells.
+        let function_is_seen = mode == PythonMode::Watch || layout.style != FrameStyle::Heap as u32;
+        Self::unseen(runtime, (mode, function_is_seen), (survey, history), (now, LookSchedule::new(now, took)))
+    }
+
+    /// The policy for an interpreter in a process that was forked by this one's and runs the same program: what is known of
+    /// this one holds for it, until a look of its own, which comes soon.
+    #[must_use]
+    pub fn in_fork(&self, now: Instant, process: ProcessId) -> Self {
+        let runtime = PythonRuntime { process, ..self.runtime.clone() };
+        let known = (self.survey.clone(), self.history.clone());
+        let schedule = LookSchedule::of_fork(now, !self.has_begun);
+        Self::unseen(runtime, (self.mode, self.function_is_seen), known, (now, schedule))
+    }
+
+    fn unseen(
+        runtime: PythonRuntime,
+        (mode, function_is_seen): (PythonMode, bool),
+        (survey, history): (PythonSurvey, SurveyHistory),
+        (now, schedule): (Instant, LookSchedule),
+    ) -> Self {
+        Self {
+            runtime,
+            mode,
+            function_is_seen,
+            survey,
+            history,
+            schedule,
+            plan: PythonPlan::default(),
+            calls: CallCounts::default(),
+            calibrated: Counts::new(),
+            considered: HashSet::new(),
+            watched: Vec::new(),
+            covered: CoveredCode::default(),
+            slots: DEBUG_REGISTERS,
+            held_by: Vec::new(),
+            obstacle: None,
+            has_begun: false,
+            seen_after: None,
+            counted_at: now,
+            has_told: false,
+            numbers: 0,
+            without_number: 0,
+        }
+    }
+
+    /// Its process was forked by a traced one, and more may be found in it at any moment.
+    #[must_use]
+    pub fn followed(mut self) -> Self {
+        self.schedule.follow();
+        self
+    }
+
+    /// Its program has begun at this time, while the tracer was there.
+    #[must_use]
+    pub fn young_since(mut self, began: Instant) -> Self {
+        self.schedule.begin_young(began);
+        self
+    }
+
+    /// A forked process has been looked at itself, for which somebody has waited.
+    #[must_use]
+    pub fn looked_at(mut self, now: Instant, look: Look, took: Duration) -> Self {
+        let Look { mut survey, .. } = look;
+        self.history.take_up(&self.survey, &mut survey);
+        self.survey = survey;
+        self.schedule.first_look(now, took);
+        self
+    }
+
+    /// The interpreter that it is about.
+    #[must_use]
+    pub fn runtime(&self) -> &PythonRuntime {
+        &self.runtime
+    }
+
+    /// Whether its process was forked by a traced one.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.schedule.is_followed()
+    }
+
+    /// Whether more may be found at any moment, because the process is young.
+    #[must_use]
+    pub fn is_settling(&self, now: Instant) -> bool {
+        self.schedule.is_settling(now)
+    }
+
+    /// Whether there has been anything to see.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// What is to be seen.
+    #[must_use]
+    pub fn plan(&self) -> &PythonPlan {
+        &self.plan
+    }
+
+    /// Code that is watched now.
+    #[must_use]
+    pub fn watched(&self) -> &[RemoteAddress] {
+        &self.watched
+    }
+
+    /// Code that is seen now.
+    #[must_use]
+    pub fn seen(&self) -> Vec<RemoteAddress> {
+        match self.mode {
+            PythonMode::Watch => self.watched.clone(),
+            PythonMode::Frames => self.wanted(),
+        }
+    }
+
+    /// Code objects that are seen now.
+    #[must_use]
+    pub fn seen_count(&self) -> usize {
+        match self.mode {
+            PythonMode::Watch => self.watched.len(),
+            PythonMode::Frames => self.plan.watched.len(),
+        }
+    }
+
+    /// A look at the process has begun.
+    pub fn look_begins(&mut self, now: Instant) {
+        self.schedule.look_begins(now);
+    }
+
+    /// A look has ended that took so long, whatever it has found ([`Self::take_up`]).
+    pub fn look_ends(&mut self, now: Instant, took: Duration) {
+        self.schedule.look_ends(now, took);
+    }
+
+    /// When the next look is due.
+    #[must_use]
+    pub fn next_look(&self, now: Instant, sharers: u32) -> Instant {
+        let activity =
+            Activity { was_called: self.calls.was_called(), has_code: !self.plan.watched.is_empty(), sharers };
+        self.schedule.next_look(now, activity)
+    }
+
+    /// When the calls of what is watched are to be counted again; `None`: not before the next look.
+    #[must_use]
+    pub fn next_count(&self, now: Instant) -> Option<Instant> {
+        let takes_turns = !self.calls.was_called()
+            && !self.calls.all_had_a_turn()
+            && !self.plan.without_objects.is_empty()
+            && self.plan.has_more;
+        // What is called in a worker that has just begun shows soon, and serves the others.
+        let every = if takes_turns || self.schedule.is_fresh(now) { TURN } else { COUNT_EVERY };
+        (self.has_begun && self.mode == PythonMode::Watch).then_some(self.counted_at + every)
+    }
+
+    /// Takes up what a look has found; the answer is what is new.
+    pub fn take_up(&mut self, look: Look) -> SurveyDelta {
+        let Look { mut survey, memory_read } = look;
+        let delta = self.history.take_up(&self.survey, &mut survey);
+        self.schedule.found(delta.is_any, memory_read, self.has_begun);
+        self.survey.not_looked_at.clone_from(&survey.not_looked_at);
+        if delta.is_any {
+            self.calls.may_be_called(|code| delta.may_be_called(code));
+            self.survey = survey;
+        }
+        delta
+    }
+
+    /// Whether there is something to see now for the first time. Code is there when its class has been imported; whether it has
+    /// objects yet does not matter.
+    pub fn begins(&mut self) -> bool {
+        let begins = !self.has_begun && !self.survey.codes.is_empty();
+        self.has_begun |= begins;
+        begins
+    }
+
+    /// Some of its code is seen from now on.
+    pub fn is_seen(&mut self, now: Instant) {
+        self.seen_after = self.schedule.age(now);
+    }
+
+    /// What to try out before anything is chosen: in watch mode, where there is more than can be watched, and calls in other
+    /// processes show nothing.
+    pub fn calibration(&self, planner: &mut Planner, profile: &CallProfile) -> Option<Calibration> {
+        if self.mode != PythonMode::Watch || !profile.of(&self.survey).is_empty() {
+            return None;
+        }
+        Calibration::of(self.planned(planner, &self.unlimited()), self.slots)
+    }
+
+    /// Chooses for the first time. `calibrated`: calls that a calibration has shown. It may be asked again, if fewer
+    /// watchpoints could be had than there should be.
+    pub fn begin(&mut self, planner: &mut Planner, profile: &CallProfile, calibrated: &Counts) {
+        let elsewhere = match self.mode {
+            PythonMode::Watch => profile.of(&self.survey),
+            PythonMode::Frames => Counts::new(),
+        };
+        self.considered.extend(elsewhere.keys());
+        self.calibrated.clone_from(calibrated);
+        self.choose(planner, calibrated.clone(), elsewhere);
+    }
+
+    /// Code whose calls are to be counted for the next step.
+    #[must_use]
+    pub fn to_count(&self, delta: &SurveyDelta) -> Vec<RemoteAddress> {
+        if self.mode == PythonMode::Watch || delta.is_any { self.seen() } else { Vec::new() }
+    }
+
+    /// One step of the policy: it chooses again if the process has changed, if traffic has shown that watched code is not called, or if calls
+    /// in other processes have shown what is. `counts` are the calls of what [`Self::to_count`] gave.
+    pub fn step(
+        &mut self,
+        now: Instant,
+        counts: Counts,
+        delta: &SurveyDelta,
+        others: Others<'_>,
+        planner: &mut Planner,
+    ) -> Step {
+        self.counted_at = now;
+        let is_changed = match self.mode {
+            PythonMode::Watch => self.watch_again(now, counts, delta, others.profile, planner),
+            PythonMode::Frames => {
+                if delta.is_any {
+                    self.see_again(&counts, planner);
+                }
+                delta.is_any
+            }
+        };
+        Step {
+            watch: is_changed.then(|| self.wanted()),
+            next_look: self.next_look(now, others.sharers),
+            next_count: self.next_count(now),
+        }
+    }
+
+    fn watch_again(
+        &mut self,
+        now: Instant,
+        counts: Counts,
+        delta: &SurveyDelta,
+        profile: &CallProfile,
+        planner: &mut Planner,
+    ) -> bool {
+        let Self { calls, survey, plan, history, .. } = self;
+        let trains = |code| survey.codes.iter().any(|known| known.address == code && only_trains(known));
+        let is_traffic = calls.take_up(now, counts, trains);
+        let uncalled = if is_traffic {
+            calls.uncalled_in_this_traffic()
+        } else {
+            let wanted = || survey.codes.iter().filter(|code| history.is_wanted(code)).map(|code| code.address);
+            calls.had_their_turn(now, |code| plan.without_objects.contains_key(&code), || wanted().collect())
+        };
+        let wants_more = plan.has_more && uncalled.iter().any(|code| !calls.uncalled().contains(code));
+        if is_traffic {
+            calls.add_uncalled_in_traffic(&uncalled);
+        }
+        // What is called elsewhere is called here too, until it was watched here while other code was called.
+        let mut elsewhere = profile.of(survey);
+        elsewhere.retain(|code, _| !calls.is_uncalled_in_traffic(*code));
+        let has_room = self.watched.len() < self.slots || calls.is_any_not_called_lately();
+        let is_unheard_of = |code: &RemoteAddress| !self.watched.contains(code) && !self.considered.contains(code);
+        let knows_more = has_room && elsewhere.keys().any(is_unheard_of);
+        if !delta.is_any && !wants_more && !knows_more {
+            return false;
+        }
+        self.considered.extend(elsewhere.keys());
+        self.calls.add_uncalled(uncalled);
+        let here = self.calls.recent().clone();
+        self.choose_again(planner, here, elsewhere);
+        true
+    }
+
+    /// In frames mode, after a look that has found something new.
+    fn see_again(&mut self, counts: &Counts, planner: &mut Planner) {
+        // An interpreter that ends has no objects any more: what was covered is remembered.
+        self.covered.add_all(&self.plan);
+        self.calls.note(counts);
+        let here = self.calls.all().clone();
+        self.choose_again(planner, here, Counts::new());
+    }
+
+    /// Chooses, and keeps the calls of what is not chosen any more.
+    fn choose_again(&mut self, planner: &mut Planner, here: Counts, elsewhere: Counts) {
+        let before = std::mem::take(&mut self.plan);
+        self.choose(planner, here, elsewhere);
+        let kept: HashSet<RemoteAddress> = self.wanted().into_iter().collect();
+        self.covered.take_over(&before, |code| !kept.contains(&code), |code| self.calls.counted(code));
+    }
+
+    /// Chooses, given the calls that were counted here and elsewhere.
+    fn choose(&mut self, planner: &mut Planner, here: Counts, elsewhere: Counts) {
+        let now = self.calls.all().iter().map(|(code, calls)| (*code, *calls));
+        let called = self.covered.calls().chain(now);
+        let budget = PythonBudget {
+            slots: (self.mode == PythonMode::Watch).then_some(self.slots),
+            obstacle: self.obstacle.clone(),
+            calls: here,
+            elsewhere,
+            called_before: called.filter(|(_, calls)| *calls > 0).map(|(code, _)| code).collect(),
+            uncalled: self.calls.uncalled().clone(),
+            without_objects: true,
+            new_numbers: Some(MOST_NUMBERS.saturating_sub(self.numbers)),
+            ..self.unlimited()
+        };
+        self.plan = self.planned(planner, &budget);
+        self.numbers += self.plan.new_numbers;
+        self.without_number = self.without_number.max(self.plan.without_number);
+    }
+
+    fn planned(&self, planner: &mut Planner, budget: &PythonBudget) -> PythonPlan {
+        planner.plan_python(&self.runtime.module, &self.survey, budget)
+    }
+
+    /// Everything: no limit on what is watched.
+    fn unlimited(&self) -> PythonBudget {
+        let (function_is_seen, had_objects) = (self.function_is_seen, self.history.classes().clone());
+        PythonBudget { function_is_seen, had_objects, ..PythonBudget::default() }
+    }
+
+    fn wanted(&self) -> Vec<RemoteAddress> {
+        self.plan.watched.iter().map(|(code, _)| *code).collect()
+    }
+
+    /// Code to watch in place of what is watched; `None` if that is the same.
+    #[must_use]
+    pub fn to_move(&self) -> Option<Vec<RemoteAddress>> {
+        let wanted = self.wanted();
+        let is_the_same = self.watched.len() == wanted.len() && self.watched.iter().all(|code| wanted.contains(code));
+        (!is_the_same).then_some(wanted)
+    }
+
+    /// Whether more was chosen than can be watched.
+    #[must_use]
+    pub fn is_beyond_slots(&self) -> bool {
+        self.mode == PythonMode::Watch && self.plan.watched.len() > self.slots
+    }
+
+    /// This code is watched from now on.
+    pub fn watches(&mut self, watched: Vec<RemoteAddress>) {
+        self.watched = watched;
+    }
+
+    /// No more can be watched than is watched now: somebody has the other watchpoints.
+    pub fn limit(&mut self, held_by: String) {
+        self.slots = self.watched.len();
+        self.held_by = vec![held_by];
+    }
+
+    /// Calls of what is watched, from which on all that is chosen is watched.
+    pub fn count_from_here(&mut self, counts: &Counts) {
+        self.calls.count_from_here(counts);
+    }
+
+    /// Calls of what is seen, before it is seen no more.
+    pub fn note(&mut self, counts: &Counts) {
+        self.calls.note(counts);
+    }
+
+    /// Nothing can be watched from now on, for this reason. The answer is what to say of it.
+    pub fn watch_nothing(&mut self, reason: String) -> String {
+        // What was called until now was covered.
+        let watched = std::mem::take(&mut self.watched);
+        self.covered.take_over(&self.plan, |code| watched.contains(&code), |code| self.calls.counted(code));
+        self.slots = 0;
+        let sentence = format!(
+            "{reason}; in a virtual machine a watchpoint may end an unguarded process, so no Python code is watched \
+             (`--python frames` needs no watchpoints)"
+        );
+        self.obstacle = Some(reason);
+        sentence
+    }
+
+    /// The programs that watched are gone: nothing is seen until it begins again.
+    pub fn restart(&mut self) {
+        self.has_begun = false;
+        self.watched.clear();
+        self.calls.restart();
+    }
+
+    /// Adds the calls that were counted, by the name of the code.
+    pub fn add_to(&self, profile: &mut CallProfile) {
+        for code in &self.survey.codes {
+            let calibrated = self.calibrated.get(&code.address).copied().unwrap_or(0);
+            profile.add(code, self.calls.counted(code.address).max(calibrated));
+        }
+    }
+
+    /// The names behind the addresses in records. `number` is the process's in the initial pid namespace.
+    pub fn names(&mut self, number: u32) -> PythonNames {
+        let classes = self.survey.classes.iter().map(|class| (class.address, class.name.clone())).collect();
+        let members = self.survey.members.clone();
+        PythonNames { process: number, is_first: !std::mem::replace(&mut self.has_told, true), classes, members }
+    }
+
+    /// Functions that found all numbers in use, at most.
+    #[must_use]
+    pub fn left_out(&self) -> PythonLeftOut {
+        PythonLeftOut { numbers: self.without_number, ..PythonLeftOut::default() }
+    }
+
+    /// What would be seen, without seeing anything.
+    pub fn plan_only(&mut self, planner: &mut Planner) -> PythonCoverage {
+        self.choose(planner, Counts::new(), Counts::new());
+        self.coverage()
+    }
+
+    /// Code whose calls are to be counted for [`Self::counted_coverage`].
+    #[must_use]
+    pub fn to_cover(&self) -> Vec<RemoteAddress> {
+        let is_seen = |code: &RemoteAddress| self.mode == PythonMode::Frames || self.watched.contains(code);
+        self.wanted().into_iter().filter(is_seen).collect()
+    }
+
+    /// What was seen, with the calls counted now; what could not be counted any more was counted a moment ago.
+    pub fn counted_coverage(&mut self, counts: &Counts, left_out: PythonLeftOut) -> PythonCoverage {
+        let mut coverage = PythonCoverage { left_out: left_out.most(self.left_out()), ..self.coverage() };
+        let is_seen: HashSet<RemoteAddress> = self.to_cover().into_iter().collect();
+        let counted = |code| counts.get(&code).copied().unwrap_or_else(|| self.calls.counted(code));
+        coverage.watched = self.covered.told(&self.plan, |code| is_seen.contains(&code), counted);
+        coverage
+    }
+
+    fn coverage(&self) -> PythonCoverage {
+        let (major, minor, micro) = self.runtime.version;
+        let is_watching = self.mode == PythonMode::Watch;
+        PythonCoverage {
+            process: self.runtime.process.pid,
+            interpreter: format!("CPython {major}.{minor}.{micro}"),
+            layout: self.runtime.layout_source.clone(),
+            mode: self.mode,
+            slots: if is_watching { u32::try_from(self.slots).unwrap_or(u32::MAX) } else { 0 },
+            slots_held_by: self.held_by.clone(),
+            seen_after_ms: self.seen_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+            left_out: PythonLeftOut::default(),
+            watched: self.plan.watched.iter().map(|(_, watched)| watched.clone()).collect(),
+            not_watched: self.plan.not_watched.clone(),
+            not_looked_at: self.survey.not_looked_at.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "watch_policy_tests.rs"]
+mod tests;

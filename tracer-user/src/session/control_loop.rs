@@ -1,0 +1,167 @@
+//! The one loop of a session: it waits for messages and for the time of the next look, until something ends it.
+
+use std::process::ExitStatus;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use super::error::SessionError;
+use super::processes::ProcessChanges;
+use super::report::Report;
+use super::tracer::Tracer;
+use crate::model::TargetChange;
+
+/// Looking at a running process again costs a look into /proc/PID/maps.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Where forked processes are followed: until one is seen, its calls are not.
+const LOOK_FOR_FORKS_EVERY: Duration = Duration::from_millis(10);
+
+/// A young command maps its libraries: it is looked at often, so that few calls are missed.
+const YOUNG: Duration = Duration::from_secs(20);
+const LOOK_YOUNG_EVERY: Duration = Duration::from_millis(2);
+
+/// What a session is told while it runs.
+#[derive(Debug)]
+pub enum Message {
+    /// A signal with this number has come for the tracer.
+    Signal(i32),
+    /// The command that was started has ended.
+    CommandEnded(ExitStatus),
+    /// Something about the targets has changed that their source has not told.
+    Targets(Vec<TargetChange>),
+}
+
+/// What has stopped a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// A signal with this number.
+    Signal(i32),
+    /// The time is over.
+    Duration,
+    /// Every target is gone.
+    TargetsGone,
+    /// Nobody reads the spans any more, at any destination.
+    NobodyReads,
+    /// The command that was started has ended.
+    CommandEnded(ExitStatus),
+}
+
+/// How long a session lasts, and how often it looks at its targets.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// The longest that it may take.
+    pub duration: Option<Duration>,
+    /// Whether its target is a command that it has started: the end of that is told.
+    pub is_command: bool,
+    /// Whether forked processes are followed.
+    pub follows: bool,
+}
+
+/// A session whose probes are live. Dropping it takes them away; [`Session::finish`] also delivers everything.
+pub struct Session {
+    tracer: Tracer,
+    pace: Pace,
+    attach_ms: u64,
+    /// What was new at the start.
+    first_changes: Option<ProcessChanges>,
+    /// Since when it runs.
+    live: Option<Instant>,
+}
+
+impl Session {
+    /// Runs this tracer, whose probes are live. `began` is when the start of it began.
+    pub(super) fn new(mut tracer: Tracer, pace: Pace, began: Instant) -> Self {
+        let first_changes = ProcessChanges { more_functions: 0, ..tracer.changes() };
+        let attach_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Self { tracer, pace, attach_ms, first_changes: Some(first_changes), live: None }
+    }
+
+    /// Functions probed so far.
+    #[must_use]
+    pub fn functions(&self) -> usize {
+        self.tracer.functions()
+    }
+
+    /// Milliseconds from the start of the tracer until all probes were live.
+    #[must_use]
+    pub fn attach_ms(&self) -> u64 {
+        self.attach_ms
+    }
+
+    /// Runs until something stops it; may be called again after a signal. The time counts from the first call. `tell` is
+    /// given what is new about the processes.
+    ///
+    /// # Errors
+    /// The session cannot go on; [`Self::finish`] delivers what there is.
+    pub fn run(
+        &mut self,
+        inbox: &Receiver<Message>,
+        mut tell: impl FnMut(ProcessChanges),
+    ) -> Result<Stop, SessionError> {
+        let live = *self.live.get_or_insert_with(Instant::now);
+        let end = self.pace.duration.map(|duration| live + duration);
+        let mut due = Instant::now() + self.pace.pause(live.elapsed());
+        loop {
+            let next = end.map_or(due, |end| end.min(due));
+            match wait_until(inbox, next) {
+                Some(Message::Signal(number)) => return Ok(Stop::Signal(number)),
+                Some(Message::CommandEnded(status)) => return Ok(Stop::CommandEnded(status)),
+                Some(Message::Targets(changes)) => {
+                    self.tracer.adapt(changes)?;
+                    continue;
+                }
+                None if end.is_some_and(|end| Instant::now() >= end) => return Ok(Stop::Duration),
+                None => {}
+            }
+            self.tracer.look_again()?;
+            let first = self.first_changes.take().unwrap_or_default();
+            tell(first.and(self.tracer.changes()));
+            if self.tracer.nobody_reads() {
+                return Ok(Stop::NobodyReads);
+            }
+            if self.tracer.is_over() && !self.pace.is_command {
+                return Ok(Stop::TargetsGone);
+            }
+            due = Instant::now() + self.pace.pause(live.elapsed());
+        }
+    }
+
+    /// Takes all probes away, reads the books, and delivers everything.
+    ///
+    /// # Errors
+    /// The books cannot be read; spans are delivered all the same.
+    pub fn finish(self) -> Result<Report, SessionError> {
+        Ok(Report { attach_ms: self.attach_ms, ..self.tracer.finish()? })
+    }
+}
+
+impl Pace {
+    /// Time from one look at the targets to the next, in a session of this age.
+    fn pause(self, age: Duration) -> Duration {
+        if self.follows {
+            LOOK_FOR_FORKS_EVERY
+        } else if self.is_command && age < YOUNG {
+            LOOK_YOUNG_EVERY
+        } else {
+            LOOK_EVERY
+        }
+    }
+}
+
+/// The next message, or `None` when the time has come.
+fn wait_until(inbox: &Receiver<Message>, time: Instant) -> Option<Message> {
+    let left = time.saturating_duration_since(Instant::now());
+    match inbox.recv_timeout(left) {
+        Ok(message) => Some(message),
+        Err(RecvTimeoutError::Timeout) => None,
+        // Nobody is left who could say anything.
+        Err(RecvTimeoutError::Disconnected) => {
+            std::thread::sleep(time.saturating_duration_since(Instant::now()));
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

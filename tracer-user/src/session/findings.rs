@@ -1,0 +1,126 @@
+//! Asks the engines about every module of a process: what could be traced, and what not and why.
+
+use super::instances::Instances;
+use super::settings::PythonSettings;
+use crate::attach::probe_features;
+use crate::engine::{EngineError, NativeEngine};
+use crate::memory::ReadLimit;
+use crate::model::{
+    FileNumber, Module, ModuleFile, ProbePlan, ProbeRequest, PythonCoverage, Skipped, SymbolMap, Target,
+};
+use crate::plan::Planner;
+use crate::target::native_obstacle;
+
+/// What the engines found in some modules.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Functions to probe.
+    pub requests: Vec<ProbeRequest>,
+    /// Candidates that cannot be probed.
+    pub skipped: Vec<Skipped>,
+    /// Modules that could not be read, or not in full, one sentence each.
+    pub unreadable: Vec<String>,
+    /// What may be the reason if nothing at all is found.
+    pub hints: Vec<String>,
+    /// Why no native function of the process can be probed.
+    pub obstacle: Option<&'static str>,
+    /// Modules that somebody was writing while they were read: they are to be read again.
+    pub being_written: Vec<FileNumber>,
+    /// How many of them may not be read.
+    pub forbidden: usize,
+}
+
+impl Findings {
+    /// What the engine finds in these modules of a target.
+    pub fn of(engine: &mut NativeEngine, target: &Target, modules: &[Module]) -> Self {
+        let mut found = Self::default();
+        found.look_into(engine, target, modules);
+        found
+    }
+
+    /// Adds what the engine finds in these modules of a target.
+    pub fn look_into(&mut self, engine: &mut NativeEngine, target: &Target, modules: &[Module]) {
+        self.obstacle = self.obstacle.or_else(|| native_obstacle(target));
+        if let Some(obstacle) = native_obstacle(target) {
+            self.unreadable.push(format!("process {}: no native function is probed: {obstacle}", target.process));
+            return;
+        }
+        for module in modules {
+            let file = ModuleFile::of(target.process, module);
+            match engine.module(&file) {
+                Ok(found) => {
+                    self.requests.extend(found.requests);
+                    self.skipped.extend(found.skipped);
+                    self.unreadable.extend(found.remarks);
+                    self.hints.extend(found.hints);
+                }
+                Err(error) => {
+                    if matches!(error, EngineError::BeingWritten { .. }) {
+                        self.being_written.push(module.number());
+                    }
+                    self.forbidden += usize::from(error.is_about_privilege());
+                    self.unreadable.push(error.to_string());
+                }
+            }
+        }
+    }
+}
+
+/// Why nothing is found in these targets, and what to do.
+pub fn nothing_found(targets: &[Target], found: &[Findings]) -> String {
+    let modules: usize = targets.iter().map(|target| target.modules.len()).sum();
+    let pids: Vec<String> = targets.iter().map(|target| target.process.to_string()).collect();
+    if let Some(obstacle) = found.iter().find_map(|found| found.obstacle) {
+        return format!("no native function of process {} is probed: {obstacle}", pids.join(", "));
+    }
+    let skipped = match found.iter().map(|found| found.skipped.len()).sum() {
+        0_usize => String::new(),
+        count => format!(" ({count} candidates cannot be probed)"),
+    };
+    format!(
+        "no function in the {modules} files that process {} has mapped matches a symbol map{skipped}; `ml-tracer symbols \
+         --pid {}` lists every candidate, `--map FILE` adds rules of your own{}",
+        pids.join(", "),
+        pids.first().map_or("PID", String::as_str),
+        // The program's own comes first, and says enough.
+        found.iter().flat_map(|found| &found.hints).take(1).map(|hint| format!("; {hint}")).collect::<String>()
+    )
+}
+
+/// What would be traced.
+#[derive(Debug)]
+pub struct PlanOnly {
+    /// Native functions.
+    pub native: ProbePlan,
+    /// Python code, by interpreter.
+    pub python: Vec<PythonCoverage>,
+    /// Files and interpreters that could not be read, or not in full, one sentence each.
+    pub unreadable: Vec<String>,
+    /// What may be the reason if nothing at all is found.
+    pub hints: Vec<String>,
+}
+
+/// What would be probed, without loading or placing anything; and the files that could not be read.
+#[must_use]
+pub fn plan_only(
+    targets: &[Target],
+    maps: Vec<SymbolMap>,
+    python: PythonSettings,
+    probe_moving_code: bool,
+) -> PlanOnly {
+    let mut interpreters = Instances::new(&maps, python);
+    let mut engine = NativeEngine::new(maps).probing_moving_code(probe_moving_code);
+    let mut found = Findings::default();
+    let mut problems = Vec::new();
+    for target in targets {
+        found.look_into(&mut engine, target, &target.modules);
+        match interpreters.find(target, &ReadLimit::default()) {
+            Ok(interpreter) => interpreter.into_iter().for_each(|interpreter| interpreters.take(interpreter)),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let mut planner = Planner::new(probe_features(true));
+    let native = planner.plan(found.requests, found.skipped);
+    let unreadable = found.unreadable.into_iter().chain(problems).collect();
+    PlanOnly { native, python: interpreters.plan_only(&mut planner), unreadable, hints: found.hints }
+}

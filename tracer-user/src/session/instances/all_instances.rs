@@ -1,0 +1,384 @@
+//! The instances of all targets: found at the start, when a target begins to run a runtime, or taken over by a forked process.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::background::{Background, Progress};
+use super::super::drain::Drain;
+use super::super::error::SessionError;
+use super::super::processes::Processes;
+use super::super::settings::PythonSettings;
+use super::context::Context;
+use super::meanings::KnownInstances;
+use super::traced_instance::TracedInstance;
+use crate::attach::KernelProcess;
+use crate::engine::Runtimes;
+use crate::memory::ReadLimit;
+use crate::model::{ProcessId, PythonCoverage, SymbolMap, Target};
+use crate::plan::{CallProfile, LookTurns, Others, Planner, StartSchedule};
+use crate::target::{has_ended, look_at};
+
+/// Followed processes that are watched for a moment before they begin, where nothing is known of their calls: an idle server
+/// has many.
+const MOST_CALIBRATED: usize = 3;
+
+/// For so long what calls have shown is not asked again.
+const SHARED_FOR: Duration = Duration::from_millis(200);
+
+/// Ended processes whose coverage is remembered for the summary.
+const MOST_ENDED: usize = 1_024;
+
+/// The instances of the targets.
+pub struct Instances {
+    settings: PythonSettings,
+    runtimes: Runtimes,
+    traced: Vec<TracedInstance>,
+    /// Processes that may have a runtime soon.
+    starting: Vec<Starting>,
+    /// What was covered of processes that have ended.
+    ended: VecDeque<PythonCoverage>,
+    /// What the calls in them have shown.
+    profile: CallProfile,
+    /// The same with what calls in the others show, as it was a moment ago.
+    shared: Option<(Instant, Arc<CallProfile>)>,
+    /// Code objects that were seen in them.
+    seen_before: usize,
+    /// Whose turn it is to be looked at again.
+    turns: LookTurns,
+    /// For those who read names.
+    known: KnownInstances,
+    /// Instances that were watched for a moment to see what is called.
+    calibrated: usize,
+}
+
+struct Starting {
+    target: Target,
+    is_followed: bool,
+    schedule: StartSchedule,
+    /// A look for its runtime, on a thread of its own.
+    look: Option<Background<Finding>>,
+}
+
+/// The instance of a process that has mapped a runtime, and how long looking for it took.
+struct Finding {
+    instance: Result<Option<TracedInstance>, String>,
+    took: Duration,
+}
+
+impl Instances {
+    /// None so far.
+    pub fn new(maps: &[SymbolMap], settings: PythonSettings) -> Self {
+        Self {
+            settings,
+            runtimes: Runtimes::new(maps),
+            traced: Vec::new(),
+            starting: Vec::new(),
+            ended: VecDeque::new(),
+            profile: CallProfile::default(),
+            shared: None,
+            seen_before: 0,
+            turns: LookTurns::default(),
+            known: KnownInstances::default(),
+            calibrated: 0,
+        }
+    }
+
+    /// None so far, and what would be taken in: the instance of each of these processes, given with who has forked it,
+    /// if it has one that can be read; and what cannot be read.
+    pub fn find_all(
+        arriving: &[(Option<ProcessId>, Target)],
+        maps: &[SymbolMap],
+        settings: PythonSettings,
+        limit: &ReadLimit,
+    ) -> (Self, Vec<Option<TracedInstance>>, Vec<String>) {
+        let mut instances = Self::new(maps, settings);
+        let mut problems = Vec::new();
+        let mut found: Vec<Option<TracedInstance>> = Vec::new();
+        for (forked_by, target) in arriving {
+            // What is in its file is known already if it runs the program of the one that forked it.
+            let kin = forked_by.and_then(|parent| found.iter().flatten().find(|instance| instance.is_of(parent)));
+            let instance = match kin.and_then(|kin| kin.in_fork(target)) {
+                Some(fork) => fork.looked_at(limit).map(Some).map_err(|error| error.to_string()),
+                None => instances.find(target, limit),
+            };
+            let instance = instance.unwrap_or_else(|problem| {
+                instances.mapped(target, forked_by.is_some());
+                // One that was not named may end, or begin, in this very moment: if it lasts, it is told later.
+                if forked_by.is_none() {
+                    problems.push(problem);
+                }
+                None
+            });
+            found.push(instance.map(|found| if forked_by.is_some() { found.followed() } else { found }));
+        }
+        (instances, found, problems)
+    }
+
+    /// Looks for the instance of a process; what cannot be read is a problem to be told, not an error.
+    /// Waits for the look at it, which `limit` ends.
+    pub fn find(&self, target: &Target, limit: &ReadLimit) -> Result<Option<TracedInstance>, String> {
+        TracedInstance::find(target, &self.runtimes, self.settings, limit).map_err(|error| error.to_string())
+    }
+
+    /// The instance of a process that was forked from a traced one and runs the same program.
+    pub fn find_in_fork(&self, parent: ProcessId, target: &Target) -> Option<TracedInstance> {
+        self.traced.iter().find(|instance| instance.is_of(parent))?.in_fork(target)
+    }
+
+    /// Takes an instance in; it is seen from the next [`Self::attach`] on.
+    pub fn take(&mut self, instance: TracedInstance) {
+        self.known.add(instance.number(), (instance.process(), instance.image()), instance.instance());
+        self.traced.push(instance);
+    }
+
+    /// The instances, for those who read names.
+    pub fn known(&self) -> KnownInstances {
+        self.known.clone()
+    }
+
+    /// Code objects that are seen now, and that were seen in processes that have ended.
+    pub fn seen_in_all(&self) -> usize {
+        self.seen_before + self.seen()
+    }
+
+    /// Code objects that are seen now.
+    pub fn seen(&self) -> usize {
+        self.traced.iter().map(|instance| instance.policy().seen_count()).sum()
+    }
+
+    /// Those of one process.
+    pub fn seen_of(&self, process: ProcessId) -> usize {
+        let of_process = self.traced.iter().filter(|instance| instance.is_of(process));
+        of_process.map(|instance| instance.policy().seen_count()).sum()
+    }
+
+    /// Those of one process, once no more are expected in the next moments.
+    pub fn settled_of(&self, process: ProcessId) -> Option<usize> {
+        let now = Instant::now();
+        let is_settling = |instance: &TracedInstance| {
+            instance.is_of(process) && instance.policy().has_begun() && instance.policy().is_settling(now)
+        };
+        (!self.traced.iter().any(is_settling)).then(|| self.seen_of(process))
+    }
+
+    /// What would be seen, without seeing anything.
+    pub fn plan_only(&mut self, planner: &mut Planner) -> Vec<PythonCoverage> {
+        self.traced.iter_mut().map(|instance| instance.plan_only(planner)).collect()
+    }
+
+    /// Chooses what to see of the instances of one process, and makes it so. Calls are seen once its entries are accepted.
+    ///
+    /// # Errors
+    /// Not permitted, or the kernel cannot.
+    pub fn attach(&mut self, process: ProcessId, context: &mut Context<'_>) -> Result<(), SessionError> {
+        self.begin(process, true, context)
+    }
+
+    /// `may_wait`: a followed process may be watched for a moment before it begins, if it is the first.
+    fn begin(&mut self, process: ProcessId, may_wait: bool, context: &mut Context<'_>) -> Result<(), SessionError> {
+        let is_waiting = |instance: &TracedInstance| instance.is_of(process) && !instance.policy().has_begun();
+        if !self.traced.iter().any(is_waiting) {
+            return Ok(());
+        }
+        let profile = self.profile();
+        // Of several workers, the first one shows what is called; the server may call nothing itself.
+        let is_first = profile.is_empty() && self.calibrated < MOST_CALIBRATED;
+        self.calibrated += usize::from(is_first);
+        for instance in self.traced.iter_mut().filter(|instance| is_waiting(instance)) {
+            let may_wait = !instance.policy().is_followed() || (may_wait && is_first);
+            instance.attach(context, &profile, may_wait)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what is watched: the programs that did it are gone.
+    pub fn restart(&mut self) {
+        self.traced.iter_mut().for_each(TracedInstance::restart);
+    }
+
+    /// A process has mapped files: perhaps a runtime is among them.
+    pub fn mapped(&mut self, target: &Target, is_followed: bool) {
+        let is_known = |process: ProcessId| {
+            self.traced.iter().any(|instance| instance.is_of(process))
+                || self.starting.iter().any(|starting| starting.target.process == process)
+        };
+        if Runtimes::may_be_in(target) && !is_known(target.process) {
+            let schedule = StartSchedule::new(Instant::now());
+            self.starting.push(Starting { target: target.clone(), is_followed, schedule, look: None });
+        }
+    }
+
+    /// A process has ended, runs another program, or is not to be traced any more: what was known of its instance is of
+    /// the past. Nothing of it may be asked of the programs afterwards.
+    pub fn forget(&mut self, process: ProcessId, processes: &mut Processes) {
+        self.starting.retain(|starting| starting.target.process != process);
+        let kernel = processes.in_kernel(process);
+        let kernel = kernel.as_deref();
+        for mut instance in self.traced.extract_if(.., |instance| instance.is_of(process)) {
+            // A worker may have lived from one look at the calls to the next: what it has called serves those after it.
+            if let Err(error) = kernel.map_or(Ok(()), |kernel| instance.count(kernel)) {
+                tracing::debug!(%error, %process, "its calls cannot be counted");
+            }
+            self.known.remove(instance.number());
+            instance.policy().add_to(&mut self.profile);
+            self.seen_before += instance.policy().seen_count();
+            if !is_worth_telling(&instance) {
+                continue;
+            }
+            if self.ended.len() >= MOST_ENDED {
+                self.ended.pop_front();
+            }
+            self.ended.push_back(instance.counted_coverage(kernel));
+        }
+    }
+
+    /// Looks at each instance again if it is time. Gives the processes with which that went wrong: the session goes on
+    /// without them.
+    #[must_use]
+    pub fn look_again(&mut self, context: &mut Context<'_>) -> Vec<(ProcessId, SessionError)> {
+        let mut failed = Vec::new();
+        for process in self.look_for_begun() {
+            let begun = self.begin(process, false, context).and_then(|()| self.accept_entries(process, context));
+            failed.extend(begun.err().map(|error| (process, error)));
+        }
+        for instance in &mut self.traced {
+            let process = instance.process();
+            let has_lost_guard = context.processes.in_kernel(process).is_some_and(KernelProcess::has_lost_guard);
+            if has_lost_guard && !has_ended(process) {
+                failed.extend(instance.lose_guard(context).err().map(|error| (process, error)));
+            }
+        }
+        self.begin_looks();
+        let profile = self.shared_profile();
+        let others = Others { profile: &profile, sharers: self.sharers() };
+        for instance in &mut self.traced {
+            let result = instance.look_again(context, others);
+            failed.extend(result.err().map(|error| (instance.process(), error)));
+        }
+        failed
+    }
+
+    /// From now on the calls of a process are recorded.
+    ///
+    /// # Errors
+    /// The process map cannot be written.
+    pub fn accept_entries(&mut self, process: ProcessId, context: &mut Context<'_>) -> Result<(), SessionError> {
+        context.in_kernel(process)?.accept_entries(true)?;
+        let mut instances = self.traced.iter_mut().filter(|instance| instance.is_of(process));
+        instances.try_for_each(|instance| instance.entries_are_accepted(context.drain))
+    }
+
+    /// The calls of all processes are recorded.
+    ///
+    /// # Errors
+    /// The session cannot go on.
+    pub fn entries_are_accepted(&mut self, drain: &Drain) -> Result<(), SessionError> {
+        self.traced.iter_mut().try_for_each(|instance| instance.entries_are_accepted(drain))
+    }
+
+    /// What the calls in all processes have shown so far, or had a moment ago.
+    fn shared_profile(&mut self) -> Arc<CallProfile> {
+        match &self.shared {
+            Some((since, shared)) if since.elapsed() < SHARED_FOR => Arc::clone(shared),
+            _ => {
+                let shared = Arc::new(self.profile());
+                self.shared = Some((Instant::now(), Arc::clone(&shared)));
+                shared
+            }
+        }
+    }
+
+    /// Instances that share the time for looks.
+    fn sharers(&self) -> u32 {
+        u32::try_from(self.traced.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Begins a look at an instance for which it is time, in turns.
+    fn begin_looks(&mut self) {
+        let (now, sharers) = (Instant::now(), self.sharers());
+        let Self { turns, traced, .. } = self;
+        let under_way = traced.iter().filter(|instance| instance.is_looked_at()).count();
+        let is_due = |index: usize| traced.get(index).is_some_and(|instance| instance.is_due(now, sharers));
+        let next = turns.next(under_way, traced.len(), is_due);
+        if let Some(instance) = next.and_then(|index| traced.get_mut(index)) {
+            instance.begin_look();
+        }
+    }
+
+    /// Takes in the instances that have been set up meanwhile; gives their processes.
+    fn look_for_begun(&mut self) -> Vec<ProcessId> {
+        let mut begun = Vec::new();
+        for mut starting in std::mem::take(&mut self.starting) {
+            let process = starting.target.process;
+            let Some(look) = starting.look.take() else {
+                if starting.schedule.is_due(Instant::now()) {
+                    starting.look = self.begin_finding(process);
+                }
+                self.starting.push(starting);
+                continue;
+            };
+            let Finding { instance, took } = match look.progress() {
+                Progress::UnderWay => {
+                    self.starting.push(Starting { look: Some(look), ..starting });
+                    continue;
+                }
+                Progress::Done(finding) => finding,
+                Progress::Failed => Finding { instance: Ok(None), took: Duration::ZERO },
+            };
+            let is_over = starting.schedule.is_over(Instant::now());
+            match instance {
+                Ok(Some(instance)) => {
+                    let instance = instance.young_since(starting.schedule.since());
+                    let instance = if starting.is_followed { instance.followed() } else { instance };
+                    self.take(instance);
+                    begun.push(process);
+                    continue;
+                }
+                Err(problem) if is_over && !has_ended(process) => {
+                    tracing::warn!("{problem}");
+                }
+                _ => {}
+            }
+            if !is_over && !has_ended(process) {
+                starting.schedule.tried(Instant::now(), took);
+                self.starting.push(starting);
+            }
+        }
+        begun
+    }
+
+    /// Begins to look for the instance of a process, on a thread of its own.
+    fn begin_finding(&self, process: ProcessId) -> Option<Background<Finding>> {
+        let (runtimes, settings) = (self.runtimes.clone(), self.settings);
+        Background::begin("find", move |limit| {
+            let began = Instant::now();
+            let target = look_at(process.pid).ok().filter(|target| target.process == process);
+            let find = |target: Target| {
+                TracedInstance::find(&target, &runtimes, settings, limit).map_err(|error| error.to_string())
+            };
+            Finding { instance: target.map_or(Ok(None), find), took: began.elapsed() }
+        })
+    }
+
+    fn profile(&self) -> CallProfile {
+        let mut profile = self.profile.clone();
+        self.traced.iter().for_each(|instance| instance.policy().add_to(&mut profile));
+        profile
+    }
+
+    /// What was covered and what not, with the calls counted so far.
+    pub fn coverage(&mut self, processes: &mut Processes) -> Vec<PythonCoverage> {
+        let mut coverage: Vec<_> = self.ended.drain(..).collect();
+        for instance in self.traced.iter_mut().filter(|instance| is_worth_telling(instance)) {
+            let kernel = processes.in_kernel(instance.process());
+            coverage.push(instance.counted_coverage(kernel.as_deref()));
+        }
+        coverage
+    }
+}
+
+/// Of a forked process in which nothing was ever found, nothing needs to be said: a server has many of those.
+fn is_worth_telling(instance: &TracedInstance) -> bool {
+    instance.policy().has_begun() || !instance.policy().is_followed()
+}

@@ -1,0 +1,86 @@
+//! Probes in the file of a runtime that every call passes, all the time or in windows.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::super::drain::OpenGap;
+use super::super::error::SessionError;
+use super::context::Context;
+use crate::attach::CodeWatch;
+use crate::engine::{EngineError, RuntimeInstance};
+use crate::model::{InterpreterSites, Target};
+use crate::plan::DutyCycle;
+
+/// How long calls are counted before the probes stay, to tell what they cost.
+const COUNTING: Duration = Duration::from_millis(200);
+
+/// Where a runtime is probed, and when.
+pub struct CallProbes {
+    file: PathBuf,
+    sites: InterpreterSites,
+    duty: DutyCycle,
+    /// The time since they were live last.
+    gap: Option<OpenGap>,
+}
+
+impl CallProbes {
+    /// Finds the sites in the file of a runtime.
+    pub fn find(
+        instance: &dyn RuntimeInstance,
+        target: &Target,
+        share: Option<f64>,
+    ) -> Result<Option<Self>, EngineError> {
+        let sites = instance.call_sites(target)?;
+        let duty = DutyCycle::new(Instant::now(), share);
+        Ok(instance.file(target).map(|file| Self { file, sites, duty, gap: None }))
+    }
+
+    /// The same in a process that was forked: its file is opened through it, because the other one may end.
+    pub fn in_fork(&self, instance: &dyn RuntimeInstance, target: &Target) -> Option<Self> {
+        let file = instance.file(target)?;
+        Some(Self { file, sites: self.sites.clone(), duty: self.duty.anew(Instant::now()), gap: None })
+    }
+
+    /// Turns the probes on or off when it is time.
+    pub fn keep_time(&mut self, context: &mut Context<'_>, code: &CodeWatch) -> Result<(), SessionError> {
+        match self.duty.step(Instant::now()) {
+            Some(on) => self.turn(context, code, on),
+            None => Ok(()),
+        }
+    }
+
+    /// Probes come and go one after the other: what is open meanwhile may lack children.
+    pub fn turn(&mut self, context: &mut Context<'_>, code: &CodeWatch, on: bool) -> Result<(), SessionError> {
+        let gap = match self.gap.take() {
+            Some(gap) => gap,
+            None => context.drain.begin_gap(Some(code.process().pid))?,
+        };
+        if on {
+            code.probe_calls(context.in_kernel(code.process())?, &self.file, &self.sites)?;
+            context.drain.end_gap(gap)?;
+        } else {
+            code.unprobe_calls(context.in_kernel(code.process())?)?;
+            self.gap = Some(gap);
+        }
+        self.duty.turned(Instant::now(), on);
+        Ok(())
+    }
+
+    /// Counts calls for a moment: gives how many there are in a second.
+    pub fn count_for_a_moment(&mut self, context: &mut Context<'_>, code: &CodeWatch) -> Result<f64, SessionError> {
+        code.tell(context.in_kernel(code.process())?, &Default::default())?;
+        let before = code.calls_passed(context.in_kernel(code.process())?)?;
+        self.turn(context, code, true)?;
+        let began = Instant::now();
+        std::thread::sleep(COUNTING);
+        let calls = code.calls_passed(context.in_kernel(code.process())?)?.saturating_sub(before) as f64
+            / began.elapsed().as_secs_f64();
+        self.turn(context, code, false)?;
+        Ok(calls)
+    }
+
+    /// When they are live.
+    pub fn duty(&self) -> DutyCycle {
+        self.duty
+    }
+}

@@ -1,0 +1,13 @@
+//! The targets that run a language runtime go in; what is watched of their code, kept up to date, and what is covered by it come
+//! out.
+
+mod all_instances;
+mod call_probes;
+mod context;
+mod meanings;
+mod traced_instance;
+
+pub use all_instances::Instances;
+pub use context::Context;
+pub use meanings::class_names;
+pub use traced_instance::TracedInstance;

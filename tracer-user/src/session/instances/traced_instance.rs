@@ -1,0 +1,445 @@
+//! One instance of a runtime: looked at, decided for by the policy, seen as that says, and looked at again.
+
+use std::time::{Duration, Instant};
+
+use super::super::background::{Background, Progress};
+use super::super::drain::{Drain, OpenGap};
+use super::super::error::SessionError;
+use super::super::settings::PythonSettings;
+use super::call_probes::CallProbes;
+use super::context::Context;
+use crate::attach::{CodeWatch, KernelProcess, Moved, WatchOutcome, measure_emulated_probe};
+use crate::engine::{EngineError, RuntimeInstance, Runtimes};
+use crate::memory::ReadLimit;
+use crate::model::{InterpreterSite, Look, ProcessId, ProgramImage, PythonCoverage, PythonMode, Target};
+use crate::plan::{CallProfile, Counts, Others, Planner, SurveyDelta, WatchPolicy};
+use crate::target::{has_ended, tracer_of};
+
+/// What a look gives.
+struct Looked {
+    /// The instance, with what it has learned.
+    instance: Box<dyn RuntimeInstance>,
+    /// What it has found.
+    look: Result<Look, EngineError>,
+    /// Processor time that it took.
+    took: Duration,
+}
+
+/// One instance and what is seen of it.
+pub struct TracedInstance {
+    target: Target,
+    instance: Box<dyn RuntimeInstance>,
+    policy: WatchPolicy,
+    code: CodeWatch,
+    /// Where probes are used instead of watchpoints.
+    probes: Option<CallProbes>,
+    /// Where exceptions pass in the runtime's file, once that was asked.
+    exceptions: Option<Option<InterpreterSite>>,
+    /// A look that is under way, on a thread of its own.
+    look: Option<Background<Looked>>,
+    /// The time of a calibration, in which nothing is recorded.
+    calibration: Option<OpenGap>,
+}
+
+impl TracedInstance {
+    /// Finds the runtime of a process and looks at it. `Ok(None)` if it has none.
+    ///
+    /// `limit` ends it, and nothing else: what comes of it is read without one.
+    pub fn find(
+        target: &Target,
+        runtimes: &Runtimes,
+        settings: PythonSettings,
+        limit: &ReadLimit,
+    ) -> Result<Option<Self>, EngineError> {
+        let began = time_worked();
+        let Some(mut instance) = runtimes.find(target, limit)? else { return Ok(None) };
+        let code = CodeWatch::new(target.process, instance.layout()?);
+        let look = instance.look()?;
+        let probes = match settings.mode {
+            PythonMode::Watch => None,
+            PythonMode::Frames => CallProbes::find(&*instance, target, settings.duty)?,
+        };
+        let look = (look, time_worked().saturating_sub(began));
+        let runtime = instance.runtime().clone();
+        let policy = WatchPolicy::new(Instant::now(), runtime, (settings.mode, code.layout()), look);
+        let instance = instance.to_look_at(&ReadLimit::default());
+        Ok(Some(Self::unseen(target, instance, policy, code, probes)))
+    }
+
+    /// An instance that has been looked at, and of which nothing is seen yet.
+    fn unseen(
+        target: &Target,
+        instance: Box<dyn RuntimeInstance>,
+        policy: WatchPolicy,
+        code: CodeWatch,
+        probes: Option<CallProbes>,
+    ) -> Self {
+        let target = target.clone();
+        Self { target, instance, policy, code, probes, exceptions: None, look: None, calibration: None }
+    }
+
+    /// The instance of a process that was forked by this one's and runs the same program: what is known of this one
+    /// holds for it, until a look of its own, which comes soon. `None` where the file cannot be had.
+    pub fn in_fork(&self, target: &Target) -> Option<Self> {
+        if target.image != self.image() {
+            return None;
+        }
+        let instance = self.instance.in_fork(target.process);
+        let probes = match &self.probes {
+            Some(probes) => Some(probes.in_fork(&*instance, target)?),
+            None => None,
+        };
+        let policy = self.policy.in_fork(Instant::now(), target.process);
+        let code = self.code.in_fork(target.process);
+        let exceptions = self.exceptions.clone();
+        Some(Self { exceptions, ..Self::unseen(target, instance, policy, code, probes) })
+    }
+
+    /// The same after a look at it, for which it waits.
+    pub fn looked_at(self, limit: &ReadLimit) -> Result<Self, EngineError> {
+        let Looked { instance, look, took } = look_at(self.instance.to_look_at(limit));
+        let policy = self.policy.looked_at(Instant::now(), look?, took);
+        Ok(Self { instance: instance.to_look_at(&ReadLimit::default()), policy, ..self })
+    }
+
+    /// The same instance, found in a process that a traced one has forked.
+    #[must_use]
+    pub fn followed(self) -> Self {
+        Self { policy: self.policy.followed(), ..self }
+    }
+
+    /// Its program has begun at this time, while the tracer was there.
+    #[must_use]
+    pub fn young_since(self, began: Instant) -> Self {
+        Self { policy: self.policy.young_since(began), ..self }
+    }
+
+    /// What is known of it, and what is seen.
+    pub fn policy(&self) -> &WatchPolicy {
+        &self.policy
+    }
+
+    /// Its process.
+    pub fn process(&self) -> ProcessId {
+        self.target.process
+    }
+
+    /// The number of its process.
+    pub fn number(&self) -> u32 {
+        self.target.process.pid
+    }
+
+    /// The program that it belongs to.
+    pub fn image(&self) -> ProgramImage {
+        self.target.image
+    }
+
+    /// The engine's side of it.
+    pub fn instance(&self) -> &dyn RuntimeInstance {
+        &*self.instance
+    }
+
+    /// Whether it is the instance of this process.
+    pub fn is_of(&self, process: ProcessId) -> bool {
+        self.target.process == process
+    }
+
+    /// Counts the calls of code that is seen so far.
+    ///
+    /// # Errors
+    /// The counts cannot be read.
+    pub fn count(&mut self, kernel: &dyn KernelProcess) -> Result<(), SessionError> {
+        let counts = self.code.calls(kernel, &self.policy.seen())?;
+        self.policy.note(&counts);
+        Ok(())
+    }
+
+    /// From now on calls are recorded.
+    ///
+    /// # Errors
+    /// The process map cannot be written.
+    pub fn accept_entries(&mut self, context: &mut Context<'_>) -> Result<(), SessionError> {
+        context.in_kernel(self.target.process)?.accept_entries(true)?;
+        self.entries_are_accepted(context.drain)
+    }
+
+    /// Calls are recorded: a calibration is over.
+    ///
+    /// # Errors
+    /// The session cannot go on.
+    pub fn entries_are_accepted(&mut self, drain: &Drain) -> Result<(), SessionError> {
+        self.calibration.take().map_or(Ok(()), |gap| drain.end_gap(gap))
+    }
+
+    /// Chooses what to see and makes it so, once there is something to see.
+    ///
+    /// # Errors
+    /// Not permitted, or the kernel cannot.
+    pub fn attach(
+        &mut self,
+        context: &mut Context<'_>,
+        profile: &CallProfile,
+        may_wait: bool,
+    ) -> Result<(), SessionError> {
+        if !self.policy.begins() {
+            return Ok(());
+        }
+        if self.policy.is_followed() {
+            context.drain.add_process(self.target.clone())?;
+        }
+        // Where a watchpoint sees the end of a call at once, it tells its exception.
+        if self.probes.is_some() || !self.code.tells_exceptions() {
+            self.see_exceptions(context);
+        }
+        match self.probes.take() {
+            None => self.begin_watching(context, profile, may_wait),
+            Some(probes) => self.begin_probing(context, probes, profile, may_wait),
+        }?;
+        self.policy.is_seen(Instant::now());
+        Ok(())
+    }
+
+    fn see_exceptions(&mut self, context: &mut Context<'_>) {
+        let Self { target, instance, code, exceptions, .. } = self;
+        let Ok(kernel) = context.in_kernel(target.process) else { return };
+        let Some(file) = instance.file(target) else { return };
+        let Some(site) = exceptions.get_or_insert_with(|| instance.exception_site(target)) else { return };
+        match code.see_exceptions(kernel, &file, site) {
+            Ok(()) => {}
+            // The calls are seen without it.
+            Err(error) if !has_ended(target.process) => tracing::warn!(
+                "exceptions in process {} are not seen, and calls that they end have no error type: {error}",
+                target.process
+            ),
+            Err(_) => {}
+        }
+    }
+
+    /// Chooses what to watch and watches it; where there is more than can be watched, by what the calls in other processes
+    /// have shown or else after a calibration.
+    fn begin_watching(
+        &mut self,
+        context: &mut Context<'_>,
+        profile: &CallProfile,
+        may_wait: bool,
+    ) -> Result<(), SessionError> {
+        let called = if may_wait { self.calibrate(context, profile)? } else { Counts::new() };
+        self.policy.begin(context.planner, profile, &called);
+        self.put_into_force(context)?;
+        if self.policy.is_beyond_slots() {
+            // Fewer registers than there should be: choose again, for these.
+            self.policy.begin(context.planner, profile, &called);
+            self.put_into_force(context)?;
+        }
+        Ok(())
+    }
+
+    /// Counts calls for a moment and tells what the probes cost, then begins. In a process that was forked they cost what they
+    /// cost in the one that forked it.
+    fn begin_probing(
+        &mut self,
+        context: &mut Context<'_>,
+        mut probes: CallProbes,
+        profile: &CallProfile,
+        may_wait: bool,
+    ) -> Result<(), SessionError> {
+        if may_wait {
+            let calls = probes.count_for_a_moment(context, &self.code)?;
+            let cost = probes.duty().cost(self.target.process, calls, measure_emulated_probe());
+            tracing::warn!("{cost}");
+        }
+        self.policy.begin(context.planner, profile, &Counts::new());
+        self.tell(context)?;
+        probes.turn(context, &self.code, true)?;
+        self.probes = Some(probes);
+        Ok(())
+    }
+
+    /// Tries out what cannot all be watched. Nothing is recorded meanwhile, nor until the caller has entries accepted again.
+    fn calibrate(&mut self, context: &mut Context<'_>, profile: &CallProfile) -> Result<Counts, SessionError> {
+        let Some(calibration) = self.policy.calibration(context.planner, profile) else { return Ok(Counts::new()) };
+        self.code.tell(context.in_kernel(self.process())?, &calibration.tables)?;
+        self.calibration = Some(context.drain.begin_gap(Some(self.number()))?);
+        context.in_kernel(self.process())?.accept_entries(false)?;
+        let limits = (calibration.step, calibration.enough_calls);
+        Ok(self.code.try_out(context.in_kernel(self.process())?, &calibration.groups, limits)?)
+    }
+
+    /// Tells the programs and the assembler what the policy says.
+    fn tell(&mut self, context: &mut Context<'_>) -> Result<(), SessionError> {
+        let number = self.number();
+        context.drain.add_functions(self.policy.plan().functions.clone())?;
+        context.drain.add_python_names(self.policy.names(number))?;
+        Ok(self.code.tell(context.in_kernel(self.process())?, &self.policy.plan().tables)?)
+    }
+
+    /// Tells everybody what the policy says, and moves the watchpoints.
+    fn put_into_force(&mut self, context: &mut Context<'_>) -> Result<(), SessionError> {
+        self.tell(context)?;
+        if let Some(wanted) = self.policy.to_move() {
+            // Calls that are open meanwhile lack calls of code that is watched only now, or not any more.
+            let gap = context.drain.begin_gap(Some(self.number()))?;
+            let moved =
+                self.code.move_watchpoints(context.in_kernel(self.process())?, self.policy.watched(), &wanted)?;
+            let guard = context.in_kernel(self.process())?.guard();
+            self.take_note_of(moved, guard);
+            context.drain.end_gap(gap)?;
+        }
+        let counts = self.code.calls(context.in_kernel(self.process())?, self.policy.watched())?;
+        self.policy.count_from_here(&counts);
+        Ok(())
+    }
+
+    fn take_note_of(&mut self, Moved { watched, obstacle }: Moved, guard: Option<u32>) {
+        let process = self.process();
+        let count = watched.len();
+        self.policy.watches(watched);
+        match obstacle {
+            Some(WatchOutcome::NoSlot) => self.policy.limit(holder_of(process, guard)),
+            Some(WatchOutcome::NoDescriptors { needed, limit }) => {
+                let limit = format!("the limit of {limit} open files");
+                tracing::warn!(
+                    "process {process}: every thread takes a file descriptor for each watched code object; {limit} allows \
+                     {count} of them at one time, all 4 need {needed}: raise it (`ulimit -n {needed}`)"
+                );
+                self.policy.limit(limit);
+            }
+            Some(WatchOutcome::Unguarded(reason)) => {
+                let who = tracer_of(process.pid).map(|who| format!(" ({who} traces it)")).unwrap_or_default();
+                self.watch_nothing(format!("it cannot be guarded{who}: {reason}"));
+            }
+            Some(WatchOutcome::Gone | WatchOutcome::Live) | None => {}
+        }
+    }
+
+    /// The guard of the process has gone: its watchpoints must go at once.
+    ///
+    /// # Errors
+    /// A map cannot be written, or the session cannot go on.
+    pub fn lose_guard(&mut self, context: &mut Context<'_>) -> Result<(), SessionError> {
+        let gap = context.drain.begin_gap(Some(self.number()))?;
+        self.code.unwatch_all(context.in_kernel(self.process())?)?;
+        context.drain.end_gap(gap)?;
+        self.watch_nothing("its guard has been killed".to_owned());
+        Ok(())
+    }
+
+    /// From now on nothing can be watched, for a reason that is told.
+    fn watch_nothing(&mut self, reason: String) {
+        tracing::warn!("process {}: {}", self.process(), self.policy.watch_nothing(reason));
+    }
+
+    /// Forgets what is watched: the programs that did it are gone.
+    pub fn restart(&mut self) {
+        self.policy.restart();
+        self.calibration = None;
+    }
+
+    /// Whether a look at the process is under way.
+    pub fn is_looked_at(&self) -> bool {
+        self.look.is_some()
+    }
+
+    /// Whether it is time for another look at the process. `sharers` is the number of instances, which share the time.
+    pub fn is_due(&self, now: Instant, sharers: u32) -> bool {
+        self.look.is_none() && now >= self.policy.next_look(now, sharers)
+    }
+
+    /// Begins another look at the process, on a thread of its own. What it finds is taken up by [`Self::look_again`] once it
+    /// is there.
+    pub fn begin_look(&mut self) {
+        let instance = self.instance.to_look_at(&ReadLimit::default());
+        self.look = Background::begin("look", move |limit| look_at(instance.to_look_at(limit)));
+        // Where there is no thread for it, it is tried again when the next one is due.
+        self.policy.look_begins(Instant::now());
+    }
+
+    /// What a look has found, if one has ended.
+    fn take_look(&mut self) -> Option<Looked> {
+        let looked = match self.look.as_ref()?.progress() {
+            Progress::UnderWay => return None,
+            Progress::Done(looked) => Some(looked),
+            Progress::Failed => None,
+        };
+        self.look = None;
+        looked
+    }
+
+    /// Takes up what a look has found, if one has ended: new classes and functions become known, and a model that was loaded
+    /// or replaced changes what is seen. Otherwise looks at the calls, if it is time.
+    ///
+    /// # Errors
+    /// Not permitted, or the kernel cannot.
+    pub fn look_again(&mut self, context: &mut Context<'_>, others: Others<'_>) -> Result<(), SessionError> {
+        let looked = self.take_look();
+        if self.policy.has_begun()
+            && let Some(probes) = &mut self.probes
+        {
+            probes.keep_time(context, &self.code)?;
+        }
+        let now = Instant::now();
+        let delta = match looked {
+            Some(Looked { instance, look, took }) => {
+                self.policy.look_ends(now, took);
+                // Of a process that is ending, the next look tells.
+                let Some(look) = look.ok().filter(|_| !has_ended(self.process())) else { return Ok(()) };
+                self.instance = instance.to_look_at(&ReadLimit::default());
+                self.policy.take_up(look)
+            }
+            None if self.is_to_be_counted(now) => SurveyDelta::default(),
+            None => return Ok(()),
+        };
+        if !self.policy.has_begun() {
+            self.attach(context, others.profile, !self.policy.is_followed())?;
+            return self.accept_entries(context);
+        }
+        let counts = self.code.calls(context.in_kernel(self.process())?, &self.policy.to_count(&delta))?;
+        let step = self.policy.step(now, counts, &delta, others, context.planner);
+        match (step.watch, &self.probes) {
+            (None, _) => Ok(()),
+            (Some(_), Some(_)) => self.tell(context),
+            (Some(_), None) => {
+                self.put_into_force(context)?;
+                self.accept_entries(context)
+            }
+        }
+    }
+
+    /// Between two looks at the process: whether it is time to count the calls of what is watched.
+    fn is_to_be_counted(&self, now: Instant) -> bool {
+        self.policy.next_count(now).is_some_and(|next| now >= next) && !has_ended(self.process())
+    }
+
+    /// What would be seen, without seeing anything.
+    pub fn plan_only(&mut self, planner: &mut Planner) -> PythonCoverage {
+        self.policy.plan_only(planner)
+    }
+
+    /// What was seen, with the calls counted.
+    pub fn counted_coverage(&mut self, kernel: Option<&dyn KernelProcess>) -> PythonCoverage {
+        // What the programs cannot be asked any more was counted a moment ago.
+        let counts = self.code.calls_as_far_as_known(kernel, &self.policy.to_cover());
+        self.policy.counted_coverage(&counts, self.code.left_out(kernel))
+    }
+}
+
+/// Takes a look, and measures the processor time that it takes: it takes no more where the machine is busy with other things.
+fn look_at(mut instance: Box<dyn RuntimeInstance>) -> Looked {
+    let began = time_worked();
+    let look = instance.look();
+    Looked { instance, look, took: time_worked().saturating_sub(began) }
+}
+
+/// Processor time that this thread has taken.
+fn time_worked() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Who may hold the other debug registers of a process.
+fn holder_of(process: ProcessId, guard: Option<u32>) -> String {
+    // Our own guard traces it, and has set no more than it was asked to.
+    let tracer = if guard.is_some() { None } else { tracer_of(process.pid) };
+    tracer.unwrap_or_else(|| "another tool (a debugger, perf, or a second ml-tracer: who is not known)".to_owned())
+}

@@ -1,0 +1,161 @@
+//! The start of a session: the targets are looked at while the programs are loaded, then all probes are made live.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::channel;
+
+use super::background::Background;
+use super::control_loop::{Pace, Session};
+use super::descriptors::raise_descriptor_limit;
+use super::drain::Drain;
+use super::error::SessionError;
+use super::findings::{Findings, nothing_found};
+use super::instances::{Instances, class_names};
+use super::recording::RecordedPipeline;
+use super::settings::Settings;
+use super::tape_header::{begin_tape, tape_header};
+use super::tracer::{NewProcess, Tracer};
+use super::wiring::Pipeline;
+use crate::attach::{AttachError, Kernel, LoadOptions, Programs, Refusal, Refused};
+use crate::engine::{NativeEngine, Runtimes};
+use crate::memory::ReadLimit;
+use crate::model::{PythonMode, Target};
+use crate::ring::{KernelRing, RecordSource};
+use crate::target::{children_are_told, has_ended};
+
+/// The loaded programs, and the records that they submit.
+pub type LoadedKernel = (Box<dyn Kernel>, Box<dyn RecordSource>);
+
+/// Findingss the targets, loads the programs, opens the destinations, and makes all probes live.
+///
+/// # Errors
+/// Nothing to trace, all targets ended meanwhile, not permitted, or a destination that cannot be opened. No probe is left behind then.
+pub fn start(settings: Settings) -> Result<Session, SessionError> {
+    start_on(load_programs, settings)
+}
+
+/// Loads the programs into the kernel.
+///
+/// # Errors
+/// Not permitted, or the kernel cannot run them.
+pub fn load_programs(options: LoadOptions) -> Result<LoadedKernel, SessionError> {
+    let mut programs = Programs::load(options)?;
+    let ring = programs.take_ring()?.ok_or(SessionError::DrainEnded)?;
+    Ok((Box::new(programs), Box::new(KernelRing::new(ring))))
+}
+
+/// The same on any kernel.
+pub fn start_on(
+    load_kernel: impl FnOnce(LoadOptions) -> Result<LoadedKernel, SessionError> + Send + 'static,
+    settings: Settings,
+) -> Result<Session, SessionError> {
+    let Settings {
+        mut source,
+        maps,
+        python,
+        probe_moving_code,
+        exports,
+        tape,
+        load,
+        began,
+        is_command,
+        duration,
+        stop,
+    } = settings;
+    raise_descriptor_limit()?;
+    let follows = source.follows();
+    if follows && !children_are_told() {
+        return Err(SessionError::CannotFollow);
+    }
+    let arriving = source.first();
+    let targets: Vec<Target> = arriving.iter().map(|(_, target)| target.clone()).collect();
+    let mut engine = NativeEngine::new(maps.clone()).probing_moving_code(probe_moving_code);
+    // What has begun empty may come to run Python, and then every moment counts.
+    let watches_python = python.mode == PythonMode::Watch && (is_command || targets.iter().any(Runtimes::may_be_in));
+    let load = LoadOptions { python_watch: watches_python, count_forks: follows, ..load };
+    // Loading takes the kernel about as long as the survey takes us: do both at once. Whoever tells us to stop waits for
+    // neither.
+    let looks = arriving.clone();
+    let look = move |limit: &ReadLimit| Instances::find_all(&looks, &maps, python, limit);
+    let look = Background::begin("look", look).ok_or(SessionError::NoThread)?;
+    let loading = Background::begin("load", move |_| load_kernel(load)).ok_or(SessionError::NoThread)?;
+    let survey = |target| Findings::of(&mut engine, target, &target.modules);
+    let found: Vec<Findings> = targets.iter().map(survey).collect();
+    let is_stopped = || stop.load(Ordering::Relaxed);
+    let ended = || if is_stopped() { SessionError::Stopped } else { SessionError::DrainEnded };
+    let (python, interpreters, problems) = look.wait(is_stopped).ok_or_else(ended)?;
+    let loaded = loading.wait(is_stopped).ok_or_else(ended)?;
+    all_ended(&targets)?;
+    for sentence in found.iter().flat_map(|found| &found.unreadable).chain(&problems) {
+        tracing::warn!("{sentence}");
+    }
+    let is_empty = found.iter().all(|found| found.requests.is_empty()) && interpreters.iter().all(Option::is_none);
+    // What is followed may have more.
+    if is_empty && !is_command && !follows {
+        let forbidden = found.iter().map(|found| found.forbidden).sum();
+        if forbidden > 0 {
+            return Err(SessionError::FilesForbidden { forbidden, processes: names_of(&targets) });
+        }
+        return Err(SessionError::NothingToTrace { detail: nothing_found(&targets, &found) });
+    }
+    let (kernel, records) = loaded?;
+
+    let header = tape_header(&targets);
+    // The tape wants to know each name too; nobody listens when none is recorded.
+    let (tell, learned) = channel();
+    let pipeline = Pipeline::open(&header, class_names(tell, python.known()), &exports)?;
+    let recording = tape.map(|path| begin_tape(path, &header, learned)).transpose()?;
+    let drain =
+        Drain::start(records, RecordedPipeline::new(pipeline, recording)).map_err(|_| SessionError::DrainEnded)?;
+
+    let mut tracer = Tracer::new(kernel, drain, engine, python, source);
+    let found = arriving.into_iter().zip(found).zip(interpreters);
+    let arrivals =
+        found.map(|(((forked_by, target), native), interpreter)| NewProcess { target, forked_by, native, interpreter });
+    let first_refused = tracer.begin(arrivals.collect())?;
+    all_ended(&targets)?;
+    tracer.go_on()?;
+    if let (0, Some(refused)) = (tracer.native_functions(), first_refused) {
+        let may_have_more = follows || tracer.python_functions() > 0;
+        end_if_refused(refused, may_have_more, &targets)?;
+    }
+    tracer.accept_entries()?;
+    tracer.go_on()?;
+    let pace = Pace { duration, is_command, follows };
+    Ok(Session::new(tracer, pace, began))
+}
+
+/// No native function at all could be probed, this one first: an error if that leaves nothing to trace.
+fn end_if_refused(
+    (path, refusal): (PathBuf, Refused),
+    may_have_more: bool,
+    targets: &[Target],
+) -> Result<(), SessionError> {
+    match refusal.why {
+        // It goes on as soon as the writer has ended.
+        Refusal::BeingWritten => Ok(()),
+        // What of a process is still there says otherwise.
+        Refusal::ProcessIsEnding => Err(SessionError::TargetsEnded { processes: names_of(targets) }),
+        Refusal::NotItsCode if may_have_more => Ok(()),
+        Refusal::NotItsCode => {
+            let detail = format!("{}: {}", path.display(), refusal.problem);
+            Err(SessionError::NothingToTrace { detail })
+        }
+        Refusal::Kernel => {
+            let source = std::io::Error::other(refusal.problem);
+            Err(AttachError::Place { path, source }.into())
+        }
+    }
+}
+
+/// An error if no target is left.
+fn all_ended(targets: &[Target]) -> Result<(), SessionError> {
+    if targets.iter().any(|target| !has_ended(target.process)) {
+        return Ok(());
+    }
+    Err(SessionError::TargetsEnded { processes: names_of(targets) })
+}
+
+fn names_of(targets: &[Target]) -> String {
+    targets.iter().map(|target| target.process.to_string()).collect::<Vec<_>>().join(", ")
+}
