@@ -6,6 +6,7 @@ mod changes;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use object::{Object as _, ObjectSection as _};
 use rustix::fs::MemfdFlags;
@@ -134,7 +135,7 @@ pub fn snapshot(recorded: &[Recorded], bytes: &[u8]) {
     let _ = (interpreter.threads(), interpreter.modules());
     let range = |(start, bytes): &(u64, Vec<u8>)| RemoteAddress(*start)..RemoteAddress(*start + bytes.len() as u64);
     let ranges: Vec<Range<RemoteAddress>> = memory.ranges().iter().map(range).collect();
-    let rules = PythonRules::new(&rules());
+    let rules = Arc::new(PythonRules::new(&rules()));
     let _ = Surveyor::new(rules).look(&interpreter, &memory, &ranges, &ReadLimit::default());
 }
 

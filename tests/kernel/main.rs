@@ -6,6 +6,7 @@ mod follow;
 mod libraries;
 mod names;
 mod nesting;
+mod overhead;
 mod places;
 mod privilege;
 
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         libraries::cases(),
         names::cases(),
         follow::cases(),
+        overhead::cases(),
         places::cases(),
         privilege::cases(),
     ];

@@ -72,7 +72,17 @@ fn build(folder: &Path) -> Result<()> {
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).context("the wrapper can be made executable")?;
     let mut command = provision::cargo();
     command.env("RUSTC_WORKSPACE_WRAPPER", &wrapper);
-    command.args(["build", "--quiet", "--locked", "--profile", "fuzz", "--package", "tracer-fuzz", "--features", "libfuzzer"]);
+    command.args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--profile",
+        "fuzz",
+        "--package",
+        "tracer-fuzz",
+        "--features",
+        "libfuzzer",
+    ]);
     provision::run("build the fuzz targets", &mut command)
 }
 

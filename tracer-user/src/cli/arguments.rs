@@ -136,6 +136,10 @@ pub struct TraceOptions {
     /// moved already, or never is
     #[arg(long)]
     pub probe_moving_code: bool,
+    /// Take the probes of the dearest native functions away where those of a process take more than this share of one processor,
+    /// e.g. 20%; measured every two seconds
+    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    pub max_overhead: Option<f64>,
     /// Print what would be probed, and probe nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -101,6 +101,7 @@ pub fn settings(
         maps,
         python: trace.python(),
         probe_moving_code: trace.probe_moving_code,
+        max_overhead: trace.max_overhead,
         exports: if trace.exports.is_empty() { vec![Destination::Console] } else { trace.exports.clone() },
         tape: trace.record_tape.clone(),
         load: LoadOptions {

@@ -113,6 +113,7 @@ fn settings(sleepers: &[&Sleeper], told: &Told, follows: bool) -> Settings {
         maps: crate::symbol_map::parse(MAP, Path::new("own.yaml"), false).expect("a valid map"),
         python: PythonSettings::default(),
         probe_moving_code: false,
+        max_overhead: None,
         exports: Vec::new(),
         tape: None,
         load: LoadOptions::default(),

@@ -20,6 +20,8 @@ pub struct Settings {
     pub python: PythonSettings,
     /// Probe native functions also in files that move their own code.
     pub probe_moving_code: bool,
+    /// Share of one processor that the native probes of a process may take, above 0; `None`: any.
+    pub max_overhead: Option<f64>,
     /// Where spans go.
     pub exports: Vec<Destination>,
     /// Record a tape here.

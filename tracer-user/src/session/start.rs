@@ -54,6 +54,7 @@ pub fn start_on(
         maps,
         python,
         probe_moving_code,
+        max_overhead,
         exports,
         tape,
         load,
@@ -108,7 +109,7 @@ pub fn start_on(
     let drain =
         Drain::start(records, RecordedPipeline::new(pipeline, recording)).map_err(|_| SessionError::DrainEnded)?;
 
-    let mut tracer = Tracer::new(kernel, drain, engine, python, source);
+    let mut tracer = Tracer::new(kernel, drain, engine, python, source).within(max_overhead);
     let found = arriving.into_iter().zip(found).zip(interpreters);
     let arrivals =
         found.map(|(((forked_by, target), native), interpreter)| NewProcess { target, forked_by, native, interpreter });

@@ -8,15 +8,15 @@ use super::end::take_away;
 use super::error::SessionError;
 use super::findings::Findings;
 use super::instances::{Context, Instances, TracedInstance};
-use super::probe_load::ProbeLoad;
+use super::probe_load::{LookAtLoad, ProbeLoad};
 use super::processes::{LeftProcess, ProcessChanges, Processes};
 use super::report::Report;
 use crate::attach::{Kernel, Refusal, Refused};
 use crate::engine::NativeEngine;
 use crate::memory::{Region, regions};
-use crate::model::{Mapping, Module, PlannedFunction, ProbePlan, ProcessId, Target, TargetChange};
+use crate::model::{FileNumber, Mapping, Module, PlannedFunction, ProbePlan, ProcessId, Target, TargetChange};
 use crate::plan::Planner;
-use crate::target::{TargetSource, has_ended, identify};
+use crate::target::{TargetSource, has_ended, identify, look_at};
 
 /// What to think of a target that was ended by a signal about its code.
 pub const AFTER_SIGNAL: &str = "a fault of its own, as without probes, or one of a program that copies its own code together with \
@@ -96,6 +96,12 @@ impl Tracer {
             skipped: 0,
             failures: Vec::new(),
         }
+    }
+
+    /// The same, where the native probes of a process may take this share of one processor.
+    #[must_use]
+    pub fn within(self, max_overhead: Option<f64>) -> Self {
+        Self { load: self.load.within(max_overhead), ..self }
     }
 
     /// Functions probed so far.
@@ -184,8 +190,11 @@ impl Tracer {
     /// The session cannot go on, or there is nothing left that it could trace because of what went wrong.
     pub fn look_again(&mut self) -> Result<(), SessionError> {
         self.kernel.forward_log();
-        if let Some(sentence) = self.load.look(&*self.kernel)? {
-            tracing::warn!("{sentence}");
+        let LookAtLoad { sentences, files } = self.load.look(&*self.kernel)?;
+        sentences.iter().for_each(|sentence| tracing::warn!("{sentence}"));
+        for (process, file) in files {
+            let placed = self.place_again(process, file);
+            self.or_leave(process, placed)?;
         }
         self.follow_writers();
         let changes = self.source.changes();
@@ -345,9 +354,32 @@ impl Tracer {
         self.load.forget(process);
     }
 
+    /// Takes the probes of a file away and places those that may stay.
+    fn place_again(&mut self, process: ProcessId, file: FileNumber) -> Result<(), SessionError> {
+        let Ok(target) = look_at(process.pid) else { return Ok(()) };
+        let modules: Vec<Module> = target.modules.iter().filter(|module| module.number() == file).cloned().collect();
+        // Calls that are open meanwhile lack those into this file.
+        let gap = self.drain.begin_gap(Some(process.pid))?;
+        let Some(kernel) = self.processes.in_kernel(process) else { return Ok(()) };
+        kernel.replaced(file);
+        self.planner.forget_file(process, file);
+        let gone = self.load.forget_file(process, file);
+        self.functions -= gone;
+        if let Some(process) = self.processes.traced(process) {
+            process.native -= gone;
+        }
+        let found = self.survey(&target, &modules);
+        self.place_more(&target, found)?;
+        if let Some(kernel) = self.processes.in_kernel(process) {
+            kernel.accept_entries(true)?;
+        }
+        self.drain.end_gap(gap)
+    }
+
     /// Places probes on what was found in a process.
-    fn place_more(&mut self, target: &Target, found: Findings) -> Result<Vec<Refused>, SessionError> {
+    fn place_more(&mut self, target: &Target, mut found: Findings) -> Result<Vec<Refused>, SessionError> {
         let Some(process) = self.processes.traced(target.process) else { return Ok(Vec::new()) };
+        self.skipped += found.requests.extract_if(.., |request| self.load.is_left_out(request)).count();
         if found.requests.is_empty() {
             self.skipped += found.skipped.len();
             return Ok(Vec::new());

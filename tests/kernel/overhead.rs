@@ -1,0 +1,30 @@
+//! What the probes may take from a target.
+
+use anyhow::{Result, ensure};
+use tracer_tests::suite::{Case, Need, case};
+use tracer_tests::targets::Target;
+use tracer_tests::tracer::{NEST_ALL, Tracer};
+
+/// The tests.
+pub fn cases() -> Vec<Case> {
+    const NEEDS: &[Need] = &[Need::Program, Need::Kernel];
+    vec![case("what_is_called_too_often_loses_its_probes", NEEDS, too_often)]
+}
+
+/// More than a traced process makes in the time until its calls are counted for the second time.
+const REQUESTS: u64 = 3_000_000;
+
+fn too_often() -> Result<()> {
+    let mut target = Target::start("cpp_pipeline", &["--requests", &REQUESTS.to_string(), "--kind", "3"])?;
+    let attached = Tracer::attach(target.pid())?.map(NEST_ALL)?.arguments(["--max-overhead", "10%"]).start()?;
+    target.batch()?;
+    let trace = attached.stop()?;
+    target.finish()?;
+    trace.check_whole()?;
+    let said = &trace.finished.stderr;
+    ensure!(said.contains("--max-overhead allows 10 %: StandardScaler.transform"), "{said}");
+    let entries = trace.summary.entries();
+    ensure!((1..REQUESTS).contains(&entries), "{entries} entries");
+    ensure!(trace.summary.open() <= 1, "{} open", trace.summary.open());
+    Ok(())
+}
