@@ -21,7 +21,7 @@ fn too_often() -> Result<()> {
     let trace = attached.stop()?;
     target.finish()?;
     trace.check_whole()?;
-    let said = &trace.finished.stderr;
+    let said = &trace.finished.errors;
     ensure!(said.contains("--max-overhead allows 10 %: StandardScaler.transform"), "{said}");
     let entries = trace.summary.entries();
     ensure!((1..REQUESTS).contains(&entries), "{entries} entries");
