@@ -80,7 +80,8 @@ enum Command {
     },
     /// Run every check and test; prepares the machine first.
     Test {
-        /// With the long repetitions: a hundred runs of whatever could harm a traced program.
+        /// With the long repetitions: a hundred runs of whatever could harm a traced program, and all cases on all versions of
+        /// Python in both modes.
         #[arg(long)]
         full: bool,
     },
