@@ -15,14 +15,15 @@ pub fn cases() -> Vec<Case> {
 const REQUESTS: u64 = 500_000;
 
 fn too_often() -> Result<()> {
+    // A share that probes take on any machine.
     let mut target = Target::start("cpp_pipeline", &["--requests", &REQUESTS.to_string(), "--kind", "3"])?;
-    let attached = Tracer::attach(target.pid())?.map(NEST_ALL)?.arguments(["--max-overhead", "10%"]).start()?;
+    let attached = Tracer::attach(target.pid())?.map(NEST_ALL)?.arguments(["--max-overhead", "1%"]).start()?;
     target.batch()?;
     let trace = attached.stop()?;
     target.finish()?;
     trace.check_whole()?;
     let said = &trace.finished.errors;
-    ensure!(said.contains("--max-overhead allows 10 %: StandardScaler.transform"), "{said}");
+    ensure!(said.contains("--max-overhead allows 1 %: StandardScaler.transform"), "{said}");
     let entries = trace.summary.entries();
     ensure!((1..REQUESTS).contains(&entries), "{entries} entries");
     ensure!(trace.summary.open() <= 1, "{} open", trace.summary.open());
