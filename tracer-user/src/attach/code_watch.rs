@@ -9,9 +9,7 @@ use super::error::AttachError;
 use super::kernel::KernelProcess;
 use super::python_watch::WatchOutcome;
 use crate::memory::{LiveProcess, Memory as _};
-use crate::model::{
-    InterpreterSite, InterpreterSites, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress,
-};
+use crate::model::{InterpreterSite, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress};
 
 /// While candidates are tried out, their calls are counted so often.
 const COUNT_EVERY: Duration = Duration::from_millis(3);
@@ -89,27 +87,6 @@ impl CodeWatch {
         Ok(())
     }
 
-    /// Places probes that every call passes.
-    ///
-    /// # Errors
-    /// As for [`KernelProcess::place_frames`].
-    pub fn probe_calls(
-        &self,
-        kernel: &mut dyn KernelProcess,
-        file: &Path,
-        sites: &InterpreterSites,
-    ) -> Result<(), AttachError> {
-        kernel.place_frames(file, sites)
-    }
-
-    /// Takes the probes that every call passes away.
-    ///
-    /// # Errors
-    /// As for [`KernelProcess::remove_frames`].
-    pub fn unprobe_calls(&self, kernel: &mut dyn KernelProcess) -> Result<(), AttachError> {
-        kernel.remove_frames()
-    }
-
     /// Calls of code objects since they were watched.
     ///
     /// # Errors
@@ -122,14 +99,6 @@ impl CodeWatch {
     pub fn calls_as_far_as_known(&self, kernel: Option<&dyn KernelProcess>, codes: &[RemoteAddress]) -> Counts {
         let calls = |code: &RemoteAddress| Some((*code, kernel?.python_calls(*code).ok()?));
         codes.iter().filter_map(calls).collect()
-    }
-
-    /// Calls that have passed the probes so far, traced or not, in all processes.
-    ///
-    /// # Errors
-    /// The count cannot be read.
-    pub fn calls_passed(&self, kernel: &dyn KernelProcess) -> Result<u64, AttachError> {
-        kernel.python_calls_passed()
     }
 
     /// What the programs were not told, for want of room, at most at one time.
@@ -202,14 +171,6 @@ impl CodeWatch {
             }
         }
         Ok(calls)
-    }
-
-    /// Forgets all watchpoints, because their guard has gone.
-    ///
-    /// # Errors
-    /// As for [`KernelProcess::unwatch_all`].
-    pub fn unwatch_all(&self, kernel: &mut dyn KernelProcess) -> Result<(), AttachError> {
-        kernel.unwatch_all()
     }
 
     fn watch(&self, kernel: &mut dyn KernelProcess, code: RemoteAddress) -> Result<WatchOutcome, AttachError> {

@@ -356,23 +356,19 @@ impl Tracer {
 
     /// Takes the probes of a file away and places those that may stay.
     fn place_again(&mut self, process: ProcessId, file: FileNumber) -> Result<(), SessionError> {
-        let Ok(target) = look_at(process.pid) else { return Ok(()) };
-        let modules: Vec<Module> = target.modules.iter().filter(|module| module.number() == file).cloned().collect();
+        // Its number may be that of another process by now.
+        let Some(target) = look_at(process.pid).ok().filter(|target| target.process == process) else { return Ok(()) };
+        let Some(kernel) = self.processes.in_kernel(process) else { return Ok(()) };
         // Calls that are open meanwhile lack those into this file.
         let gap = self.drain.begin_gap(Some(process.pid))?;
-        let Some(kernel) = self.processes.in_kernel(process) else { return Ok(()) };
         kernel.replaced(file);
-        self.planner.forget_file(process, file);
         let gone = self.load.forget_file(process, file);
-        self.functions -= gone;
+        self.functions = self.functions.saturating_sub(gone);
         if let Some(process) = self.processes.traced(process) {
-            process.native -= gone;
+            process.native = process.native.saturating_sub(gone);
         }
-        let found = self.survey(&target, &modules);
-        self.place_more(&target, found)?;
-        if let Some(kernel) = self.processes.in_kernel(process) {
-            kernel.accept_entries(true)?;
-        }
+        let modules: Vec<Module> = target.modules.iter().filter(|module| module.number() == file).cloned().collect();
+        self.trace_more(&target, &modules)?;
         self.drain.end_gap(gap)
     }
 

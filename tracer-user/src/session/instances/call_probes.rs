@@ -56,10 +56,10 @@ impl CallProbes {
             None => context.drain.begin_gap(Some(code.process().pid))?,
         };
         if on {
-            code.probe_calls(context.in_kernel(code.process())?, &self.file, &self.sites)?;
+            context.in_kernel(code.process())?.place_frames(&self.file, &self.sites)?;
             context.drain.end_gap(gap)?;
         } else {
-            code.unprobe_calls(context.in_kernel(code.process())?)?;
+            context.in_kernel(code.process())?.remove_frames()?;
             self.gap = Some(gap);
         }
         self.duty.turned(Instant::now(), on);
@@ -69,11 +69,11 @@ impl CallProbes {
     /// Counts calls for a moment: gives how many there are in a second.
     pub fn count_for_a_moment(&mut self, context: &mut Context<'_>, code: &CodeWatch) -> Result<f64, SessionError> {
         code.tell(context.in_kernel(code.process())?, &Default::default())?;
-        let before = code.calls_passed(context.in_kernel(code.process())?)?;
+        let before = context.in_kernel(code.process())?.python_calls_passed()?;
         self.turn(context, code, true)?;
         let began = Instant::now();
         std::thread::sleep(COUNTING);
-        let calls = code.calls_passed(context.in_kernel(code.process())?)?.saturating_sub(before) as f64
+        let calls = context.in_kernel(code.process())?.python_calls_passed()?.saturating_sub(before) as f64
             / began.elapsed().as_secs_f64();
         self.turn(context, code, false)?;
         Ok(calls)

@@ -318,7 +318,7 @@ impl TracedInstance {
     /// A map cannot be written, or the session cannot go on.
     pub fn lose_guard(&mut self, context: &mut Context<'_>) -> Result<(), SessionError> {
         let gap = context.drain.begin_gap(Some(self.number()))?;
-        self.code.unwatch_all(context.in_kernel(self.process())?)?;
+        context.in_kernel(self.process())?.unwatch_all()?;
         context.drain.end_gap(gap)?;
         self.watch_nothing("its guard has been killed".to_owned());
         Ok(())
