@@ -118,7 +118,7 @@ fn dies() -> Result<()> {
     Ok(())
 }
 
-/// The only process cannot be traced any more: the spans are delivered, the books balance, and the exit code tells.
+/// The only process cannot be traced any more: the spans are delivered, the counts add up, and the exit code tells.
 fn ends_late() -> Result<()> {
     let (target, _) = start(&["classes", "3"])?;
     let mut attached = tracer(&[&target])?.arguments(["--python", "frames", "--duty", "50%"]).start()?;

@@ -2,7 +2,7 @@
 //! themselves.
 
 mod churn;
-mod comings;
+mod changing_models;
 mod crowd;
 mod follow;
 mod greenlets;
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         plain::cases(),
         readers::cases(),
         greenlets::cases(),
-        comings::cases(),
+        changing_models::cases(),
         scikit_learn::cases(),
         interpreters::cases(),
         libraries::cases(),

@@ -216,7 +216,7 @@ impl Trace {
         Ok(Self { spans, summary, finished, folder })
     }
 
-    /// Checks that nothing is lost and everything adds up: the books balance, the spans are well formed, their
+    /// Checks that nothing is lost and everything adds up: the counts add up, the spans are well formed, their
     /// number is the one of the summary, and the last line says the same.
     ///
     /// # Errors
@@ -235,7 +235,7 @@ impl Trace {
         let summary = &self.summary;
         ensure!(
             summary.entries() == summary.spans() + summary.folded() + summary.lost() + summary.open(),
-            "the books do not balance: {}",
+            "the counts do not add up: {}",
             summary.0
         );
         let line = format!(

@@ -5,7 +5,7 @@
 
 mod arguments;
 mod endings;
-mod floor;
+mod empty;
 mod forks;
 mod maps;
 mod native;

@@ -104,6 +104,17 @@ pub fn copy_of<Key, Value: Copy>(map: &HashMap<Key, Value>, key: &Key) -> Option
     map.get_ptr(key).map(|value| unsafe { core::ptr::read_volatile(value) })
 }
 
+/// Begins to count code of which nothing was counted yet. A full map costs the count, and nothing else.
+#[inline(always)]
+pub fn begin_count(code: &PythonKey, first: &PythonCount) {
+    let _ = PYTHON_COUNTS.insert(code, first, 0);
+    // User space takes the code away first and then its count: had it done both since this call's rule was read, the
+    // element would stay for good.
+    if PYTHON_CODES.get_ptr(code).is_none() {
+        let _ = PYTHON_COUNTS.remove(code);
+    }
+}
+
 /// 1 to log each decision; set before loading, so that the verifier removes the code otherwise.
 #[unsafe(no_mangle)]
 static DEBUG_LOG: u8 = 0;

@@ -20,8 +20,8 @@ use tracer_common::{
 use crate::{
     endings,
     maps::{
-        PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PASSED, THREADS, copy_of,
-        count,
+        PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PASSED, THREADS, begin_count,
+        copy_of, count,
     },
     python_calls::{self, ANY_CODE},
     python_frame::{code_of, current_frame, exception_of, field, read_u64, reference},
@@ -152,10 +152,7 @@ fn count_call(code: &PythonKey) {
     match PYTHON_COUNTS.get_ptr_mut(code) {
         // SAFETY: a checked map value; whoever calls holds the interpreter's lock.
         Some(counted) => unsafe { (*counted).calls += 1 },
-        None => {
-            // A full map costs the count, and nothing else.
-            let _ = PYTHON_COUNTS.insert(code, &PythonCount { references: 0, calls: 1 }, 0);
-        }
+        None => begin_count(code, &PythonCount { references: 0, calls: 1 }),
     }
 }
 

@@ -18,7 +18,7 @@ use tracer_common::{
 
 use crate::{
     endings,
-    maps::{PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, copy_of, count},
+    maps::{PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, begin_count, copy_of, count},
     python_calls,
     python_frame::{code_of, current_frame, exception_of, field, read_u32, read_u64, reference},
     python_greenlets,
@@ -89,7 +89,7 @@ pub fn count_changed(address: u64, stack_pointer: u64, instruction: u64) {
 fn counted(code: &PythonKey) -> Option<(*mut PythonCount, i32)> {
     let now = read_u32(code.address);
     let Some(last) = PYTHON_COUNTS.get_ptr_mut(code) else {
-        let _ = PYTHON_COUNTS.insert(code, &PythonCount { references: u64::from(now), calls: 0 }, 0);
+        begin_count(code, &PythonCount { references: u64::from(now), calls: 0 });
         return None;
     };
     // SAFETY: a checked map value; whoever writes the count of a code object holds the interpreter's lock.

@@ -16,7 +16,7 @@ const OLDEST: &str = "3.11";
 
 /// Which interpreter an environment is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interpreter {
+pub enum Python {
     /// Any from [`OLDEST`] on; installed if there is none.
     Any,
     /// The system's own, which distributions build statically and strip.
@@ -34,7 +34,7 @@ const STORE: &str = "ML_TRACER_ENVIRONMENTS";
 ///
 /// # Errors
 /// When the environment cannot be made or `pip` fails.
-pub fn environment(name: &str, requirements: &Path, interpreter: Interpreter) -> Result<Option<PathBuf>> {
+pub fn environment(name: &str, requirements: &Path, interpreter: Python) -> Result<Option<PathBuf>> {
     let wanted = fs::read(requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
     let fingerprint = source_hash::hash(&wanted);
     let link = workspace::root().join("target/venv").join(name);
@@ -98,7 +98,7 @@ pub fn requirements(name: &str) -> PathBuf {
 /// # Errors
 /// When the environment cannot be made or `pip` fails.
 pub fn models() -> Result<PathBuf> {
-    environment("models", &requirements("models"), Interpreter::Any)?.context("an interpreter was found or installed")
+    environment("models", &requirements("models"), Python::Any)?.context("an interpreter was found or installed")
 }
 
 /// An interpreter with scikit-learn and OpenTelemetry's SDK, in an environment as the tests make them: CPython 3.12 if it is
@@ -109,9 +109,9 @@ pub fn models() -> Result<PathBuf> {
 pub fn scikit_learn() -> Result<PathBuf> {
     let requirements = requirements("sklearn");
     let environments = [
-        ("sklearn-3.12", Interpreter::Version("3.12")),
-        ("sklearn-3.11", Interpreter::Version("3.11")),
-        ("sklearn-system", Interpreter::System),
+        ("sklearn-3.12", Python::Version("3.12")),
+        ("sklearn-3.11", Python::Version("3.11")),
+        ("sklearn-system", Python::System),
     ];
     for (name, interpreter) in environments {
         if let Some(folder) = environment(name, &requirements, interpreter)? {
@@ -121,7 +121,7 @@ pub fn scikit_learn() -> Result<PathBuf> {
     anyhow::bail!("neither CPython 3.12 nor 3.11 with venv is here")
 }
 
-impl Interpreter {
+impl Python {
     /// The first one here that can make an environment.
     fn find(self) -> Result<Option<PathBuf>> {
         match self {

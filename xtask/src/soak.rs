@@ -82,7 +82,7 @@ fn many_cycles(tracer: &Path, pid: u32, cycles: u32) -> Result<String> {
     for line in BufReader::new(output).lines() {
         last = serde_json::from_str(&line?)?;
         let figure = |name: &str| last.get(name).and_then(Value::as_u64);
-        ensure!(figure("unbalanced") == Some(0), "the books do not balance: {last}");
+        ensure!(figure("unbalanced") == Some(0), "the counts do not add up: {last}");
         // After the last line the tracer ends.
         if let (Ok(resident), Ok(open)) = (resident(child.0.id()), open_files(child.0.id())) {
             memory.push(resident);
@@ -120,7 +120,7 @@ fn attach(tracer: &Path, pid: u32, duration: &str) -> Result<Value> {
     command.arg(format!("--summary={}", summary.display()));
     provision::output_of(&mut command)?;
     let summary: Value = serde_json::from_str(&fs::read_to_string(summary)?)?;
-    ensure!(summary.get("identity_holds") == Some(&Value::Bool(true)), "the books do not balance: {summary}");
+    ensure!(summary.get("identity_holds") == Some(&Value::Bool(true)), "the counts do not add up: {summary}");
     Ok(summary)
 }
 

@@ -24,22 +24,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::kernels::Tested;
-use crate::python::{self, Interpreter};
+use crate::python::{self, Python};
 use crate::{build_ebpf, check, chroot, kernels, provision};
 
 /// Python environments of the suites beside the one of the models: name below `target/venv`, requirements file,
 /// interpreter. Where an interpreter is missing, so is its environment, and the tests that want it are skipped.
-const ENVIRONMENTS: [(&str, &str, Interpreter); 10] = [
-    ("collector", "collector", Interpreter::Any),
-    ("oracle-3.9", "oracle", Interpreter::Version("3.9")),
-    ("plain-3.8", "plain", Interpreter::Version("3.8")),
-    ("plain-3.10", "plain", Interpreter::Version("3.10")),
-    ("sklearn-1.2-3.11", "sklearn-1.2", Interpreter::Version("3.11")),
-    ("sklearn-3.11", "sklearn", Interpreter::Version("3.11")),
-    ("sklearn-3.12", "sklearn", Interpreter::Version("3.12")),
-    ("sklearn-3.13", "sklearn", Interpreter::Version("3.13")),
-    ("sklearn-system", "sklearn", Interpreter::System),
-    ("libraries-3.12", "libraries", Interpreter::Version("3.12")),
+const ENVIRONMENTS: [(&str, &str, Python); 10] = [
+    ("collector", "collector", Python::Any),
+    ("oracle-3.9", "oracle", Python::Version("3.9")),
+    ("plain-3.8", "plain", Python::Version("3.8")),
+    ("plain-3.10", "plain", Python::Version("3.10")),
+    ("sklearn-1.2-3.11", "sklearn-1.2", Python::Version("3.11")),
+    ("sklearn-3.11", "sklearn", Python::Version("3.11")),
+    ("sklearn-3.12", "sklearn", Python::Version("3.12")),
+    ("sklearn-3.13", "sklearn", Python::Version("3.13")),
+    ("sklearn-system", "sklearn", Python::System),
+    ("libraries-3.12", "libraries", Python::Version("3.12")),
 ];
 
 type Step = (&'static str, fn() -> Result<Outcome>);
@@ -189,7 +189,7 @@ pub fn prepare() -> Result<()> {
 }
 
 /// Makes one environment after another, until none is left to be made.
-fn environments(waiting: &Mutex<Iter<'_, (&str, &str, Interpreter)>>) -> Result<()> {
+fn environments(waiting: &Mutex<Iter<'_, (&str, &str, Python)>>) -> Result<()> {
     loop {
         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
         let Some((name, file, interpreter)) = next else { return Ok(()) };

@@ -23,13 +23,13 @@ const MAX_ASKED: usize = 1_024;
 /// Names of classes and steps, by process.
 pub struct PythonObjects {
     ask: PythonClassNames,
-    processes: HashMap<u32, Interpreter, IntegerState>,
+    processes: HashMap<u32, ProcessNames, IntegerState>,
     updates: u64,
 }
 
 /// One process. Its addresses are chosen by the traced program, so these tables hash with the standard library's keys.
 #[derive(Default)]
-struct Interpreter {
+struct ProcessNames {
     classes: HashMap<RemoteAddress, Class>,
     /// Classes that were asked for.
     asked: HashMap<RemoteAddress, Class>,
@@ -120,12 +120,12 @@ impl PythonObjects {
             }
             known.asked.insert(address, answer);
         }
-        let Interpreter { classes, asked, .. } = self.processes.get_mut(&process)?;
+        let ProcessNames { classes, asked, .. } = self.processes.get_mut(&process)?;
         classes.get_mut(&address).or_else(|| asked.get_mut(&address))
     }
 
     /// What is known of a process; the one that has learned nothing for longest gives way to a new one.
-    fn interpreter(&mut self, process: u32) -> &mut Interpreter {
+    fn interpreter(&mut self, process: u32) -> &mut ProcessNames {
         self.updates += 1;
         if self.processes.len() >= MAX_TRACKED_PROCESSES && !self.processes.contains_key(&process) {
             let oldest = self.processes.iter().min_by_key(|(_, known)| known.last_update).map(|(number, _)| *number);
@@ -137,7 +137,7 @@ impl PythonObjects {
     }
 }
 
-impl Interpreter {
+impl ProcessNames {
     fn knows(&self, address: RemoteAddress) -> bool {
         self.classes.contains_key(&address) || self.asked.contains_key(&address)
     }

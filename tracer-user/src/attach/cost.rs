@@ -50,7 +50,7 @@ pub struct ProbeCost {
 /// The programs cannot be loaded at all.
 pub fn measure_probe_costs() -> Result<ProbeCost, AttachError> {
     let mut empty = EmptyPrograms::load(&[Role::Entry, Role::Return])?;
-    program::<PerfEvent>(&mut empty.ebpf, "floor_watchpoint")?.load().map_err(|error| program_error(&error))?;
+    program::<PerfEvent>(&mut empty.ebpf, "empty_watchpoint")?.load().map_err(|error| program_error(&error))?;
 
     let mut cost = ProbeCost { none_ns: time(EMULATED.call, CALLS), ..ProbeCost::default() };
     let mut problems = Vec::new();
@@ -138,7 +138,7 @@ impl EmptyPrograms {
 }
 
 fn name_of(role: Role) -> &'static str {
-    if role == Role::Return { "floor_return" } else { "floor_entry" }
+    if role == Role::Return { "empty_return" } else { "empty_entry" }
 }
 
 fn time(call: fn(), calls: u32) -> f64 {
@@ -173,7 +173,7 @@ fn watchpoints(ebpf: &mut Ebpf) -> (usize, Result<f64, String>) {
 }
 
 fn watch(ebpf: &mut Ebpf, address: u64) -> Result<PerfEventLink, String> {
-    let watcher = program::<PerfEvent>(ebpf, "floor_watchpoint").map_err(|error| error.to_string())?;
+    let watcher = program::<PerfEvent>(ebpf, "empty_watchpoint").map_err(|error| error.to_string())?;
     let config = PerfEventConfig::Breakpoint(BreakpointConfig::Data {
         r#type: PerfBreakpointType::Write,
         address,

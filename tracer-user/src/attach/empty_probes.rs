@@ -51,7 +51,7 @@ impl EmptyProbes {
         let multi = if sites.single_probes { None } else { MultiPrograms::load_empty(OBJECT, &ebpf)? };
         let mut links = Vec::new();
         for (role, name, offsets) in
-            [(Role::Return, "floor_return", &sites.returns), (Role::Entry, "floor_entry", &sites.entries)]
+            [(Role::Return, "empty_return", &sites.returns), (Role::Entry, "empty_entry", &sites.entries)]
         {
             if offsets.is_empty() {
                 continue;
@@ -75,7 +75,7 @@ impl EmptyProbes {
 }
 
 fn watch(ebpf: &mut Ebpf, sites: &EmptyProbeSites) -> Result<Vec<Watchpoint>, AttachError> {
-    let watcher = program::<PerfEvent>(ebpf, "floor_watchpoint")?;
+    let watcher = program::<PerfEvent>(ebpf, "empty_watchpoint")?;
     watcher.load().map_err(|error| program_error(&error))?;
     let descriptor = watcher.fd().map_err(|error| program_error(&error))?.as_fd();
     let failed = |obstacle| {

@@ -27,7 +27,7 @@ pub trait Kernel: Send {
     fn remove_entries(&mut self);
 
     /// Takes the other probes away, after those that see Python calls ([`KernelProcess::remove_python`]). A thread that ends
-    /// while the books are read would move from one page to another, so ends of threads are not seen any more either; the
+    /// while the counts are read would move from one page to another, so ends of threads are not seen any more either; the
     /// exit probes go after them, and by then the kernel has waited for every program that was still running.
     fn remove_exits(&mut self);
 

@@ -63,7 +63,7 @@ impl MultiPrograms {
     /// # Errors
     /// As [`Self::load`].
     pub fn load_empty(object: &[u8], loaded: &Ebpf) -> Result<Option<Self>, AttachError> {
-        const NAMES: [(Role, &str); 2] = [(Role::Entry, "floor_entry"), (Role::Return, "floor_return")];
+        const NAMES: [(Role, &str); 2] = [(Role::Entry, "empty_entry"), (Role::Return, "empty_return")];
         Self::load_named(object, &maps_of(loaded), &NAMES)?.tried()
     }
 

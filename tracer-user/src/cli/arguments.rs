@@ -92,7 +92,7 @@ pub enum Command {
     Replay(ReplayArguments),
     /// Place probes that do nothing, until standard input ends
     #[command(hide = true)]
-    PlaceFloor(PlaceFloorArguments),
+    PlaceEmptyProbes(PlaceEmptyProbesArguments),
     /// Attach to Python processes and let go of them, again and again
     #[command(hide = true)]
     Soak(SoakArguments),
@@ -103,8 +103,8 @@ pub enum Command {
     #[command(hide = true, name = "keep-leases")]
     KeepLeases,
     /// Stop, and when continued execute a command
-    #[command(hide = true, name = "wait-and-execute")]
-    Gate(GateArguments),
+    #[command(hide = true)]
+    WaitAndExecute(WaitAndExecuteArguments),
 }
 
 /// Options that `attach` and `run` share.
@@ -258,9 +258,9 @@ pub struct ReplayArguments {
     pub measure: Option<u32>,
 }
 
-/// Arguments of `place-floor`.
+/// Arguments of `place-empty-probes`.
 #[derive(Debug, Args)]
-pub struct PlaceFloorArguments {
+pub struct PlaceEmptyProbesArguments {
     /// Process
     #[arg(long, value_name = "PID")]
     pub pid: u32,
@@ -306,9 +306,9 @@ pub struct GuardArguments {
     pub pid: u32,
 }
 
-/// Arguments of the gate that `run` puts before the command.
+/// What `run` starts: this program, which waits and then becomes the command.
 #[derive(Debug, Args)]
-pub struct GateArguments {
+pub struct WaitAndExecuteArguments {
     /// The command
     #[arg(required = true, last = true)]
     pub command: Vec<OsString>,

@@ -139,7 +139,7 @@ pub fn tell_changes(changes: ProcessChanges) {
 
 /// A session that has delivered everything.
 pub struct Ended {
-    /// Its books.
+    /// Its counts.
     pub report: Report,
     /// What has ended it before its time. It is told already.
     pub failure: Option<SessionError>,

@@ -5,10 +5,9 @@ mod attach;
 mod check_map;
 mod doctor;
 mod exit;
-mod gate;
 mod guard;
 mod list;
-mod place_floor;
+mod place_empty_probes;
 mod print;
 mod replay;
 mod run;
@@ -16,6 +15,7 @@ mod signals;
 mod soak;
 mod summary_file;
 mod symbols;
+mod wait_and_execute;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -42,11 +42,11 @@ pub fn run() -> ExitCode {
         arguments::Command::CheckMap(arguments) => check_map::check_map(&arguments),
         arguments::Command::Doctor(arguments) => doctor::doctor(&arguments),
         arguments::Command::Replay(arguments) => replay::replay(&arguments),
-        arguments::Command::PlaceFloor(arguments) => place_floor::place_floor(&arguments),
+        arguments::Command::PlaceEmptyProbes(arguments) => place_empty_probes::place_empty_probes(&arguments),
         arguments::Command::Soak(arguments) => soak::soak(&arguments),
         arguments::Command::Guard(arguments) => guard::guard(&arguments),
         arguments::Command::KeepLeases => keep_leases(),
-        arguments::Command::Gate(arguments) => gate::gate(&arguments),
+        arguments::Command::WaitAndExecute(arguments) => wait_and_execute::wait_and_execute(&arguments),
     };
     result.unwrap_or_else(|failure| exit::report(&failure))
 }

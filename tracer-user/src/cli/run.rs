@@ -105,7 +105,7 @@ fn conclude_run(report: &Report, summary: Option<SummaryFile>) -> anyhow::Result
     conclude(report, summary)
 }
 
-/// Starts this program again as a gate: it stops itself, and once continued becomes the command, with the same number.
+/// Starts this program again: it stops itself, and once continued becomes the command, with the same number.
 fn start_stopped(command: &[OsString], executable: PathBuf, modules: Vec<Module>) -> anyhow::Result<(Child, Target)> {
     let child = Command::new(std::env::current_exe()?).arg("wait-and-execute").arg("--").args(command).spawn()?;
     let pid = Pid::from_child(&child);

@@ -75,7 +75,7 @@ impl Configuration {
             }
             Tracing::Floor | Tracing::SingleFloor => {
                 let mut command = pinned(&processors, &place.tracer);
-                command.args(["place-floor", &format!("--pid={pid}")]).arg("--file").arg(&program);
+                command.args(["place-empty-probes", &format!("--pid={pid}")]).arg("--file").arg(&program);
                 command.args(floor_sites(place, &program)?).stdin(Stdio::piped());
                 if tracing == Tracing::SingleFloor {
                     command.arg("--single-probes");

@@ -112,7 +112,7 @@ impl Side {
     fn floor(place: &Place, python: &Path) -> Result<Self> {
         let target = PythonTarget::start(place, python)?;
         let mut command = pinned(&[place.tracer_processor], &place.tracer);
-        command.args(["place-floor", &format!("--pid={}", target.pid()), &format!("--watch={}", target.code)]);
+        command.args(["place-empty-probes", &format!("--pid={}", target.pid()), &format!("--watch={}", target.code)]);
         // Nothing is probed in it.
         command.arg("--file").arg(python);
         let (process, mut errors) = start(command.stdin(Stdio::piped()))?;

@@ -244,7 +244,7 @@ mod tests {
         let object = fs::read(workspace::root().join(OBJECT)).expect("the object");
         let chains = deepest_chains(&object).expect("an object");
         let of = |program: &str| chains.iter().find(|chain| chain.names.starts_with(program)).expect("a program");
-        assert_eq!(of("floor_entry").bytes, ROUNDING);
+        assert_eq!(of("empty_entry").bytes, ROUNDING);
         let watch = of("python_watch");
         assert!(watch.names.contains(" > resolve ("), "{watch:?}");
         assert!(watch.bytes > 4 * ROUNDING, "{watch:?}");

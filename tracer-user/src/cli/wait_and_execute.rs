@@ -1,18 +1,18 @@
-//! The gate that `run` puts before the command: it stops itself, and once continued becomes the command.
+//! What `run` starts in the place of the command: it stops itself, and once continued becomes the command.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 use rustix::process::{Signal, getpid, getppid, kill_process, set_parent_process_death_signal};
 
-use super::arguments::GateArguments;
+use super::arguments::WaitAndExecuteArguments;
 use super::print::tell;
 
 /// Shells give this code for a command that cannot be executed.
 const CANNOT_EXECUTE: u8 = 126;
 
 /// Stops, and when continued executes the command in this very process.
-pub fn gate(arguments: &GateArguments) -> anyhow::Result<ExitCode> {
+pub fn wait_and_execute(arguments: &WaitAndExecuteArguments) -> anyhow::Result<ExitCode> {
     let parent = getppid();
     // If the tracer dies while we are stopped, nobody would continue us.
     set_parent_process_death_signal(Some(Signal::KILL))?;

@@ -7,18 +7,18 @@ use aya_ebpf::{
 
 /// Empty entry probe.
 #[uprobe]
-pub fn floor_entry(_context: ProbeContext) -> u32 {
+pub fn empty_entry(_context: ProbeContext) -> u32 {
     0
 }
 
 /// Empty return probe.
 #[uretprobe]
-pub fn floor_return(_context: RetProbeContext) -> u32 {
+pub fn empty_return(_context: RetProbeContext) -> u32 {
     0
 }
 
 /// Empty watchpoint handler.
 #[perf_event]
-pub fn floor_watchpoint(_context: PerfEventContext) -> u32 {
+pub fn empty_watchpoint(_context: PerfEventContext) -> u32 {
     0
 }

@@ -1,14 +1,14 @@
-//! `ml-tracer place-floor`: for benchmarks.
+//! `ml-tracer place-empty-probes`: for benchmarks.
 
 use std::io::Read as _;
 use std::process::ExitCode;
 
-use super::arguments::PlaceFloorArguments;
+use super::arguments::PlaceEmptyProbesArguments;
 use super::print::tell;
 use crate::attach::{EmptyProbeSites, EmptyProbes};
 
 /// Places empty probes and keeps them until standard input ends.
-pub fn place_floor(arguments: &PlaceFloorArguments) -> anyhow::Result<ExitCode> {
+pub fn place_empty_probes(arguments: &PlaceEmptyProbesArguments) -> anyhow::Result<ExitCode> {
     let probes = EmptyProbes::place(&EmptyProbeSites {
         process: arguments.pid,
         path: arguments.file.clone(),
