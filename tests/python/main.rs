@@ -1,8 +1,8 @@
 //! Python suite: the tracer attached to interpreters that nobody prepared; spans compared with what the programs say of
 //! themselves.
 
-mod churn;
 mod changing_models;
+mod churn;
 mod crowd;
 mod follow;
 mod greenlets;

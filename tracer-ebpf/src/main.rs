@@ -4,8 +4,8 @@
 #![no_main]
 
 mod arguments;
-mod endings;
 mod empty;
+mod endings;
 mod forks;
 mod maps;
 mod native;

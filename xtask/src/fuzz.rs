@@ -45,19 +45,45 @@ const LONGEST: u32 = 20;
 /// Most memory, MiB.
 const MEMORY: u32 = 1_024;
 
+/// How the programs are built.
+#[derive(Clone, Copy, Debug)]
+pub enum Profile {
+    /// Quick to build where the tests are built already, slow to run.
+    Dev,
+    /// The other way round.
+    Fuzz,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Fuzz => "fuzz",
+        }
+    }
+
+    /// Cargo's folder for it.
+    fn folder(self) -> PathBuf {
+        workspace::root().join("target").join(match self {
+            Self::Dev => "debug",
+            Self::Fuzz => "fuzz",
+        })
+    }
+}
+
 /// Builds the programs and runs each for so many seconds.
 ///
 /// # Errors
 /// When one cannot be built, or an input makes one panic, hang or take too much memory: that input is kept and named.
-pub fn run(targets: &[Target], seconds: u32) -> Result<()> {
+pub fn run(targets: &[Target], seconds: u32, profile: Profile) -> Result<()> {
     let folder = workspace::root().join("target/fuzz");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    build(&folder)?;
+    build(&folder, profile)?;
     let targets = if targets.is_empty() { Target::value_variants() } else { targets };
     let sound = sound_files(&folder)?;
     let mut failed = Vec::new();
     for target in targets {
-        if let Err(error) = target.run(&folder, &sound, seconds) {
+        if let Err(error) = target.run(&folder, &sound, seconds, profile) {
             eprintln!("{error:#}");
             failed.push(target.name());
         }
@@ -66,23 +92,14 @@ pub fn run(targets: &[Target], seconds: u32) -> Result<()> {
     Ok(())
 }
 
-fn build(folder: &Path) -> Result<()> {
+fn build(folder: &Path, profile: Profile) -> Result<()> {
     let wrapper = folder.join("instrument");
     fs::write(&wrapper, INSTRUMENT).with_context(|| format!("cannot write {}", wrapper.display()))?;
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).context("the wrapper can be made executable")?;
     let mut command = provision::cargo();
     command.env("RUSTC_WORKSPACE_WRAPPER", &wrapper);
-    command.args([
-        "build",
-        "--quiet",
-        "--locked",
-        "--profile",
-        "fuzz",
-        "--package",
-        "tracer-fuzz",
-        "--features",
-        "libfuzzer",
-    ]);
+    command.args(["build", "--quiet", "--locked", "--profile", profile.name()]);
+    command.args(["--package", "tracer-fuzz", "--features", "libfuzzer"]);
     provision::run("build the fuzz targets", &mut command)
 }
 
@@ -106,15 +123,14 @@ impl Target {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    fn run(self, folder: &Path, sound: &[PathBuf], seconds: u32) -> Result<()> {
+    fn run(self, folder: &Path, sound: &[PathBuf], seconds: u32, profile: Profile) -> Result<()> {
         let name = self.name();
         let corpus = folder.join("corpus").join(&name);
         let failures = folder.join("failures").join(&name);
         for needed in [&corpus, &failures] {
             fs::create_dir_all(needed).with_context(|| format!("cannot create {}", needed.display()))?;
         }
-        let program = workspace::root().join("target/fuzz").join(format!("fuzz_{name}"));
-        let mut command = Command::new(program);
+        let mut command = Command::new(profile.folder().join(format!("fuzz_{name}")));
         command.envs(sound.first().map(|file| ("ML_TRACER_FUZZ_ELF", file)));
         command.args(["-verbosity=0", "-print_final_stats=1", "-reload=0"]);
         command.arg(format!("-max_total_time={seconds}"));

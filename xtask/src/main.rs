@@ -94,7 +94,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf { check: true } => build_ebpf::check(),
         Command::Check => check::run(),
         Command::Demo => demo::run(),
-        Command::Fuzz { targets, seconds } => fuzz::run(&targets, seconds),
+        Command::Fuzz { targets, seconds } => fuzz::run(&targets, seconds, fuzz::Profile::Fuzz),
         Command::Kernels => kernels::run(),
         Command::Prepare => test::prepare(),
         Command::Soak { cycles, starts } => soak::run(cycles, starts),

@@ -22,10 +22,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::setpriority_process;
 
 use crate::kernels::Tested;
 use crate::python::{self, Python};
-use crate::{build_ebpf, check, chroot, kernels, provision};
+use crate::{build_ebpf, check, chroot, fuzz, kernels, provision};
 
 /// Python environments of the suites beside the one of the models: name below `target/venv`, requirements file,
 /// interpreter. Where an interpreter is missing, so is its environment, and the tests that want it are skipped.
@@ -44,23 +45,25 @@ const ENVIRONMENTS: [(&str, &str, Python); 10] = [
 
 type Step = (&'static str, fn() -> Result<Outcome>);
 
-/// What needs neither a prepared machine nor the program.
+/// What the suites cannot begin without, side by side: the machine waits for the network while the others compile.
+const FIRST: [&[Step]; 3] = [
+    &[("prepare the machine", || once(prepare))],
+    &[("release build", || once(release_build)), ("Linux 6.1 in QEMU", oldest_kernel)],
+    &[("build of the suites", || once(suites_build))],
+];
+
+/// What needs nothing but the sources. It takes only what the suites leave of the processors: they mostly wait.
 const OF_THE_SOURCE: [Step; 4] = [
     ("house rules", || once(check::run)),
     ("BPF object", || once(build_ebpf::check)),
     ("unit tests", || tests(&["--workspace", "--exclude", "tracer-ebpf", "--exclude", "tracer-tests"], &[])),
-    ("build of the suites", || once(suites_build)),
+    ("fuzz targets", || once(|| fuzz::run(&[], FUZZ_SECONDS, fuzz::Profile::Dev))),
 ];
 
-/// What leads to the program and needs nothing else of the workspace. It waits for the network and for emulated processors
-/// while the steps above compile.
-const OF_THE_PROGRAM: [Step; 3] = [
-    ("prepare the machine", || once(prepare)),
-    ("release build", || once(release_build)),
-    ("Linux 6.1 in QEMU", oldest_kernel),
-];
+/// Seconds of each fuzz target: enough to find that one does not work at all. Who looks for more asks for more.
+const FUZZ_SECONDS: u32 = 5;
 
-/// With the program, and nothing beside them: some of them measure.
+/// With the program and a prepared machine.
 const SUITES: Step = ("suites", || suites(&[]));
 
 /// The same with all repetitions, and all cases on all versions of Python in both modes.
@@ -76,12 +79,18 @@ const FULL: (&str, &str) = ("ML_TRACER_FULL", "1");
 /// When any step failed.
 pub fn run(full: bool) -> Result<()> {
     let started = Instant::now();
-    let mut done = std::thread::scope(|scope| {
-        let lanes = [&OF_THE_SOURCE[..], &OF_THE_PROGRAM].map(|steps| scope.spawn(|| steps.iter().map(take).collect()));
-        let done = lanes.map(|lane| lane.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        done.into_iter().flat_map(|lane: Vec<Done>| lane).collect::<Vec<Done>>()
-    });
-    done.push(take(if full { &FULL_SUITES } else { &SUITES }));
+    let mut done = side_by_side(&FIRST);
+    let suites = if full { FULL_SUITES } else { SUITES };
+    done.extend(std::thread::scope(|scope| {
+        let of_the_source = scope.spawn(|| {
+            give_way();
+            OF_THE_SOURCE.iter().map(take).collect::<Vec<Done>>()
+        });
+        let suites = take(&suites);
+        let mut done = of_the_source.join().unwrap_or_else(|panic| resume_unwind(panic));
+        done.push(suites);
+        done
+    }));
     eprintln!("\n=== all steps in {:.0} s:", started.elapsed().as_secs_f64());
     let (mut total, mut failed) = (Outcome::default(), Vec::new());
     for Done { name, outcome, took } in done {
@@ -95,6 +104,24 @@ pub fn run(full: bool) -> Result<()> {
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
 }
+
+fn side_by_side(lanes: &[&[Step]]) -> Vec<Done> {
+    std::thread::scope(|scope| {
+        let lanes: Vec<_> =
+            lanes.iter().map(|steps| scope.spawn(|| steps.iter().map(take).collect::<Vec<Done>>())).collect();
+        lanes.into_iter().flat_map(|lane| lane.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
+}
+
+/// This thread, and what it starts from now on, runs only where nothing else wants to.
+fn give_way() {
+    if let Err(error) = setpriority_process(None, LEAST_PRIORITY) {
+        eprintln!("==> the steps beside the suites have the same priority as these: {error}");
+    }
+}
+
+/// `setpriority` counts from -20 to 19, the least.
+const LEAST_PRIORITY: i32 = 19;
 
 /// A step that has been taken.
 struct Done {
