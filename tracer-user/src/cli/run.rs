@@ -15,10 +15,10 @@ use super::list;
 use super::print::tell;
 use super::signals;
 use super::summary_file::SummaryFile;
-use crate::model::{Module, Target};
+use crate::model::{Module, Service, Target};
 use crate::session;
 use crate::session::{AFTER_SIGNAL, Message, Report, Stop, plan_only};
-use crate::target::{find_program, look_at, modules_at_start};
+use crate::target::{application_of, find_program, look_at, modules_at_start};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 /// Signals that end a process because of the code that it runs.
@@ -115,8 +115,9 @@ fn start_stopped(command: &[OsString], executable: PathBuf, modules: Vec<Module>
     }
     let looked_at = look_at(child.id())?;
     // So far it is this program; what it will be is known.
-    let command_line = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    Ok((child, Target { modules, executable, command_line, ..looked_at }))
+    let command_line: Vec<String> = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let service = Service { application: application_of(&command_line), ..looked_at.service };
+    Ok((child, Target { modules, executable, command_line, service, ..looked_at }))
 }
 
 /// Tells the command's end, from a thread that does nothing but wait for it.

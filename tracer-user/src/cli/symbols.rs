@@ -34,6 +34,7 @@ fn files_as_target(files: &[PathBuf]) -> anyhow::Result<Target> {
         modules,
         container_id: None,
         image: crate::model::ProgramImage::default(),
+        service: crate::model::Service::default(),
     })
 }
 

@@ -23,8 +23,9 @@ pub const TRACER_NAME: &str = "ml-tracer";
 pub const TRACER_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Resource {
-    /// Resource of a process. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` win over what was found, except for
-    /// `process.*` and `telemetry.*`. Arguments of the command line are left out: they may hold secrets.
+    /// Resource of a process. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` of the tracer win over those of the process,
+    /// and these over what was found, except for `process.*` and `telemetry.*`. Arguments of the command line are left out:
+    /// they may hold secrets.
     #[must_use]
     pub fn new(target: &Target, environment: Environment<'_>) -> Self {
         let executable = target.executable.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -35,20 +36,22 @@ impl Resource {
             ("host.name", rustix::system::uname().nodename().to_str().ok().map(str::to_owned)),
         ];
         found.push(("process.executable.name", executable.clone()));
-        Self::build(target.process, executable, found, environment)
+        let service = &target.service;
+        let name = service.application.clone().or_else(|| executable.map(without_version));
+        Self::build(target.process, name, found, &[environment, &|name| service.variable(name)])
     }
 
     /// Resource of a process of which only the number is known.
     #[must_use]
     pub fn unknown(process: ProcessId, environment: Environment<'_>) -> Self {
-        Self::build(process, None, Vec::new(), environment)
+        Self::build(process, None, Vec::new(), &[environment])
     }
 
     fn build(
         process: ProcessId,
-        executable: Option<String>,
+        name: Option<String>,
         found: Vec<(&'static str, Option<String>)>,
-        environment: Environment<'_>,
+        environments: &[Environment<'_>],
     ) -> Self {
         let mut attributes: Vec<(Arc<str>, AttributeValue)> = Vec::new();
         let mut add = |name: &str, value: AttributeValue| {
@@ -56,21 +59,23 @@ impl Resource {
                 attributes.push((name.into(), value));
             }
         };
-        if let Some(name) = set(environment, "OTEL_SERVICE_NAME") {
-            add("service.name", text(name));
-        }
-        // The OpenTelemetry SDK specification asks to discard a list with an error in it as a whole.
-        let given = parse_pairs(&set(environment, "OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default());
-        if given.is_none() {
-            tracing::warn!("OTEL_RESOURCE_ATTRIBUTES is not of the form key=value,key=value and is ignored");
-        }
-        for (name, value) in given.unwrap_or_default() {
-            if !name.starts_with("process.") && !name.starts_with("telemetry.") {
-                add(&name, text(value));
+        for environment in environments {
+            if let Some(name) = set(environment, "OTEL_SERVICE_NAME") {
+                add("service.name", text(name));
+            }
+            // The OpenTelemetry SDK specification asks to discard a list with an error in it as a whole.
+            let given = parse_pairs(&set(environment, "OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default());
+            if given.is_none() {
+                tracing::warn!(%process, "OTEL_RESOURCE_ATTRIBUTES is not of the form key=value,key=value and is ignored");
+            }
+            for (name, value) in given.unwrap_or_default() {
+                if !name.starts_with("process.") && !name.starts_with("telemetry.") {
+                    add(&name, text(value));
+                }
             }
         }
         // Source of the fallback's form: OpenTelemetry semantic conventions, `service.name`.
-        add("service.name", text(executable.unwrap_or_else(|| "unknown_service".to_owned())));
+        add("service.name", text(name.unwrap_or_else(|| "unknown_service".to_owned())));
         add("process.pid", AttributeValue::Integer(i64::from(process.pid)));
         for (name, value) in found {
             if let Some(value) = value {
@@ -94,6 +99,12 @@ impl Resource {
     }
 }
 
+/// `python` for `python3.12`: which version serves a model is no part of the service's name.
+fn without_version(executable: String) -> String {
+    let bare = executable.trim_end_matches(|last: char| last.is_ascii_digit() || last == '.');
+    if matches!(bare, "python" | "pypy") { bare.to_owned() } else { executable }
+}
+
 fn text(value: String) -> AttributeValue {
     AttributeValue::Text(shorten_name(&value).into())
 }
@@ -111,6 +122,7 @@ mod tests {
             modules: Vec::new(),
             container_id: Some("abc".into()),
             image: crate::model::ProgramImage::default(),
+            service: crate::model::Service::default(),
         }
     }
 
@@ -127,7 +139,7 @@ mod tests {
     #[test]
     fn the_process_is_described_without_its_arguments() {
         let resource = Resource::new(&target(), &|_| None);
-        assert_eq!(&*resource.service_name, "python3.11");
+        assert_eq!(&*resource.service_name, "python");
         assert_eq!(value(&resource, "process.pid").as_deref(), Some("Integer(42)"));
         assert_eq!(value(&resource, "process.command").as_deref(), Some("python"));
         assert_eq!(value(&resource, "process.executable.path").as_deref(), Some("/usr/bin/python3.11"));
@@ -150,6 +162,22 @@ mod tests {
         assert_eq!(value(&resource, "deployment.environment.name").as_deref(), Some("a b,c"));
         assert_eq!(value(&resource, "process.pid").as_deref(), Some("Integer(42)"));
         assert_eq!(value(&resource, "host.name").as_deref(), Some("h"));
+    }
+
+    #[test]
+    fn the_tracers_environment_wins_over_that_of_the_process_and_both_over_the_application() {
+        let mut target = target();
+        target.service.application = Some("app:main".into());
+        assert_eq!(&*Resource::new(&target, &|_| None).service_name, "app:main");
+        target.service.resource_attributes = Some("service.name=listed,service.version=7,process.pid=1".into());
+        let resource = Resource::new(&target, &|_| None);
+        assert_eq!(&*resource.service_name, "listed");
+        assert_eq!(value(&resource, "service.version").as_deref(), Some("7"));
+        assert_eq!(value(&resource, "process.pid").as_deref(), Some("Integer(42)"));
+        target.service.name = Some("named".into());
+        assert_eq!(&*Resource::new(&target, &|_| None).service_name, "named");
+        let tracer = |name: &str| (name == "OTEL_SERVICE_NAME").then(|| "ours".to_owned());
+        assert_eq!(&*Resource::new(&target, &tracer).service_name, "ours");
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub use symbol_map::{
     ArgumentRule, ArgumentType, Children, Comparison, Container, ErrorRule, FunctionRule, Language, Origin, Recurse,
     SymbolMap,
 };
-pub use target::{FileNumber, FileVersion, Mapping, Module, ProgramImage, Target, TargetChange};
+pub use target::{FileNumber, FileVersion, Mapping, Module, ProgramImage, Service, Target, TargetChange};
 pub use units::{
     ClockAnchor, FileOffset, FunctionId, MonotonicNs, ProcessId, RemoteAddress, ThreadId, VirtualAddress, WallClockNs,
 };

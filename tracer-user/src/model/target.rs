@@ -25,6 +25,32 @@ pub struct Target {
     /// Which program of the process this was.
     #[serde(default)]
     pub image: ProgramImage,
+    /// What it calls itself.
+    #[serde(default)]
+    pub service: Service,
+}
+
+/// What a process calls itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// `OTEL_SERVICE_NAME` in its environment.
+    pub name: Option<String>,
+    /// `OTEL_RESOURCE_ATTRIBUTES` in its environment, as it stands there.
+    pub resource_attributes: Option<String>,
+    /// The application that its command line, or that of the process which has started it, names: `app:main`.
+    pub application: Option<String>,
+}
+
+impl Service {
+    /// A variable of its environment, as far as it was kept.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<String> {
+        match name {
+            "OTEL_SERVICE_NAME" => self.name.clone(),
+            "OTEL_RESOURCE_ATTRIBUTES" => self.resource_attributes.clone(),
+            _ => None,
+        }
+    }
 }
 
 /// What tells one program of a process from the next: a fork keeps it, `execve` changes it. Both are chosen at random by

@@ -337,6 +337,7 @@ mod tests {
             modules: Vec::new(),
             container_id: None,
             image: crate::model::ProgramImage { code: 1, stack: 2 },
+            service: crate::model::Service::default(),
         }
     }
 

@@ -302,6 +302,7 @@ mod tests {
             modules: Vec::new(),
             container_id: None,
             image: ProgramImage::default(),
+            service: crate::model::Service::default(),
         }
     }
 

@@ -87,6 +87,7 @@ fn header() -> TapeHeader {
             modules: Vec::new(),
             container_id: None,
             image: crate::model::ProgramImage::default(),
+            service: crate::model::Service::default(),
         }],
     }
 }

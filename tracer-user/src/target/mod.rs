@@ -1,5 +1,6 @@
 //! Looks at /proc: a process id goes in, a `Target` (who runs, what is mapped) and later `TargetChange`s come out.
 
+mod application;
 mod descendants;
 mod error;
 mod foreign_code;
@@ -10,6 +11,7 @@ mod process;
 mod source;
 mod watch;
 
+pub use application::application_of;
 pub use descendants::{children_are_told, descendants};
 pub use error::TargetError;
 pub use foreign_code::native_obstacle;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use procfs::process::{ProcState, Process, Stat};
 
+use super::application::service_of;
 use super::error::TargetError;
 use super::modules;
 use crate::model::{ProcessId, ProgramImage, RemoteAddress, Target};
@@ -34,10 +35,12 @@ pub fn look_at(pid: u32) -> Result<Target, TargetError> {
     };
     let executable = process.exe().map_err(failed)?;
     let modules = modules::of(&process, &executable).map_err(failed)?;
+    let command_line = process.cmdline().unwrap_or_default();
     Ok(Target {
         process: ProcessId { pid, start_time },
         kernel_pid: pid,
-        command_line: process.cmdline().unwrap_or_default(),
+        service: service_of(&process, &command_line),
+        command_line,
         executable: without_deleted_mark(&executable),
         modules,
         container_id: container_id(&process),

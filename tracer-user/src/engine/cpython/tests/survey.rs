@@ -73,6 +73,7 @@ fn target(pid: u32) -> Target {
         modules: modules(pid),
         container_id: None,
         image: crate::model::ProgramImage::default(),
+        service: crate::model::Service::default(),
     }
 }
 
