@@ -195,7 +195,6 @@ mod tests {
                 "python /venv/bin/gunicorn -w 2 -b 0.0.0.0:80 -k uvicorn.workers.UvicornWorker shop.wsgi:app",
                 "shop.wsgi:app",
             ),
-            ("gunicorn: worker [shop]", "shop"),
             ("python -m celery -A prices worker", "prices"),
             ("python /bin/flask --app=hello run", "hello"),
             ("python /bin/gunicorn -c conf.py", "gunicorn"),
@@ -206,6 +205,13 @@ mod tests {
         ] {
             assert_eq!(named(line), Named::Application(expected.to_owned()), "{line}");
         }
+    }
+
+    #[test]
+    fn a_title_that_a_server_gives_itself_is_one_word() {
+        let titled = |title: &str| application(&[title.to_owned()]);
+        assert_eq!(titled("gunicorn: worker [shop]"), Named::Application("shop".to_owned()));
+        assert_eq!(titled("nginx: worker process"), Named::Nowhere);
     }
 
     #[test]
