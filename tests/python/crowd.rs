@@ -126,7 +126,7 @@ fn ends_late() -> Result<()> {
     let pid = i32::try_from(attached.running.pid()).ok().and_then(Pid::from_raw).context("a process")?;
     // No descriptor for the probes of the next window.
     prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(3), maximum: Some(3) })?;
-    attached.running.wait_errors("entries ")?;
+    attached.running.wait_errors("spans=")?;
     let spans = Spans::read(&attached.file("spans.jsonl"))?.0.len();
     let finished = attached.running.finish()?;
     ensure!(finished.code == Some(3), "{finished:?}");

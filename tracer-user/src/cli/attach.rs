@@ -9,12 +9,13 @@ use std::time::Instant;
 use super::arguments::{AttachArguments, TraceOptions};
 use super::exit::{self, LacksPrivilege, UsageError};
 use super::list;
-use super::print::tell;
+use super::method_table;
+use super::print::{tell, tell_plain};
 use super::signals;
 use super::summary_file::SummaryFile;
 use crate::attach::{LoadOptions, missing_privilege};
 use crate::export::Destination;
-use crate::model::{PythonMode, SymbolMap, Target};
+use crate::model::{MethodRow, PythonMode, SymbolMap, Target};
 use crate::session::{self, Followed, ProcessChanges, Report, Session, SessionError, Settings, Stop, plan_only};
 use crate::symbol_map::{self, MAP_DIRECTORY};
 use crate::target::{TargetError, Watcher, descendants, look_at};
@@ -137,6 +138,14 @@ pub fn tell_changes(changes: ProcessChanges) {
     }
 }
 
+/// The table of methods, where one was called.
+fn tell_table(rows: &[MethodRow]) {
+    let lines = method_table::lines(rows, method_table::terminal_width());
+    if !lines.is_empty() {
+        tell_plain(&lines);
+    }
+}
+
 /// A session that has delivered everything.
 pub struct Ended {
     /// Its counts.
@@ -154,12 +163,12 @@ pub fn finish(session: Session, stopped: Result<Stop, SessionError>) -> Result<E
     Ok(Ended { report: session.finish()?, failure })
 }
 
-/// The last words: the totals on stderr and, if asked for, as JSON.
+/// The last words: what the methods took and where every call has gone, on stderr and, if asked for, as JSON.
 pub fn conclude(report: &Report, summary: Option<SummaryFile>) -> anyhow::Result<()> {
+    tell_table(&report.methods);
     for remark in report.remarks() {
         tell(&remark);
     }
-    tell(&report.identity());
     tell(&report.line());
     summary.map_or(Ok(()), |summary| summary.write(report))
 }

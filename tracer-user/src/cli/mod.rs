@@ -7,6 +7,7 @@ mod doctor;
 mod exit;
 mod guard;
 mod list;
+mod method_table;
 mod place_empty_probes;
 mod print;
 mod replay;

@@ -64,6 +64,11 @@ pub fn tell_lines(text: &str) {
     let _ = Errors.write_all(text.as_bytes());
 }
 
+/// Lines that stand for themselves, to stderr: a table, whose names are escaped already.
+pub fn tell_plain(lines: &[String]) {
+    let _ = Errors.write_all(format!("\n{}\n\n", lines.join("\n")).as_bytes());
+}
+
 /// One line of a list.
 pub fn line(output: &mut impl Write, text: fmt::Arguments<'_>) -> std::io::Result<()> {
     writeln!(output, "{}", printable(&text.to_string()))

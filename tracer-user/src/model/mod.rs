@@ -5,6 +5,7 @@ mod capability;
 mod function;
 mod interpreter;
 mod look;
+mod method_row;
 mod plan;
 mod printable;
 mod python;
@@ -24,6 +25,7 @@ pub use function::{
 };
 pub use interpreter::{FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites};
 pub use look::Look;
+pub use method_row::MethodRow;
 pub use plan::{FunctionDescription, ModuleFile, PlannedFunction, ProbePlan, ProbeRequest};
 pub use printable::printable;
 pub use python::{

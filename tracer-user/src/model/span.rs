@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::method_row::MethodRow;
 use super::plan::FunctionDescription;
 use super::symbol_map::ArgumentType;
 use super::units::{ProcessId, ThreadId, WallClockNs};
@@ -168,6 +169,8 @@ pub struct StreamTotals {
     pub placeholders: u64,
     /// Records that could not be decoded.
     pub undecodable: u64,
+    /// What the finished calls of each method have come to.
+    pub methods: Vec<MethodRow>,
     /// Spans of Python methods by process and name, of the first few thousand names.
     pub python: BTreeMap<(u32, Arc<str>), u64>,
 }

@@ -98,6 +98,10 @@ mod tests {
             }
         };
         assert_eq!(result, 7);
+        // The thread may take a moment to end.
+        while matches!(work.progress(), Progress::UnderWay) {
+            std::thread::yield_now();
+        }
         assert!(matches!(work.progress(), Progress::Failed));
         assert_eq!(Background::begin("short", |_| 8).expect("a thread").wait(|| false), Some(8));
     }

@@ -9,7 +9,7 @@ use super::plural::counted;
 use super::processes::ProcessReport;
 use super::python_remarks::python_remarks;
 use crate::export::Delivery;
-use crate::model::{LossCounts, PythonCoverage, PythonLeftOut, StreamTotals};
+use crate::model::{LossCounts, MethodRow, PythonCoverage, PythonLeftOut, StreamTotals};
 
 /// Interpreters that are told of at length: workers of a server say the same again and again.
 const MOST_INTERPRETERS: usize = 8;
@@ -33,6 +33,8 @@ pub struct Report {
     pub functions: usize,
     /// Candidates not probed.
     pub skipped: usize,
+    /// What the finished calls of each method have come to, those with the most time of their own first.
+    pub methods: Vec<MethodRow>,
     /// Lost calls by reason.
     pub lost_by_reason: Vec<LostBecause>,
     /// Returns for which no call was open: the call began before the probes were live, or the thread switches stacks.
@@ -109,6 +111,7 @@ impl Report {
             identity_holds: counts.entries == seen.spans + counts.folded + lost + counts.open,
             lost_by_reason,
             python_spans: seen.python,
+            methods: seen.methods,
             exports: deliveries
                 .into_iter()
                 .map(|delivery| ExportReport {
@@ -128,9 +131,8 @@ impl Report {
         Self { identity_holds: true, ..Self::default() }
     }
 
-    /// In one line: where every call that was seen to begin has gone.
-    #[must_use]
-    pub fn identity(&self) -> String {
+    /// Where every call that was seen to begin has gone.
+    fn identity(&self) -> String {
         let sign = if self.identity_holds { "=" } else { "is NOT" };
         format!(
             "entries {} {sign} spans {} + folded {} + lost {} + open {}",
@@ -158,7 +160,8 @@ impl Report {
         let mut remarks: Vec<String> =
             self.lost_by_reason.iter().map(|lost| format!("lost {}: {}", calls(lost.calls), lost.reason)).collect();
         if !self.identity_holds {
-            remarks.push("the books do not balance; please report this with a tape of the run".to_owned());
+            let identity = self.identity();
+            remarks.push(format!("the counts do not add up ({identity}); please report this with a tape of the run"));
         }
         if self.kept_signals > 0 {
             remarks.push(format!(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::assemble::{Assembler, Output};
 use crate::decode::decode;
-use crate::export::{Delivery, Destination, ExportError, Resource, Sink, Summary, open};
+use crate::export::{Delivery, Destination, ExportError, MethodTotals, Resource, Sink, Summary, open};
 use crate::model::{
     ClockAnchor, FunctionDescription, Gap, LossCounts, PythonNames, RawRecord, RemoteAddress, StreamTotals, Target,
     ThreadId,
@@ -18,6 +18,7 @@ pub type PythonClassNames = Box<dyn FnMut(u32, RemoteAddress) -> Option<Arc<str>
 pub struct Pipeline {
     assembler: Assembler,
     sinks: Vec<Box<dyn Sink>>,
+    methods: MethodTotals,
 }
 
 impl Pipeline {
@@ -33,7 +34,7 @@ impl Pipeline {
         let environment = |name: &str| std::env::var(name).ok();
         let assembler = Assembler::new(header.seed, header.anchor, classes);
         let sinks = destinations.iter().map(|destination| open(destination, &environment)).collect::<Result<_, _>>()?;
-        let mut pipeline = Self { assembler, sinks };
+        let mut pipeline = Self { assembler, sinks, methods: MethodTotals::default() };
         header.targets.iter().for_each(|target| pipeline.add_process(target));
         Ok(pipeline)
     }
@@ -76,9 +77,9 @@ impl Pipeline {
 
     /// One record on its way from the ring to the sinks.
     pub fn record(&mut self, record: &RawRecord<'_>) {
-        let Self { assembler, sinks } = self;
+        let Self { assembler, sinks, methods } = self;
         match decode(record) {
-            Ok(event) => assembler.event(&event, &mut |output| deliver(sinks, &output)),
+            Ok(event) => assembler.event(&event, &mut |output| deliver(sinks, methods, &output)),
             Err(error) => {
                 tracing::warn!(%error, "a record could not be decoded");
                 assembler.undecodable();
@@ -100,8 +101,9 @@ impl Pipeline {
 
     /// Every sink delivers what is left. Sinks finish side by side, so that a dead collector does not hold up the others.
     pub fn finish(self, counts: Option<LossCounts>) -> (StreamTotals, Vec<Delivery>) {
-        let Self { assembler, mut sinks } = self;
-        let totals = assembler.finish(&mut |output| deliver(&mut sinks, &output));
+        let Self { assembler, mut sinks, mut methods } = self;
+        let mut totals = assembler.finish(&mut |output| deliver(&mut sinks, &mut methods, &output));
+        totals.methods = methods.rows();
         let summary = Summary { totals, counts };
         let summary = &summary;
         let deliveries = std::thread::scope(|scope| {
@@ -112,7 +114,10 @@ impl Pipeline {
     }
 }
 
-fn deliver(sinks: &mut [Box<dyn Sink>], output: &Output) {
+fn deliver(sinks: &mut [Box<dyn Sink>], methods: &mut MethodTotals, output: &Output) {
+    if let Output::Span(span) = output {
+        methods.span(span);
+    }
     for sink in sinks {
         match output {
             Output::Span(span) => sink.span(span),

@@ -4,4 +4,5 @@ mod layout;
 mod sink;
 mod tree;
 
+pub use layout::{duration, shorten};
 pub use sink::Console;

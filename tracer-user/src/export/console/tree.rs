@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::super::covered::Covered;
 use super::layout::{Palette, Style, WIDTH, duration, guides, shorten, span_line, time_of_day};
-use crate::model::{Span, SpanId, WallClockNs, printable};
+use crate::model::{Span, SpanId, printable};
 
 /// Children of one call that are shown; what is beyond is summed up in a line.
 const MAX_CHILDREN: usize = 100;
@@ -42,8 +43,9 @@ pub fn draw(text: &mut String, palette: Palette, service: &str, spans: &[Span], 
         };
         let span = &spans[index];
         let own = &children[index];
-        let inside = covered(span, own.iter().map(|child| &spans[*child]));
-        let self_time = (!own.is_empty()).then(|| span.duration_ns().saturating_sub(inside));
+        let mut inside = Covered::default();
+        own.iter().for_each(|child| inside.add(&spans[*child]));
+        let self_time = (!own.is_empty()).then(|| span.duration_ns().saturating_sub(inside.within(span)));
         text.push_str(&span_line(palette, &guides, span, self_time, level > 0));
         text.push('\n');
         let has_rest = own.len() > MAX_CHILDREN;
@@ -55,19 +57,6 @@ pub fn draw(text: &mut String, palette: Palette, service: &str, spans: &[Span], 
         to_draw.extend(drawn.map(|(place, child)| (Item::Span(*child), level + 1, has_rest || place + 1 < shown)));
     }
     text.push('\n');
-}
-
-/// Nanoseconds of a call in which at least one of its children, given in the order of their start, was running: children
-/// on several threads run at the same time.
-fn covered<'span>(parent: &Span, children: impl Iterator<Item = &'span Span>) -> u64 {
-    let mut covered = 0;
-    let mut until = parent.start;
-    for child in children {
-        let (start, end) = (child.start.max(until), child.end.min(parent.end));
-        covered += end.0.saturating_sub(start.0);
-        until = WallClockNs(until.0.max(end.0));
-    }
-    covered
 }
 
 enum Item {
