@@ -12,6 +12,7 @@ use super::print::{Errors, LogLines};
 use crate::export::Destination;
 use crate::model;
 use crate::session::PythonSettings;
+use crate::target::Selection;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 internal error, 2 usage or bad map, 3 not permitted or the kernel cannot,
@@ -42,11 +43,12 @@ Python: the processor can watch four code objects at one time. Which ones it wat
 what is called, so attach while the server has requests; what is left out is named at the end.
 
 Examples:
-  sudo ml-tracer attach --pid $(pgrep -f model-server)
+  sudo ml-tracer attach --name model-server
+  sudo ml-tracer attach --port 8000
   sudo ml-tracer attach --pid 4242 --python frames --duty 5%
   sudo ml-tracer attach --pid 4242 --duration 10s --export jsonl=trace.jsonl --summary summary.json
   sudo ml-tracer attach --pid 4242 --export otlp=http://collector:4318
-  sudo ml-tracer attach --pid $(pgrep -o gunicorn) --follow
+  sudo ml-tracer attach --name gunicorn --follow
 
 With --follow the workers that a server has, and those that it starts later, are traced like itself:
 each with its own resource (process.pid), and a line on stderr when its first functions are.
@@ -189,10 +191,17 @@ impl TraceOptions {
 
 /// Arguments of `attach`.
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("which").required(true).multiple(true).args(["pids", "names", "ports"])))]
 pub struct AttachArguments {
-    /// Process to trace (may be given several times)
-    #[arg(long = "pid", value_name = "PID", required = true)]
+    /// Processes to trace, by number (several, or with commas)
+    #[arg(long = "pid", value_name = "PID", value_delimiter = ',', value_parser = parse_pid)]
     pub pids: Vec<u32>,
+    /// Processes of this name, script, module or application; * and ? stand for anything
+    #[arg(long = "name", value_name = "GLOB", value_parser = Selection::named)]
+    pub names: Vec<Selection>,
+    /// Processes that listen on this TCP port
+    #[arg(long = "port", value_name = "PORT", value_parser = parse_port)]
+    pub ports: Vec<Selection>,
     #[command(flatten)]
     pub trace: TraceOptions,
 }
@@ -335,6 +344,19 @@ pub fn begin_log() {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Errors).event_format(LogLines).init();
 }
 
+fn parse_pid(text: &str) -> Result<u32, String> {
+    let hint = || match text.parse::<i64>() {
+        Ok(_) => "processes have numbers from 1 on".to_owned(),
+        Err(_) => format!("that is no number of a process; `--name {text}` finds processes by name"),
+    };
+    text.parse().ok().filter(|pid| *pid > 0).ok_or_else(hint)
+}
+
+fn parse_port(text: &str) -> Result<Selection, String> {
+    let port = text.parse().ok().filter(|port| *port > 0);
+    port.map(Selection::Listening).ok_or_else(|| "ports are numbers from 1 to 65535".to_owned())
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let hint = "write a number and a unit: 500ms, 10s, 5m, 1h";
     let split = text.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(text.len());
@@ -398,6 +420,26 @@ mod tests {
         };
         assert!(check(&["--python=frames"]));
         assert!(!check(&["--python=watch"]) && !check(&["--python=auto"]) && !check(&[]));
+    }
+
+    #[test]
+    fn processes_are_named_by_numbers_names_and_ports() {
+        let words = ["ml-tracer", "attach", "--pid=1,22", "--pid=3", "--name=gunicorn*", "--port=8000"];
+        let Command::Attach(attach) = Arguments::try_parse_from(words).expect("a right command line").command else {
+            panic!("another command")
+        };
+        assert_eq!((attach.pids, attach.names.len(), attach.ports.len()), (vec![1, 22, 3], 1, 1));
+        for (wrong, hint) in [
+            (["--pid", "gunicorn"], "`--name gunicorn`"),
+            (["--pid", "0"], "from 1 on"),
+            (["--name", "a["], "character class"),
+            (["--port", "70000"], "65535"),
+        ] {
+            let words = ["ml-tracer", "attach"].iter().chain(&wrong);
+            let error = Arguments::try_parse_from(words).expect_err(hint).to_string();
+            assert!(error.contains(hint), "{error}");
+        }
+        assert!(Arguments::try_parse_from(["ml-tracer", "attach"]).is_err(), "somebody has to be named");
     }
 
     #[test]

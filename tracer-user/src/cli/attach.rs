@@ -28,14 +28,14 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
     let maps = load_maps(&trace.maps)?;
     let mut targets: Vec<Target> = Vec::new();
     let mut unreachable: Vec<TargetError> = Vec::new();
-    for pid in &arguments.pids {
-        if *pid == std::process::id() {
+    for pid in wanted(arguments)? {
+        if pid == std::process::id() {
             return Err(UsageError(format!("{pid} is ml-tracer itself; it cannot trace itself")).into());
         }
-        if targets.iter().any(|target| target.process.pid == *pid) {
+        if targets.iter().any(|target| target.process.pid == pid) {
             continue;
         }
-        match look_at(*pid) {
+        match look_at(pid) {
             Ok(target) => targets.push(target),
             Err(error @ TargetError::NotPermitted { .. }) => {
                 // What is missing says more.
@@ -76,6 +76,26 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
     conclude(&ended.report, summary)?;
     // Everything is delivered, and yet the session has ended before its time.
     Ok(ended.failure.as_ref().map_or(ExitCode::SUCCESS, exit::code_of_session))
+}
+
+/// The numbers of the processes that were asked for; which those of a name or port are is told.
+fn wanted(arguments: &AttachArguments) -> anyhow::Result<Vec<u32>> {
+    let mut pids = arguments.pids.clone();
+    for selection in arguments.names.iter().chain(&arguments.ports) {
+        let found = match selection.find() {
+            Ok(found) => found,
+            Err(error) => {
+                // Those of others may be hidden from this user.
+                demand_privilege()?;
+                return Err(error.into());
+            }
+        };
+        let numbers: Vec<String> = found.iter().map(u32::to_string).collect();
+        let noun = if found.len() == 1 { "process" } else { "processes" };
+        tell(&format!("{noun} {selection}: {}", numbers.join(", ")));
+        pids.extend(found);
+    }
+    Ok(pids)
 }
 
 /// Built-in maps, those of this machine, and those of the command line.

@@ -71,7 +71,9 @@ fn code_of(failure: &anyhow::Error) -> u8 {
     }
     if let Some(error) = failure.downcast_ref::<TargetError>() {
         return match error {
-            TargetError::NoSuchProcess { .. } | TargetError::Zombie { .. } => NO_SUCH_PROCESS,
+            TargetError::NoSuchProcess { .. } | TargetError::NoneSelected { .. } | TargetError::Zombie { .. } => {
+                NO_SUCH_PROCESS
+            }
             TargetError::KernelThread { .. } => NOTHING_TO_TRACE,
             TargetError::Thread { .. } => USAGE,
             TargetError::NotPermitted { .. } => NOT_PERMITTED,

@@ -56,6 +56,19 @@ pub fn application_of(command_line: &[String]) -> Option<String> {
     }
 }
 
+/// What people may call a process, as far as its command line tells: its first word, the script or module that an interpreter
+/// runs, the application.
+pub fn names_of(command_line: &[String]) -> Vec<String> {
+    let Some((first, rest)) = command_line.split_first() else { return Vec::new() };
+    let file_name = |path: &str| Some(Path::new(path).file_name()?.to_str()?.to_owned());
+    let runs = match program(rest).filter(|_| is_interpreter(first)) {
+        Some((Program::Module(module), _)) => Some(module.to_owned()),
+        Some((Program::Script(path), _)) => file_name(path),
+        Some((Program::Code(_), _)) | None => None,
+    };
+    [file_name(first), runs, application_of(command_line)].into_iter().flatten().collect()
+}
+
 /// Who names the application of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Named {
@@ -212,6 +225,14 @@ mod tests {
         let titled = |title: &str| application(&[title.to_owned()]);
         assert_eq!(titled("gunicorn: worker [shop]"), Named::Application("shop".to_owned()));
         assert_eq!(titled("nginx: worker process"), Named::Nowhere);
+    }
+
+    #[test]
+    fn a_process_has_the_names_of_all_that_it_runs() {
+        let names = |line: &str| names_of(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(names("/usr/bin/python3 /venv/bin/gunicorn -w 2 shop:app"), ["python3", "gunicorn", "shop:app"]);
+        assert_eq!(names("python -m mlserver start ."), ["python", "mlserver", "mlserver"]);
+        assert_eq!(names("/srv/model-server --port 80"), ["model-server"]);
     }
 
     #[test]

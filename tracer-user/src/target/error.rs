@@ -11,6 +11,12 @@ pub enum TargetError {
         /// Process id asked for.
         pid: u32,
     },
+    /// Nobody is what was asked for.
+    #[error("no process {what}; `pgrep -a NAME` and `ss -ltnp` list what is there")]
+    NoneSelected {
+        /// What it was to be or do.
+        what: String,
+    },
     /// A thread of the kernel has no user code.
     #[error("process {pid} ({name}) is a kernel thread: it runs no user code that could be traced")]
     KernelThread {

@@ -8,6 +8,7 @@ mod forks;
 mod launch;
 mod modules;
 mod process;
+mod selection;
 mod source;
 mod watch;
 
@@ -17,5 +18,6 @@ pub use error::TargetError;
 pub use foreign_code::native_obstacle;
 pub use launch::{find_program, modules_at_start};
 pub use process::{has_ended, identify, is_our_child, look_at, stack_pointer, tracer_of};
+pub use selection::Selection;
 pub use source::TargetSource;
 pub use watch::Watcher;
