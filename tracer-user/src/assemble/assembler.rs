@@ -1,13 +1,13 @@
 //! One record, one span: names, ids, times, endings, errors and captured arguments.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use super::clock::Clock;
 use super::ended::EndedProcesses;
 use super::gaps::Gaps;
 use super::identity::ThreadIdentity;
-use super::integer_hash::IntegerState;
 use super::python::{PythonClassNames, PythonObjects};
 use super::tally::Tally;
 use super::thread::Thread;
@@ -34,19 +34,21 @@ pub enum Output {
     Loss(Loss),
 }
 
-/// Turns events into spans. Each event gives its span at once; memory is bounded by the number of tracked threads.
+/// Turns events into spans. Each event gives its span at once; memory is bounded by the number of tracked threads. Its tables
+/// are bounded too and their keys (thread, process and function numbers) are not chosen by the traced program: a hash that
+/// resists crafted keys would be paid for nothing.
 pub struct Assembler {
     seed: u64,
     clock: Clock,
     /// Names of threads that no record tells.
-    thread_names: HashMap<ThreadId, Arc<str>, IntegerState>,
+    thread_names: FxHashMap<ThreadId, Arc<str>>,
     python: PythonObjects,
     ended: EndedProcesses,
     gaps: Gaps,
-    functions: HashMap<FunctionId, KnownFunction, IntegerState>,
-    processes: HashMap<u32, ProcessId, IntegerState>,
+    functions: FxHashMap<FunctionId, KnownFunction>,
+    processes: FxHashMap<u32, ProcessId>,
     /// By number and when it was first seen: greenlets of one thread come by turns, each as a thread of its own.
-    threads: HashMap<(ThreadId, MonotonicNs), Thread, IntegerState>,
+    threads: FxHashMap<(ThreadId, MonotonicNs), Thread>,
     max_threads: usize,
     /// Threads no younger than this may have been forgotten: where their numbers begin is not known.
     forgotten_until: Option<MonotonicNs>,
@@ -68,13 +70,13 @@ impl Assembler {
         Self {
             seed,
             clock: Clock::new(anchor),
-            thread_names: HashMap::default(),
+            thread_names: FxHashMap::default(),
             python: PythonObjects::new(classes),
             ended: EndedProcesses::default(),
             gaps: Gaps::default(),
-            functions: HashMap::default(),
-            processes: HashMap::default(),
-            threads: HashMap::default(),
+            functions: FxHashMap::default(),
+            processes: FxHashMap::default(),
+            threads: FxHashMap::default(),
             max_threads: MAX_TRACKED_THREADS,
             forgotten_until: None,
             totals: StreamTotals::default(),

@@ -1,10 +1,10 @@
 //! Times in which not every call was seen to begin: what is open in one of them may lack children.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
+use rustc_hash::FxHashMap;
 use tracer_common::limits::MAX_PROCESSES;
 
-use super::integer_hash::IntegerState;
 use crate::model::{Gap, MonotonicNs};
 
 /// Gaps that are remembered of one process. Records are hardly ever older than a few.
@@ -17,7 +17,7 @@ const MOST_PROCESSES: usize = 2 * MAX_PROCESSES as usize;
 #[derive(Debug, Default)]
 pub struct Gaps {
     of_all: VecDeque<Gap>,
-    by_process: HashMap<u32, VecDeque<Gap>, IntegerState>,
+    by_process: FxHashMap<u32, VecDeque<Gap>>,
 }
 
 impl Gaps {

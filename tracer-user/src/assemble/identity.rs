@@ -45,7 +45,7 @@ const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A bijection on 64 bits in which every input bit moves about half of the output bits.
 /// Source of the constants: SplitMix64, variant 13 of Stafford's mixers.
-pub fn finalize(value: u64) -> u64 {
+fn finalize(value: u64) -> u64 {
     let value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ value >> 31

@@ -6,7 +6,6 @@ mod clock;
 mod ended;
 mod gaps;
 mod identity;
-mod integer_hash;
 mod python;
 mod tally;
 mod thread;

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
 use tracer_common::limits::MAX_PROCESSES;
 
-use super::integer_hash::IntegerState;
 use crate::model::{ContainerMember, FunctionDescription, FunctionId, PythonNames, RemoteAddress};
 
 /// Gives the bare name of the class whose type object is at an address of a process (its number in the initial pid
@@ -23,7 +23,7 @@ const MAX_ASKED: usize = 1_024;
 /// Names of classes and steps, by process.
 pub struct PythonObjects {
     ask: PythonClassNames,
-    processes: HashMap<u32, ProcessNames, IntegerState>,
+    processes: FxHashMap<u32, ProcessNames>,
     updates: u64,
 }
 
@@ -47,13 +47,13 @@ struct Step {
 struct Class {
     name: Arc<str>,
     /// Functions that were called on objects of this class, under its name.
-    functions: HashMap<FunctionId, Arc<FunctionDescription>, IntegerState>,
+    functions: FxHashMap<FunctionId, Arc<FunctionDescription>>,
 }
 
 impl PythonObjects {
     /// Nothing is known yet.
     pub fn new(ask: PythonClassNames) -> Self {
-        Self { ask, processes: HashMap::default(), updates: 0 }
+        Self { ask, processes: FxHashMap::default(), updates: 0 }
     }
 
     /// Takes names. Classes are added to the known ones, and those asked for are asked for again: an address can have
@@ -145,7 +145,7 @@ impl ProcessNames {
 
 impl Class {
     fn new(name: Arc<str>) -> Self {
-        Self { name, functions: HashMap::default() }
+        Self { name, functions: FxHashMap::default() }
     }
 }
 

@@ -1,9 +1,10 @@
 //! How many spans each Python method has got: what is watched is not always called, and shared code does not tell for whom.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::integer_hash::IntegerState;
+use rustc_hash::FxHashMap;
+
 use crate::model::{FunctionDescription, ProcessId};
 
 /// Methods of all processes that are counted.
@@ -13,7 +14,7 @@ const MOST_METHODS: usize = 8_192;
 #[derive(Debug, Default)]
 pub struct Tally {
     /// By process, and by the address of the method's description, which is kept so that it stays its own.
-    methods: HashMap<(u32, u64), Counted, IntegerState>,
+    methods: FxHashMap<(u32, u64), Counted>,
 }
 
 #[derive(Debug)]

@@ -24,6 +24,7 @@ mod python_tables;
 mod python_watch;
 mod readback;
 mod removals;
+mod signals;
 mod site;
 mod slots;
 mod task_layout;

@@ -6,17 +6,11 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
-use aya_obj::generated::perf_event_attr;
+use perf_event_open_sys::bindings::{
+    HW_BREAKPOINT_LEN_8, HW_BREAKPOINT_W, PERF_FLAG_FD_CLOEXEC, PERF_TYPE_BREAKPOINT, perf_event_attr,
+};
+use perf_event_open_sys::{ioctls, perf_event_open};
 use rustix::process::{Resource, getrlimit};
-
-/// `PERF_TYPE_BREAKPOINT`, `PERF_FLAG_FD_CLOEXEC`, `PERF_EVENT_IOC_SET_BPF` (include/uapi/linux/perf_event.h, Linux 6.18).
-const TYPE_BREAKPOINT: u32 = 5;
-const FLAG_CLOEXEC: u64 = 8;
-const IOC_SET_BPF: u64 = 0x4004_2408;
-
-/// `HW_BREAKPOINT_W`, `HW_BREAKPOINT_LEN_8` (include/uapi/linux/hw_breakpoint.h).
-const WRITE: u32 = 2;
-const EIGHT_BYTES: u64 = 8;
 
 /// Looks at the list of threads that may be needed: a thread that begins between two looks is seen by the next one.
 const MOST_LOOKS: usize = 16;
@@ -169,7 +163,7 @@ fn ended_or(error: io::Error) -> Result<(), Obstacle> {
 fn free_registers(thread: u32, address: u64, most: usize) -> io::Result<usize> {
     let mut taken = Vec::new();
     while taken.len() < most {
-        match open_event(thread, &attributes(address, false)) {
+        match open_event(thread, attributes(address, false)) {
             Ok(event) => taken.push(event),
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => break,
             Err(error) => return Err(error),
@@ -203,28 +197,23 @@ fn threads_of(process: u32) -> Result<Vec<u32>, Obstacle> {
 }
 
 fn open(program: BorrowedFd<'_>, thread: u32, address: u64) -> io::Result<OwnedFd> {
-    let event = open_event(thread, &attributes(address, true))?;
-    // SAFETY: the request takes the number of a descriptor that is open.
-    if unsafe { libc::ioctl(event.as_raw_fd(), IOC_SET_BPF, program.as_raw_fd()) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // `PERF_EVENT_IOC_ENABLE`.
-    // SAFETY: the request takes no pointer.
-    if unsafe { libc::ioctl(event.as_raw_fd(), 0x2400, 0) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(event)
+    let event = open_event(thread, attributes(address, true))?;
+    let (number, program) = (event.as_raw_fd(), program.as_raw_fd().unsigned_abs());
+    // SAFETY: the requests take the number of a descriptor that is open, and nothing.
+    let is_live = unsafe { ioctls::SET_BPF(number, program) == 0 && ioctls::ENABLE(number, 0) == 0 };
+    if is_live { Ok(event) } else { Err(io::Error::last_os_error()) }
 }
 
 fn attributes(address: u64, is_inherited: bool) -> perf_event_attr {
-    // SAFETY: an all-zero `perf_event_attr` is a value: integers and unions of integers.
-    let mut attributes: perf_event_attr = unsafe { std::mem::zeroed() };
-    attributes.type_ = TYPE_BREAKPOINT;
-    attributes.size = size_of::<perf_event_attr>() as u32;
-    attributes.__bindgen_anon_1.sample_period = 1;
-    attributes.__bindgen_anon_3.bp_addr = address;
-    attributes.__bindgen_anon_4.bp_len = EIGHT_BYTES;
-    attributes.bp_type = WRITE;
+    let mut attributes = perf_event_attr {
+        type_: PERF_TYPE_BREAKPOINT,
+        size: size_of::<perf_event_attr>() as u32,
+        bp_type: HW_BREAKPOINT_W,
+        ..perf_event_attr::default()
+    };
+    attributes.sample_period = 1;
+    attributes.bp_addr = address;
+    attributes.bp_len = HW_BREAKPOINT_LEN_8.into();
     attributes.set_disabled(1);
     attributes.set_exclude_kernel(1);
     attributes.set_exclude_hv(1);
@@ -238,21 +227,13 @@ fn attributes(address: u64, is_inherited: bool) -> perf_event_attr {
     attributes
 }
 
-fn open_event(thread: u32, attributes: &perf_event_attr) -> io::Result<OwnedFd> {
+fn open_event(thread: u32, mut attributes: perf_event_attr) -> io::Result<OwnedFd> {
     // SAFETY: the structure outlives the call and states its own size; the others are plain numbers.
-    let descriptor = unsafe {
-        libc::syscall(
-            libc::SYS_perf_event_open,
-            std::ptr::from_ref(attributes),
-            thread as libc::pid_t,
-            -1,
-            -1,
-            FLAG_CLOEXEC,
-        )
-    };
+    let descriptor =
+        unsafe { perf_event_open(&raw mut attributes, thread as libc::pid_t, -1, -1, PERF_FLAG_FD_CLOEXEC.into()) };
     if descriptor < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor as i32) })
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }

@@ -358,18 +358,10 @@ fn parse_port(text: &str) -> Result<Selection, String> {
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let hint = "write a number and a unit: 500ms, 10s, 5m, 1h";
-    let split = text.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| hint.to_owned())?;
-    let seconds = match unit {
-        "ms" => number / 1000.0,
-        "s" | "" => number,
-        "m" => number * 60.0,
-        "h" => number * 3600.0,
-        _ => return Err(hint.to_owned()),
-    };
-    Duration::try_from_secs_f64(seconds).map_err(|_| hint.to_owned())
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let seconds = if is_number { "s" } else { "" };
+    let duration = humantime::parse_duration(&format!("{text}{seconds}"));
+    duration.map_err(|_| "write a number and a unit: 500ms, 10s, 5m, 1h".to_owned())
 }
 
 fn parse_share(text: &str) -> Result<f64, String> {
@@ -448,6 +440,8 @@ mod tests {
         assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(parse_duration("3"), Ok(Duration::from_secs(3)));
+        assert_eq!(parse_duration("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
         for wrong in ["", "s", "10x", "-1s", "1e99h"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }

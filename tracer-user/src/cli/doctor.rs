@@ -3,6 +3,7 @@
 use std::io::{IsTerminal as _, Write};
 use std::process::ExitCode;
 
+use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use super::arguments::DoctorArguments;
@@ -39,14 +40,13 @@ pub fn doctor(arguments: &DoctorArguments) -> anyhow::Result<ExitCode> {
 fn write_text(diagnosis: &Diagnosis, output: &mut impl Write) -> std::io::Result<()> {
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     for check in &diagnosis.checks {
-        let (word, code) = match check.state {
-            CheckState::Good => ("good", "32"),
-            CheckState::Limited => ("limited", "33"),
-            CheckState::Bad => ("bad", "31"),
+        let (word, shade) = match check.state {
+            CheckState::Good => ("good", AnsiColor::Green),
+            CheckState::Limited => ("limited", AnsiColor::Yellow),
+            CheckState::Bad => ("bad", AnsiColor::Red),
         };
-        let word = format!("{word:7}");
-        let word = if colour { format!("\x1b[{code}m{word}\x1b[0m") } else { word };
-        writeln!(output, "{word}  {:20} {}", check.name, printable(&check.detail))?;
+        let style = if colour { shade.on_default() } else { Style::new() };
+        writeln!(output, "{style}{word:7}{style:#}  {:20} {}", check.name, printable(&check.detail))?;
     }
     writeln!(output)?;
     match (&diagnosis.probe_cost, &diagnosis.probe_cost_problem) {

@@ -1,6 +1,11 @@
 //! Memory of a running process, read with process_vm_readv(2).
 
+use std::io::IoSliceMut;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::errno::Errno;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
 
 use super::reader::{Memory, MemoryError};
 use crate::model::RemoteAddress;
@@ -31,8 +36,8 @@ impl Memory for LiveProcess {
         match read_through(pid, start, buffer) {
             Ok(bytes) if bytes == length => return Ok(()),
             Ok(_) => return Err(unmapped()),
-            Err(Some(libc::ESRCH)) => {}
-            Err(Some(libc::EPERM)) => return Err(MemoryError::NotPermitted { pid: self.pid }),
+            Err(Errno::ESRCH) => {}
+            Err(Errno::EPERM) => return Err(MemoryError::NotPermitted { pid: self.pid }),
             Err(_) => return Err(unmapped()),
         }
         // Its first thread has ended. Others that go on (`pthread_exit` in `main`) lead to the same memory.
@@ -45,8 +50,8 @@ impl Memory for LiveProcess {
                     Self::know_thread(pid, thread);
                     return Ok(());
                 }
-                Err(Some(libc::ESRCH)) => {}
-                Err(Some(libc::EPERM)) => return Err(MemoryError::NotPermitted { pid: self.pid }),
+                Err(Errno::ESRCH) => {}
+                Err(Errno::EPERM) => return Err(MemoryError::NotPermitted { pid: self.pid }),
                 Ok(_) | Err(_) => return Err(unmapped()),
             }
         }
@@ -80,15 +85,9 @@ fn living_threads(pid: libc::pid_t) -> Vec<libc::pid_t> {
     numbers.filter(|thread| *thread != pid).collect()
 }
 
-/// Reads through one thread; the error is what the system said.
-fn read_through(thread: libc::pid_t, start: usize, buffer: &mut [u8]) -> Result<usize, Option<i32>> {
-    let length = buffer.len();
-    let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: length };
-    let remote = libc::iovec { iov_base: std::ptr::without_provenance_mut(start), iov_len: length };
-    // SAFETY: one local range, which is the buffer: valid for writes of its length and borrowed for the whole call.
-    // The remote range is not touched by this process; the kernel checks it against the other one.
-    let read = unsafe { libc::process_vm_readv(thread, &raw const local, 1, &raw const remote, 1, 0) };
-    usize::try_from(read).map_err(|_| std::io::Error::last_os_error().raw_os_error())
+fn read_through(thread: libc::pid_t, start: usize, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let remote = RemoteIoVec { base: start, len: buffer.len() };
+    process_vm_readv(Pid::from_raw(thread), &mut [IoSliceMut::new(buffer)], &[remote])
 }
 
 #[cfg(test)]

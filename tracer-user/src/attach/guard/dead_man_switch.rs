@@ -2,7 +2,12 @@
 //! own go off unless the guard, by living on, puts them off.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigEvent, SigevNotify, Signal};
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::time::ClockId;
 
 /// A guard that SIGSTOP has stopped is continued after this time.
 const CONTINUED_AFTER: Duration = Duration::from_millis(100);
@@ -17,10 +22,10 @@ pub const BEAT: Duration = Duration::from_millis(40);
 /// The timers cost two system calls, so they are not put off more often than this.
 const SHORTEST_BEAT: Duration = Duration::from_millis(10);
 
-/// Two timers of this process.
+/// Two timers of this process, which go with it and not before: it may be stopped on its last steps too.
 pub struct DeadManSwitch {
-    continues: libc::timer_t,
-    kills: libc::timer_t,
+    continues: ManuallyDrop<Timer>,
+    kills: ManuallyDrop<Timer>,
     beat: Instant,
 }
 
@@ -30,7 +35,8 @@ impl DeadManSwitch {
     /// # Errors
     /// No timer can be made.
     pub fn wind() -> io::Result<Self> {
-        let switch = Self { continues: timer(libc::SIGCONT)?, kills: timer(libc::SIGKILL)?, beat: Instant::now() };
+        let (continues, kills) = (timer(Signal::SIGCONT)?, timer(Signal::SIGKILL)?);
+        let mut switch = Self { continues, kills, beat: Instant::now() };
         switch.put_off()?;
         Ok(switch)
     }
@@ -44,33 +50,18 @@ impl DeadManSwitch {
         }
     }
 
-    fn put_off(&self) -> io::Result<()> {
-        set(self.continues, CONTINUED_AFTER)?;
-        set(self.kills, KILLED_AFTER)
+    fn put_off(&mut self) -> io::Result<()> {
+        set(&mut self.continues, CONTINUED_AFTER)?;
+        set(&mut self.kills, KILLED_AFTER)
     }
 }
 
 /// A timer that sends this signal to this process. The kernel sends it whatever state the process is in.
-fn timer(signal: i32) -> io::Result<libc::timer_t> {
-    // SAFETY: an all-zero `sigevent` is a value: integers and a pointer.
-    let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
-    event.sigev_notify = libc::SIGEV_SIGNAL;
-    event.sigev_signo = signal;
-    let mut timer: libc::timer_t = std::ptr::null_mut();
-    // SAFETY: both structures outlive the call.
-    match unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) } {
-        0 => Ok(timer),
-        _ => Err(io::Error::last_os_error()),
-    }
+fn timer(signal: Signal) -> io::Result<ManuallyDrop<Timer>> {
+    let event = SigEvent::new(SigevNotify::SigevSignal { signal, si_value: 0 });
+    Ok(ManuallyDrop::new(Timer::new(ClockId::CLOCK_MONOTONIC, event)?))
 }
 
-fn set(timer: libc::timer_t, after: Duration) -> io::Result<()> {
-    let never = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    let once = libc::timespec { tv_sec: after.as_secs() as i64, tv_nsec: i64::from(after.subsec_nanos()) };
-    let times = libc::itimerspec { it_interval: never, it_value: once };
-    // SAFETY: the timer is this process's own, and the structure outlives the call.
-    match unsafe { libc::timer_settime(timer, 0, &raw const times, std::ptr::null_mut()) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+fn set(timer: &mut Timer, after: Duration) -> io::Result<()> {
+    Ok(timer.set(Expiration::OneShot(after.into()), TimerSetTimeFlags::empty())?)
 }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use procfs::process::{MountInfo, Process};
+use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{getppid, setsid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space, set_name};
 
@@ -30,8 +31,8 @@ pub fn isolate() {
     let _ = fs::write("/proc/self/oom_score_adj", GOES_FIRST);
     leave_control_groups();
     take_priority();
-    // SAFETY: takes flags only. Pages are locked as they are used: few are.
-    unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) };
+    // Pages are locked as they are used: few are.
+    let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT);
 }
 
 /// Whether the tracer's control group can be paused, and this process with it.
@@ -99,14 +100,12 @@ fn take_priority() {
 
 /// The program of the watchpoints, which the tracer hands over as the standard output.
 pub fn program() -> BorrowedFd<'static> {
-    // SAFETY: it stays open as long as this process lives: `close_all_but_standard` spares it, and nobody else closes it.
-    unsafe { BorrowedFd::borrow_raw(libc::STDOUT_FILENO) }
+    rustix::stdio::stdout()
 }
 
 /// The line to the tracer, which it hands over as the standard input.
 pub fn line() -> BorrowedFd<'static> {
-    // SAFETY: as for `program`.
-    unsafe { BorrowedFd::borrow_raw(libc::STDIN_FILENO) }
+    rustix::stdio::stdin()
 }
 
 #[cfg(test)]

@@ -3,21 +3,20 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendFlags, send};
 
 use super::super::error::AttachError;
+use super::super::signals;
 use super::super::watchpoints::{Obstacle, Watchpoint};
 use super::dead_man_switch::{BEAT, DeadManSwitch};
 use super::isolation;
 use super::protocol::{Answer, Order};
 use super::ptrace::{self, Report};
-
-/// Where a debug exception without a cause is said to come from (include/uapi/asm-generic/siginfo.h, Linux 6.18).
-const TRAP_BRKPT: i32 = 1;
 
 /// The one-byte instruction `int1`, which programs may use to make a debug exception of their own.
 const INT1: u8 = 0xf1;
@@ -42,7 +41,8 @@ const QUIET_LOOKS: u32 = 3;
 pub fn run_guard(process: u32) -> Result<(), AttachError> {
     let setup = |source| AttachError::Guard { pid: process, source };
     isolation::isolate();
-    let reports = reports().map_err(setup)?;
+    // Readable when a thread may have something to report.
+    let reports = signals::only(Signal::SIGCHLD).map_err(setup)?;
     let switch = DeadManSwitch::wind().map_err(setup)?;
     let mut filter = SignalFilter { process, threads: HashSet::new(), watchpoints: Vec::new(), kept: 0, switch };
     match filter.begin() {
@@ -61,28 +61,6 @@ pub fn run_guard(process: u32) -> Result<(), AttachError> {
 fn tell(answer: &Answer) {
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     let _ = send(isolation::line(), answer.to_string().as_bytes(), flags);
-}
-
-/// A descriptor that is readable when a thread may have something to report. Signals that would end or stop the guard
-/// before its time are ignored: those of a terminal, and those that are sent to everything that a service has started.
-fn reports() -> io::Result<OwnedFd> {
-    for signal in
-        [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU]
-    {
-        // SAFETY: no handler is installed.
-        unsafe { libc::signal(signal, libc::SIG_IGN) };
-    }
-    // SAFETY: the set is made empty before it is used, and outlives the calls.
-    unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, libc::SIGCHLD);
-        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let descriptor = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
-        if descriptor < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(descriptor)) }
-    }
 }
 
 struct SignalFilter {
@@ -142,7 +120,7 @@ impl SignalFilter {
     }
 
     /// Answers reports until there is nothing left to guard.
-    fn run(&mut self, reports: &OwnedFd) -> io::Result<()> {
+    fn run(&mut self, reports: &SignalFd) -> io::Result<()> {
         let mut stage = Stage::Watched;
         while self.answer() {
             let timeout = match stage {
@@ -160,7 +138,7 @@ impl SignalFilter {
                 Err(error) => return Err(error.into()),
             }
             let is_asked = count == 2 && !polled[1].revents().is_empty();
-            drain(reports);
+            signals::drain(reports);
             stage = match stage {
                 Stage::Watched if is_asked => self.obey(),
                 Stage::Released(quiet) => Stage::Released(if self.is_signal_pending() { 0 } else { quiet + 1 }),
@@ -296,12 +274,7 @@ fn is_without_cause(thread: i32) -> bool {
     let (Ok(signal), Ok(next)) = (ptrace::signal_information(thread), ptrace::instruction_pointer(thread)) else {
         return false;
     };
-    signal.code == TRAP_BRKPT
+    signal.code == libc::TRAP_BRKPT
         && signal.address == next
         && [next.wrapping_sub(1), next].iter().all(|at| ptrace::byte_at(thread, *at).is_ok_and(|byte| byte != INT1))
-}
-
-fn drain(reports: &OwnedFd) {
-    let mut buffer = [0; 1024];
-    while rustix::io::read(reports, &mut buffer).is_ok_and(|bytes| bytes > 0) {}
 }

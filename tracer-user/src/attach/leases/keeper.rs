@@ -2,14 +2,16 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::{Duration, Instant};
 
+use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_signal};
 
 use super::super::error::AttachError;
+use super::super::signals;
 use super::client::{BROKEN, DONE, END, GIVE_BACK, HEARD, HELD, HOLD, REFUSED, WRITING};
 
 /// A tracer that does not say within this time that it has heard of a writer is stopped or frozen. It is killed: then its
@@ -46,42 +48,14 @@ fn keep() -> io::Result<()> {
     if getppid() != Some(parent) {
         return Err(gone());
     }
-    let breaks = breaks()?;
+    // Readable when a lease was broken.
+    let breaks = signals::only(nix::sys::signal::SIGIO)?;
     for file in UNFROZEN {
         // In a container its own group is all there is.
         let _ = fs::write(file, "0");
     }
     let _ = rustix::thread::set_name(c"ml-tracer-lease");
     Keeper { parent, tracer, leases: Vec::new(), input: Vec::new(), is_dismissed: false }.run(&breaks)
-}
-
-/// A descriptor that is readable when a lease was broken. Signals that would end or stop this process before its time are
-/// ignored: it must outlive the tracer.
-fn breaks() -> io::Result<OwnedFd> {
-    for signal in [
-        libc::SIGINT,
-        libc::SIGTERM,
-        libc::SIGHUP,
-        libc::SIGQUIT,
-        libc::SIGTSTP,
-        libc::SIGTTIN,
-        libc::SIGTTOU,
-        libc::SIGPIPE,
-    ] {
-        // SAFETY: no handler is installed.
-        unsafe { libc::signal(signal, libc::SIG_IGN) };
-    }
-    // SAFETY: the set is made empty before it is used, and outlives the calls.
-    unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, libc::SIGIO);
-        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let descriptor = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
-        if descriptor < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(descriptor)) }
-    }
 }
 
 struct Keeper {
@@ -95,7 +69,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn run(&mut self, breaks: &OwnedFd) -> io::Result<()> {
+    fn run(&mut self, breaks: &SignalFd) -> io::Result<()> {
         let orders = io::stdin();
         let mut listens = true;
         loop {
@@ -112,7 +86,7 @@ impl Keeper {
                 return Ok(());
             }
             if is_broken {
-                drain(breaks);
+                signals::drain(breaks);
                 self.look_for_broken();
             }
             if is_ordered && listens {
@@ -204,9 +178,4 @@ fn lease(file: &File) -> io::Result<()> {
 fn tell(word: &str, number: u64) {
     let mut output = io::stdout().lock();
     let _ = writeln!(output, "{word} {number}").and_then(|()| output.flush());
-}
-
-fn drain(breaks: &OwnedFd) {
-    let mut buffer = [0; 1024];
-    while rustix::io::read(breaks, &mut buffer).is_ok_and(|bytes| bytes > 0) {}
 }

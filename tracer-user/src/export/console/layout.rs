@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+use anstyle::{AnsiColor, Style};
+use unicode_width::UnicodeWidthStr as _;
+
 use crate::model::{AttributeValue, CallError, CallFacts, Ending, Parent, Span, Subject, WallClockNs, printable};
 
 /// Width of everything.
@@ -17,37 +20,22 @@ pub struct Palette {
     pub colour: bool,
 }
 
-/// What a piece of text is.
-#[derive(Clone, Copy, Debug)]
-pub enum Style {
-    /// As it is.
-    Plain,
-    /// Guides and headings.
-    Dim,
-    /// The outermost call.
-    Bold,
-    /// Something that is not as it should be.
-    Warning,
-    /// A failed call.
-    Error,
-}
+/// As it is.
+const PLAIN: Style = Style::new();
+/// Guides and headings.
+pub const DIM: Style = Style::new().dimmed();
+/// The outermost call.
+const BOLD: Style = Style::new().bold();
+/// Something that is not as it should be.
+pub const WARNING: Style = AnsiColor::Yellow.on_default();
+/// A failed call.
+const ERROR: Style = AnsiColor::Red.on_default();
 
 impl Palette {
     /// Appends text in a style.
     pub fn paint(self, line: &mut String, style: Style, text: &str) {
-        // Source: ECMA-48, "SGR - select graphic rendition".
-        let code = match style {
-            Style::Plain => "",
-            Style::Dim => "2",
-            Style::Bold => "1",
-            Style::Warning => "33",
-            Style::Error => "31",
-        };
-        if self.colour && !code.is_empty() {
-            let _ = write!(line, "\u{1b}[{code}m{text}\u{1b}[0m");
-        } else {
-            line.push_str(text);
-        }
+        let style = if self.colour { style } else { PLAIN };
+        let _ = write!(line, "{style}{text}{style:#}");
     }
 }
 
@@ -70,20 +58,20 @@ pub fn guides(more_follow: &[bool]) -> String {
 /// stands below that of its parent.
 pub fn span_line(palette: Palette, guides: &str, span: &Span, self_time: Option<u64>, parent_is_shown: bool) -> String {
     let mut line = String::from("  ");
-    palette.paint(&mut line, Style::Dim, guides);
-    let room = NAME_WIDTH.saturating_sub(width(guides));
+    palette.paint(&mut line, DIM, guides);
+    let room = NAME_WIDTH.saturating_sub(guides.width());
     let name = shorten(&printable(span.name()), room);
-    let step = step(span, room.saturating_sub(width(&name)));
+    let step = step(span, room.saturating_sub(name.width()));
     let has_failed = span.ending.error().is_some();
     let style = match span.subject {
-        _ if has_failed => Style::Error,
-        Subject::LostCall => Style::Warning,
-        _ if guides.is_empty() => Style::Bold,
-        _ => Style::Plain,
+        _ if has_failed => ERROR,
+        Subject::LostCall => WARNING,
+        _ if guides.is_empty() => BOLD,
+        _ => PLAIN,
     };
     palette.paint(&mut line, style, &name);
-    palette.paint(&mut line, Style::Dim, &step);
-    line.extend(std::iter::repeat_n(' ', room.saturating_sub(width(&name) + width(&step))));
+    palette.paint(&mut line, DIM, &step);
+    line.extend(std::iter::repeat_n(' ', room.saturating_sub(name.width() + step.width())));
     // The true duration may be shorter (the end was noticed late) or longer (it has not ended, or was not seen).
     let bound = match span.ending {
         _ if span.ending.is_end_observed() => ' ',
@@ -100,13 +88,13 @@ pub fn span_line(palette: Palette, guides: &str, span: &Span, self_time: Option<
     }
     line.push_str("  ");
     if remarks.is_empty() {
-        palette.paint(&mut line, Style::Dim, &self_column);
+        palette.paint(&mut line, DIM, &self_column);
         return line;
     }
-    palette.paint(&mut line, Style::Dim, &format!("{self_column:<13}"));
+    palette.paint(&mut line, DIM, &format!("{self_column:<13}"));
     line.push_str("  ");
-    let style = if has_failed { Style::Error } else { Style::Warning };
-    let style = if is_remarkable(span) { style } else { Style::Dim };
+    let style = if has_failed { ERROR } else { WARNING };
+    let style = if is_remarkable(span) { style } else { DIM };
     palette.paint(&mut line, style, &shorten(&remarks, WIDTH - (2 + NAME_WIDTH + 11 + 2 + 13 + 2)));
     line
 }
@@ -210,14 +198,12 @@ pub fn time_of_day(instant: WallClockNs) -> String {
 
 /// Text cut to a width, its end marked.
 pub fn shorten(text: &str, room: usize) -> String {
-    if width(text) <= room {
+    if text.width() <= room {
         return text.to_owned();
     }
-    text.chars().take(room.saturating_sub(1)).chain(['…']).collect()
-}
-
-fn width(text: &str) -> usize {
-    text.chars().count()
+    let beginnings = text.char_indices().map(|(end, _)| &text[..end]);
+    let fits = beginnings.take_while(|beginning| beginning.width() < room).last();
+    format!("{}…", fits.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -246,6 +232,15 @@ mod tests {
         assert_eq!(guides(&[]), "");
         assert_eq!(guides(&[true, false]), "│  └─ ");
         let deep = guides(&[false; 64]);
-        assert!(deep.starts_with("(54) ") && width(&deep) <= 35, "{deep}");
+        assert!(deep.starts_with("(54) ") && deep.width() <= 35, "{deep}");
+    }
+
+    #[test]
+    fn text_is_as_wide_as_a_terminal_shows_it() {
+        assert_eq!(shorten("模型.predict", 12), "模型.predict");
+        assert_eq!(shorten("模型.predict", 6), "模型.…");
+        assert_eq!(shorten("模型.predict", 4), "模…");
+        assert_eq!(shorten("e\u{301}cole", 5), "e\u{301}cole");
+        assert_eq!(shorten("e\u{301}cole", 3), "e\u{301}c…");
     }
 }

@@ -8,7 +8,7 @@ use super::super::described::Described;
 use super::super::error::ExportError;
 use super::super::resource::Resource;
 use super::super::sink::{Delivery, Sink, Summary};
-use super::layout::{Palette, Style};
+use super::layout::{Palette, WARNING};
 use super::tree::draw;
 use crate::model::{Loss, Span, SpanId, ThreadId, TraceId, WallClockNs};
 
@@ -101,7 +101,7 @@ impl Console {
         let (noun, verb) = if calls == 1 { ("call", "is") } else { ("calls", "are") };
         let place = if several { "several threads".to_owned() } else { format!("thread {}", thread.0) };
         let mut text = String::new();
-        self.palette.paint(&mut text, Style::Warning, &format!("! {calls} {noun} of {place} {verb} lost\n\n"));
+        self.palette.paint(&mut text, WARNING, &format!("! {calls} {noun} of {place} {verb} lost\n\n"));
         self.chunk.bytes.extend_from_slice(text.as_bytes());
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::super::covered::Covered;
-use super::layout::{Palette, Style, WIDTH, duration, guides, shorten, span_line, time_of_day};
+use super::layout::{DIM, Palette, WIDTH, duration, guides, shorten, span_line, time_of_day};
 use crate::model::{Span, SpanId, printable};
 
 /// Children of one call that are shown; what is beyond is summed up in a line.
@@ -76,7 +76,7 @@ fn heading(text: &mut String, palette: Palette, service: &str, first: &Span, who
     // What is cut off when it gets long must not be the trace id: people search for it.
     let end = if whole { format!("  trace {}", first.trace_id) } else { format!("  part of trace {}", first.trace_id) };
     let heading = shorten(&heading, WIDTH.saturating_sub(end.chars().count()));
-    palette.paint(text, Style::Dim, &format!("{heading}{end}"));
+    palette.paint(text, DIM, &format!("{heading}{end}"));
     text.push('\n');
 }
 
@@ -84,6 +84,6 @@ fn rest<'span>(text: &mut String, palette: Palette, guides: &str, spans: impl It
     let (count, total) =
         spans.fold((0_u64, 0_u64), |(count, total), span| (count + 1, total.saturating_add(span.duration_ns())));
     text.push_str("  ");
-    palette.paint(text, Style::Dim, &format!("{guides}… {count} more calls, {} in all", duration(total)));
+    palette.paint(text, DIM, &format!("{guides}… {count} more calls, {} in all", duration(total)));
     text.push('\n');
 }
