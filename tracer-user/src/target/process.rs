@@ -36,7 +36,6 @@ pub fn look_at(pid: u32) -> Result<Target, TargetError> {
     let modules = modules::of(&process, &executable).map_err(failed)?;
     Ok(Target {
         process: ProcessId { pid, start_time },
-        kernel_pid: pid,
         command_line: process.cmdline().unwrap_or_default(),
         executable: without_deleted_mark(&executable),
         modules,
