@@ -90,17 +90,18 @@ impl Assembler {
         self.functions.insert(description.id, KnownFunction { description, attribute_names });
     }
 
-    /// Makes a process known by the number that records carry. A process that is not known is shown under that number.
-    pub fn add_process(&mut self, kernel_pid: u32, process: ProcessId) {
+    /// Makes a process known. The tracer runs in the initial pid namespace, so that records carry the number that it has in
+    /// /proc. A process that is not known is shown under that number.
+    pub fn add_process(&mut self, process: ProcessId) {
         if self.processes.len() >= MAX_KNOWN_PROCESSES {
             // Not all ends of processes are told. Those that go on are shown by their number alone from then on.
             self.processes.clear();
         }
-        if self.processes.insert(kernel_pid, process).is_some_and(|before| before != process) {
-            self.python.forget(kernel_pid);
-            self.gaps.forget(kernel_pid);
+        if self.processes.insert(process.pid, process).is_some_and(|before| before != process) {
+            self.python.forget(process.pid);
+            self.gaps.forget(process.pid);
         }
-        self.ended.goes_on(kernel_pid);
+        self.ended.goes_on(process.pid);
     }
 
     /// From its instant on, times are told by this anchor: the clocks have moved apart.

@@ -124,10 +124,10 @@ fn later_names_count_for_later_records() {
     give(&mut assembler, 1);
     assembler.add_python_names(names(&[(SCALER_CLASS, "MinMaxScaler")]));
     give(&mut assembler, 2);
-    assembler.add_process(4200, PROCESS);
+    assembler.add_process(PROCESS);
     give(&mut assembler, 3);
     // The number belongs to another process now.
-    assembler.add_process(4200, ProcessId { start_time: PROCESS.start_time + 1, ..PROCESS });
+    assembler.add_process(ProcessId { start_time: PROCESS.start_time + 1, ..PROCESS });
     give(&mut assembler, 4);
     assert_eq!(
         spans,

@@ -11,12 +11,12 @@ use crate::model::{
 };
 
 pub const CLOCK: ClockAnchor = ClockAnchor { monotonic: MonotonicNs(1_000), wall_clock: WallClockNs(1_000_000) };
-pub const PROCESS: ProcessId = ProcessId { pid: 42, start_time: 7 };
+pub const PROCESS: ProcessId = ProcessId { pid: 4200, start_time: 7 };
 
 pub fn assembler() -> Assembler {
     let classes = |_, class| (class == RemoteAddress(0x900)).then(|| "ValueError".into());
     let mut assembler = Assembler::new(1, CLOCK, Box::new(classes));
-    assembler.add_process(4200, PROCESS);
+    assembler.add_process(PROCESS);
     assembler.add_function(Arc::new(FunctionDescription {
         id: FunctionId(3),
         span_name: "Booster.predict".into(),

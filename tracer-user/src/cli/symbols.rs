@@ -28,7 +28,6 @@ fn files_as_target(files: &[PathBuf]) -> anyhow::Result<Target> {
     let modules = files.iter().map(|file| module(file)).collect::<Result<_, UsageError>>()?;
     Ok(Target {
         process: ProcessId { pid: 0, start_time: 0 },
-        kernel_pid: 0,
         command_line: Vec::new(),
         executable: PathBuf::new(),
         modules,

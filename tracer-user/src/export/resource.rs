@@ -116,7 +116,6 @@ mod tests {
     fn target() -> Target {
         Target {
             process: ProcessId { pid: 42, start_time: 7 },
-            kernel_pid: 4200,
             command_line: vec!["python".into(), "serve.py".into(), "--token=secret".into()],
             executable: "/usr/bin/python3.11".into(),
             modules: Vec::new(),

@@ -11,9 +11,6 @@ use super::units::{FileOffset, ProcessId, RemoteAddress};
 pub struct Target {
     /// The process.
     pub process: ProcessId,
-    /// Its number in the initial pid namespace, as BPF programs see it; equals `process.pid` unless the tracer
-    /// itself runs in a pid namespace.
-    pub kernel_pid: u32,
     /// Command line, for display and the `process.*` attributes.
     pub command_line: Vec<String>,
     /// Executable as the process names it, e.g. `/usr/bin/python3.11`.

@@ -331,7 +331,6 @@ mod tests {
     fn process() -> Target {
         Target {
             process: crate::model::ProcessId { pid: 9, start_time: 1 },
-            kernel_pid: 9,
             command_line: vec!["worker".into()],
             executable: "/bin/worker".into(),
             modules: Vec::new(),

@@ -296,7 +296,6 @@ mod tests {
     fn target(pid: u32) -> Target {
         Target {
             process: ProcessId { pid, start_time: 1 },
-            kernel_pid: pid,
             command_line: Vec::new(),
             executable: "/usr/bin/python3.11".into(),
             modules: Vec::new(),

@@ -75,13 +75,12 @@ impl Sample {
 }
 
 fn header() -> TapeHeader {
-    let process = ProcessId { pid: 42, start_time: 7 };
+    let process = ProcessId { pid: PROCESS, start_time: 7 };
     TapeHeader {
         seed: 3,
         anchor: ClockAnchor { monotonic: MonotonicNs(0), wall_clock: WallClockNs(1_000_000) },
         targets: vec![Target {
             process,
-            kernel_pid: PROCESS,
             command_line: vec!["python3".into()],
             executable: "/usr/bin/python3".into(),
             modules: Vec::new(),

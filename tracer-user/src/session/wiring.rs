@@ -41,7 +41,7 @@ impl Pipeline {
 
     /// Describes a process whose calls may now arrive, or one that runs another program now.
     pub fn add_process(&mut self, target: &Target) {
-        self.assembler.add_process(target.kernel_pid, target.process);
+        self.assembler.add_process(target.process);
         let resource = Arc::new(Resource::new(target, &|name: &str| std::env::var(name).ok()));
         for sink in &mut self.sinks {
             sink.process(&resource);

@@ -38,7 +38,6 @@ pub fn look_at(pid: u32) -> Result<Target, TargetError> {
     let command_line = process.cmdline().unwrap_or_default();
     Ok(Target {
         process: ProcessId { pid, start_time },
-        kernel_pid: pid,
         service: service_of(&process, &command_line),
         command_line,
         executable: without_deleted_mark(&executable),

@@ -67,7 +67,6 @@ fn rules() -> Arc<PythonRules> {
 fn target(pid: u32) -> Target {
     Target {
         process: ProcessId { pid, start_time: 0 },
-        kernel_pid: pid,
         command_line: Vec::new(),
         executable: PathBuf::new(),
         modules: modules(pid),
