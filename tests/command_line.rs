@@ -19,10 +19,12 @@ use tracer_tests::workspace;
 fn main() -> ExitCode {
     const PROGRAM: &[Need] = &[Need::Program];
     const KERNEL: &[Need] = &[Need::Program, Need::Kernel];
+    const SERVER: &[Need] = &[Need::Program, Need::Kernel, Need::Command("python3")];
     let cases = vec![
         case("help_names_every_command", PROGRAM, help),
         case("wrong_usage_is_2", PROGRAM, wrong_usage),
         case("no_such_process_is_4", KERNEL, no_such_process),
+        case("processes_are_found_by_name_and_port", SERVER, found),
         case("kernel_thread_is_5", KERNEL, kernel_thread),
         case("nothing_to_trace_is_5", KERNEL, nothing_to_trace),
         case("not_root_is_3", KERNEL, not_root),
@@ -283,6 +285,34 @@ fn doctor() -> Result<()> {
     let parsed: Value = serde_json::from_str(&report.output).context("doctor --json")?;
     ensure!(parsed.is_object(), "{parsed}");
     Ok(())
+}
+
+fn found() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let name = format!("resting-{}", std::process::id());
+    let program = folder.path().join(&name);
+    fs::copy("/usr/bin/sleep", &program)?;
+    let mut rest = Command::new(&program);
+    rest.arg("60");
+    let rest = Running::start(rest)?;
+    let mut serve = Command::new("python3");
+    serve.args(["-u", "-m", "http.server", "--bind", "127.0.0.1", "0"]);
+    let mut server = Running::start(serve)?;
+    let line = server.wait_output("Serving HTTP")?;
+    let port = line.split_once(" port ").and_then(|(_, rest)| rest.split(' ').next()).context("a port")?.to_owned();
+
+    for (option, value, pid) in
+        [("--name", format!("rest?ng-{}*", std::process::id()), rest.pid()), ("--port", port, server.pid())]
+    {
+        let summary = folder.path().join("summary");
+        let words = ["attach", option, &value, "--duration", "300ms", "--summary", &summary.to_string_lossy()];
+        let attached = ml_tracer(words)?;
+        ensure!(attached.code == Some(0) && attached.errors.contains(&format!(": {pid}\n")), "{attached:?}");
+        let report: Value = serde_json::from_slice(&fs::read(&summary)?)?;
+        ensure!(report["processes"][0]["pid"] == pid && report["processes"][1].is_null(), "{report}");
+    }
+    refused(&ml_tracer(["attach", "--name", "no-such-*"])?, 4, "no process named `no-such-*`")?;
+    refused(&ml_tracer(["attach", "--port", "1"])?, 4, "no process listening on TCP port 1")
 }
 
 fn duration() -> Result<()> {
