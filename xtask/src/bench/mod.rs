@@ -74,7 +74,8 @@ pub fn run(quick: bool) -> Result<()> {
     let figures = Figures {
         calls: call_cost::measure(&place, effort.call_rounds)?,
         throughput: throughput::measure(&place, effort.replays)?,
-        sustained: sustained::measure(&place, effort.load_seconds)?,
+        sustained: sustained::measure(&place, sustained::RATE, effort.load_seconds)?,
+        tried: sustained::measure(&place, sustained::TRIED_RATE, effort.load_seconds)?,
         attach: attach_cost::measure(&place, &environment, effort.attachments)?,
         python: python_cost::measure(&place, &scikit_learn, effort.python)?,
     };

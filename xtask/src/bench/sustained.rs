@@ -8,10 +8,15 @@ use serde_json::Value;
 use super::target::{Place, Target};
 use super::tracer::Tracer;
 
-/// Calls a second that are asked for.
+/// Calls a second that nothing may be lost of.
 pub const RATE: u32 = 200_000;
+/// Calls a second that are tried: more than one thread can make where a traced call takes two microseconds.
+pub const TRIED_RATE: u32 = 500_000;
+
 /// What came of it.
 pub struct Sustained {
+    /// Calls a second that were asked for.
+    pub asked: u32,
     /// Calls a second that were made.
     pub rate: f64,
     /// For so many seconds.
@@ -30,15 +35,15 @@ pub struct Sustained {
 ///
 /// # Errors
 /// When the target or the tracer ends before.
-pub fn measure(place: &Place, seconds: u32) -> Result<Sustained> {
-    eprintln!("==> {RATE} calls a second for {seconds} s");
+pub fn measure(place: &Place, asked: u32, seconds: u32) -> Result<Sustained> {
+    eprintln!("==> {asked} calls a second for {seconds} s");
     let mut target = Target::start(place, &place.copy_of_target("load")?)?;
     let processors = [place.tracer_processor, place.target_processor];
     let map = format!("--map={}", place.map.display());
     let tracer = Tracer::attach(place, &processors, target.pid(), "load", &[map])?;
     let pid = tracer.process.0.id();
     let before = processor_seconds(pid)?;
-    let rate = target.pace(RATE, seconds)?;
+    let rate = target.pace(asked, seconds)?;
     let tracer_load = (processor_seconds(pid)? - before) / f64::from(seconds);
     let tracer_memory = memory(pid, "VmHWM")?;
     let summary = tracer.finish()?;
@@ -47,7 +52,7 @@ pub fn measure(place: &Place, seconds: u32) -> Result<Sustained> {
     let exports = summary.get("exports").and_then(Value::as_array).context("no `exports` in the summary")?;
     let lost_in_export: u64 = exports.iter().filter_map(|export| number(export, "lost")).sum();
     let lost = number(&summary, "lost").context("no `lost` in the summary")? + lost_in_export;
-    Ok(Sustained { rate, seconds, spans, lost, tracer_load, tracer_memory })
+    Ok(Sustained { asked, rate, seconds, spans, lost, tracer_load, tracer_memory })
 }
 
 /// Time that the threads of a process have spent on processors, seconds. Not from /proc/PID/stat: threads that sleep at each
