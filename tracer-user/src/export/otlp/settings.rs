@@ -1,8 +1,9 @@
-//! Where and how to send, from the destination's URL and the `OTEL_EXPORTER_OTLP_` variables.
+//! Where and how to send, from the destination's URL and the `OTEL_EXPORTER_OTLP_` variables. The exporter library would read most
+//! of them itself, but passes over what it does not understand; here it is an error that names the variable.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
+use opentelemetry_otlp::Protocol;
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
@@ -26,15 +27,6 @@ pub struct Settings {
     pub certificate: Option<Vec<u8>>,
     /// Certificate and key of the tracer itself, PEM.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-/// A form of OTLP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// Protobuf in HTTP requests.
-    HttpProtobuf,
-    /// gRPC.
-    Grpc,
 }
 
 /// Source: OpenTelemetry protocol exporter specification, as are all variable names and defaults here.
@@ -62,20 +54,21 @@ impl Settings {
     /// # Errors
     /// A variable or the URL cannot be used.
     pub fn read(url: Option<&str>, environment: Environment<'_>) -> Result<Self, ExportError> {
-        let protocol = protocol(environment)?;
-        let identity = match (pem(environment, CLIENT_CERTIFICATE)?, pem(environment, CLIENT_KEY)?) {
+        let protocol = first(environment, PROTOCOL, protocol)?.unwrap_or(Protocol::HttpBinary);
+        let incomplete = |[variable, _]: Names| bad(variable, "a client needs both a certificate and a key");
+        let identity = match (first(environment, CLIENT_CERTIFICATE, pem)?, first(environment, CLIENT_KEY, pem)?) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
-            (Some(_), None) => return Err(incomplete(CLIENT_KEY)),
-            (None, Some(_)) => return Err(incomplete(CLIENT_CERTIFICATE)),
+            (Some(_), None) => return incomplete(CLIENT_KEY),
+            (None, Some(_)) => return incomplete(CLIENT_CERTIFICATE),
         };
         Ok(Self {
             protocol,
             url: endpoint(url, protocol, environment)?,
-            headers: headers(environment)?,
-            timeout: timeout(environment)?,
-            gzip: gzip(environment)?,
-            certificate: pem(environment, CERTIFICATE)?,
+            headers: first(environment, HEADERS, headers)?.unwrap_or_default(),
+            timeout: first(environment, TIMEOUT, timeout)?.unwrap_or(DEFAULT_TIMEOUT),
+            gzip: first(environment, COMPRESSION, gzip)?.unwrap_or(false),
+            certificate: first(environment, CERTIFICATE, pem)?,
             identity,
         })
     }
@@ -102,19 +95,18 @@ fn shown(url: &Url) -> String {
     url.to_string()
 }
 
-fn first(environment: Environment<'_>, names: Names) -> Option<(&'static str, String)> {
-    names.into_iter().find_map(|name| set(environment, name).map(|value| (name, value)))
+/// What is read from the first variable that is set.
+fn first<T>(
+    environment: Environment<'_>,
+    names: Names,
+    read: impl FnOnce(&'static str, String) -> Result<T, ExportError>,
+) -> Result<Option<T>, ExportError> {
+    let found = names.into_iter().find_map(|name| set(environment, name).map(|value| (name, value)));
+    found.map(|(variable, value)| read(variable, value)).transpose()
 }
 
-fn protocol(environment: Environment<'_>) -> Result<Protocol, ExportError> {
-    match first(environment, PROTOCOL) {
-        None => Ok(Protocol::HttpProtobuf),
-        Some((variable, value)) => match value.as_str() {
-            "http/protobuf" => Ok(Protocol::HttpProtobuf),
-            "grpc" => Ok(Protocol::Grpc),
-            _ => Err(ExportError::UnknownProtocol { variable, value }),
-        },
-    }
+fn bad<T>(variable: &'static str, reason: impl Into<String>) -> Result<T, ExportError> {
+    Err(ExportError::BadSetting { variable, reason: reason.into() })
 }
 
 fn endpoint(given: Option<&str>, protocol: Protocol, environment: Environment<'_>) -> Result<Url, ExportError> {
@@ -129,7 +121,7 @@ fn endpoint(given: Option<&str>, protocol: Protocol, environment: Environment<'_
         (None, None, None) => ("http://localhost:4318".to_owned(), "default", true),
     };
     let refuse = |reason: String| ExportError::BadEndpoint { url: text.clone(), reason, origin: origin.to_owned() };
-    let insecure = first(environment, INSECURE).is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"));
+    let insecure = first(environment, INSECURE, |_, value| Ok(value.eq_ignore_ascii_case("true")))?.unwrap_or(false);
     let with_scheme = match protocol {
         Protocol::Grpc if !text.contains("://") => format!("{}://{text}", if insecure { "http" } else { "https" }),
         _ => text.clone(),
@@ -138,7 +130,7 @@ fn endpoint(given: Option<&str>, protocol: Protocol, environment: Environment<'_
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         return Err(refuse("it begins with neither http:// nor https://, or has no host".to_owned()));
     }
-    if protocol == Protocol::HttpProtobuf && is_base {
+    if protocol == Protocol::HttpBinary && is_base {
         let path = url.path().trim_end_matches('/').to_owned();
         // Who writes a path on the command line means it; in the variable the specification asks to append.
         if path.is_empty() || given.is_none() {
@@ -148,51 +140,49 @@ fn endpoint(given: Option<&str>, protocol: Protocol, environment: Environment<'_
     Ok(url)
 }
 
-fn headers(environment: Environment<'_>) -> Result<HeaderMap, ExportError> {
+fn protocol(variable: &'static str, value: String) -> Result<Protocol, ExportError> {
+    match value.as_str() {
+        "http/protobuf" => Ok(Protocol::HttpBinary),
+        "grpc" => Ok(Protocol::Grpc),
+        _ => Err(ExportError::UnknownProtocol { variable, value }),
+    }
+}
+
+fn headers(variable: &'static str, list: String) -> Result<HeaderMap, ExportError> {
+    let Some(pairs) = parse_pairs(&list) else { return bad(variable, "it is not of the form name=value,name=value") };
     let mut headers = HeaderMap::new();
-    let Some((variable, list)) = first(environment, HEADERS) else { return Ok(headers) };
-    let bad = |reason: &str| ExportError::BadSetting { variable, reason: reason.to_owned() };
-    for (name, value) in parse_pairs(&list).ok_or_else(|| bad("it is not of the form name=value,name=value"))? {
-        let name = HeaderName::try_from(&name).map_err(|_| bad("one of the names is no header name"))?;
-        let mut value = HeaderValue::try_from(&value).map_err(|_| bad("one of the values is no header value"))?;
+    for (name, value) in pairs {
+        let Ok(name) = HeaderName::try_from(&name) else { return bad(variable, "one of the names is no header name") };
+        let Ok(mut value) = HeaderValue::try_from(&value) else {
+            return bad(variable, "one of the values is no header value");
+        };
         value.set_sensitive(true);
         headers.insert(name, value);
     }
     Ok(headers)
 }
 
-fn timeout(environment: Environment<'_>) -> Result<Duration, ExportError> {
-    let Some((variable, value)) = first(environment, TIMEOUT) else { return Ok(DEFAULT_TIMEOUT) };
-    match value.parse::<u64>() {
+fn timeout(variable: &'static str, value: String) -> Result<Duration, ExportError> {
+    match value.parse() {
         Ok(milliseconds @ 1..=3_600_000) => Ok(Duration::from_millis(milliseconds)),
-        _ => Err(ExportError::BadSetting {
-            variable,
-            reason: format!("`{value}` is no number of milliseconds from 1 to 3600000"),
-        }),
+        _ => bad(variable, format!("`{value}` is no number of milliseconds from 1 to 3600000")),
     }
 }
 
-fn gzip(environment: Environment<'_>) -> Result<bool, ExportError> {
-    let Some((variable, value)) = first(environment, COMPRESSION) else { return Ok(false) };
+fn gzip(variable: &'static str, value: String) -> Result<bool, ExportError> {
     match value.as_str() {
         "gzip" => Ok(true),
         "none" => Ok(false),
-        _ => Err(ExportError::BadSetting { variable, reason: format!("`{value}` is neither gzip nor none") }),
+        _ => bad(variable, format!("`{value}` is neither gzip nor none")),
     }
 }
 
-fn pem(environment: Environment<'_>, names: Names) -> Result<Option<Vec<u8>>, ExportError> {
-    let Some((variable, path)) = first(environment, names) else { return Ok(None) };
-    let path = PathBuf::from(path);
+fn pem(variable: &'static str, path: String) -> Result<Vec<u8>, ExportError> {
     match std::fs::read(&path) {
-        Ok(bytes) if bytes.windows(PEM_BEGIN.len()).any(|window| window == PEM_BEGIN) => Ok(Some(bytes)),
-        Ok(_) => Err(ExportError::BadSetting { variable, reason: format!("{} is no PEM file", path.display()) }),
-        Err(source) => Err(ExportError::UnreadablePem { variable, path, source }),
+        Ok(bytes) if bytes.windows(PEM_BEGIN.len()).any(|window| window == PEM_BEGIN) => Ok(bytes),
+        Ok(_) => bad(variable, format!("{path} is no PEM file")),
+        Err(source) => Err(ExportError::UnreadablePem { variable, path: path.into(), source }),
     }
-}
-
-fn incomplete([variable, _]: Names) -> ExportError {
-    ExportError::BadSetting { variable, reason: "a client needs both a certificate and a key".to_owned() }
 }
 
 #[cfg(test)]

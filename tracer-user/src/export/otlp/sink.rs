@@ -1,8 +1,7 @@
 //! Collects spans into batches and hands them to the worker, never waiting for the collector.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,9 +13,10 @@ use super::super::environment::Environment;
 use super::super::error::ExportError;
 use super::super::resource::Resource;
 use super::super::sink::{Delivery, Sink, Summary};
+use super::outcome::Outcome;
 use super::settings::Settings;
-use super::transport::{Answer, Transport};
-use super::worker::{Batch, Outcome, Worker};
+use super::transport::exporter;
+use super::worker::{Batch, Worker};
 use crate::model::{Loss, Span};
 
 const NAME: &str = "otlp";
@@ -42,7 +42,6 @@ pub struct Otlp {
     /// Disconnected when the worker has ended.
     ended: std::sync::mpsc::Receiver<()>,
     thread: JoinHandle<()>,
-    answer: Answer,
     outcome: Arc<Outcome>,
     batch: Batch,
     batch_begun: Instant,
@@ -60,21 +59,14 @@ impl Otlp {
     pub fn new(url: Option<&str>, environment: Environment<'_>) -> Result<Self, ExportError> {
         let limits = AttributeLimits::read(environment)?;
         let settings = Settings::read(url, environment)?;
-        let (url, timeout) = (settings.shown_url(), settings.timeout);
-        let answer = Answer::default();
-        let transport = Transport::new(settings, &answer)?;
         let no_thread = |source| ExportError::CannotStartThread { sink: NAME, source };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_thread)?;
-        {
-            // Certificates are read by the first exporter: what is wrong with them should be told now.
-            let _inside = runtime.enter();
-            transport.exporter()?;
-        }
         let outcome = Arc::new(Outcome::default());
+        let exporter = runtime.block_on(async { exporter(&settings, &outcome) })?;
         let (batches, to_send) = mpsc::channel(MAX_BATCHES);
         let (abort, aborted) = oneshot::channel();
         let (still_there, ended) = sync_channel(0);
-        let worker = Worker::new(transport, timeout, answer.clone(), Arc::clone(&outcome), limits);
+        let worker = Worker::new(exporter, settings.timeout, Arc::clone(&outcome), limits);
         let thread = std::thread::Builder::new()
             .name("export-otlp".to_owned())
             .spawn(move || {
@@ -90,13 +82,12 @@ impl Otlp {
             })
             .map_err(no_thread)?;
         Ok(Self {
-            url,
-            timeout,
+            url: settings.shown_url(),
+            timeout: settings.timeout,
             batches,
             abort,
             ended,
             thread,
-            answer,
             outcome,
             batch: Batch::default(),
             batch_begun: Instant::now(),
@@ -139,13 +130,13 @@ impl Otlp {
         let quiet_limit = self.timeout.min(PATIENCE_AT_END);
         let begin = Instant::now();
         let mut last_progress = begin;
-        let mut delivered = self.outcome.delivered.load(Ordering::Acquire);
+        let mut delivered = self.outcome.delivered();
         loop {
             match self.ended.recv_timeout(Duration::from_millis(20)) {
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => return true,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            let now_delivered = self.outcome.delivered.load(Ordering::Acquire);
+            let now_delivered = self.outcome.delivered();
             if now_delivered != delivered {
                 delivered = now_delivered;
                 last_progress = Instant::now();
@@ -167,13 +158,9 @@ impl Otlp {
             return None;
         }
         let url = &self.url;
-        let said = self.outcome.problem.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // A batch that is still being retried has not failed yet, but may have told why it will.
-        let reason = match said.or_else(|| self.answer.take().failure) {
-            Some(reason) => reason,
-            None if gave_up => "it could not be reached or did not answer in time".to_owned(),
-            None => "it took spans too slowly".to_owned(),
-        };
+        let guess =
+            if gave_up { "it could not be reached or did not answer in time" } else { "it took spans too slowly" };
+        let reason = self.outcome.take_problem().unwrap_or_else(|| guess.to_owned());
         Some(format!(
             "the collector at {url} did not take {lost} of {} spans: {reason}; check that it runs, and that the URL and \
              the OTEL_EXPORTER_OTLP_ variables are right",
@@ -223,7 +210,7 @@ impl Sink for Otlp {
         // The worker ends when it has sent what is queued and no sender is left.
         self.batches = mpsc::channel(1).0;
         let ended = self.wait_for_worker();
-        let delivered = self.outcome.delivered.load(Ordering::Acquire);
+        let delivered = self.outcome.delivered();
         let lost = self.accepted.saturating_sub(delivered);
         let problem = self.problem(lost, !ended);
         let _ = self.abort.send(());

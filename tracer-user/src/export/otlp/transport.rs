@@ -1,121 +1,68 @@
-//! The exporters, and what the collector said: the library keeps the reason of a failure, and spans that the collector
-//! has refused, to itself.
+//! The exporter, with a client that takes note of what the collector says: the library keeps the reason of a failure, and
+//! spans that the collector has refused, to itself.
 
 use std::error::Error;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
 use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig, Identity};
 use opentelemetry_otlp::{
-    Compression, ExporterBuildError, Protocol as LibraryProtocol, RetryPolicy, SpanExporter, WithExportConfig,
-    WithHttpConfig, WithTonicConfig,
+    Compression, Protocol, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
 };
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use serde_json::{Map, Value};
 
 use super::super::error::ExportError;
-use super::settings::{Protocol, Settings};
+use super::outcome::{Answer, Outcome};
+use super::settings::Settings;
 
 /// Retries go on until the timeout of the batch; the pauses double from 100 ms to 1.6 s.
 const MAX_RETRIES: usize = 1_000;
 
-/// Makes exporters, one for each resource, which share one HTTP client.
-#[derive(Clone, Debug)]
-pub struct Transport {
-    settings: Settings,
-    client: Option<Client>,
-}
-
-/// What the collector has answered to the newest batch, as far as the library does not tell.
-#[derive(Clone, Debug, Default)]
-pub struct Answer(Arc<Mutex<AnswerParts>>);
-
-#[derive(Debug, Default)]
-pub struct AnswerParts {
-    /// Why the batch did not arrive.
-    pub failure: Option<String>,
-    /// The request went well, but what came back is not OTLP.
-    pub not_otlp: Option<String>,
-    /// Spans that the collector refused.
-    pub rejected: u64,
-    /// Why it refused them.
-    pub rejection: Option<String>,
-}
-
-impl Answer {
-    /// What was said since the last time.
-    pub fn take(&self) -> AnswerParts {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn note(&self, note: impl FnOnce(&mut AnswerParts)) {
-        note(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
-impl Transport {
-    /// Prepares to send.
-    ///
-    /// # Errors
-    /// The certificates, or the URL, cannot be used.
-    pub fn new(settings: Settings, answer: &Answer) -> Result<Self, ExportError> {
-        // Fails if another part of the program has chosen a provider already, which is just as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = match settings.protocol {
-            Protocol::Grpc => None,
-            Protocol::HttpProtobuf => {
-                let http = http_client(&settings).map_err(|error| cannot_connect(&settings, source_chain(&error)))?;
-                Some(Client { http, headers: settings.headers.clone(), answer: answer.clone() })
-            }
-        };
-        Ok(Self { settings, client })
-    }
-
-    /// A new exporter. Must be called inside a tokio runtime.
-    ///
-    /// # Errors
-    /// The settings cannot be used.
-    pub fn exporter(&self) -> Result<SpanExporter, ExportError> {
-        self.build_exporter().map_err(|error| cannot_connect(&self.settings, error.to_string()))
-    }
-
-    fn build_exporter(&self) -> Result<SpanExporter, ExporterBuildError> {
-        let retries = RetryPolicy::recommended().with_max_retries(MAX_RETRIES);
-        let Settings { url, timeout, .. } = &self.settings;
-        if let Some(client) = &self.client {
-            let mut builder = SpanExporter::builder()
-                .with_http()
-                .with_protocol(LibraryProtocol::HttpBinary)
-                .with_endpoint(url.as_str())
-                .with_timeout(*timeout)
-                .with_retry_policy(retries)
-                .with_http_client(client.clone());
-            if self.settings.gzip {
-                builder = builder.with_compression(Compression::Gzip);
-            }
-            return builder.build();
-        }
+/// An exporter. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// The certificates, or the URL, cannot be used.
+pub fn exporter(settings: &Settings, outcome: &Arc<Outcome>) -> Result<SpanExporter, ExportError> {
+    let failed = |reason| ExportError::CannotConnect { url: settings.shown_url(), reason };
+    // Fails if another part of the program has chosen a provider already, which is just as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let retries = RetryPolicy::recommended().with_max_retries(MAX_RETRIES);
+    let Settings { url, timeout, headers, .. } = settings;
+    let built = if settings.protocol == Protocol::Grpc {
         let mut builder = SpanExporter::builder()
             .with_tonic()
             .with_endpoint(url.as_str())
             .with_timeout(*timeout)
             .with_retry_policy(retries)
-            .with_metadata(MetadataMap::from_headers(self.settings.headers.clone()));
-        if self.settings.gzip {
+            .with_metadata(MetadataMap::from_headers(headers.clone()));
+        if settings.gzip {
             builder = builder.with_compression(Compression::Gzip);
         }
         if url.scheme() == "https" {
-            builder = builder.with_tls_config(tls_config(&self.settings));
+            builder = builder.with_tls_config(tls_config(settings));
         }
         builder.build()
-    }
-}
-
-fn cannot_connect(settings: &Settings, reason: String) -> ExportError {
-    ExportError::CannotConnect { url: settings.shown_url(), reason }
+    } else {
+        let http = http_client(settings).map_err(|error| failed(source_chain(&error)))?;
+        let client = Client { http, headers: headers.clone(), outcome: Arc::clone(outcome) };
+        let mut builder = SpanExporter::builder()
+            .with_http()
+            .with_protocol(settings.protocol)
+            .with_endpoint(url.as_str())
+            .with_timeout(*timeout)
+            .with_retry_policy(retries)
+            .with_http_client(client);
+        if settings.gzip {
+            builder = builder.with_compression(Compression::Gzip);
+        }
+        builder.build()
+    };
+    built.map_err(|error| failed(error.to_string()))
 }
 
 fn tls_config(settings: &Settings) -> ClientTlsConfig {
@@ -130,8 +77,9 @@ fn tls_config(settings: &Settings) -> ClientTlsConfig {
     }
 }
 
+/// The library's own client knows no certificates, asks a proxy for a collector on this machine, and follows redirections,
+/// which turn the request into one without spans.
 fn http_client(settings: &Settings) -> reqwest::Result<reqwest::Client> {
-    // A redirection would turn the request into one without spans.
     let mut builder = reqwest::Client::builder().timeout(settings.timeout).redirect(reqwest::redirect::Policy::none());
     if settings.is_local() {
         builder = builder.no_proxy();
@@ -153,66 +101,54 @@ fn http_client(settings: &Settings) -> reqwest::Result<reqwest::Client> {
 #[derive(Clone, Debug)]
 struct Client {
     http: reqwest::Client,
+    /// Sent from here: the library would not mark them as secret, and they would be in its debugging output.
     headers: HeaderMap,
-    answer: Answer,
+    outcome: Arc<Outcome>,
 }
 
+#[async_trait]
 impl HttpClient for Client {
-    fn send_bytes<'client, 'future>(
-        &'client self,
-        mut request: Request<Bytes>,
-    ) -> Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'future>>
-    where
-        'client: 'future,
-        Self: 'future,
-    {
-        Box::pin(async move {
-            request.headers_mut().extend(self.headers.clone());
-            let response = match self.http.send_bytes(request).await {
-                Ok(response) => response,
-                Err(error) => {
-                    self.answer.note(|answer| answer.failure = Some(innermost(&*error)));
-                    return Err(error);
-                }
-            };
-            if response.status().is_success() {
-                self.answer.note(|answer| read_answer(&response, answer));
-            } else {
-                let status = response.status();
-                self.answer.note(|answer| answer.failure = Some(format!("it answered {status}")));
-            }
-            Ok(response)
-        })
+    async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        request.headers_mut().extend(self.headers.clone());
+        let result = self.http.send_bytes(request).await;
+        self.outcome.note_answer(match &result {
+            Ok(response) if response.status().is_success() => read_answer(response),
+            Ok(response) => Answer::nothing(format!("it answered {}", response.status())),
+            Err(error) => Answer::nothing(innermost(&**error)),
+        });
+        result
     }
 }
 
-fn read_answer(response: &Response<Bytes>, answer: &mut AnswerParts) {
-    *answer = AnswerParts::default();
+fn read_answer(response: &Response<Bytes>) -> Answer {
     let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let (rejected, message) = if kind.starts_with("application/json") {
+    let partial = if kind.starts_with("application/json") {
         // Not what the specification asks for as the answer to protobuf, but unmistakable.
-        match serde_json::from_slice::<serde_json::Value>(response.body()) {
-            Ok(serde_json::Value::Object(object)) => {
-                let partial = object.get("partialSuccess");
-                let rejected = partial.and_then(|partial| partial.get("rejectedSpans"));
-                let rejected = rejected.and_then(|count| count.as_i64().or_else(|| count.as_str()?.parse().ok()));
-                let message = partial.and_then(|partial| partial.get("errorMessage")?.as_str());
-                (rejected.unwrap_or(0), message.unwrap_or_default().to_owned())
-            }
-            _ => return answer.not_otlp = Some("a broken JSON answer".to_owned()),
-        }
+        partial_success_in_json(response.body()).ok_or_else(|| "a broken JSON answer".to_owned())
     } else {
-        match ExportTraceServiceResponse::decode(response.body().clone()) {
-            Ok(decoded) => {
-                let partial = decoded.partial_success.unwrap_or_default();
-                (partial.rejected_spans, partial.error_message)
-            }
-            Err(_) if kind.is_empty() => return answer.not_otlp = Some("an answer of unknown kind".to_owned()),
-            Err(_) => return answer.not_otlp = Some(format!("an answer of kind {kind}")),
-        }
+        let decoded = ExportTraceServiceResponse::decode(response.body().clone());
+        let partial = decoded.map(|decoded| decoded.partial_success.unwrap_or_default());
+        partial.map(|partial| (partial.rejected_spans, partial.error_message)).map_err(|_| match kind {
+            "" => "an answer of unknown kind".to_owned(),
+            _ => format!("an answer of kind {kind}"),
+        })
     };
-    answer.rejected = u64::try_from(rejected).unwrap_or(0);
-    answer.rejection = (!message.is_empty()).then_some(message);
+    match partial {
+        Ok((refused @ 1.., reason)) => {
+            let reason = if reason.is_empty() { "no reason given" } else { &reason };
+            Answer { refused: refused.unsigned_abs(), problem: Some(format!("it refused spans: {reason}")) }
+        }
+        Ok(_) => Answer::default(),
+        Err(answer) => Answer::nothing(format!("{answer} came back, so no OTLP receiver is there")),
+    }
+}
+
+fn partial_success_in_json(body: &[u8]) -> Option<(i64, String)> {
+    let answer: Map<String, Value> = serde_json::from_slice(body).ok()?;
+    let field = |name| answer.get("partialSuccess").and_then(|partial| partial.get(name));
+    let refused = field("rejectedSpans").and_then(|count| count.as_i64().or_else(|| count.as_str()?.parse().ok()));
+    let reason = field("errorMessage").and_then(Value::as_str).unwrap_or_default();
+    Some((refused.unwrap_or(0), reason.to_owned()))
 }
 
 /// The cause at the end of the chain, which says most: "Connection refused (os error 111)".

@@ -1,7 +1,6 @@
 //! The thread that talks to the collector.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::InstrumentationScope;
@@ -13,8 +12,8 @@ use tokio::sync::mpsc::Receiver;
 use super::super::attribute_limits::AttributeLimits;
 use super::super::described::Described;
 use super::super::resource::Resource;
+use super::outcome::Outcome;
 use super::span_data::{resource_data, scope, span_data};
-use super::transport::{Answer, Transport};
 use crate::model::{ProcessId, Span};
 
 /// Given to an export beyond its own timeout before it is cut off.
@@ -29,55 +28,27 @@ pub struct Batch {
     pub spans: Vec<Span>,
 }
 
-/// What became of the spans so far.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// Spans that the collector has taken.
-    pub delivered: AtomicU64,
-    /// The newest reason why it has not taken some.
-    pub problem: Mutex<Option<String>>,
-}
-
-impl Outcome {
-    fn note_problem(&self, problem: String) {
-        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
-    }
-}
-
 /// Sends batches until there are no more.
 pub struct Worker {
-    transport: Transport,
+    exporter: SpanExporter,
     timeout: Duration,
-    answer: Answer,
     outcome: Arc<Outcome>,
     scope: InstrumentationScope,
     limits: AttributeLimits,
-    exporters: Described<Exporter>,
-}
-
-/// The exporter library knows one resource for an exporter: each process has its own, made when it is needed.
-enum Exporter {
-    Described(Arc<Resource>),
-    Made(Box<SpanExporter>),
+    resources: Described<Arc<Resource>>,
 }
 
 impl Worker {
     /// A worker that has sent nothing yet.
-    pub fn new(
-        transport: Transport,
-        timeout: Duration,
-        answer: Answer,
-        outcome: Arc<Outcome>,
-        limits: AttributeLimits,
-    ) -> Self {
-        Self { transport, timeout, answer, outcome, scope: scope(), limits, exporters: Described::default() }
+    pub fn new(exporter: SpanExporter, timeout: Duration, outcome: Arc<Outcome>, limits: AttributeLimits) -> Self {
+        Self { exporter, timeout, outcome, scope: scope(), limits, resources: Described::default() }
     }
 
     /// Takes batches until the sender is gone.
     pub async fn run(mut self, mut batches: Receiver<Batch>) {
         while let Some(batch) = batches.recv().await {
             for resource in batch.resources {
-                self.exporters.insert(resource.process, Exporter::Described(resource));
+                self.resources.insert(resource.process, resource);
             }
             let mut by_process: Vec<(ProcessId, Vec<&Span>)> = Vec::new();
             for span in &batch.spans {
@@ -93,42 +64,23 @@ impl Worker {
     }
 
     async fn send(&mut self, process: ProcessId, spans: &[&Span]) {
-        if let Err(problem) = self.make_exporter(process) {
-            return self.outcome.note_problem(problem);
-        }
-        let Some(Exporter::Made(exporter)) = self.exporters.get(process) else { return };
+        // The exporter knows one resource at a time: that of the spans which it is given next.
+        self.exporter.set_resource(&match self.resources.get(process) {
+            Some(resource) => resource_data(resource),
+            None => resource_data(&Resource::unknown(process, &|_| None)),
+        });
         let data = spans.iter().map(|span| span_data(span, &self.scope, self.limits)).collect();
-        let result = tokio::time::timeout(self.timeout + GRACE, exporter.export(data)).await;
-        let answer = self.answer.take();
-        match result {
-            Err(_) => self.outcome.note_problem("it did not answer in time".to_owned()),
-            Ok(Err(OTelSdkError::InternalFailure(reason))) => {
-                self.outcome.note_problem(answer.failure.unwrap_or(reason));
-            }
-            Ok(Err(error)) => self.outcome.note_problem(error.to_string()),
+        let result = tokio::time::timeout(self.timeout + GRACE, self.exporter.export(data)).await;
+        let answer = self.outcome.take_answer();
+        let problem = match result {
+            Err(_) => Some("it did not answer in time".to_owned()),
+            Ok(Err(OTelSdkError::InternalFailure(reason))) => Some(answer.problem.unwrap_or(reason)),
+            Ok(Err(error)) => Some(error.to_string()),
             Ok(Ok(())) => {
-                if let Some(kind) = answer.not_otlp {
-                    return self.outcome.note_problem(format!("{kind} came back, so no OTLP receiver is there"));
-                }
-                if answer.rejected > 0 {
-                    let reason = answer.rejection.unwrap_or_else(|| "no reason given".to_owned());
-                    self.outcome.note_problem(format!("it refused spans: {reason}"));
-                }
-                let delivered = (spans.len() as u64).saturating_sub(answer.rejected);
-                self.outcome.delivered.fetch_add(delivered, Ordering::Release);
+                self.outcome.add_delivered((spans.len() as u64).saturating_sub(answer.refused));
+                answer.problem
             }
-        }
-    }
-
-    fn make_exporter(&mut self, process: ProcessId) -> Result<(), String> {
-        let resource = match self.exporters.get(process) {
-            Some(Exporter::Made(_)) => return Ok(()),
-            Some(Exporter::Described(resource)) => Arc::clone(resource),
-            None => Arc::new(Resource::unknown(process, &|_| None)),
         };
-        let mut exporter = self.transport.exporter().map_err(|error| error.to_string())?;
-        exporter.set_resource(&resource_data(&resource));
-        self.exporters.insert(process, Exporter::Made(Box::new(exporter)));
-        Ok(())
+        problem.into_iter().for_each(|problem| self.outcome.note_problem(problem));
     }
 }
