@@ -47,7 +47,7 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Hold the workspace against the house rules, `cargo fmt` and `cargo clippy`.
+    /// Hold the workspace against the house rules, `cargo fmt`, `cargo clippy`, cargo-deny and cargo-shear.
     Check,
     /// Trace a real model server while it answers requests; sets up what that needs.
     Demo,

