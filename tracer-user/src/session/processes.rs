@@ -145,6 +145,11 @@ impl Processes {
         self.traced(process)?.kernel.as_deref_mut()
     }
 
+    /// Whether a process that goes on has this number.
+    pub fn has_number(&self, pid: u32) -> bool {
+        self.going_on.iter().any(|known| known.process.pid == pid)
+    }
+
     /// Whether any process is traced that goes on.
     pub fn is_any_traced(&self) -> bool {
         self.going_on.iter().any(|process| process.problem.is_none())

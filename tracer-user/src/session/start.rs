@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 
-use super::background::Background;
+use super::background::{Background, Bell};
 use super::control_loop::{Pace, Session};
 use super::descriptors::raise_descriptor_limit;
 use super::drain::Drain;
 use super::error::SessionError;
 use super::findings::{Findings, nothing_found};
 use super::instances::{Instances, class_names};
+use super::process_news::ProcessNews;
 use super::recording::RecordedPipeline;
 use super::settings::Settings;
 use super::tape_header::{begin_tape, tape_header};
@@ -26,7 +27,7 @@ use crate::target::{children_are_told, has_ended};
 /// The loaded programs, and the records that they submit.
 pub type LoadedKernel = (Box<dyn Kernel>, Box<dyn RecordSource>);
 
-/// Findingss the targets, loads the programs, opens the destinations, and makes all probes live.
+/// Surveys the targets, loads the programs, opens the destinations, and makes all probes live.
 ///
 /// # Errors
 /// Nothing to trace, all targets ended meanwhile, not permitted, or a destination that cannot be opened. No probe is left behind then.
@@ -61,6 +62,7 @@ pub fn start_on(
         began,
         is_command,
         duration,
+        tell,
         stop,
     } = settings;
     raise_descriptor_limit()?;
@@ -73,7 +75,7 @@ pub fn start_on(
     let mut engine = NativeEngine::new(maps.clone()).probing_moving_code(probe_moving_code);
     // What has begun empty may come to run Python, and then every moment counts.
     let watches_python = python.mode == PythonMode::Watch && (is_command || targets.iter().any(Runtimes::may_be_in));
-    let load = LoadOptions { python_watch: watches_python, count_forks: follows, ..load };
+    let load = LoadOptions { python_watch: watches_python, forks: follows, ..load };
     // Loading takes the kernel about as long as the survey takes us: do both at once. Whoever tells us to stop waits for
     // neither.
     let looks = arriving.clone();
@@ -85,6 +87,7 @@ pub fn start_on(
     let is_stopped = || stop.load(Ordering::Relaxed);
     let ended = || if is_stopped() { SessionError::Stopped } else { SessionError::DrainEnded };
     let (python, interpreters, problems) = look.wait(is_stopped).ok_or_else(ended)?;
+    let python = python.ringing(Bell::new(tell.clone()));
     let loaded = loading.wait(is_stopped).ok_or_else(ended)?;
     all_ended(&targets)?;
     for sentence in found.iter().flat_map(|found| &found.unreadable).chain(&problems) {
@@ -103,11 +106,11 @@ pub fn start_on(
 
     let header = tape_header(&targets);
     // The tape wants to know each name too; nobody listens when none is recorded.
-    let (tell, learned) = channel();
-    let pipeline = Pipeline::open(&header, class_names(tell, python.known()), &exports)?;
+    let (learns, learned) = channel();
+    let pipeline = Pipeline::open(&header, class_names(learns, python.known()), &exports)?;
     let recording = tape.map(|path| begin_tape(path, &header, learned)).transpose()?;
-    let drain =
-        Drain::start(records, RecordedPipeline::new(pipeline, recording)).map_err(|_| SessionError::DrainEnded)?;
+    let pipeline = RecordedPipeline::new(pipeline, recording);
+    let drain = Drain::start(records, pipeline, ProcessNews::new(tell)).map_err(|_| SessionError::DrainEnded)?;
 
     let mut tracer = Tracer::new(kernel, drain, engine, python, source).within(max_overhead);
     let found = arriving.into_iter().zip(found).zip(interpreters);
@@ -122,7 +125,7 @@ pub fn start_on(
     }
     tracer.accept_entries()?;
     tracer.go_on()?;
-    let pace = Pace { duration, is_command, follows };
+    let pace = Pace { duration, is_command };
     Ok(Session::new(tracer, pace, began))
 }
 

@@ -14,7 +14,9 @@ use super::report::Report;
 use crate::attach::{Kernel, Refusal, Refused};
 use crate::engine::NativeEngine;
 use crate::memory::{Region, regions};
-use crate::model::{FileNumber, Mapping, Module, PlannedFunction, ProbePlan, ProcessId, Target, TargetChange};
+use crate::model::{
+    FileNumber, Mapping, Module, PlannedFunction, ProbePlan, ProcessEvent, ProcessId, Target, TargetChange,
+};
 use crate::plan::Planner;
 use crate::target::{TargetSource, has_ended, identify, look_at};
 
@@ -37,6 +39,8 @@ pub struct Tracer {
     skipped: usize,
     /// What has gone wrong with processes that go on and are left alone.
     failures: Vec<Failure>,
+    /// When it asks next for what nobody tells it.
+    asks: Instant,
 }
 
 /// A process that begins to be traced, and what was found in it.
@@ -58,6 +62,10 @@ struct Failure {
     /// Whether it was said.
     is_told: bool,
 }
+
+/// How often the tracer asks for what nobody tells it: files that are written to, guards that have gone, readers that have, the
+/// log of the programs.
+const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// How long a process that is said to be ending may take for it.
 const ENDING: Duration = Duration::from_millis(20);
@@ -95,6 +103,7 @@ impl Tracer {
             functions: 0,
             skipped: 0,
             failures: Vec::new(),
+            asks: Instant::now(),
         }
     }
 
@@ -143,10 +152,11 @@ impl Tracer {
     /// # Errors
     /// The session cannot go on.
     pub fn begin(&mut self, arriving: Vec<NewProcess>) -> Result<Option<(PathBuf, Refused)>, SessionError> {
-        if self.source.follows() {
-            for arrival in &arriving {
-                self.kernel.count_forks_of(arrival.target.process)?;
-            }
+        for arrival in &arriving {
+            self.kernel.tell_of(arrival.target.process)?;
+        }
+        if self.kernel.forks_are_told() {
+            self.source.forks_are_told();
         }
         let mut first_refused = None;
         for arrival in arriving {
@@ -181,14 +191,46 @@ impl Tracer {
     /// # Errors
     /// The session cannot go on.
     pub fn adapt(&mut self, changes: Vec<TargetChange>) -> Result<(), SessionError> {
-        changes.into_iter().try_for_each(|change| self.take_note_of(change))
+        changes.into_iter().try_for_each(|change| self.adapt_to(change))
     }
 
-    /// Looks at the targets again and traces what they have mapped, executed or forked since.
+    /// Records tell what has happened to processes.
+    pub fn take_note_of(&mut self, events: &[ProcessEvent]) {
+        events.iter().for_each(|event| self.source.take_note_of(event));
+    }
+
+    /// When the next turn is to be taken, if nothing is told before.
+    #[must_use]
+    pub fn due(&self, now: Instant) -> Instant {
+        let looks = self.python.due(now);
+        self.asks.min(self.source.next_look()).min(looks.unwrap_or(self.asks))
+    }
+
+    /// Does what is due: traces what the targets have mapped, executed or forked since, and looks at what is traced.
     ///
     /// # Errors
     /// The session cannot go on, or there is nothing left that it could trace because of what went wrong.
-    pub fn look_again(&mut self) -> Result<(), SessionError> {
+    pub fn take_turn(&mut self) -> Result<(), SessionError> {
+        let now = Instant::now();
+        let is_asking = now >= self.asks;
+        if is_asking {
+            self.asks = now + ASK_EVERY;
+            self.ask()?;
+        }
+        let changes = self.source.changes();
+        self.adapt(changes)?;
+        let Self { processes, drain, planner, python, .. } = self;
+        let mut context = Context { processes, planner, drain };
+        let failed = if is_asking { python.ask_for_guards(&mut context) } else { Vec::new() };
+        let failed = failed.into_iter().chain(python.look_again(&mut context)).collect::<Vec<_>>();
+        for (process, error) in failed {
+            self.leave(process, error)?;
+        }
+        self.go_on()
+    }
+
+    /// Asks for what nobody tells.
+    fn ask(&mut self) -> Result<(), SessionError> {
         self.kernel.forward_log();
         let LookAtLoad { sentences, files } = self.load.look(&*self.kernel)?;
         sentences.iter().for_each(|sentence| tracing::warn!("{sentence}"));
@@ -197,14 +239,7 @@ impl Tracer {
             self.or_leave(process, placed)?;
         }
         self.follow_writers();
-        let changes = self.source.changes();
-        self.adapt(changes)?;
-        let Self { processes, drain, planner, python, .. } = self;
-        let failed = python.look_again(&mut Context { processes, planner, drain });
-        for (process, error) in failed {
-            self.leave(process, error)?;
-        }
-        self.go_on()
+        Ok(())
     }
 
     /// Takes all probes away, reads the books, and delivers everything.
@@ -238,7 +273,7 @@ impl Tracer {
     }
 
     /// Adapts to a change. What goes wrong with a process stays with it.
-    fn take_note_of(&mut self, change: TargetChange) -> Result<(), SessionError> {
+    fn adapt_to(&mut self, change: TargetChange) -> Result<(), SessionError> {
         match change {
             TargetChange::Forked { parent, target } => {
                 let native = self.survey(&target, &target.modules);
@@ -249,10 +284,7 @@ impl Tracer {
                     let Self { processes, drain, planner, python, .. } = self;
                     python.accept_entries(process, &mut Context { processes, planner, drain })
                 });
-                // If it is over by now, it is counted as one that was not seen.
-                if !has_ended(process) {
-                    self.kernel.notice_fork(process);
-                }
+                self.have_told_of(process);
                 self.or_leave(process, accepted)
             }
             TargetChange::Executed { target, modules } => {
@@ -264,6 +296,8 @@ impl Tracer {
                 if let Some(process) = self.processes.traced(target.process) {
                     process.executes(&target);
                 }
+                // If another thread than the first one has executed it, the end of the first one was told.
+                self.have_told_of(target.process);
                 let traced = forgotten.map_err(SessionError::from).and_then(|()| self.trace_more(&target, &modules));
                 self.or_leave(target.process, traced)
             }
@@ -285,9 +319,27 @@ impl Tracer {
                 let python = self.python.seen_of(process);
                 self.forget(process);
                 self.processes.end(process, python);
+                if !self.processes.has_number(process.pid) {
+                    self.kernel.tell_no_more_of(process);
+                }
                 self.failures.retain(|failure| failure.process != process);
                 Ok(())
             }
+        }
+    }
+
+    /// Has the kernel tell what becomes of a process: one that was forked has been noticed. If it is over by now, the kernel has
+    /// counted it as one that was not seen.
+    fn have_told_of(&mut self, process: ProcessId) {
+        if has_ended(process) {
+            return;
+        }
+        if let Err(error) = self.kernel.tell_of(process) {
+            tracing::debug!(%process, %error, "what becomes of it is found by looking at it");
+        }
+        // Its number may be that of another one soon.
+        if has_ended(process) {
+            self.kernel.tell_no_more_of(process);
         }
     }
 
@@ -316,7 +368,7 @@ impl Tracer {
             return Ok(());
         }
         let left = self.processes.leave(process, error.to_string());
-        self.kernel.notice_fork(process);
+        self.have_told_of(process);
         match left {
             LeftProcess::Named => {}
             LeftProcess::FirstFollowed => {
