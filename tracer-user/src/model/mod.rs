@@ -4,6 +4,7 @@ mod call;
 mod capability;
 mod function;
 mod interpreter;
+mod language;
 mod look;
 mod method_row;
 mod plan;
@@ -24,6 +25,7 @@ pub use function::{
     UnwindProof,
 };
 pub use interpreter::{FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites};
+pub use language::{Language, NamedBy};
 pub use look::Look;
 pub use method_row::MethodRow;
 pub use plan::{FunctionDescription, ModuleFile, PlannedFunction, ProbePlan, ProbeRequest};
@@ -39,8 +41,7 @@ pub use span::{
     TraceId,
 };
 pub use symbol_map::{
-    ArgumentRule, ArgumentType, Children, Comparison, Container, ErrorRule, FunctionRule, Language, Origin, Recurse,
-    SymbolMap,
+    ArgumentRule, ArgumentType, Children, Comparison, Container, ErrorRule, FunctionRule, Origin, Recurse, SymbolMap,
 };
 pub use target::{FileNumber, FileVersion, Mapping, Module, ProgramImage, Service, Target, TargetChange};
 pub use units::{
