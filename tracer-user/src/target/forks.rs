@@ -28,7 +28,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// A child that the kernel has told is looked at after this time, unless it has ended by then, or sooner if it executes another
 /// program: most that do either have done it by then, and what they had inherited was not worth a look.
-const SETTLING: Duration = Duration::from_millis(3);
+const SETTLING: Duration = Duration::from_millis(5);
 
 /// A child that is there and cannot be looked at is tried again, this often and for so long.
 const TRY_EVERY: Duration = Duration::from_millis(2);
