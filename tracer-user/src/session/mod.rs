@@ -7,6 +7,7 @@ mod descriptors;
 mod drain;
 mod end;
 mod error;
+mod failures;
 #[cfg(test)]
 mod fake_kernel;
 mod findings;
@@ -14,6 +15,7 @@ mod instances;
 mod left_calls;
 mod measure;
 mod message;
+mod native_probes;
 mod plural;
 mod probe_load;
 mod process_news;

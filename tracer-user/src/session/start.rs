@@ -11,6 +11,7 @@ use super::drain::Drain;
 use super::error::SessionError;
 use super::findings::{Findings, nothing_found};
 use super::instances::{Instances, class_names};
+use super::native_probes::NativeProbes;
 use super::process_news::ProcessNews;
 use super::recording::RecordedPipeline;
 use super::settings::Settings;
@@ -86,14 +87,14 @@ pub fn start_on(
     let found: Vec<Findings> = targets.iter().map(survey).collect();
     let is_stopped = || stop.load(Ordering::Relaxed);
     let ended = || if is_stopped() { SessionError::Stopped } else { SessionError::DrainEnded };
-    let (python, interpreters, problems) = look.wait(is_stopped).ok_or_else(ended)?;
-    let python = python.ringing(Bell::new(tell.clone()));
+    let (instances, found_instances, problems) = look.wait(is_stopped).ok_or_else(ended)?;
+    let instances = instances.ringing(Bell::new(tell.clone()));
     let loaded = loading.wait(is_stopped).ok_or_else(ended)?;
     all_ended(&targets)?;
     for sentence in found.iter().flat_map(|found| &found.unreadable).chain(&problems) {
         tracing::warn!("{sentence}");
     }
-    let is_empty = found.iter().all(|found| found.requests.is_empty()) && interpreters.iter().all(Option::is_none);
+    let is_empty = found.iter().all(|found| found.requests.is_empty()) && found_instances.iter().all(Option::is_none);
     // What is followed may have more.
     if is_empty && !is_command && !follows {
         let forbidden = found.iter().map(|found| found.forbidden).sum();
@@ -107,20 +108,20 @@ pub fn start_on(
     let header = tape_header(&targets);
     // The tape wants to know each name too; nobody listens when none is recorded.
     let (learns, learned) = channel();
-    let pipeline = Pipeline::open(&header, class_names(learns, python.known()), &exports)?;
+    let pipeline = Pipeline::open(&header, class_names(learns, instances.known()), &exports)?;
     let recording = tape.map(|path| begin_tape(path, &header, learned)).transpose()?;
     let pipeline = RecordedPipeline::new(pipeline, recording);
     let drain = Drain::start(records, pipeline, ProcessNews::new(tell)).map_err(|_| SessionError::DrainEnded)?;
 
-    let mut tracer = Tracer::new(kernel, drain, engine, python, source).within(max_overhead);
-    let found = arriving.into_iter().zip(found).zip(interpreters);
+    let mut tracer = Tracer::new(kernel, drain, NativeProbes::new(engine, max_overhead), instances, source);
+    let found = arriving.into_iter().zip(found).zip(found_instances);
     let arrivals =
-        found.map(|(((forked_by, target), native), interpreter)| NewProcess { target, forked_by, native, interpreter });
+        found.map(|(((forked_by, target), found), instance)| NewProcess { target, forked_by, found, instance });
     let first_refused = tracer.begin(arrivals.collect())?;
     all_ended(&targets)?;
     tracer.go_on()?;
     if let (0, Some(refused)) = (tracer.native_functions(), first_refused) {
-        let may_have_more = follows || tracer.python_functions() > 0;
+        let may_have_more = follows || tracer.seen_in_runtimes() > 0;
         end_if_refused(refused, may_have_more, &targets)?;
     }
     tracer.accept_entries()?;
