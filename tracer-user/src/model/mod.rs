@@ -10,6 +10,7 @@ mod method_row;
 mod plan;
 mod printable;
 mod python;
+mod sentence;
 mod span;
 mod symbol_map;
 mod target;
@@ -32,10 +33,11 @@ pub use plan::{FunctionDescription, ModuleFile, PlannedFunction, ProbePlan, Prob
 pub use printable::printable;
 pub use python::{
     CodeUser, ContainerMember, DEBUG_REGISTERS, FrameStyle, NotLookedAt, NotWatched, PythonClass, PythonClassRule,
-    PythonCode, PythonCodeRule, PythonCoverage, PythonFunction, PythonFunctionRule, PythonLayout, PythonLeftOut,
-    PythonMode, PythonNames, PythonPlan, PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables,
-    Receiver, WatchedCode,
+    PythonCode, PythonCodeRule, PythonFunction, PythonFunctionRule, PythonLayout, PythonLeftOut, PythonMode,
+    PythonNames, PythonPlan, PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables, Receiver,
+    RuntimeCoverage, WatchedCode,
 };
+pub use sentence::{counted, first_names};
 pub use span::{
     AttributeValue, CallError, CallFacts, Ending, Loss, Parent, ReturnedError, Span, SpanId, StreamTotals, Subject,
     TraceId,

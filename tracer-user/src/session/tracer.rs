@@ -13,6 +13,7 @@ use super::native_probes::{NativeProbes, lose};
 use super::processes::{LeftProcess, ProcessChanges, Processes};
 use super::report::Report;
 use crate::attach::{Kernel, Refused};
+use crate::engine::Runtimes;
 use crate::model::{Module, ProcessEvent, ProcessId, Target, TargetChange};
 use crate::plan::Planner;
 use crate::target::{TargetSource, has_ended};
@@ -213,9 +214,10 @@ impl Tracer {
         let report = take_away(&mut *kernel, &mut processes, drain)?;
         let told = processes.report(|process| instances.seen_of(process));
         let not_followed = processes.not_followed() + unseen.unwrap_or_else(|| source.left_out());
-        let python = instances.coverage(&mut processes);
-        let skipped = native.skipped();
-        Ok(Report { functions, python, processes: told, not_followed, skipped, ..report })
+        let coverage = instances.coverage(&mut processes);
+        let told_of_runtimes = Runtimes::remarks(&coverage, |process| report.spans_of(process));
+        let (left_out, skipped) = (Runtimes::left_out(&coverage), native.skipped());
+        Ok(Report { functions, coverage, told_of_runtimes, left_out, processes: told, not_followed, skipped, ..report })
     }
 
     /// Takes a process in, at the start or later: the one way in. Its calls are recorded once entries are accepted.

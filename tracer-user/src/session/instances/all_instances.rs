@@ -15,7 +15,7 @@ use super::traced_instance::TracedInstance;
 use crate::attach::KernelProcess;
 use crate::engine::Runtimes;
 use crate::memory::ReadLimit;
-use crate::model::{ProcessId, PythonCoverage, SymbolMap, Target};
+use crate::model::{ProcessId, RuntimeCoverage, SymbolMap, Target};
 use crate::plan::{CallProfile, LookTurns, Others, Planner, StartSchedule};
 use crate::target::{has_ended, look_at};
 
@@ -40,7 +40,7 @@ pub struct Instances {
     /// Processes that may have a runtime soon.
     starting: Vec<Starting>,
     /// What was covered of processes that have ended.
-    ended: VecDeque<PythonCoverage>,
+    ended: VecDeque<RuntimeCoverage>,
     /// What the calls in them have shown.
     profile: CallProfile,
     /// The same with what calls in the others show, as it was a moment ago.
@@ -175,7 +175,7 @@ impl Instances {
     }
 
     /// What would be seen, without seeing anything.
-    pub fn plan_only(&mut self, planner: &mut Planner) -> Vec<PythonCoverage> {
+    pub fn plan_only(&mut self, planner: &mut Planner) -> Vec<RuntimeCoverage> {
         self.traced.iter_mut().map(|instance| instance.plan_only(planner)).collect()
     }
 
@@ -406,7 +406,7 @@ impl Instances {
     }
 
     /// What was covered and what not, with the calls counted so far.
-    pub fn coverage(&mut self, processes: &mut Processes) -> Vec<PythonCoverage> {
+    pub fn coverage(&mut self, processes: &mut Processes) -> Vec<RuntimeCoverage> {
         let mut coverage: Vec<_> = self.ended.drain(..).collect();
         for instance in self.traced.iter_mut().filter(|instance| is_worth_telling(instance)) {
             let kernel = processes.in_kernel(instance.process());

@@ -11,7 +11,7 @@ use super::context::Context;
 use crate::attach::{CodeWatch, KernelProcess, Moved, WatchOutcome, measure_emulated_probe};
 use crate::engine::{EngineError, RuntimeInstance, Runtimes};
 use crate::memory::ReadLimit;
-use crate::model::{InterpreterSite, Look, ProcessId, ProgramImage, PythonCoverage, PythonMode, Target};
+use crate::model::{InterpreterSite, Look, ProcessId, ProgramImage, PythonMode, RuntimeCoverage, Target};
 use crate::plan::{CallProfile, Counts, Others, Planner, SurveyDelta, WatchPolicy};
 use crate::target::{has_ended, tracer_of};
 
@@ -418,12 +418,12 @@ impl TracedInstance {
     }
 
     /// What would be seen, without seeing anything.
-    pub fn plan_only(&mut self, planner: &mut Planner) -> PythonCoverage {
+    pub fn plan_only(&mut self, planner: &mut Planner) -> RuntimeCoverage {
         self.policy.plan_only(planner)
     }
 
     /// What was seen, with the calls counted.
-    pub fn counted_coverage(&mut self, kernel: Option<&dyn KernelProcess>) -> PythonCoverage {
+    pub fn counted_coverage(&mut self, kernel: Option<&dyn KernelProcess>) -> RuntimeCoverage {
         // What the programs cannot be asked any more was counted a moment ago.
         let counts = self.code.calls_as_far_as_known(kernel, &self.policy.to_cover());
         self.policy.counted_coverage(&counts, self.code.left_out(kernel))
