@@ -119,6 +119,8 @@ impl Assembler {
 
     /// Makes Python classes and steps known. Records that come earlier are named without them.
     pub fn add_python_names(&mut self, names: PythonNames) {
+        // Its first thread has ended, perhaps, because another one has executed a program.
+        self.ended.goes_on(names.process);
         self.python.learn(names);
     }
 

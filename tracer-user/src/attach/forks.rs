@@ -1,4 +1,8 @@
-//! How many forked processes user space has not taken notice of.
+//! Which processes the kernel tells of: what they execute, fork, and that they end; and how many of those that they have forked
+//! user space has not taken notice of.
+//!
+//! The programs run at every fork, execution and end of a thread of the machine, and look up one number in one table, which is
+//! all that it costs a process that is not traced. Those that see forks are loaded only where forked processes are followed.
 
 use aya::Ebpf;
 use aya::programs::RawTracePoint;
@@ -7,17 +11,16 @@ use aya::programs::raw_trace_point::RawTracePointLink;
 use super::error::AttachError;
 use super::object::{hash_map, hash_map_to_read, map_error, per_processor, program, program_error};
 
-/// The processes whose forks are counted, by the name of the map.
+/// The processes that are told of, by the name of the map.
 const FOLLOWED: &str = "FOLLOWED";
 
 /// The map's values.
 const NOTICED: u32 = 1;
 
-/// Update a map's element whether it is there or not, or only if it is (include/uapi/linux/bpf.h).
+/// Update a map's element whether it is there or not (`BPF_ANY`, include/uapi/linux/bpf.h).
 const ANY: u64 = 0;
-const IF_THERE: u64 = 2;
 
-/// Loads what counts forks. Dropping the link ends it.
+/// Loads what tells of forks. Dropping the link ends it.
 ///
 /// # Errors
 /// Not permitted, or the kernel cannot run it.
@@ -28,18 +31,20 @@ pub fn load(ebpf: &mut Ebpf) -> Result<RawTracePointLink, AttachError> {
     counter.take_link(link).map_err(|error| program_error(&error))
 }
 
-/// From now on the processes are counted that this one forks, and those that these fork.
+/// From now on records tell when this process executes another program or ends and, where they are loaded to, which processes it
+/// forks: those are told of likewise, and counted until this is said of them too.
 ///
 /// # Errors
 /// The map cannot be written.
-pub fn count(ebpf: &mut Ebpf, process: u32) -> Result<(), AttachError> {
+pub fn tell_of(ebpf: &mut Ebpf, process: u32) -> Result<(), AttachError> {
     hash_map(ebpf, FOLLOWED)?.insert(process, NOTICED, ANY).map_err(|error| map_error(FOLLOWED, &error))
 }
 
-/// User space has taken notice of a forked process. One that has ended meanwhile is counted as unseen already.
-pub fn notice(ebpf: &mut Ebpf, process: u32) {
+/// Nothing is told of a process any more.
+pub fn tell_no_more_of(ebpf: &mut Ebpf, process: u32) {
     if let Ok(mut followed) = hash_map::<u32, u32>(ebpf, FOLLOWED) {
-        let _ = followed.insert(process, NOTICED, IF_THERE);
+        // One that has ended is not there any more.
+        let _ = followed.remove(&process);
     }
 }
 

@@ -48,16 +48,21 @@ pub trait Kernel: Send {
     #[must_use]
     fn kept_signals(&self) -> u64;
 
-    /// From now on the processes are counted that this one forks, and those that these fork.
+    /// From now on records tell when this process executes another program or ends, and where forks are told also which
+    /// processes it forks: they are told of likewise, and counted until this is said of them too.
     ///
     /// # Errors
     /// The map cannot be written.
-    fn count_forks_of(&mut self, process: ProcessId) -> Result<(), AttachError>;
+    fn tell_of(&mut self, process: ProcessId) -> Result<(), AttachError>;
 
-    /// User space has taken notice of a forked process. One that has ended meanwhile is counted as unseen already.
-    fn notice_fork(&mut self, process: ProcessId);
+    /// Nothing is told of a process any more. One that ends is forgotten by itself.
+    fn tell_no_more_of(&mut self, process: ProcessId);
 
-    /// Forked processes that nobody has taken notice of; `None` where that cannot be known.
+    /// Whether records tell of forks.
+    #[must_use]
+    fn forks_are_told(&self) -> bool;
+
+    /// Forked processes of which [`Self::tell_of`] was not said; `None` where that cannot be known.
     #[must_use]
     fn unseen_forks(&self) -> Option<u64>;
 

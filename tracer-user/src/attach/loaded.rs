@@ -40,8 +40,8 @@ pub struct LoadOptions {
     pub python_frames: bool,
     /// Entries of each table about Python code, of all processes together.
     pub python_entries: u32,
-    /// Count the processes that followed ones fork.
-    pub count_forks: bool,
+    /// Tell which processes the traced ones fork, and count them.
+    pub forks: bool,
 }
 
 impl Default for LoadOptions {
@@ -53,7 +53,7 @@ impl Default for LoadOptions {
             python_watch: false,
             python_frames: false,
             python_entries: PYTHON_ENTRIES,
-            count_forks: false,
+            forks: false,
         }
     }
 }
@@ -66,8 +66,8 @@ pub struct Loaded {
     pub slots: Slots,
     /// What sees threads, programs and processes end and begin, until the end.
     pub tracepoints: Vec<RawTracePointLink>,
-    /// Whether forks are counted.
-    pub counts_forks: bool,
+    /// Whether forks are told and counted.
+    pub tells_forks: bool,
     /// Native programs for links of many uprobes.
     pub multi: Option<MultiPrograms>,
     /// What this kernel can do.
@@ -159,7 +159,7 @@ impl Loaded {
             files: ProbedFiles::default(),
             slots: Slots::default(),
             tracepoints,
-            counts_forks: false,
+            tells_forks: false,
             features: probe_features(multi.is_some()),
             multi,
             watch: WatchPrograms::default(),
@@ -176,9 +176,9 @@ impl Loaded {
         if options.python_watch {
             loaded.watch.load(&mut loaded.ebpf)?;
         }
-        if options.count_forks && task.number != 0 {
+        if options.forks && task.number != 0 {
             loaded.tracepoints.push(forks::load(&mut loaded.ebpf)?);
-            loaded.counts_forks = true;
+            loaded.tells_forks = true;
         }
         Ok(loaded)
     }

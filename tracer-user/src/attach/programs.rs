@@ -92,21 +92,21 @@ impl Kernel for Programs {
         self.loaded.lock().kept_signals.load(Relaxed)
     }
 
-    fn count_forks_of(&mut self, process: ProcessId) -> Result<(), AttachError> {
-        let mut loaded = self.loaded.lock();
-        if loaded.counts_forks { forks::count(&mut loaded.ebpf, process.pid) } else { Ok(()) }
+    fn tell_of(&mut self, process: ProcessId) -> Result<(), AttachError> {
+        forks::tell_of(&mut self.loaded.lock().ebpf, process.pid)
     }
 
-    fn notice_fork(&mut self, process: ProcessId) {
-        let mut loaded = self.loaded.lock();
-        if loaded.counts_forks {
-            forks::notice(&mut loaded.ebpf, process.pid);
-        }
+    fn tell_no_more_of(&mut self, process: ProcessId) {
+        forks::tell_no_more_of(&mut self.loaded.lock().ebpf, process.pid);
+    }
+
+    fn forks_are_told(&self) -> bool {
+        self.loaded.lock().tells_forks
     }
 
     fn unseen_forks(&self) -> Option<u64> {
         let loaded = self.loaded.lock();
-        if loaded.counts_forks { forks::unseen(&loaded.ebpf) } else { None }
+        if loaded.tells_forks { forks::unseen(&loaded.ebpf) } else { None }
     }
 
     fn forward_log(&mut self) {

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::exit::{self, UsageError};
 use super::print::{Errors, LogLines};
-use crate::export::Destination;
+use crate::export::{DESTINATIONS, Destination, DestinationKind};
 use crate::model;
 use crate::session::PythonSettings;
 use crate::target::Selection;
@@ -33,12 +33,6 @@ Examples:
   ml-tracer symbols --json ./inference libmodels.so";
 
 const ATTACH_HELP: &str = "\
-Destinations for --export (may be given several times):
-  console         a tree on standard output (the default)
-  otlp[=URL]      an OpenTelemetry collector; honours the OTEL_* variables
-  jsonl=FILE      one OTLP/JSON TracesData a line
-  perfetto=FILE   for ui.perfetto.dev
-
 Python: the processor can watch four code objects at one time. Which ones it watches follows from
 what is called, so attach while the server has requests; what is left out is named at the end.
 
@@ -75,7 +69,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Trace running processes
-    #[command(after_help = with_exit_codes(ATTACH_HELP))]
+    #[command(after_help = with_exit_codes(&with_destinations(ATTACH_HELP)))]
     Attach(AttachArguments),
     /// Start a command and trace it from its first instruction
     #[command(after_help = RUN_HELP)]
@@ -118,8 +112,8 @@ pub struct TraceOptions {
     /// Stop after this time, e.g. 500ms, 10s, 5m
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
-    /// Where spans go: console, otlp[=URL], jsonl=FILE, perfetto=FILE
-    #[arg(long = "export", value_name = "DEST")]
+    /// Where spans go.
+    #[arg(long = "export", value_name = "DEST", help = destinations_in_short())]
     pub exports: Vec<Destination>,
     /// Write the totals as JSON, and what of Python was traced and what not
     #[arg(long, value_name = "FILE")]
@@ -321,6 +315,17 @@ pub struct WaitAndExecuteArguments {
     /// The command
     #[arg(required = true, last = true)]
     pub command: Vec<OsString>,
+}
+
+/// Every destination on a line of its own, before the rest.
+fn with_destinations(help: &str) -> String {
+    let lines: String = DESTINATIONS.iter().map(|kind| format!("  {:<16}{}\n", kind.form(), kind.about)).collect();
+    format!("Destinations for --export (may be given several times):\n{lines}\n{help}")
+}
+
+fn destinations_in_short() -> String {
+    let forms: Vec<String> = DESTINATIONS.iter().map(DestinationKind::form).collect();
+    format!("Where spans go: {}", forms.join(", "))
 }
 
 fn with_exit_codes(help: &str) -> String {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 
 use super::arguments::{AttachArguments, TraceOptions};
@@ -16,7 +16,9 @@ use super::summary_file::SummaryFile;
 use crate::attach::{LoadOptions, missing_privilege};
 use crate::export::Destination;
 use crate::model::{MethodRow, PythonMode, SymbolMap, Target};
-use crate::session::{self, Followed, ProcessChanges, Report, Session, SessionError, Settings, Stop, plan_only};
+use crate::session::{
+    self, Followed, Message, ProcessChanges, Report, Session, SessionError, Settings, Stop, plan_only,
+};
 use crate::symbol_map::{self, MAP_DIRECTORY};
 use crate::target::{TargetError, Watcher, descendants, look_at};
 
@@ -59,7 +61,7 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
     demand_privilege()?;
     let summary = SummaryFile::create(&trace.exports, trace.summary.as_deref())?;
     let (tell_session, inbox) = channel();
-    let settings = settings(trace, targets, maps, began, false);
+    let settings = settings(trace, Watcher::new(targets, trace.follow), maps, began, tell_session.clone());
     signals::listen(tell_session, Arc::clone(&settings.stop))?;
     let ended = match session::start(settings) {
         Err(stopped @ SessionError::Stopped) => {
@@ -111,14 +113,14 @@ pub fn demand_privilege() -> anyhow::Result<()> {
 /// What the options ask of a session.
 pub fn settings(
     trace: &TraceOptions,
-    targets: Vec<Target>,
+    watcher: Watcher,
     maps: Vec<SymbolMap>,
     began: Instant,
-    is_command: bool,
+    tell: Sender<Message>,
 ) -> Settings {
     let defaults = LoadOptions::default();
     Settings {
-        source: Box::new(Watcher::new(targets, trace.follow)),
+        source: Box::new(watcher),
         maps,
         python: trace.python(),
         probe_moving_code: trace.probe_moving_code,
@@ -134,8 +136,9 @@ pub fn settings(
             ..defaults
         },
         began,
-        is_command,
+        is_command: false,
         duration: trace.duration,
+        tell,
         stop: Arc::default(),
     }
 }

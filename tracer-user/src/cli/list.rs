@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::print::{json, line, tell};
 use crate::model::{
-    EntrySite, NotLookedAt, PlannedFunction, ProbePlan, PythonCoverage, PythonMode, ReturnMethod, Skipped,
+    EntrySite, NotLookedAt, PlannedFunction, ProbePlan, PythonMode, ReturnMethod, RuntimeCoverage, Skipped, first_names,
 };
-use crate::session::{PlanOnly, first_names};
+use crate::session::PlanOnly;
 
 /// Methods that are named of those that share one code object.
 const MAX_METHODS: usize = 8;
@@ -18,7 +18,7 @@ const MAX_METHODS: usize = 8;
 #[derive(Serialize)]
 struct Listing<'plan> {
     functions: Vec<Function<'plan>>,
-    python: &'plan [PythonCoverage],
+    python: &'plan [RuntimeCoverage],
     skipped: Vec<SkippedFunction<'plan>>,
     unreadable: &'plan [String],
 }
@@ -109,7 +109,7 @@ fn skipped(skipped: &Skipped) -> SkippedFunction<'_> {
     }
 }
 
-fn write_text(plan: &ProbePlan, python: &[PythonCoverage], output: &mut impl Write) -> std::io::Result<()> {
+fn write_text(plan: &ProbePlan, python: &[RuntimeCoverage], output: &mut impl Write) -> std::io::Result<()> {
     let mut module = None;
     let widest = plan.functions.iter().map(|function| function.request.span_name.len()).max().unwrap_or(0).min(44);
     for function in &plan.functions {
@@ -151,7 +151,7 @@ fn write_text(plan: &ProbePlan, python: &[PythonCoverage], output: &mut impl Wri
     }
     for coverage in python {
         for NotLookedAt { what, reason } in &coverage.not_looked_at {
-            let PythonCoverage { interpreter, process, .. } = coverage;
+            let RuntimeCoverage { interpreter, process, .. } = coverage;
             line(output, format_args!("not looked at in {interpreter} of process {process}: {what} ({reason})"))?;
         }
     }
@@ -163,8 +163,8 @@ fn write_text(plan: &ProbePlan, python: &[PythonCoverage], output: &mut impl Wri
 }
 
 /// The Python code that is seen, and the methods of live models that it stands for.
-fn write_python(coverage: &PythonCoverage, output: &mut impl Write) -> std::io::Result<()> {
-    let PythonCoverage { process, interpreter, mode, slots, slots_held_by, watched, not_watched, .. } = coverage;
+fn write_python(coverage: &RuntimeCoverage, output: &mut impl Write) -> std::io::Result<()> {
+    let RuntimeCoverage { process, interpreter, mode, slots, slots_held_by, watched, not_watched, .. } = coverage;
     match mode {
         PythonMode::Watch => line(
             output,
@@ -203,7 +203,7 @@ fn write_python(coverage: &PythonCoverage, output: &mut impl Write) -> std::io::
 }
 
 /// Methods of live models that are not seen, in a few lines for each reason.
-fn write_not_watched(coverage: &PythonCoverage, output: &mut impl Write) -> std::io::Result<()> {
+fn write_not_watched(coverage: &RuntimeCoverage, output: &mut impl Write) -> std::io::Result<()> {
     for (reason, names) in coverage.not_watched_by_reason() {
         line(output, format_args!("  {} of process {}: {reason}", coverage.interpreter, coverage.process))?;
         for (class, methods) in by_class(&names) {

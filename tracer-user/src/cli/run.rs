@@ -17,8 +17,8 @@ use super::signals;
 use super::summary_file::SummaryFile;
 use crate::model::{Module, Service, Target};
 use crate::session;
-use crate::session::{AFTER_SIGNAL, Message, Report, Stop, plan_only};
-use crate::target::{application_of, find_program, look_at, modules_at_start};
+use crate::session::{AFTER_SIGNAL, Message, Report, Settings, Stop, plan_only};
+use crate::target::{Watcher, application_of, find_program, look_at, modules_at_start};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 /// Signals that end a process because of the code that it runs.
@@ -55,7 +55,9 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
         let plan = plan_only(&[target], maps, trace.python(), trace.probe_moving_code);
         return list::print_plan(&plan, false);
     }
-    let started = session::start(settings(trace, vec![target], maps, began, true));
+    let watcher = Watcher::new(vec![target], trace.follow).of_command();
+    let settings = settings(trace, watcher, maps, began, tell_session.clone());
+    let started = session::start(Settings { is_command: true, ..settings });
     if started.is_err() {
         // Nothing of the command has run yet.
         kill_process(pid, Signal::KILL)?;
@@ -136,7 +138,7 @@ fn outlive(inbox: &Receiver<Message>, pid: Pid) -> anyhow::Result<ExitStatus> {
         match inbox.recv()? {
             Message::Signal(number) => pass_on(number, pid),
             Message::CommandEnded(status) => return Ok(status),
-            Message::Targets(_) => {}
+            Message::Targets(_) | Message::Processes(_) | Message::LookEnded => {}
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod contract;
 pub mod cpython;
+mod file_cache;
 mod native;
 mod runtimes;
 

@@ -1,9 +1,12 @@
 //! The engines of language runtimes: a process goes in, the runtime that it runs comes out.
 
 use super::contract::{EngineError, RuntimeInstance};
-use super::cpython::CpythonEngine;
+use super::cpython::{self, CpythonEngine};
 use crate::memory::ReadLimit;
-use crate::model::{SymbolMap, Target};
+use crate::model::{RuntimeCoverage, SymbolMap, Target, counted};
+
+/// Instances that are told of at length: workers of a server say the same again and again.
+const MOST_TOLD: usize = 8;
 
 /// One engine for each kind of runtime.
 #[derive(Clone, Debug)]
@@ -31,5 +34,26 @@ impl Runtimes {
     #[must_use]
     pub fn may_be_in(target: &Target) -> bool {
         target.modules.iter().any(|module| CpythonEngine::may_be_in(&module.file_name()))
+    }
+
+    /// What a person should know of what was traced of these instances, in sentences. `spans` gives the methods of a process that
+    /// have spans, those with the most first.
+    #[must_use]
+    pub fn remarks<'span>(coverage: &[RuntimeCoverage], spans: impl Fn(u32) -> Vec<(&'span str, u64)>) -> Vec<String> {
+        let told = coverage.iter().take(MOST_TOLD);
+        let mut remarks: Vec<String> =
+            told.flat_map(|coverage| cpython::remarks(coverage, &spans(coverage.process))).collect();
+        let more = coverage.len().saturating_sub(MOST_TOLD);
+        if more > 0 {
+            let interpreters = counted(more as u64, "more interpreter", "more interpreters");
+            remarks.push(format!("{interpreters} (`--summary` has everything)"));
+        }
+        remarks
+    }
+
+    /// What was left out of all of them for want of room, in a sentence.
+    #[must_use]
+    pub fn left_out(coverage: &[RuntimeCoverage]) -> Option<String> {
+        cpython::left_out(coverage)
     }
 }

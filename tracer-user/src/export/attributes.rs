@@ -1,7 +1,7 @@
 //! The attributes of a span: made here once, for all sinks. docs/attributes.md explains each.
 
 use super::attribute_limits::AttributeLimits;
-use crate::model::{AttributeValue, CallFacts, Ending, Language, Parent, Span, Subject};
+use crate::model::{AttributeValue, CallFacts, Ending, Parent, Span, Subject};
 
 /// A borrowed attribute value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub fn visit_function_attributes(
             visit("code.line.number", ValueRef::Integer(i64::from(*line)));
         }
         visit("ml.library", text(&function.library));
-        visit("ml.language", ValueRef::Text(language_name(function.language)));
+        visit("ml.language", ValueRef::Text(function.language.word()));
         visit("ml.module", text(&function.module));
         if let Some(others) = &function.shared_code {
             visit("ml.shared_code", text(others));
@@ -115,14 +115,4 @@ pub fn visit_attributes(span: &Span, limits: AttributeLimits, mut visit: impl Fn
     visit_function_attributes(span, limits, &mut visit);
     visit_thread_attributes(span, limits, &mut visit);
     visit_call_attributes(span, limits, visit);
-}
-
-fn language_name(language: Language) -> &'static str {
-    match language {
-        Language::Python => "python",
-        Language::Cpp => "cpp",
-        Language::Rust => "rust",
-        Language::C => "c",
-        Language::Cython => "cython",
-    }
 }

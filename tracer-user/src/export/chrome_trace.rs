@@ -9,13 +9,14 @@ use std::sync::Arc;
 use super::attribute_limits::{AttributeLimits, shorten_name};
 use super::attributes::visit_attributes;
 use super::background_writer::{BackgroundWriter, CHUNK_BYTES, Chunk, Place};
+use super::destination::PERFETTO;
 use super::error::ExportError;
 use super::json::{push_microseconds, push_number, push_string, push_value};
 use super::resource::Resource;
 use super::sink::{Delivery, Sink, Summary};
 use crate::model::{Loss, Span, ThreadId, WallClockNs};
 
-const NAME: &str = "perfetto";
+const NAME: &str = PERFETTO.word;
 /// Thread names remembered; with more threads a name may be written twice, which does no harm.
 const MAX_NAMED_THREADS: usize = 65_536;
 const NS_PER_DAY: u64 = 86_400 * 1_000_000_000;

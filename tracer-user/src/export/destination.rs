@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::error::ExportError;
 
-/// A destination, in the form that `--export` takes: `console`, `otlp[=URL]`, `jsonl=FILE`, `perfetto=FILE`.
+/// A destination, in the form that `--export` takes: one of [`DESTINATIONS`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// A tree on standard output.
@@ -19,6 +19,85 @@ pub enum Destination {
     Perfetto(PathBuf),
 }
 
+/// A kind of destination.
+#[derive(Debug)]
+pub struct DestinationKind {
+    /// The word that `--export` takes, and the name of the sink.
+    pub word: &'static str,
+    /// What it is, for `--help`.
+    pub about: &'static str,
+    value: Value,
+}
+
+/// What follows the word.
+#[derive(Debug)]
+enum Value {
+    None(Destination),
+    Url(fn(Option<String>) -> Destination),
+    File(fn(PathBuf) -> Destination),
+}
+
+/// A tree for people.
+pub const CONSOLE: DestinationKind = DestinationKind {
+    word: "console",
+    about: "a tree on standard output (the default)",
+    value: Value::None(Destination::Console),
+};
+
+/// OpenTelemetry's protocol.
+pub const OTLP: DestinationKind = DestinationKind {
+    word: "otlp",
+    about: "an OpenTelemetry collector; honours the OTEL_* variables",
+    value: Value::Url(Destination::Otlp),
+};
+
+/// OpenTelemetry's file format.
+pub const JSON_LINES: DestinationKind = DestinationKind {
+    word: "jsonl",
+    about: "one OTLP/JSON TracesData a line",
+    value: Value::File(Destination::JsonLines),
+};
+
+/// Chrome trace events.
+pub const PERFETTO: DestinationKind =
+    DestinationKind { word: "perfetto", about: "for ui.perfetto.dev", value: Value::File(Destination::Perfetto) };
+
+/// Every kind there is: what is read, told and shown is made from this.
+pub const DESTINATIONS: [DestinationKind; 4] = [CONSOLE, OTLP, JSON_LINES, PERFETTO];
+
+/// A kind that is planned.
+const PLANNED: &str = "html";
+
+impl DestinationKind {
+    /// How it is written: `otlp[=URL]`.
+    #[must_use]
+    pub fn form(&self) -> String {
+        match self.value {
+            Value::None(_) => self.word.to_owned(),
+            Value::Url(_) => format!("{}[=URL]", self.word),
+            Value::File(_) => format!("{}=FILE", self.word),
+        }
+    }
+
+    fn read(&self, value: Option<&str>) -> Result<Destination, ExportError> {
+        match (&self.value, value) {
+            (Value::None(destination), None) => Ok(destination.clone()),
+            (Value::None(_), Some(value)) => Err(ExportError::UnexpectedValue { value: value.to_owned() }),
+            (Value::Url(of), None) => Ok(of(None)),
+            (Value::Url(of), Some(url)) if url.starts_with("http://") || url.starts_with("https://") => {
+                Ok(of(Some(url.to_owned())))
+            }
+            (Value::Url(_), Some(url)) => Err(ExportError::BadEndpoint {
+                url: url.to_owned(),
+                reason: "it begins with neither http:// nor https://".to_owned(),
+                origin: "for gRPC set OTEL_EXPORTER_OTLP_PROTOCOL=grpc as well".to_owned(),
+            }),
+            (Value::File(of), Some(path)) if !path.is_empty() => Ok(of(PathBuf::from(path))),
+            (Value::File(_), _) => Err(ExportError::MissingFile { kind: self.word }),
+        }
+    }
+}
+
 impl Destination {
     /// The file that it writes to, if it is one.
     #[must_use]
@@ -28,49 +107,50 @@ impl Destination {
             Self::Console | Self::Otlp(_) => None,
         }
     }
+
+    fn parts(&self) -> (DestinationKind, Option<String>) {
+        match self {
+            Self::Console => (CONSOLE, None),
+            Self::Otlp(url) => (OTLP, url.clone()),
+            Self::JsonLines(path) => (JSON_LINES, Some(path.display().to_string())),
+            Self::Perfetto(path) => (PERFETTO, Some(path.display().to_string())),
+        }
+    }
 }
 
 impl FromStr for Destination {
     type Err = ExportError;
 
     fn from_str(text: &str) -> Result<Self, ExportError> {
-        let (kind, value) = match text.split_once('=') {
-            Some((kind, value)) => (kind, Some(value)),
+        let (word, value) = match text.split_once('=') {
+            Some((word, value)) => (word, Some(value)),
             None => (text, None),
         };
-        let file = |kind: &'static str| match value {
-            Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
-            _ => Err(ExportError::MissingFile { kind }),
-        };
-        match (kind, value) {
-            ("console", None) => Ok(Self::Console),
-            ("console", Some(value)) => Err(ExportError::UnexpectedValue { value: value.to_owned() }),
-            ("otlp", None) => Ok(Self::Otlp(None)),
-            ("otlp", Some(url)) if url.starts_with("http://") || url.starts_with("https://") => {
-                Ok(Self::Otlp(Some(url.to_owned())))
-            }
-            ("otlp", Some(url)) => Err(ExportError::BadEndpoint {
-                url: url.to_owned(),
-                reason: "it begins with neither http:// nor https://".to_owned(),
-                origin: "for gRPC set OTEL_EXPORTER_OTLP_PROTOCOL=grpc as well".to_owned(),
-            }),
-            ("jsonl", _) => file("jsonl").map(Self::JsonLines),
-            ("perfetto", _) => file("perfetto").map(Self::Perfetto),
-            ("html", _) => Err(ExportError::NotAvailable { kind: "html" }),
-            _ => Err(ExportError::UnknownDestination { given: text.to_owned() }),
+        match DESTINATIONS.iter().find(|kind| kind.word == word) {
+            Some(kind) => kind.read(value),
+            None if word == PLANNED => Err(ExportError::NotAvailable { kind: PLANNED, instead: listed(false) }),
+            None => Err(ExportError::UnknownDestination { given: text.to_owned(), instead: listed(true) }),
         }
     }
 }
 
+/// What can be written, in a sentence; with each form of what takes a value or none.
+fn listed(each_form: bool) -> String {
+    let forms = |kind: &DestinationKind| match kind.value {
+        Value::Url(_) if each_form => vec![kind.word.to_owned(), format!("{}=URL", kind.word)],
+        Value::Url(_) => vec![kind.word.to_owned()],
+        _ => vec![kind.form()],
+    };
+    let mut all: Vec<String> = DESTINATIONS.iter().flat_map(forms).collect();
+    let last = all.pop().unwrap_or_default();
+    format!("{} or {last}", all.join(", "))
+}
+
 impl fmt::Display for Destination {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Console => write!(formatter, "console"),
-            Self::Otlp(None) => write!(formatter, "otlp"),
-            Self::Otlp(Some(url)) => write!(formatter, "otlp={url}"),
-            Self::JsonLines(path) => write!(formatter, "jsonl={}", path.display()),
-            Self::Perfetto(path) => write!(formatter, "perfetto={}", path.display()),
-        }
+        let (kind, value) = self.parts();
+        formatter.write_str(kind.word)?;
+        value.map_or(Ok(()), |value| write!(formatter, "={value}"))
     }
 }
 
@@ -91,11 +171,11 @@ mod tests {
     #[test]
     fn a_wrong_destination_is_told_what_to_write() {
         for (text, hint) in [
-            ("", "use console"),
+            ("", "use console, otlp, otlp=URL, jsonl=FILE or perfetto=FILE"),
             ("jason=x", "use console"),
             ("jsonl", "jsonl=FILE"),
             ("perfetto=", "perfetto=FILE"),
-            ("html=report.html", "not available in this version"),
+            ("html=report.html", "not available in this version; use console, otlp, jsonl=FILE or perfetto=FILE"),
             ("console=x", "standard output"),
             ("otlp=collector:4317", "http://localhost:4318"),
             ("otlp=", "http://localhost:4318"),

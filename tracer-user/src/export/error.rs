@@ -6,16 +6,20 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// No such kind of destination.
-    #[error("`{given}` is no destination; use console, otlp, otlp=URL, jsonl=FILE or perfetto=FILE")]
+    #[error("`{given}` is no destination; use {instead}")]
     UnknownDestination {
         /// What was given.
         given: String,
+        /// What there is.
+        instead: String,
     },
     /// A kind that is planned.
-    #[error("destination `{kind}` is not available in this version; use console, otlp, jsonl=FILE or perfetto=FILE")]
+    #[error("destination `{kind}` is not available in this version; use {instead}")]
     NotAvailable {
         /// The kind.
         kind: &'static str,
+        /// What there is.
+        instead: String,
     },
     /// A file destination without a file.
     #[error("destination `{kind}` needs a file: write {kind}=FILE")]

@@ -9,13 +9,14 @@ use super::attribute_limits::{AttributeLimits, shorten_name};
 use super::attributes::{ValueRef, visit_call_attributes, visit_function_attributes, visit_thread_attributes};
 use super::background_writer::{BackgroundWriter, CHUNK_BYTES, Chunk, Place};
 use super::described::Described;
+use super::destination::JSON_LINES;
 use super::error::ExportError;
 use super::json::{push_hexadecimal, push_number, push_string};
 use super::resource::{Resource, TRACER_NAME, TRACER_VERSION};
 use super::sink::{Delivery, Sink, Summary};
 use crate::model::{FunctionDescription, Loss, Span};
 
-const NAME: &str = "jsonl";
+const NAME: &str = JSON_LINES.word;
 /// A line is ended at this size, bytes.
 const LINE_BYTES: usize = 64 << 10;
 /// `SPAN_KIND_INTERNAL` of opentelemetry-proto 1.x.

@@ -21,7 +21,7 @@ mod samples;
 mod sink;
 
 pub use console::{duration, shorten};
-pub use destination::Destination;
+pub use destination::{DESTINATIONS, Destination, DestinationKind};
 pub use environment::Environment;
 pub use error::ExportError;
 pub use method_totals::MethodTotals;

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 pub use tracer_common::cookie::ObjectLocation;
 
-use super::symbol_map::Language;
+use super::language::Language;
 use super::units::{FileOffset, VirtualAddress};
 
 /// The names of a function.

@@ -4,11 +4,13 @@ mod call;
 mod capability;
 mod function;
 mod interpreter;
+mod language;
 mod look;
 mod method_row;
 mod plan;
 mod printable;
 mod python;
+mod sentence;
 mod span;
 mod symbol_map;
 mod target;
@@ -24,23 +26,24 @@ pub use function::{
     UnwindProof,
 };
 pub use interpreter::{FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites};
+pub use language::{Language, NamedBy};
 pub use look::Look;
 pub use method_row::MethodRow;
 pub use plan::{FunctionDescription, ModuleFile, PlannedFunction, ProbePlan, ProbeRequest};
 pub use printable::printable;
 pub use python::{
     CodeUser, ContainerMember, DEBUG_REGISTERS, FrameStyle, NotLookedAt, NotWatched, PythonClass, PythonClassRule,
-    PythonCode, PythonCodeRule, PythonCoverage, PythonFunction, PythonFunctionRule, PythonLayout, PythonLeftOut,
-    PythonMode, PythonNames, PythonPlan, PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables,
-    Receiver, WatchedCode,
+    PythonCode, PythonCodeRule, PythonFunction, PythonFunctionRule, PythonLayout, PythonLeftOut, PythonMode,
+    PythonNames, PythonPlan, PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables, Receiver,
+    RuntimeCoverage, WatchedCode,
 };
+pub use sentence::{counted, first_names};
 pub use span::{
     AttributeValue, CallError, CallFacts, Ending, Loss, Parent, ReturnedError, Span, SpanId, StreamTotals, Subject,
     TraceId,
 };
 pub use symbol_map::{
-    ArgumentRule, ArgumentType, Children, Comparison, Container, ErrorRule, FunctionRule, Language, Origin, Recurse,
-    SymbolMap,
+    ArgumentRule, ArgumentType, Children, Comparison, Container, ErrorRule, FunctionRule, Origin, Recurse, SymbolMap,
 };
 pub use target::{FileNumber, FileVersion, Mapping, Module, ProgramImage, Service, Target, TargetChange};
 pub use units::{

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::function::{ResolvedFunction, Skipped};
-use super::symbol_map::{ArgumentRule, ErrorRule, Language};
+use super::language::Language;
+use super::symbol_map::{ArgumentRule, ErrorRule};
 use super::target::{FileNumber, Mapping, Module};
 use super::units::{FunctionId, ProcessId};
 

@@ -279,7 +279,7 @@ pub enum PythonMode {
 
 /// What of the Python code of one process was traced, and what was not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct PythonCoverage {
+pub struct RuntimeCoverage {
     /// Process id as the tracer's pid namespace numbers it.
     pub process: u32,
     /// The interpreter, for people: `CPython 3.11.7`.
@@ -326,7 +326,7 @@ pub struct NotWatched {
     pub is_live: bool,
 }
 
-impl PythonCoverage {
+impl RuntimeCoverage {
     /// The methods that were not watched, by reason: reasons in the order in which they first occur; methods by name, those
     /// that train a model last.
     #[must_use]

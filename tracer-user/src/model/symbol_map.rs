@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::language::Language;
+
 /// One YAML document of a symbol map.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SymbolMap {
@@ -31,22 +33,6 @@ pub struct SymbolMap {
     pub functions: Vec<FunctionRule>,
     /// Where the document was read from.
     pub origin: Origin,
-}
-
-/// Kind of code that a map is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Language {
-    /// CPython methods.
-    Python,
-    /// C++ functions (Itanium mangling).
-    Cpp,
-    /// Rust functions (legacy and v0 mangling).
-    Rust,
-    /// C functions.
-    C,
-    /// Functions of Cython modules that Python calls.
-    Cython,
 }
 
 /// Which calls inside a span become spans of their own.

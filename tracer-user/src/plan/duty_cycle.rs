@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::model::ProcessId;
 
-/// Shortest window in which probes are live: the tracer looks at the clock that often.
+/// Shortest window in which probes are live: placing and removing them takes some milliseconds.
 const WINDOW: Duration = Duration::from_millis(100);
 
 /// When the probes are live.
@@ -47,17 +47,21 @@ impl DutyCycle {
         }
     }
 
-    /// Whether it is time to turn the probes on (`Some(true)`) or off.
+    /// When the probes are to be turned on or off; `None`: they stay.
     #[must_use]
-    pub fn step(&self, now: Instant) -> Option<bool> {
+    pub fn due(&self) -> Option<Instant> {
         if self.share >= 1.0 && self.is_live {
             return None;
         }
         let on = WINDOW.max(WINDOW.mul_f64(self.share));
         let off = on.mul_f64((1.0 - self.share) / self.share);
-        // The clock is looked at every window or so: half of it early is as near as it gets.
-        let due = if self.is_live { on } else { off }.saturating_sub(WINDOW / 10);
-        (now.saturating_duration_since(self.turned) >= due).then_some(!self.is_live)
+        Some(self.turned + if self.is_live { on } else { off })
+    }
+
+    /// Whether it is time to turn the probes on (`Some(true)`) or off.
+    #[must_use]
+    pub fn step(&self, now: Instant) -> Option<bool> {
+        self.due().is_some_and(|due| now >= due).then_some(!self.is_live)
     }
 
     /// The probes were turned on or off.

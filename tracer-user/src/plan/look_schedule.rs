@@ -194,7 +194,13 @@ impl StartSchedule {
         self.since
     }
 
-    /// Whether it is time to look for the interpreter.
+    /// When the interpreter is to be looked for.
+    #[must_use]
+    pub fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Whether it is time for that.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
         now >= self.due

@@ -10,10 +10,16 @@ pub struct LookTurns {
 }
 
 impl LookTurns {
+    /// Whether another look may begin while so many are under way.
+    #[must_use]
+    pub fn is_any_free(self, under_way: usize) -> bool {
+        under_way < MOST_LOOKS
+    }
+
     /// The process at which a look is to begin, of those whose look `is_due`, in turns; `None` while `under_way` looks are
     /// enough.
     pub fn next(&mut self, under_way: usize, count: usize, is_due: impl Fn(usize) -> bool) -> Option<usize> {
-        if under_way >= MOST_LOOKS {
+        if !self.is_any_free(under_way) {
             return None;
         }
         let index = (0..count).map(|turn| (self.next + turn) % count).find(|index| is_due(*index))?;

@@ -15,8 +15,8 @@ use super::planner::Planner;
 use super::python_choice::only_trains;
 use super::survey_history::{SurveyDelta, SurveyHistory};
 use crate::model::{
-    DEBUG_REGISTERS, FrameStyle, Look, ProcessId, PythonCoverage, PythonLayout, PythonLeftOut, PythonMode, PythonNames,
-    PythonPlan, PythonRuntime, PythonSurvey, RemoteAddress,
+    DEBUG_REGISTERS, FrameStyle, Look, ProcessId, PythonLayout, PythonLeftOut, PythonMode, PythonNames, PythonPlan,
+    PythonRuntime, PythonSurvey, RemoteAddress, RuntimeCoverage,
 };
 
 /// How often the calls of watched code are counted: code that is not called makes room for other code.
@@ -502,7 +502,7 @@ impl WatchPolicy {
     }
 
     /// What would be seen, without seeing anything.
-    pub fn plan_only(&mut self, planner: &mut Planner) -> PythonCoverage {
+    pub fn plan_only(&mut self, planner: &mut Planner) -> RuntimeCoverage {
         self.choose(planner, Counts::new(), Counts::new());
         self.coverage()
     }
@@ -515,18 +515,18 @@ impl WatchPolicy {
     }
 
     /// What was seen, with the calls counted now; what could not be counted any more was counted a moment ago.
-    pub fn counted_coverage(&mut self, counts: &Counts, left_out: PythonLeftOut) -> PythonCoverage {
-        let mut coverage = PythonCoverage { left_out: left_out.most(self.left_out()), ..self.coverage() };
+    pub fn counted_coverage(&mut self, counts: &Counts, left_out: PythonLeftOut) -> RuntimeCoverage {
+        let mut coverage = RuntimeCoverage { left_out: left_out.most(self.left_out()), ..self.coverage() };
         let is_seen: HashSet<RemoteAddress> = self.to_cover().into_iter().collect();
         let counted = |code| counts.get(&code).copied().unwrap_or_else(|| self.calls.counted(code));
         coverage.watched = self.covered.told(&self.plan, |code| is_seen.contains(&code), counted);
         coverage
     }
 
-    fn coverage(&self) -> PythonCoverage {
+    fn coverage(&self) -> RuntimeCoverage {
         let (major, minor, micro) = self.runtime.version;
         let is_watching = self.mode == PythonMode::Watch;
-        PythonCoverage {
+        RuntimeCoverage {
             process: self.runtime.process.pid,
             interpreter: format!("CPython {major}.{minor}.{micro}"),
             layout: self.runtime.layout_source.clone(),

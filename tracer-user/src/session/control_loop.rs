@@ -1,35 +1,20 @@
-//! The one loop of a session: it waits for messages and for the time of the next look, until something ends it.
+//! The one loop of a session: it waits for messages and for the time at which something is due, until something ends it.
 
 use std::process::ExitStatus;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::error::SessionError;
+use super::message::Message;
 use super::processes::ProcessChanges;
 use super::report::Report;
 use super::tracer::Tracer;
-use crate::model::TargetChange;
 
-/// Looking at a running process again costs a look into /proc/PID/maps.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// From one turn of the loop that nobody has asked for to the next: what is due all the time takes no processor for itself.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
-/// Where forked processes are followed: until one is seen, its calls are not.
-const LOOK_FOR_FORKS_EVERY: Duration = Duration::from_millis(10);
-
-/// A young command maps its libraries: it is looked at often, so that few calls are missed.
-const YOUNG: Duration = Duration::from_secs(20);
-const LOOK_YOUNG_EVERY: Duration = Duration::from_millis(2);
-
-/// What a session is told while it runs.
-#[derive(Debug)]
-pub enum Message {
-    /// A signal with this number has come for the tracer.
-    Signal(i32),
-    /// The command that was started has ended.
-    CommandEnded(ExitStatus),
-    /// Something about the targets has changed that their source has not told.
-    Targets(Vec<TargetChange>),
-}
+/// Messages that are taken up in one turn.
+const MOST_AT_ONCE: usize = 1_024;
 
 /// What has stopped a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,15 +31,13 @@ pub enum Stop {
     CommandEnded(ExitStatus),
 }
 
-/// How long a session lasts, and how often it looks at its targets.
+/// How long a session lasts.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// The longest that it may take.
     pub duration: Option<Duration>,
     /// Whether its target is a command that it has started: the end of that is told.
     pub is_command: bool,
-    /// Whether forked processes are followed.
-    pub follows: bool,
 }
 
 /// A session whose probes are live. Dropping it takes them away; [`Session::finish`] also delivers everything.
@@ -100,20 +83,28 @@ impl Session {
     ) -> Result<Stop, SessionError> {
         let live = *self.live.get_or_insert_with(Instant::now);
         let end = self.pace.duration.map(|duration| live + duration);
-        let mut due = Instant::now() + self.pace.pause(live.elapsed());
+        let mut turn = Instant::now();
         loop {
-            let next = end.map_or(due, |end| end.min(due));
-            match wait_until(inbox, next) {
-                Some(Message::Signal(number)) => return Ok(Stop::Signal(number)),
-                Some(Message::CommandEnded(status)) => return Ok(Stop::CommandEnded(status)),
-                Some(Message::Targets(changes)) => {
-                    self.tracer.adapt(changes)?;
-                    continue;
+            let due = self.tracer.due(Instant::now()).max(turn + SHORTEST_PAUSE);
+            let mut told = next_message(inbox, end.map_or(due, |end| end.min(due)));
+            let mut taken = 0;
+            // What was told by now, and then one turn for all of it.
+            while let Some(message) = told {
+                match message {
+                    Message::Signal(number) => return Ok(Stop::Signal(number)),
+                    Message::CommandEnded(status) => return Ok(Stop::CommandEnded(status)),
+                    Message::Targets(changes) => self.tracer.adapt(changes)?,
+                    Message::Processes(told) => self.tracer.take_note_of(told.events()),
+                    Message::LookEnded => {}
                 }
-                None if end.is_some_and(|end| Instant::now() >= end) => return Ok(Stop::Duration),
-                None => {}
+                taken += 1;
+                told = if taken < MOST_AT_ONCE { inbox.try_recv().ok() } else { None };
             }
-            self.tracer.look_again()?;
+            if end.is_some_and(|end| Instant::now() >= end) {
+                return Ok(Stop::Duration);
+            }
+            turn = Instant::now();
+            self.tracer.take_turn()?;
             let first = self.first_changes.take().unwrap_or_default();
             tell(first.and(self.tracer.changes()));
             if self.tracer.nobody_reads() {
@@ -122,7 +113,6 @@ impl Session {
             if self.tracer.is_over() && !self.pace.is_command {
                 return Ok(Stop::TargetsGone);
             }
-            due = Instant::now() + self.pace.pause(live.elapsed());
         }
     }
 
@@ -135,21 +125,8 @@ impl Session {
     }
 }
 
-impl Pace {
-    /// Time from one look at the targets to the next, in a session of this age.
-    fn pause(self, age: Duration) -> Duration {
-        if self.follows {
-            LOOK_FOR_FORKS_EVERY
-        } else if self.is_command && age < YOUNG {
-            LOOK_YOUNG_EVERY
-        } else {
-            LOOK_EVERY
-        }
-    }
-}
-
 /// The next message, or `None` when the time has come.
-fn wait_until(inbox: &Receiver<Message>, time: Instant) -> Option<Message> {
+fn next_message(inbox: &Receiver<Message>, time: Instant) -> Option<Message> {
     let left = time.saturating_duration_since(Instant::now());
     match inbox.recv_timeout(left) {
         Ok(message) => Some(message),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::clock::{ClockWatch, clock_anchor, monotonic_now};
 use super::error::SessionError;
+use super::process_news::ProcessNews;
 use super::recording::RecordedPipeline;
 use crate::export::Delivery;
 use crate::model::{FunctionDescription, Gap, LossCounts, MonotonicNs, OpenCall, PythonNames, StreamTotals, Target};
@@ -52,15 +53,15 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Starts to empty the ring.
-    pub fn start(ring: Box<dyn RecordSource>, pipeline: RecordedPipeline) -> std::io::Result<Self> {
+    /// Starts to empty the ring. What has happened to processes is told as `news`.
+    pub fn start(ring: Box<dyn RecordSource>, pipeline: RecordedPipeline, news: ProcessNews) -> std::io::Result<Self> {
         let (orders, inbox) = channel();
         let nobody_reads = Arc::new(AtomicBool::new(false));
         let tell_nobody_reads = Arc::clone(&nobody_reads);
         let clocks = ClockWatch::new(clock_anchor());
         let thread = std::thread::Builder::new()
             .name("drain".into())
-            .spawn(move || DrainThread { ring, pipeline, tell_nobody_reads, clocks }.run(&inbox))?;
+            .spawn(move || DrainThread { ring, pipeline, news, tell_nobody_reads, clocks }.run(&inbox))?;
         Ok(Self { orders, nobody_reads, thread })
     }
 
@@ -129,6 +130,7 @@ impl Drain {
 struct DrainThread {
     ring: Box<dyn RecordSource>,
     pipeline: RecordedPipeline,
+    news: ProcessNews,
     tell_nobody_reads: Arc<AtomicBool>,
     clocks: ClockWatch,
 }
@@ -191,7 +193,12 @@ impl DrainThread {
     }
 
     fn drain(&mut self) -> usize {
-        let Self { ring, pipeline, .. } = self;
-        ring.drain(BATCH, &mut |record| pipeline.record(&record))
+        let Self { ring, pipeline, news, .. } = self;
+        let mut events = Vec::new();
+        let drained = ring.drain(BATCH, &mut |record| events.extend(pipeline.record(&record)));
+        if !events.is_empty() {
+            news.tell(events);
+        }
+        drained
     }
 }

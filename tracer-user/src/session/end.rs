@@ -27,7 +27,7 @@ pub fn take_away(kernel: &mut dyn Kernel, processes: &mut Processes, drain: Drai
     let (_, open_calls) = kernel.totals()?;
     let left = LeftCalls::look(&open_calls, |process, thread| stack_pointer(process, thread.0));
     kernel.remove_entries();
-    processes.remove_python();
+    processes.remove_from_runtimes();
     kernel.remove_exits();
     kernel.forward_log();
     let (mut counts, mut open_calls) = kernel.totals()?;

@@ -27,8 +27,8 @@ pub struct State {
     pub accepted: BTreeSet<u32>,
     /// Owners that have not been dropped.
     pub owners: usize,
-    /// Forked processes that user space has taken notice of.
-    pub noticed: Vec<u32>,
+    /// Processes of which records tell.
+    pub told_of: BTreeSet<u32>,
     /// The steps of the end, in their order.
     pub end: Vec<&'static str>,
     /// What the books say.
@@ -78,12 +78,17 @@ impl Kernel for FakeKernel {
         0
     }
 
-    fn count_forks_of(&mut self, _: ProcessId) -> Result<(), AttachError> {
+    fn tell_of(&mut self, process: ProcessId) -> Result<(), AttachError> {
+        self.state().told_of.insert(process.pid);
         Ok(())
     }
 
-    fn notice_fork(&mut self, process: ProcessId) {
-        self.state().noticed.push(process.pid);
+    fn tell_no_more_of(&mut self, process: ProcessId) {
+        self.state().told_of.remove(&process.pid);
+    }
+
+    fn forks_are_told(&self) -> bool {
+        true
     }
 
     fn unseen_forks(&self) -> Option<u64> {

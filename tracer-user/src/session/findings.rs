@@ -6,7 +6,7 @@ use crate::attach::probe_features;
 use crate::engine::{EngineError, NativeEngine};
 use crate::memory::ReadLimit;
 use crate::model::{
-    FileNumber, Module, ModuleFile, ProbePlan, ProbeRequest, PythonCoverage, Skipped, SymbolMap, Target,
+    FileNumber, Module, ModuleFile, ProbePlan, ProbeRequest, RuntimeCoverage, Skipped, SymbolMap, Target,
 };
 use crate::plan::Planner;
 use crate::target::native_obstacle;
@@ -93,7 +93,7 @@ pub struct PlanOnly {
     /// Native functions.
     pub native: ProbePlan,
     /// Python code, by interpreter.
-    pub python: Vec<PythonCoverage>,
+    pub python: Vec<RuntimeCoverage>,
     /// Files and interpreters that could not be read, or not in full, one sentence each.
     pub unreadable: Vec<String>,
     /// What may be the reason if nothing at all is found.

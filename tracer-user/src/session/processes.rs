@@ -25,7 +25,7 @@ pub struct ProcessReport {
     pub forked_by: Option<u32>,
     /// The program that it runs, or ran last.
     pub executable: String,
-    /// Functions that were seen in it: native ones that are probed, and Python code.
+    /// Functions that were seen in it: native ones that are probed, and code of runtimes.
     pub functions: usize,
     /// Whether it has ended.
     pub has_ended: bool,
@@ -145,6 +145,11 @@ impl Processes {
         self.traced(process)?.kernel.as_deref_mut()
     }
 
+    /// Whether a process that goes on has this number.
+    pub fn has_number(&self, pid: u32) -> bool {
+        self.going_on.iter().any(|known| known.process.pid == pid)
+    }
+
     /// Whether any process is traced that goes on.
     pub fn is_any_traced(&self) -> bool {
         self.going_on.iter().any(|process| process.problem.is_none())
@@ -158,8 +163,8 @@ impl Processes {
         failed.collect()
     }
 
-    /// Takes away what sees Python calls in all processes.
-    pub fn remove_python(&mut self) {
+    /// Takes away what sees calls in runtimes, in all processes.
+    pub fn remove_from_runtimes(&mut self) {
         self.going_on
             .iter_mut()
             .filter_map(|process| process.kernel.as_mut())
@@ -184,20 +189,20 @@ impl Processes {
         if self.not_followed == 1 { LeftProcess::FirstFollowed } else { LeftProcess::Followed }
     }
 
-    /// A process has ended: all that the kernel holds for it goes. `python` is how much of its code was seen.
-    pub fn end(&mut self, process: ProcessId, python: usize) {
+    /// A process has ended: all that the kernel holds for it goes. `seen` is how much code of its runtime was seen.
+    pub fn end(&mut self, process: ProcessId, seen: usize) {
         for known in self.going_on.extract_if(.., |known| known.process == process) {
             if known.forked_by.is_none() {
                 self.ended_now.push(process);
             }
             // Of what a server starts besides, most is of no interest.
-            if known.forked_by.is_some() && known.native + python == 0 {
+            if known.forked_by.is_some() && known.native + seen == 0 {
                 continue;
             }
             if self.ended.len() >= MOST_ENDED {
                 self.ended.pop_front();
             }
-            self.ended.push_back(known.report(python, true));
+            self.ended.push_back(known.report(seen, true));
         }
     }
 
@@ -207,17 +212,17 @@ impl Processes {
         known.end.as_ref()?.signal()
     }
 
-    /// What is new since this was asked last. `python` tells how much Python code of a process is seen, unless there may be
+    /// What is new since this was asked last. `seen` tells how much code of its runtime is seen in a process, unless there may be
     /// more in a moment.
-    pub fn changes(&mut self, now: Instant, python: impl Fn(ProcessId) -> Option<usize>) -> ProcessChanges {
+    pub fn changes(&mut self, now: Instant, seen: impl Fn(ProcessId) -> Option<usize>) -> ProcessChanges {
         let mut changes = ProcessChanges::default();
         for process in &mut self.going_on {
             let is_new = process.forked_by.is_some() && process.told == 0;
             if is_new && now.saturating_duration_since(process.since) < TELL_AFTER {
                 continue;
             }
-            let Some(python) = python(process.process) else { continue };
-            let functions = process.native + python;
+            let Some(seen) = seen(process.process) else { continue };
+            let functions = process.native + seen;
             let more = functions.saturating_sub(process.told);
             match process.forked_by {
                 Some(forked_by) if process.told == 0 && more > 0 => changes.followed.push(Followed {
@@ -238,8 +243,8 @@ impl Processes {
     }
 
     /// Everybody, for the summary: those that go on first. Of followed ones, those with something to trace.
-    pub fn report(&self, python: impl Fn(ProcessId) -> usize) -> Vec<ProcessReport> {
-        let going_on = self.going_on.iter().map(|known| known.report(python(known.process), false));
+    pub fn report(&self, seen: impl Fn(ProcessId) -> usize) -> Vec<ProcessReport> {
+        let going_on = self.going_on.iter().map(|known| known.report(seen(known.process), false));
         let going_on = going_on.filter(|process| process.forked_by.is_none() || process.functions > 0);
         going_on.chain(self.ended.iter().cloned()).collect()
     }
@@ -272,12 +277,12 @@ impl Process {
         self.name = name.unwrap_or_else(|| self.executable.clone());
     }
 
-    fn report(&self, python: usize, has_ended: bool) -> ProcessReport {
+    fn report(&self, seen: usize, has_ended: bool) -> ProcessReport {
         ProcessReport {
             pid: self.process.pid,
             forked_by: self.forked_by.map(|parent| parent.pid),
             executable: self.executable.clone(),
-            functions: self.native + python,
+            functions: self.native + seen,
             has_ended,
             problem: self.problem.clone(),
         }

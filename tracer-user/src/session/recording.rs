@@ -9,8 +9,8 @@ use std::sync::mpsc::Receiver;
 use super::wiring::Pipeline;
 use crate::export::Delivery;
 use crate::model::{
-    ClockAnchor, FunctionDescription, Gap, LossCounts, OpenCall, PythonNames, RawRecord, RemoteAddress, StreamTotals,
-    Target,
+    ClockAnchor, FunctionDescription, Gap, LossCounts, OpenCall, ProcessEvent, PythonNames, RawRecord, RemoteAddress,
+    StreamTotals, Target,
 };
 use crate::ring::{TapeEnd, TapeError, TapeWriter};
 
@@ -47,9 +47,10 @@ impl RecordedPipeline {
     }
 
     /// See [`Pipeline::record`].
-    pub fn record(&mut self, record: &RawRecord<'_>) {
-        self.pipeline.record(record);
+    pub fn record(&mut self, record: &RawRecord<'_>) -> Option<ProcessEvent> {
+        let event = self.pipeline.record(record);
         self.tape(|writer| writer.record(record));
+        event
     }
 
     /// See [`Pipeline::add_process`].
@@ -94,7 +95,9 @@ impl RecordedPipeline {
 
     /// The stream has ended, with the calls that are still open: ends the tape and waits for the sinks.
     pub fn finish(mut self, counts: LossCounts, open_calls: Vec<OpenCall>) -> (StreamTotals, Vec<Delivery>) {
-        open_calls.iter().for_each(|call| self.record(&call.raw()));
+        for call in &open_calls {
+            self.record(&call.raw());
+        }
         let end = TapeEnd { totals: counts.clone() };
         if let Some(Recording { path, writer, .. }) = self.recording
             && let Err(error) = writer.finish(&end)

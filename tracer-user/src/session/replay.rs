@@ -27,7 +27,7 @@ pub fn replay(path: &Path, exports: &[Destination]) -> Result<Report, SessionErr
     let mut end = None;
     while let Some(item) = reader.next_item().map_err(failed)? {
         match item {
-            TapeItem::Record(record) => pipeline.record(&record),
+            TapeItem::Record(record) => drop(pipeline.record(&record)),
             TapeItem::Functions(functions) => pipeline.add_functions(functions),
             TapeItem::PythonNames(names) => pipeline.add_python_names(names),
             TapeItem::Thread { thread, name } => pipeline.add_thread_name(ThreadId(thread), name.into()),

@@ -5,14 +5,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::plural::counted;
 use super::processes::ProcessReport;
-use super::python_remarks::python_remarks;
 use crate::export::Delivery;
-use crate::model::{LossCounts, MethodRow, PythonCoverage, PythonLeftOut, StreamTotals};
-
-/// Interpreters that are told of at length: workers of a server say the same again and again.
-const MOST_INTERPRETERS: usize = 8;
+use crate::model::{LossCounts, MethodRow, RuntimeCoverage, StreamTotals, counted};
 
 /// What became of the calls of a finished session. `entries = spans + folded + lost + open` unless something is wrong.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -48,17 +43,24 @@ pub struct Report {
     pub placeholders: u64,
     /// Whether `entries = spans + folded + lost + open` holds.
     pub identity_holds: bool,
-    /// What of each Python interpreter was traced, and what was not.
-    pub python: Vec<PythonCoverage>,
+    /// What was traced of each runtime, and what was not.
+    #[serde(rename = "python")]
+    pub coverage: Vec<RuntimeCoverage>,
     /// The traced processes: those that were named, and followed ones with something to trace.
     pub processes: Vec<ProcessReport>,
     /// Processes that were forked by traced ones and are not traced, for want of room or for another reason.
     pub not_followed: u64,
     /// How each destination fared.
     pub exports: Vec<ExportReport>,
-    /// Spans of Python methods, by process and name.
+    /// What the engines have to say of that, a sentence each, and of what had no room.
     #[serde(skip)]
-    pub python_spans: BTreeMap<(u32, Arc<str>), u64>,
+    pub told_of_runtimes: Vec<String>,
+    /// See [`Self::told_of_runtimes`].
+    #[serde(skip)]
+    pub left_out: Option<String>,
+    /// Spans of methods in runtimes, by process and name.
+    #[serde(skip)]
+    pub runtime_spans: BTreeMap<(u32, Arc<str>), u64>,
 }
 
 /// Lost calls of one reason.
@@ -110,7 +112,7 @@ impl Report {
             placeholders: seen.placeholders,
             identity_holds: counts.entries == seen.spans + counts.folded + lost + counts.open,
             lost_by_reason,
-            python_spans: seen.python,
+            runtime_spans: seen.python,
             methods: seen.methods,
             exports: deliveries
                 .into_iter()
@@ -146,9 +148,10 @@ impl Report {
         format!("spans={} folded={} lost={} open={}", self.spans, self.folded, self.lost, self.open)
     }
 
-    /// Python methods of a process that have spans, those with the most first.
-    fn spans_of(&self, process: u32) -> Vec<(&str, u64)> {
-        let of_process = self.python_spans.iter().filter(|((pid, _), _)| *pid == process);
+    /// Methods in the runtime of a process that have spans, those with the most first.
+    #[must_use]
+    pub fn spans_of(&self, process: u32) -> Vec<(&str, u64)> {
+        let of_process = self.runtime_spans.iter().filter(|((pid, _), _)| *pid == process);
         let mut methods: Vec<(&str, u64)> = of_process.map(|((_, name), spans)| (&**name, *spans)).collect();
         methods.sort_by_key(|(name, spans)| (std::cmp::Reverse(*spans), *name));
         methods
@@ -171,18 +174,12 @@ impl Report {
                 self.hits_without_cause
             ));
         }
-        let told = self.python.iter().take(MOST_INTERPRETERS);
-        remarks.extend(told.flat_map(|coverage| python_remarks(coverage, &self.spans_of(coverage.process))));
-        let more = self.python.len().saturating_sub(MOST_INTERPRETERS);
-        if more > 0 {
-            let interpreters = counted(more as u64, "more interpreter", "more interpreters");
-            remarks.push(format!("{interpreters} (`--summary` has everything)"));
-        }
+        remarks.extend_from_slice(&self.told_of_runtimes);
         let problems = self.processes.iter().filter_map(|process| Some((process, process.problem.as_ref()?)));
         for (process, problem) in problems.filter(|(process, _)| process.forked_by.is_none()) {
             remarks.push(format!("process {} was not traced to the end: {problem}", process.pid));
         }
-        remarks.extend(left_out(&self.python));
+        remarks.extend(self.left_out.clone());
         if self.not_followed > 0 {
             let processes = counted(self.not_followed, "forked process", "forked processes");
             remarks.push(format!(
@@ -203,29 +200,6 @@ impl Report {
     }
 }
 
-/// What the tables had no room for, of all processes.
-fn left_out(python: &[PythonCoverage]) -> Option<String> {
-    let sum =
-        |count: fn(&PythonLeftOut) -> usize| python.iter().map(|coverage| count(&coverage.left_out)).sum::<usize>();
-    let counts = [
-        (sum(|left| left.codes), "code objects"),
-        (sum(|left| left.functions), "functions"),
-        (sum(|left| left.classes), "classes"),
-        (sum(|left| left.members), "steps"),
-        (sum(|left| left.numbers), "functions without a number"),
-    ];
-    let counts: Vec<String> =
-        counts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")).collect();
-    let processes = python.iter().filter(|coverage| coverage.left_out != PythonLeftOut::default()).count();
-    (processes > 0).then(|| {
-        format!(
-            "left out for want of room in the tables, the least used ones of {processes} processes: {}; `--summary` has \
-             them by process, a second tracer has tables of its own",
-            counts.join(", ")
-        )
-    })
-}
-
 fn calls(number: u64) -> String {
     counted(number, "call", "calls")
 }
@@ -243,5 +217,17 @@ mod tests {
         assert!(report.identity_holds);
         assert_eq!(report.line(), "spans=6 folded=2 lost=1 open=1");
         assert_eq!(report.identity(), "entries 10 = spans 6 + folded 2 + lost 1 + open 1");
+    }
+
+    #[test]
+    fn what_was_covered_is_in_the_summary_and_told() {
+        let runtime_spans =
+            [((4242, "Rare.fit".into()), 1), ((4242, "PCA.fit".into()), 3), ((1, "Other.fit".into()), 9)];
+        let told_of_runtimes = vec!["CPython 3.11.7 of process 4242: covered PCA.fit".to_owned()];
+        let report = Report { told_of_runtimes, runtime_spans: runtime_spans.into(), ..Report::of_nothing() };
+        assert_eq!(report.spans_of(4242), [("PCA.fit", 3), ("Rare.fit", 1)]);
+        assert_eq!(report.remarks(), ["CPython 3.11.7 of process 4242: covered PCA.fit"]);
+        let summary = serde_json::to_value(&report).expect("JSON");
+        assert_eq!(summary["python"].as_array().map(Vec::len), Some(0));
     }
 }

@@ -8,14 +8,18 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use tracer_common::records::{ProcessChange as ChangeNumber, ProcessRecord, RecordHeader, RecordKind};
+use zerocopy::IntoBytes as _;
+
 use super::super::error::SessionError;
 use super::super::fake_kernel::{FakeKernel, NoRecords};
 use super::super::settings::{PythonSettings, Settings};
 use super::super::start::start_on;
 use super::*;
 use crate::attach::{AttachError, LoadOptions};
-use crate::model::{FileNumber, LossCounts, ProcessId, Target};
-use crate::target::{TargetSource, look_at};
+use crate::model::{FileNumber, LossCounts, ProcessEvent, ProcessId, RawRecord, Target, TargetChange};
+use crate::ring::RecordSource;
+use crate::target::{TargetSource, Watcher, look_at};
 
 /// Functions of the C library, which every process has mapped.
 const MAP: &str = "schema: ml-tracer/v1\nlibrary: test\nlanguage: c\nmodule: libc.so*\n\
@@ -83,6 +87,14 @@ impl TargetSource for Scripted {
         self.follows
     }
 
+    fn forks_are_told(&mut self) {}
+
+    fn take_note_of(&mut self, _: &ProcessEvent) {}
+
+    fn next_look(&self) -> Instant {
+        Instant::now() + Duration::from_millis(10)
+    }
+
     fn changes(&mut self) -> Vec<TargetChange> {
         let changes = self.told.0.lock().expect("nobody panics").pop_front().unwrap_or_default();
         for change in &changes {
@@ -106,6 +118,26 @@ impl TargetSource for Scripted {
     }
 }
 
+/// Records that a test submits.
+#[derive(Clone, Default)]
+struct Submitted(Arc<Mutex<VecDeque<ProcessRecord>>>);
+
+impl Submitted {
+    fn submit(&self, process: u32, change: ChangeNumber, parent: u32) {
+        let header = RecordHeader::new(RecordKind::Process, size_of::<ProcessRecord>());
+        let record = ProcessRecord { header, process, change: change as u32, parent, ..ProcessRecord::default() };
+        self.0.lock().expect("nobody panics").push_back(record);
+    }
+}
+
+impl RecordSource for Submitted {
+    fn drain(&mut self, _: usize, receive: &mut dyn FnMut(RawRecord<'_>)) -> usize {
+        let records = std::mem::take(&mut *self.0.lock().expect("nobody panics"));
+        records.iter().for_each(|record| receive(RawRecord(record.as_bytes())));
+        records.len()
+    }
+}
+
 fn settings(sleepers: &[&Sleeper], told: &Told, follows: bool) -> Settings {
     let first = sleepers.iter().map(|sleeper| sleeper.target()).collect();
     Settings {
@@ -120,6 +152,7 @@ fn settings(sleepers: &[&Sleeper], told: &Told, follows: bool) -> Settings {
         began: Instant::now(),
         is_command: false,
         duration: None,
+        tell: channel().0,
         stop: Arc::default(),
     }
 }
@@ -236,10 +269,45 @@ fn a_process_that_cannot_be_followed_is_counted() {
         }
     });
     assert_eq!((stop.ok(), followed), (Some(Stop::Signal(15)), vec![other.process]));
-    assert_eq!(kernel.state().noticed, [child.process.pid, child.process.pid, other.process.pid]);
+    let told_of: Vec<u32> = kernel.state().told_of.iter().copied().collect();
+    let mut all = [parent, child, other].map(|target| target.process.pid);
+    all.sort_unstable();
+    assert_eq!(told_of, all);
     let report = session.finish().expect("books");
     assert_eq!(report.not_followed, 1);
     assert_eq!(report.processes.iter().map(|process| process.functions).collect::<Vec<_>>(), [2, 2]);
+}
+
+/// Nothing in /proc says that one has forked the other, which would be found in no other way.
+#[test]
+fn what_records_tell_of_processes_is_acted_upon() {
+    let (kernel, told, records) = (FakeKernel::default(), Told::default(), Submitted::default());
+    let mut sleepers = [Sleeper::start(), Sleeper::start()];
+    let [parent, child] = sleepers.each_ref().map(Sleeper::target);
+    let (tell, inbox) = channel();
+    let watcher = Watcher::new(vec![parent.clone()], true);
+    let settings = Settings { source: Box::new(watcher), tell: tell.clone(), ..settings(&[], &told, true) };
+    let loaded = (kernel.clone(), records.clone());
+    let session = start_on(move |_| Ok((Box::new(loaded.0), Box::new(loaded.1))), settings);
+    let mut session = session.expect("a session");
+    assert!(kernel.state().told_of.contains(&parent.process.pid));
+    records.submit(child.process.pid, ChangeNumber::Forked, parent.process.pid);
+    let mut followed = Vec::new();
+    let stop = session.run(&inbox, |new| {
+        followed.extend(new.followed.into_iter().map(|followed| (followed.forked_by, followed.process)));
+        if !followed.is_empty() {
+            tell.send(Message::Signal(2)).expect("the session runs");
+        }
+    });
+    assert_eq!((stop.ok(), followed), (Some(Stop::Signal(2)), vec![(parent.process, child.process)]));
+    assert_eq!(kernel.state().owners, 2);
+    for (sleeper, target) in sleepers.iter_mut().zip([&parent, &child]) {
+        sleeper.end();
+        records.submit(target.process.pid, ChangeNumber::Ended, 0);
+    }
+    assert_eq!(session.run(&inbox, drop).ok(), Some(Stop::TargetsGone));
+    let state = kernel.state();
+    assert_eq!((state.owners, state.told_of.len()), (0, 0));
 }
 
 #[test]

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use super::message::Message;
 use crate::attach::LoadOptions;
 use crate::export::Destination;
 use crate::model::{PythonMode, SymbolMap};
@@ -34,6 +36,8 @@ pub struct Settings {
     pub is_command: bool,
     /// The longest that it may take, from when all probes are live.
     pub duration: Option<Duration>,
+    /// Where the session is told things, by its own threads too: the other end is given to [`super::Session::run`].
+    pub tell: Sender<Message>,
     /// Raised when the session is not wanted any more before it has begun.
     pub stop: Arc<AtomicBool>,
 }

@@ -1,6 +1,7 @@
 //! One process that runs Python, attached to and let go of many times: everything that a session does to a target, and
 //! nothing else. The process is looked at once.
 
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -10,6 +11,7 @@ use super::end::take_away;
 use super::error::SessionError;
 use super::findings::nothing_found;
 use super::instances::{Context, Instances};
+use super::process_news::ProcessNews;
 use super::processes::Processes;
 use super::recording::RecordedPipeline;
 use super::settings::PythonSettings;
@@ -76,8 +78,10 @@ impl Soak {
         let (mut kernel, records) = load_programs(LoadOptions::default())?;
         let mut planner = Planner::new(kernel.features());
         let pipeline = Pipeline::open(&tape_header(&self.targets), Box::new(|_, _| None), &[])?;
-        let drain =
-            Drain::start(records, RecordedPipeline::new(pipeline, None)).map_err(|_| SessionError::DrainEnded)?;
+        // Nobody listens: the process is the same one all the time.
+        let (tell, _) = channel();
+        let drain = Drain::start(records, RecordedPipeline::new(pipeline, None), ProcessNews::new(tell))
+            .map_err(|_| SessionError::DrainEnded)?;
         let [target] = &self.targets;
         let mut processes = Processes::default();
         processes.add(target, None, kernel.process(target.process));

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 
-use super::background::Background;
+use super::background::{Background, Bell};
 use super::control_loop::{Pace, Session};
 use super::descriptors::raise_descriptor_limit;
 use super::drain::Drain;
 use super::error::SessionError;
 use super::findings::{Findings, nothing_found};
 use super::instances::{Instances, class_names};
+use super::native_probes::NativeProbes;
+use super::process_news::ProcessNews;
 use super::recording::RecordedPipeline;
 use super::settings::Settings;
 use super::tape_header::{begin_tape, tape_header};
@@ -26,7 +28,7 @@ use crate::target::{children_are_told, has_ended};
 /// The loaded programs, and the records that they submit.
 pub type LoadedKernel = (Box<dyn Kernel>, Box<dyn RecordSource>);
 
-/// Findingss the targets, loads the programs, opens the destinations, and makes all probes live.
+/// Surveys the targets, loads the programs, opens the destinations, and makes all probes live.
 ///
 /// # Errors
 /// Nothing to trace, all targets ended meanwhile, not permitted, or a destination that cannot be opened. No probe is left behind then.
@@ -61,6 +63,7 @@ pub fn start_on(
         began,
         is_command,
         duration,
+        tell,
         stop,
     } = settings;
     raise_descriptor_limit()?;
@@ -73,7 +76,7 @@ pub fn start_on(
     let mut engine = NativeEngine::new(maps.clone()).probing_moving_code(probe_moving_code);
     // What has begun empty may come to run Python, and then every moment counts.
     let watches_python = python.mode == PythonMode::Watch && (is_command || targets.iter().any(Runtimes::may_be_in));
-    let load = LoadOptions { python_watch: watches_python, count_forks: follows, ..load };
+    let load = LoadOptions { python_watch: watches_python, forks: follows, ..load };
     // Loading takes the kernel about as long as the survey takes us: do both at once. Whoever tells us to stop waits for
     // neither.
     let looks = arriving.clone();
@@ -84,13 +87,14 @@ pub fn start_on(
     let found: Vec<Findings> = targets.iter().map(survey).collect();
     let is_stopped = || stop.load(Ordering::Relaxed);
     let ended = || if is_stopped() { SessionError::Stopped } else { SessionError::DrainEnded };
-    let (python, interpreters, problems) = look.wait(is_stopped).ok_or_else(ended)?;
+    let (instances, found_instances, problems) = look.wait(is_stopped).ok_or_else(ended)?;
+    let instances = instances.ringing(Bell::new(tell.clone()));
     let loaded = loading.wait(is_stopped).ok_or_else(ended)?;
     all_ended(&targets)?;
     for sentence in found.iter().flat_map(|found| &found.unreadable).chain(&problems) {
         tracing::warn!("{sentence}");
     }
-    let is_empty = found.iter().all(|found| found.requests.is_empty()) && interpreters.iter().all(Option::is_none);
+    let is_empty = found.iter().all(|found| found.requests.is_empty()) && found_instances.iter().all(Option::is_none);
     // What is followed may have more.
     if is_empty && !is_command && !follows {
         let forbidden = found.iter().map(|found| found.forbidden).sum();
@@ -103,26 +107,26 @@ pub fn start_on(
 
     let header = tape_header(&targets);
     // The tape wants to know each name too; nobody listens when none is recorded.
-    let (tell, learned) = channel();
-    let pipeline = Pipeline::open(&header, class_names(tell, python.known()), &exports)?;
+    let (learns, learned) = channel();
+    let pipeline = Pipeline::open(&header, class_names(learns, instances.known()), &exports)?;
     let recording = tape.map(|path| begin_tape(path, &header, learned)).transpose()?;
-    let drain =
-        Drain::start(records, RecordedPipeline::new(pipeline, recording)).map_err(|_| SessionError::DrainEnded)?;
+    let pipeline = RecordedPipeline::new(pipeline, recording);
+    let drain = Drain::start(records, pipeline, ProcessNews::new(tell)).map_err(|_| SessionError::DrainEnded)?;
 
-    let mut tracer = Tracer::new(kernel, drain, engine, python, source).within(max_overhead);
-    let found = arriving.into_iter().zip(found).zip(interpreters);
+    let mut tracer = Tracer::new(kernel, drain, NativeProbes::new(engine, max_overhead), instances, source);
+    let found = arriving.into_iter().zip(found).zip(found_instances);
     let arrivals =
-        found.map(|(((forked_by, target), native), interpreter)| NewProcess { target, forked_by, native, interpreter });
+        found.map(|(((forked_by, target), found), instance)| NewProcess { target, forked_by, found, instance });
     let first_refused = tracer.begin(arrivals.collect())?;
     all_ended(&targets)?;
     tracer.go_on()?;
     if let (0, Some(refused)) = (tracer.native_functions(), first_refused) {
-        let may_have_more = follows || tracer.python_functions() > 0;
+        let may_have_more = follows || tracer.seen_in_runtimes() > 0;
         end_if_refused(refused, may_have_more, &targets)?;
     }
     tracer.accept_entries()?;
     tracer.go_on()?;
-    let pace = Pace { duration, is_command, follows };
+    let pace = Pace { duration, is_command };
     Ok(Session::new(tracer, pace, began))
 }
 

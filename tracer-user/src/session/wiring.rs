@@ -6,8 +6,8 @@ use crate::assemble::{Assembler, Output};
 use crate::decode::decode;
 use crate::export::{Delivery, Destination, ExportError, MethodTotals, Resource, Sink, Summary, open};
 use crate::model::{
-    ClockAnchor, FunctionDescription, Gap, LossCounts, PythonNames, RawRecord, RemoteAddress, StreamTotals, Target,
-    ThreadId,
+    ClockAnchor, Event, FunctionDescription, Gap, LossCounts, ProcessEvent, PythonNames, RawRecord, RemoteAddress,
+    StreamTotals, Target, ThreadId,
 };
 use crate::ring::TapeHeader;
 
@@ -75,14 +75,18 @@ impl Pipeline {
         self.assembler.add_anchor(anchor);
     }
 
-    /// One record on its way from the ring to the sinks.
-    pub fn record(&mut self, record: &RawRecord<'_>) {
+    /// One record on its way from the ring to the sinks. Gives what has happened to a process, if the record is about that.
+    pub fn record(&mut self, record: &RawRecord<'_>) -> Option<ProcessEvent> {
         let Self { assembler, sinks, methods } = self;
         match decode(record) {
-            Ok(event) => assembler.event(&event, &mut |output| deliver(sinks, methods, &output)),
+            Ok(event) => {
+                assembler.event(&event, &mut |output| deliver(sinks, methods, &output));
+                if let Event::Process(event) = event { Some(event) } else { None }
+            }
             Err(error) => {
                 tracing::warn!(%error, "a record could not be decoded");
                 assembler.undecodable();
+                None
             }
         }
     }

@@ -8,8 +8,8 @@ use serde_saphyr::{Location, Spanned};
 use tracer_common::limits::MAX_ARGUMENTS;
 
 use crate::model::{
-    ArgumentRule, ArgumentType, Children, Comparison, Container, ErrorRule, FunctionRule, Language, Origin, Recurse,
-    SymbolMap,
+    ArgumentRule, ArgumentType, Children, Comparison, Container, ErrorRule, FunctionRule, Language, NamedBy, Origin,
+    Recurse, SymbolMap,
 };
 
 use super::document::{Argument, ContainerFields, Document, Entries, Failure, Function, List, Recursion, Text};
@@ -65,14 +65,13 @@ impl Checker<'_> {
     }
 
     fn rules_exist(&mut self, document: &Document, place: Location) {
-        let enough = match self.language {
-            Language::C => document.functions.is_some(),
-            Language::Cpp | Language::Rust | Language::Cython => {
-                document.methods.is_some() || document.functions.is_some()
-            }
-            Language::Python => document.methods.is_some(),
+        let named_by = self.language.named_by();
+        let enough = match named_by {
+            NamedBy::Functions => document.functions.is_some(),
+            NamedBy::Either => document.methods.is_some() || document.functions.is_some(),
+            NamedBy::Methods => document.methods.is_some(),
         };
-        if let (Language::C, Some(methods)) = (self.language, &document.methods) {
+        if let (NamedBy::Functions, Some(methods)) = (named_by, &document.methods) {
             self.report(methods.referenced, MapProblem::MethodsInC);
         } else if !enough {
             self.report(place, MapProblem::NothingToTrace(self.language));
@@ -80,17 +79,19 @@ impl Checker<'_> {
         let module = document.module.as_ref().map(|module| module.referenced);
         let functions = document.functions.as_ref().map(|functions| functions.referenced);
         let bases = document.bases.as_ref().map(|bases| bases.referenced);
-        if self.language == Language::C {
-            self.not_for_language(bases, "bases", "its functions are told by `module` and `functions`");
-        } else if self.language != Language::Python {
-            self.not_for_language(bases, "bases", "its classes are told by `module`, `methods` and `exclude`");
-        } else if enough {
-            self.not_for_language(module, "module", "name the classes under `bases`");
-            self.not_for_language(
-                functions,
-                "functions",
-                "list `methods`, and the classes that have them under `bases`",
-            );
+        match named_by {
+            NamedBy::Functions => {
+                self.not_for_language(bases, "bases", "its functions are told by `module` and `functions`");
+            }
+            NamedBy::Either => {
+                self.not_for_language(bases, "bases", "its classes are told by `module`, `methods` and `exclude`");
+            }
+            NamedBy::Methods if enough => {
+                self.not_for_language(module, "module", "name the classes under `bases`");
+                let instead = "list `methods`, and the classes that have them under `bases`";
+                self.not_for_language(functions, "functions", instead);
+            }
+            NamedBy::Methods => {}
         }
     }
 
@@ -137,8 +138,8 @@ impl Checker<'_> {
 
     fn methods(&mut self, methods: Option<List<Text>>) -> Vec<String> {
         let methods = self.list(methods);
-        let ignore_case = matches!(self.language, Language::Cpp | Language::Rust);
-        let key = |method: &str| if ignore_case { method.to_ascii_lowercase() } else { method.to_owned() };
+        let ignores_case = self.language.ignores_case();
+        let key = |method: &str| if ignores_case { method.to_ascii_lowercase() } else { method.to_owned() };
         let methods = self.unique_names(methods, "method", key);
         for method in &methods {
             let plain = |character: char| character.is_alphanumeric() || character == '_' || character == '$';

@@ -8,7 +8,7 @@ use serde_saphyr::{Error as YamlError, Location, MessageFormatter, UserMessageFo
 use thiserror::Error;
 use tracer_common::limits::MAX_ARGUMENTS;
 
-use crate::model::{self, Language};
+use crate::model::{self, Language, NamedBy};
 
 use super::parse::MAX_FILE_BYTES;
 
@@ -151,10 +151,10 @@ pub enum MapProblem {
     #[error("span `{0}` has an empty part; write `Class.method`")]
     BadSpanName(String),
     /// A document without rules.
-    #[error("there is nothing to trace; language {} needs {}", language_word(*.0), needed_keys(*.0))]
+    #[error("there is nothing to trace; language {} needs {}", .0.word(), needed_keys(*.0))]
     NothingToTrace(Language),
     /// A key that means nothing for the language of the document.
-    #[error("key `{key}` is not for language {}; {instead}", language_word(*.language))]
+    #[error("key `{key}` is not for language {}; {instead}", .language.word())]
     KeyOfOtherLanguage {
         /// The key.
         key: &'static str,
@@ -288,21 +288,11 @@ fn advice(word: &str, known: &[&'static str]) -> String {
     }
 }
 
-const fn language_word(language: Language) -> &'static str {
-    match language {
-        Language::Python => "python",
-        Language::Cpp => "cpp",
-        Language::Rust => "rust",
-        Language::C => "c",
-        Language::Cython => "cython",
-    }
-}
-
 const fn needed_keys(language: Language) -> &'static str {
-    match language {
-        Language::Python => "`methods`",
-        Language::Cpp | Language::Rust | Language::Cython => "`methods` or `functions`",
-        Language::C => "`functions`",
+    match language.named_by() {
+        NamedBy::Methods => "`methods`",
+        NamedBy::Either => "`methods` or `functions`",
+        NamedBy::Functions => "`functions`",
     }
 }
 

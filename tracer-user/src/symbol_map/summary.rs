@@ -11,19 +11,12 @@ pub struct Summary<'map>(pub &'map SymbolMap);
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let map = self.0;
-        let language = match map.language {
-            Language::Python => "Python",
-            Language::Cpp => "C++",
-            Language::Rust => "Rust",
-            Language::C => "C",
-            Language::Cython => "Cython",
-        };
         let place = map.module.as_deref().unwrap_or(match map.language {
             Language::Python if map.bases.is_empty() => "every class that has one of the methods",
             Language::Python => "these classes and their subclasses",
-            Language::Cpp | Language::Rust | Language::C | Language::Cython => "every file that no other map names",
+            _ => "every file that no other map names",
         });
-        write!(formatter, "{} ({language}, in {place})", map.library)?;
+        write!(formatter, "{} ({}, in {place})", map.library, map.language.name())?;
         line(formatter, "bases", &map.bases)?;
         line(formatter, "methods", &map.methods)?;
         match &map.recurse {

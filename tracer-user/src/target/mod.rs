@@ -11,6 +11,7 @@ mod process;
 mod selection;
 mod source;
 mod watch;
+mod watched;
 
 pub use application::application_of;
 pub use descendants::{children_are_told, descendants};

@@ -1,6 +1,8 @@
 //! Who is to be traced: where the processes come from, and what becomes of them.
 
-use crate::model::{FileNumber, ProcessId, Target, TargetChange};
+use std::time::Instant;
+
+use crate::model::{FileNumber, ProcessEvent, ProcessId, Target, TargetChange};
 
 /// A selection of processes that changes with time.
 pub trait TargetSource: Send {
@@ -10,6 +12,16 @@ pub trait TargetSource: Send {
 
     /// Whether more may come.
     fn follows(&self) -> bool;
+
+    /// From now on the kernel tells ([`Self::take_note_of`]) which processes fork: they need not be looked for, but now and
+    /// then, because what it tells may be lost.
+    fn forks_are_told(&mut self);
+
+    /// The kernel has told that something has happened to a process.
+    fn take_note_of(&mut self, event: &ProcessEvent);
+
+    /// When [`Self::changes`] is to be asked for next, unless the kernel tells something before.
+    fn next_look(&self) -> Instant;
 
     /// What has changed since this was asked last, as far as it is time to look. A process that ended is told once and
     /// forgotten.

@@ -49,12 +49,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("lib", &[]),
 ];
 
-/// Parts of a room that must not know each other.
-const STRANGERS: &[(&str, &[&str])] = &[
-    ("engine", &["native", "cpython", "request"]),
-    ("export", &["otlp", "json_lines", "console", "chrome_trace", "prometheus"]),
-    ("view", &["tui", "html_report"]),
-];
+/// Rooms whose parts must not know each other: those with a file that implements this trait.
+const STRANGERS: &[(&str, &str)] = &[("engine", "Engine"), ("export", "Sink"), ("view", "Sink")];
 
 /// The two ends that only [`WIRING`] may bring together: where probes go, and where spans go. What lies between (ring,
 /// decode) belongs to neither.
@@ -65,10 +61,19 @@ const WIRING: &str = "tracer-user/src/session/wiring.rs";
 /// Holds every file of tracer-user against the table. A name counts for the room that it comes from, whoever exports it again.
 pub fn check(tree: &Tree) -> Vec<Finding> {
     let modules = Modules::of(&tree.rust, SOURCES);
-    modules.files().into_iter().flat_map(|(module, source)| check_file(&modules, module, source)).collect()
+    let files = modules.files();
+    let strangers: Vec<&[String]> =
+        files.iter().filter_map(|(module, source)| is_stranger(module, source).then(|| module.get(..2))?).collect();
+    files.iter().flat_map(|(module, source)| check_file(&modules, &strangers, module, source)).collect()
 }
 
-fn check_file(modules: &Modules<'_>, module: &[String], source: &RustSource) -> Vec<Finding> {
+/// Whether a file implements what the parts of its room implement that must not know each other.
+fn is_stranger(module: &[String], source: &RustSource) -> bool {
+    let of_room = STRANGERS.iter().find(|(room, _)| module.first().is_some_and(|own| own == room));
+    of_room.is_some_and(|(_, implemented)| source.find(&["impl", implemented, "for"]).next().is_some())
+}
+
+fn check_file(modules: &Modules<'_>, strangers: &[&[String]], module: &[String], source: &RustSource) -> Vec<Finding> {
     let room = module.first().map_or("lib", String::as_str);
     let finding = |line: usize, sentence: String| Finding::new(Rule::Layer, &source.path, line, sentence);
     let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
@@ -90,7 +95,7 @@ fn check_file(modules: &Modules<'_>, module: &[String], source: &RustSource) -> 
                 format!("`{room}` must not use `{origin}`, nor by way of `{name}`; it may use {}", list(allowed));
             findings.push(finding(used.line, sentence));
         } else if name == room
-            && let Some(other) = stranger(room, module, &used.path)
+            && let Some(other) = stranger(strangers, module, &used.path)
         {
             findings.push(finding(
                 used.line,
@@ -120,10 +125,10 @@ fn list(allowed: &[&str]) -> String {
 }
 
 /// The part of the same room that `used` belongs to, if the file must not know it.
-fn stranger<'a>(room: &str, module: &[String], used: &'a [String]) -> Option<&'a str> {
-    let (_, parts) = STRANGERS.iter().find(|(name, _)| *name == room)?;
-    let (own, other) = (module.get(1)?.as_str(), used.get(1)?.as_str());
-    (own != other && parts.contains(&own) && parts.contains(&other)).then_some(other)
+fn stranger<'a>(strangers: &[&[String]], module: &[String], used: &'a [String]) -> Option<&'a str> {
+    let (own, other) = (module.get(..2)?, used.get(..2)?);
+    let is_one = |part: &[String]| strangers.contains(&part);
+    (own != other && is_one(own) && is_one(other)).then(|| other.last().map(String::as_str))?
 }
 
 #[cfg(test)]
@@ -222,11 +227,18 @@ mod tests {
 
     #[test]
     fn strangers_in_one_room_are_found() {
+        let sink = "//! A.\nimpl Sink for A {}\n";
+        let others = [("tracer-user/src/export/json_lines.rs", sink), ("tracer-user/src/export/console/sink.rs", sink)];
         let path = "tracer-user/src/export/otlp/mod.rs";
         let text =
             "//! A.\nuse super::super::json_lines::Writer;\nuse super::sink::Sink;\nuse crate::export::console;\n";
-        assert_eq!(findings(&[(path, text)]), [format!("{path}:4")]);
+        let own = ("tracer-user/src/export/otlp/sink.rs", sink);
+        assert_eq!(findings(&[others[0], others[1], own, (path, text)]), [format!("{path}:4")]);
         let path = "tracer-user/src/export/otlp.rs";
-        assert_eq!(findings(&[(path, "//! A.\nuse super::json_lines::Writer;\n")]), [format!("{path}:2")]);
+        let text = "//! A.\nuse super::json_lines::Writer;\nimpl Sink for A {}\n";
+        assert_eq!(findings(&[others[0], (path, text)]), [format!("{path}:2")]);
+        // What is no sink is for all of them.
+        let writer = ("tracer-user/src/export/json_lines.rs", "//! A.\n");
+        assert!(findings(&[writer, (path, text)]).is_empty());
     }
 }

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{InterpreterError, ReadProblem};
-use super::frame_sites;
 use super::interpreter::Interpreter;
-use super::interpreter_file::InterpreterAddresses;
+use super::interpreter_file::{InterpreterAddresses, InterpreterFile};
 use super::survey::Surveyor;
 use crate::engine::contract::{EngineError, Instance, NoCallSites, RuntimeInstance};
 use crate::memory::{LimitedMemory, LiveProcess, MemoryError, PageCache, ReadLimit, heap_ranges};
@@ -29,6 +28,7 @@ type ProcessMemory = LimitedMemory<PageCache<LiveProcess>>;
 #[derive(Debug)]
 pub struct CpythonInstance {
     runtime: PythonRuntime,
+    file: Arc<InterpreterFile>,
     process: LiveProcess,
     interpreter: Interpreter<ProcessMemory>,
     surveyor: Surveyor,
@@ -61,7 +61,7 @@ impl CpythonInstance {
     /// # Errors
     /// It cannot be read: it is of an unknown version or still starting, or the process is gone.
     pub(super) fn open(
-        (process, module): (ProcessId, String),
+        (process, module, file): (ProcessId, String, Arc<InterpreterFile>),
         addresses: &InterpreterAddresses,
         rules: Arc<PythonRules>,
         limit: &ReadLimit,
@@ -74,13 +74,14 @@ impl CpythonInstance {
             module,
             layout_source: interpreter.layout_source(),
         };
-        Ok(Self { runtime, process: memory, interpreter, surveyor: Surveyor::new(rules), limit: limit.clone() })
+        Ok(Self { runtime, file, process: memory, interpreter, surveyor: Surveyor::new(rules), limit: limit.clone() })
     }
 
     fn within(&self, process: ProcessId, limit: &ReadLimit) -> Self {
         let memory = LiveProcess::new(process.pid);
         Self {
             runtime: PythonRuntime { process, ..self.runtime.clone() },
+            file: Arc::clone(&self.file),
             process: memory,
             interpreter: self.interpreter.with_memory(memory_of(memory, limit)),
             surveyor: self.surveyor.clone(),
@@ -169,8 +170,8 @@ impl RuntimeInstance for CpythonInstance {
 
     fn call_sites(&self, target: &Target) -> Result<InterpreterSites, EngineError> {
         let (major, minor, _) = self.runtime.version;
-        let file = self.file(target).ok_or(NoCallSites::NotMapped);
-        let sites = file.and_then(|file| frame_sites::call_sites(&file, (major, minor)));
+        let path = self.file(target).ok_or(NoCallSites::NotMapped);
+        let sites = path.and_then(|path| self.file.call_sites(&path, (major, minor)));
         sites.map_err(|problem| EngineError::NoCallSites {
             module: self.runtime.module.clone(),
             process: self.runtime.process,
@@ -179,7 +180,7 @@ impl RuntimeInstance for CpythonInstance {
     }
 
     fn exception_site(&self, target: &Target) -> Option<InterpreterSite> {
-        frame_sites::exception_site(&self.file(target)?)
+        self.file.exception_site(&self.file(target)?)
     }
 }
 

@@ -1,13 +1,16 @@
 //! What an ELF file tells about the interpreter in it: where `_PyRuntime` and the built-in types are.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::sync::OnceLock;
 
 use object::read::ReadCache;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::contract::EngineError;
-use crate::memory::MappedFile;
-use crate::model::{Mapping, ModuleFile, RemoteAddress, VirtualAddress};
+use super::frame_sites;
+use crate::engine::contract::{EngineError, NoCallSites};
+use crate::model::{InterpreterSite, InterpreterSites, Mapping, RemoteAddress, VirtualAddress};
 use crate::symbol::{ElfFile, ExecutableSegments};
 
 /// The variable with everything that the interpreter keeps; exported by every version from 3.8.
@@ -31,11 +34,14 @@ pub struct InterpreterAddresses {
 }
 
 /// What a file holds of an interpreter, the same for every process that maps it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct InterpreterFile {
     runtime: VirtualAddress,
     types: BTreeMap<String, VirtualAddress>,
     segments: ExecutableSegments,
+    /// Where calls and exceptions pass, once that was asked.
+    call_sites: OnceLock<InterpreterSites>,
+    exception_site: OnceLock<InterpreterSite>,
 }
 
 impl InterpreterFile {
@@ -44,22 +50,17 @@ impl InterpreterFile {
     /// `thorough`: also looks at symbols that the file does not export, which takes longer.
     ///
     /// # Errors
-    /// The file cannot be opened or is malformed.
-    pub(super) fn read(module: &ModuleFile, thorough: bool) -> Result<Option<Self>, EngineError> {
-        let unreadable = |source| EngineError::Unreadable {
-            path: module.path.clone(),
-            access_path: module.access_path.clone(),
-            source,
-        };
-        let file = MappedFile::of(module).map_err(unreadable)?.into_file();
+    /// The file is malformed.
+    pub(super) fn read(file: File, path: &Path, thorough: bool) -> Result<Option<Self>, EngineError> {
         let cache = ReadCache::new(file);
-        let elf = ElfFile::parse(&cache, &module.path)?;
+        let elf = ElfFile::parse(&cache, path)?;
         let variables = elf.variables(&VARIABLES, thorough)?;
         let runtime = variables.get(RUNTIME).copied().or_else(|| elf.section_address(RUNTIME_SECTION));
         let Some(runtime) = runtime else { return Ok(None) };
         let types = variables.into_iter().filter(|(symbol, _)| *symbol != RUNTIME);
         let types = types.map(|(symbol, address)| (symbol.to_owned(), address)).collect();
-        Ok(Some(Self { runtime, types, segments: elf.executable() }))
+        let (call_sites, exception_site) = (OnceLock::new(), OnceLock::new());
+        Ok(Some(Self { runtime, types, segments: elf.executable(), call_sites, exception_site }))
     }
 
     /// Where the variables are in a process that has mapped the file like this; `None` if the mappings are of another file.
@@ -67,5 +68,20 @@ impl InterpreterFile {
         let loaded = self.segments.loaded_at(mappings)?;
         let types = self.types.iter().map(|(symbol, address)| (symbol.clone(), loaded.address(*address)));
         Some(InterpreterAddresses { runtime: loaded.address(self.runtime), types: types.collect() })
+    }
+
+    /// The places that every call passes. The file is opened by this path if that is not known yet; `version` is the
+    /// interpreter's major and minor version.
+    pub(super) fn call_sites(&self, path: &Path, version: (u8, u8)) -> Result<InterpreterSites, NoCallSites> {
+        match self.call_sites.get() {
+            Some(sites) => Ok(sites.clone()),
+            None => frame_sites::call_sites(path, version).inspect(|sites| drop(self.call_sites.set(sites.clone()))),
+        }
+    }
+
+    /// The place that every exception passes, likewise.
+    pub(super) fn exception_site(&self, path: &Path) -> Option<InterpreterSite> {
+        let known = self.exception_site.get().cloned();
+        known.or_else(|| frame_sites::exception_site(path).inspect(|site| drop(self.exception_site.set(site.clone()))))
     }
 }

@@ -1,5 +1,7 @@
 //! Where the structures of one CPython version keep what is read: the data files of `symbols/cpython`.
 
+use std::sync::OnceLock;
+
 use serde::{Deserialize, Serialize};
 use tracer_common::python::FrameStyle;
 
@@ -15,6 +17,9 @@ const FILES: &[(&str, &str)] = &[
     ("3.13", include_str!("../../../../symbols/cpython/3.13.yaml")),
     ("3.14", include_str!("../../../../symbols/cpython/3.14.yaml")),
 ];
+
+/// Those that have been read.
+static READ: [OnceLock<Layout>; FILES.len()] = [const { OnceLock::new() }; FILES.len()];
 
 /// Offset in a structure, bytes.
 type Offset = u32;
@@ -343,9 +348,10 @@ impl Layout {
     /// There is none.
     pub fn of_version(major: u8, minor: u8) -> Result<Self, InterpreterError> {
         let version = format!("{major}.{minor}");
-        let text = FILES.iter().find(|(name, _)| *name == version).map(|(_, text)| *text);
-        let text = text.ok_or(InterpreterError::UnknownVersion { version })?;
-        Ok(serde_saphyr::from_str(text).expect("a unit test parses every data file"))
+        // Reading one takes about as long as finding an interpreter with it.
+        let known = FILES.iter().zip(&READ).find(|((name, _), _)| *name == version);
+        let ((_, text), read) = known.ok_or(InterpreterError::UnknownVersion { version })?;
+        Ok(read.get_or_init(|| serde_saphyr::from_str(text).expect("a unit test parses every data file")).clone())
     }
 
     /// Version as `3.11`.

@@ -18,6 +18,7 @@ mod interpreter_file;
 mod kernel_layout;
 mod layout;
 mod object;
+mod remarks;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -34,4 +35,5 @@ pub use function::{FunctionView, MethodView};
 pub use interpreter::{Interpreter, ThreadView};
 pub use interpreter_file::{InterpreterAddresses, InterpreterFile};
 pub use layout::Layout;
+pub use remarks::{left_out, remarks};
 pub use survey::Surveyor;

@@ -1,7 +1,6 @@
 //! Native functions: the symbols of an ELF file and the symbol maps go in; probe requests come out.
 
 mod facts;
-mod file_cache;
 mod moving_code;
 mod native_engine;
 mod shared_code;

@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::facts::NativeFacts;
-use super::file_cache::{FileCache, is_the_same};
 use crate::engine::contract::{Engine, EngineError, Instance, Recognition, Requests};
+use crate::engine::file_cache::{FileCache, is_the_same};
 use crate::memory::{MappedFile, ReadLimit};
 use crate::model::{ModuleFile, ProbeRequest, RemoteAddress, SkipReason, Skipped, SymbolMap};
 use crate::symbol_map::Matchers;

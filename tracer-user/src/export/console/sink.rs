@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::super::background_writer::{BackgroundWriter, CHUNK_BYTES, Chunk, Place};
 use super::super::described::Described;
+use super::super::destination::CONSOLE;
 use super::super::error::ExportError;
 use super::super::resource::Resource;
 use super::super::sink::{Delivery, Sink, Summary};
@@ -12,7 +13,7 @@ use super::layout::{Palette, WARNING};
 use super::tree::draw;
 use crate::model::{Loss, Span, SpanId, ThreadId, TraceId, WallClockNs};
 
-const NAME: &str = "console";
+const NAME: &str = CONSOLE.word;
 /// Spans held back at one time, of all traces whose outermost call has not ended.
 const MAX_WAITING_SPANS: usize = 20_000;
 /// A trace that has got no span for so long, nanoseconds, is the first to give way when too much is waiting: it may be a

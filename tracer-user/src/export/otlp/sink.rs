@@ -9,6 +9,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::attribute_limits::AttributeLimits;
+use super::super::destination::OTLP;
 use super::super::environment::Environment;
 use super::super::error::ExportError;
 use super::super::resource::Resource;
@@ -19,7 +20,7 @@ use super::transport::exporter;
 use super::worker::{Batch, Worker};
 use crate::model::{Loss, Span};
 
-const NAME: &str = "otlp";
+const NAME: &str = OTLP.word;
 /// Spans of a batch.
 const BATCH_SPANS: usize = 512;
 /// A batch that is not full is sent after this time.

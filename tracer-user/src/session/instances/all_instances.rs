@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::background::{Background, Progress};
+use super::super::background::{Background, Bell, Progress};
 use super::super::drain::Drain;
 use super::super::error::SessionError;
 use super::super::processes::Processes;
@@ -15,7 +15,7 @@ use super::traced_instance::TracedInstance;
 use crate::attach::KernelProcess;
 use crate::engine::Runtimes;
 use crate::memory::ReadLimit;
-use crate::model::{ProcessId, PythonCoverage, SymbolMap, Target};
+use crate::model::{ProcessId, RuntimeCoverage, SymbolMap, Target};
 use crate::plan::{CallProfile, LookTurns, Others, Planner, StartSchedule};
 use crate::target::{has_ended, look_at};
 
@@ -25,6 +25,9 @@ const MOST_CALIBRATED: usize = 3;
 
 /// For so long what calls have shown is not asked again.
 const SHARED_FOR: Duration = Duration::from_millis(200);
+
+/// What a look for an instance counts for that could not begin.
+const NO_THREAD: Duration = Duration::from_millis(1);
 
 /// Ended processes whose coverage is remembered for the summary.
 const MOST_ENDED: usize = 1_024;
@@ -37,7 +40,7 @@ pub struct Instances {
     /// Processes that may have a runtime soon.
     starting: Vec<Starting>,
     /// What was covered of processes that have ended.
-    ended: VecDeque<PythonCoverage>,
+    ended: VecDeque<RuntimeCoverage>,
     /// What the calls in them have shown.
     profile: CallProfile,
     /// The same with what calls in the others show, as it was a moment ago.
@@ -50,6 +53,8 @@ pub struct Instances {
     known: KnownInstances,
     /// Instances that were watched for a moment to see what is called.
     calibrated: usize,
+    /// Rings when a look has ended.
+    bell: Bell,
 }
 
 struct Starting {
@@ -81,7 +86,14 @@ impl Instances {
             turns: LookTurns::default(),
             known: KnownInstances::default(),
             calibrated: 0,
+            bell: Bell::default(),
         }
+    }
+
+    /// The same, which has this bell ring when a look at a process has ended.
+    #[must_use]
+    pub fn ringing(self, bell: Bell) -> Self {
+        Self { bell, ..self }
     }
 
     /// None so far, and what would be taken in: the instance of each of these processes, given with who has forked it,
@@ -163,7 +175,7 @@ impl Instances {
     }
 
     /// What would be seen, without seeing anything.
-    pub fn plan_only(&mut self, planner: &mut Planner) -> Vec<PythonCoverage> {
+    pub fn plan_only(&mut self, planner: &mut Planner) -> Vec<RuntimeCoverage> {
         self.traced.iter_mut().map(|instance| instance.plan_only(planner)).collect()
     }
 
@@ -233,7 +245,7 @@ impl Instances {
         }
     }
 
-    /// Looks at each instance again if it is time. Gives the processes with which that went wrong: the session goes on
+    /// Takes up what looks have found, and does for each instance what is due. Gives the processes with which that went wrong: the session goes on
     /// without them.
     #[must_use]
     pub fn look_again(&mut self, context: &mut Context<'_>) -> Vec<(ProcessId, SessionError)> {
@@ -241,13 +253,6 @@ impl Instances {
         for process in self.look_for_begun() {
             let begun = self.begin(process, false, context).and_then(|()| self.accept_entries(process, context));
             failed.extend(begun.err().map(|error| (process, error)));
-        }
-        for instance in &mut self.traced {
-            let process = instance.process();
-            let has_lost_guard = context.processes.in_kernel(process).is_some_and(KernelProcess::has_lost_guard);
-            if has_lost_guard && !has_ended(process) {
-                failed.extend(instance.lose_guard(context).err().map(|error| (process, error)));
-            }
         }
         self.begin_looks();
         let profile = self.shared_profile();
@@ -257,6 +262,30 @@ impl Instances {
             failed.extend(result.err().map(|error| (instance.process(), error)));
         }
         failed
+    }
+
+    /// Whether a guard has gone: the watchpoints of its process go at once. Gives the processes with which that went wrong.
+    #[must_use]
+    pub fn ask_for_guards(&mut self, context: &mut Context<'_>) -> Vec<(ProcessId, SessionError)> {
+        let mut failed = Vec::new();
+        for instance in &mut self.traced {
+            let process = instance.process();
+            let has_lost_guard = context.processes.in_kernel(process).is_some_and(KernelProcess::has_lost_guard);
+            if has_lost_guard && !has_ended(process) {
+                failed.extend(instance.lose_guard(context).err().map(|error| (process, error)));
+            }
+        }
+        failed
+    }
+
+    /// When something is to be done for an instance, unless a look ends before.
+    #[must_use]
+    pub fn due(&self, now: Instant) -> Option<Instant> {
+        let (sharers, may_look) = (self.sharers(), self.turns.is_any_free(self.under_way()));
+        let starting = self.starting.iter().filter(|starting| starting.look.is_none());
+        let starting = starting.map(|starting| starting.schedule.due());
+        let traced = self.traced.iter().filter_map(|instance| instance.due(now, sharers, may_look));
+        starting.chain(traced).min()
     }
 
     /// From now on the calls of a process are recorded.
@@ -294,15 +323,21 @@ impl Instances {
         u32::try_from(self.traced.len()).unwrap_or(u32::MAX)
     }
 
-    /// Begins a look at an instance for which it is time, in turns.
+    /// Looks that are under way.
+    fn under_way(&self) -> usize {
+        self.traced.iter().filter(|instance| instance.is_looked_at()).count()
+    }
+
+    /// Begins looks at the instances for which it is time, in turns.
     fn begin_looks(&mut self) {
         let (now, sharers) = (Instant::now(), self.sharers());
-        let Self { turns, traced, .. } = self;
-        let under_way = traced.iter().filter(|instance| instance.is_looked_at()).count();
-        let is_due = |index: usize| traced.get(index).is_some_and(|instance| instance.is_due(now, sharers));
-        let next = turns.next(under_way, traced.len(), is_due);
-        if let Some(instance) = next.and_then(|index| traced.get_mut(index)) {
-            instance.begin_look();
+        loop {
+            let under_way = self.under_way();
+            let Self { turns, traced, .. } = self;
+            let is_due = |index: usize| traced.get(index).is_some_and(|instance| instance.is_due(now, sharers));
+            let next = turns.next(under_way, traced.len(), is_due);
+            let Some(instance) = next.and_then(|index| traced.get_mut(index)) else { return };
+            instance.begin_look(self.bell.clone());
         }
     }
 
@@ -312,8 +347,11 @@ impl Instances {
         for mut starting in std::mem::take(&mut self.starting) {
             let process = starting.target.process;
             let Some(look) = starting.look.take() else {
-                if starting.schedule.is_due(Instant::now()) {
+                let now = Instant::now();
+                if starting.schedule.is_due(now) {
                     starting.look = self.begin_finding(process);
+                    // Where there is no thread for it, it is tried again in a while.
+                    starting.schedule.tried(now, NO_THREAD);
                 }
                 self.starting.push(starting);
                 continue;
@@ -351,7 +389,7 @@ impl Instances {
     /// Begins to look for the instance of a process, on a thread of its own.
     fn begin_finding(&self, process: ProcessId) -> Option<Background<Finding>> {
         let (runtimes, settings) = (self.runtimes.clone(), self.settings);
-        Background::begin("find", move |limit| {
+        Background::begin_and_ring("find", self.bell.clone(), move |limit| {
             let began = Instant::now();
             let target = look_at(process.pid).ok().filter(|target| target.process == process);
             let find = |target: Target| {
@@ -368,7 +406,7 @@ impl Instances {
     }
 
     /// What was covered and what not, with the calls counted so far.
-    pub fn coverage(&mut self, processes: &mut Processes) -> Vec<PythonCoverage> {
+    pub fn coverage(&mut self, processes: &mut Processes) -> Vec<RuntimeCoverage> {
         let mut coverage: Vec<_> = self.ended.drain(..).collect();
         for instance in self.traced.iter_mut().filter(|instance| is_worth_telling(instance)) {
             let kernel = processes.in_kernel(instance.process());

@@ -41,6 +41,11 @@ impl CallProbes {
         Some(Self { file, sites: self.sites.clone(), duty: self.duty.anew(Instant::now()), gap: None })
     }
 
+    /// When the probes are to be turned on or off; `None`: they stay.
+    pub fn due(&self) -> Option<Instant> {
+        self.duty.due()
+    }
+
     /// Turns the probes on or off when it is time.
     pub fn keep_time(&mut self, context: &mut Context<'_>, code: &CodeWatch) -> Result<(), SessionError> {
         match self.duty.step(Instant::now()) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::background::{Background, Progress};
+use super::super::background::{Background, Bell, Progress};
 use super::super::drain::{Drain, OpenGap};
 use super::super::error::SessionError;
 use super::super::settings::PythonSettings;
@@ -11,7 +11,7 @@ use super::context::Context;
 use crate::attach::{CodeWatch, KernelProcess, Moved, WatchOutcome, measure_emulated_probe};
 use crate::engine::{EngineError, RuntimeInstance, Runtimes};
 use crate::memory::ReadLimit;
-use crate::model::{InterpreterSite, Look, ProcessId, ProgramImage, PythonCoverage, PythonMode, Target};
+use crate::model::{InterpreterSite, Look, ProcessId, ProgramImage, PythonMode, RuntimeCoverage, Target};
 use crate::plan::{CallProfile, Counts, Others, Planner, SurveyDelta, WatchPolicy};
 use crate::target::{has_ended, tracer_of};
 
@@ -345,11 +345,18 @@ impl TracedInstance {
         self.look.is_none() && now >= self.policy.next_look(now, sharers)
     }
 
-    /// Begins another look at the process, on a thread of its own. What it finds is taken up by [`Self::look_again`] once it
-    /// is there.
-    pub fn begin_look(&mut self) {
+    /// When something is to be done for it, unless a look at it ends before. `may_look`: another look may begin.
+    pub fn due(&self, now: Instant, sharers: u32, may_look: bool) -> Option<Instant> {
+        let look = (may_look && self.look.is_none()).then(|| self.policy.next_look(now, sharers));
+        let probes = self.probes.as_ref().filter(|_| self.policy.has_begun()).and_then(CallProbes::due);
+        look.into_iter().chain(self.policy.next_count(now)).chain(probes).min()
+    }
+
+    /// Begins another look at the process, on a thread of its own; the bell rings when it has ended. What it finds is taken up by
+    /// [`Self::look_again`] then.
+    pub fn begin_look(&mut self, bell: Bell) {
         let instance = self.instance.to_look_at(&ReadLimit::default());
-        self.look = Background::begin("look", move |limit| look_at(instance.to_look_at(limit)));
+        self.look = Background::begin_and_ring("look", bell, move |limit| look_at(instance.to_look_at(limit)));
         // Where there is no thread for it, it is tried again when the next one is due.
         self.policy.look_begins(Instant::now());
     }
@@ -411,12 +418,12 @@ impl TracedInstance {
     }
 
     /// What would be seen, without seeing anything.
-    pub fn plan_only(&mut self, planner: &mut Planner) -> PythonCoverage {
+    pub fn plan_only(&mut self, planner: &mut Planner) -> RuntimeCoverage {
         self.policy.plan_only(planner)
     }
 
     /// What was seen, with the calls counted.
-    pub fn counted_coverage(&mut self, kernel: Option<&dyn KernelProcess>) -> PythonCoverage {
+    pub fn counted_coverage(&mut self, kernel: Option<&dyn KernelProcess>) -> RuntimeCoverage {
         // What the programs cannot be asked any more was counted a moment ago.
         let counts = self.code.calls_as_far_as_known(kernel, &self.policy.to_cover());
         self.policy.counted_coverage(&counts, self.code.left_out(kernel))

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::{check, document};
 use crate::engine::cpython::{Interpreter, InterpreterAddresses, InterpreterFile, ReadProblem};
-use crate::memory::{LiveProcess, Memory, PageCache, Recorder, regions};
+use crate::memory::{LiveProcess, MappedFile, Memory, PageCache, Recorder, regions};
 use crate::model::{Mapping, Module, ModuleFile, ProcessId, RemoteAddress};
 
 const SCRIPT: &str = include_str!("objects.py");
@@ -116,7 +116,8 @@ pub(super) fn addresses(pid: u32) -> InterpreterAddresses {
     let process = ProcessId { pid, start_time: 0 };
     let in_module = |module: &Module| {
         let module = ModuleFile::of(process, module);
-        InterpreterFile::read(&module, true).ok().flatten()?.in_process(&module.mappings)
+        let file = MappedFile::of(&module).ok()?.into_file();
+        InterpreterFile::read(file, &module.path, true).ok().flatten()?.in_process(&module.mappings)
     };
     let mut found: Vec<_> = modules.iter().filter_map(in_module).collect();
     assert_eq!(found.len(), 1, "{found:?}");

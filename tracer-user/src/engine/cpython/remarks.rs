@@ -1,15 +1,14 @@
 //! What was traced of a Python program and what was not, in sentences.
 
-use super::plural::counted;
-use crate::model::{PythonCoverage, PythonMode, WatchedCode};
+use crate::model::{PythonLeftOut, PythonMode, RuntimeCoverage, WatchedCode, counted, first_names};
 
 /// Names in one sentence; the rest is a number. `--summary` has them all.
 const MAX_NAMES: usize = 6;
 
 /// What a person should know of one interpreter, in a few sentences. `spans` are its methods that have spans, those with the
 /// most first.
-pub fn python_remarks(coverage: &PythonCoverage, spans: &[(&str, u64)]) -> Vec<String> {
-    let PythonCoverage { process, interpreter, mode, slots, slots_held_by, watched, .. } = coverage;
+pub fn remarks(coverage: &RuntimeCoverage, spans: &[(&str, u64)]) -> Vec<String> {
+    let RuntimeCoverage { process, interpreter, mode, slots, slots_held_by, watched, .. } = coverage;
     let is_watching = *mode == PythonMode::Watch;
     let others = match slots_held_by.as_slice() {
         [] => String::new(),
@@ -53,7 +52,7 @@ fn called_without_spans<'code>(code: &'code WatchedCode, covered: &[&str]) -> Op
 
 /// The commonest reason with some of its methods, and how many methods have other ones. `is_live`: of those methods of live
 /// objects that cannot be watched at all, else of all others.
-fn not_traced(coverage: &PythonCoverage, is_live: bool) -> Option<String> {
+fn not_traced(coverage: &RuntimeCoverage, is_live: bool) -> Option<String> {
     let groups = coverage.by_reason(|method| method.is_live == is_live);
     let (reason, names) = groups.iter().max_by_key(|(_, names)| names.len())?;
     let others = groups.iter().map(|(_, names)| names.len()).sum::<usize>() - names.len();
@@ -64,7 +63,7 @@ fn not_traced(coverage: &PythonCoverage, is_live: bool) -> Option<String> {
 }
 
 /// What a look did not get through.
-fn not_looked_at(coverage: &PythonCoverage) -> Option<String> {
+fn not_looked_at(coverage: &RuntimeCoverage) -> Option<String> {
     let first = coverage.not_looked_at.first()?;
     let others = match coverage.not_looked_at.len() - 1 {
         0 => String::new(),
@@ -74,19 +73,32 @@ fn not_looked_at(coverage: &PythonCoverage) -> Option<String> {
     Some(format!("  not looked at: {} ({}){others}", first.what, first.reason))
 }
 
+/// What the tables had no room for, of all processes.
+pub fn left_out(coverage: &[RuntimeCoverage]) -> Option<String> {
+    let sum =
+        |count: fn(&PythonLeftOut) -> usize| coverage.iter().map(|coverage| count(&coverage.left_out)).sum::<usize>();
+    let counts = [
+        (sum(|left| left.codes), "code objects"),
+        (sum(|left| left.functions), "functions"),
+        (sum(|left| left.classes), "classes"),
+        (sum(|left| left.members), "steps"),
+        (sum(|left| left.numbers), "functions without a number"),
+    ];
+    let counts: Vec<String> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")).collect();
+    let processes = coverage.iter().filter(|coverage| coverage.left_out != PythonLeftOut::default()).count();
+    (processes > 0).then(|| {
+        format!(
+            "left out for want of room in the tables, the least used ones of {processes} processes: {}; `--summary` has \
+             them by process, a second tracer has tables of its own",
+            counts.join(", ")
+        )
+    })
+}
+
 /// The methods that run some code.
 fn methods<'code>(codes: impl Iterator<Item = &'code WatchedCode>) -> Vec<&'code str> {
     codes.flat_map(|code| &code.methods).map(String::as_str).collect()
-}
-
-/// The first names, so many at most, and how many more there are.
-#[must_use]
-pub fn first_names(names: &[&str], most: usize) -> String {
-    let shown = names.iter().take(most).copied().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(most) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
 }
 
 #[cfg(test)]
@@ -98,10 +110,10 @@ mod tests {
         WatchedCode { code: code.into(), methods: methods.iter().map(|method| (*method).into()).collect(), calls_seen }
     }
 
-    fn coverage() -> PythonCoverage {
+    fn coverage() -> RuntimeCoverage {
         let not_watched =
             |name: &str, reason: &str| NotWatched { name: name.into(), reason: reason.into(), is_live: false };
-        PythonCoverage {
+        RuntimeCoverage {
             process: 4242,
             interpreter: "CPython 3.11.7".into(),
             layout: "a data file".into(),
@@ -129,7 +141,7 @@ mod tests {
     #[test]
     fn everything_is_told_and_nothing_at_length() {
         assert_eq!(
-            python_remarks(&coverage(), SPANS),
+            remarks(&coverage(), SPANS),
             [
                 "CPython 3.11.7 of process 4242: covered StandardScaler.transform, Pipeline.predict (3 debug registers could \
                  be had: gdb (process 77) has the others)",
@@ -142,10 +154,10 @@ mod tests {
 
     #[test]
     fn methods_of_live_models_that_cannot_be_watched_are_told_first() {
-        let mut coverage = PythonCoverage { slots: 1, ..coverage() };
+        let mut coverage = RuntimeCoverage { slots: 1, ..coverage() };
         let reason = "it is no Python function".to_owned();
         coverage.not_watched.push(NotWatched { name: "Wrapped.predict".into(), reason, is_live: true });
-        let remarks = python_remarks(&coverage, SPANS);
+        let remarks = remarks(&coverage, SPANS);
         assert_eq!(remarks[2], "  not traced, it is no Python function: Wrapped.predict");
         assert!(remarks[3].starts_with("  not traced, no debug register left: Model0.predict"), "{remarks:?}");
         assert!(remarks[0].contains("(1 debug register could be had"), "{remarks:?}");
@@ -154,37 +166,37 @@ mod tests {
     #[test]
     fn what_was_called_is_told_whatever_is_watched_in_the_end() {
         // The guard was killed: nothing is watched any more.
-        let coverage = PythonCoverage { watched: Vec::new(), not_watched: Vec::new(), ..coverage() };
-        let coverage = PythonCoverage { slots: 0, slots_held_by: Vec::new(), ..coverage };
-        let remarks = python_remarks(&coverage, SPANS);
-        assert_eq!(remarks, ["CPython 3.11.7 of process 4242: covered StandardScaler.transform, Pipeline.predict"]);
+        let coverage = RuntimeCoverage { watched: Vec::new(), not_watched: Vec::new(), ..coverage() };
+        let coverage = RuntimeCoverage { slots: 0, slots_held_by: Vec::new(), ..coverage };
+        let told = remarks(&coverage, SPANS);
+        assert_eq!(told, ["CPython 3.11.7 of process 4242: covered StandardScaler.transform, Pipeline.predict"]);
         // Calls of shared code that are part of others have no spans: who was called is not known.
-        let coverage = PythonCoverage {
+        let coverage = RuntimeCoverage {
             watched: vec![
                 watched("wrapped", &["StandardScaler.transform", "PCA.transform"], 20),
                 watched("f", &["F.f"], 2),
             ],
             ..coverage
         };
-        let remarks = python_remarks(&coverage, &[]);
+        let remarks = remarks(&coverage, &[]);
         assert_eq!(remarks, ["CPython 3.11.7 of process 4242: covered wrapped, F.f"]);
     }
 
     #[test]
     fn in_frames_mode_only_what_was_called_is_told() {
-        let frames = PythonCoverage { mode: PythonMode::Frames, slots: 0, slots_held_by: Vec::new(), ..coverage() };
-        let few = PythonCoverage { not_watched: frames.not_watched.iter().take(1).cloned().collect(), ..frames };
+        let frames = RuntimeCoverage { mode: PythonMode::Frames, slots: 0, slots_held_by: Vec::new(), ..coverage() };
+        let few = RuntimeCoverage { not_watched: frames.not_watched.iter().take(1).cloned().collect(), ..frames };
         assert_eq!(
-            python_remarks(&few, SPANS),
+            remarks(&few, SPANS),
             [
                 "CPython 3.11.7 of process 4242: covered StandardScaler.transform, Pipeline.predict",
                 "  not traced, no debug register left: Model0.predict",
             ]
         );
         let seen_after_ms = Some(840);
-        let nothing = PythonCoverage { watched: Vec::new(), not_watched: Vec::new(), seen_after_ms, ..few };
+        let nothing = RuntimeCoverage { watched: Vec::new(), not_watched: Vec::new(), seen_after_ms, ..few };
         assert_eq!(
-            python_remarks(&nothing, &[]),
+            remarks(&nothing, &[]),
             [
                 "CPython 3.11.7 of process 4242: covered nothing: no method that a map asks for was called",
                 "  not watched before 840 ms after its start: calls until then were not seen",
@@ -196,8 +208,8 @@ mod tests {
     fn what_was_not_looked_at_is_told() {
         let left = |what: &str| NotLookedAt { what: what.into(), reason: "it takes too long".into() };
         let not_looked_at = vec![left("7 classes"), left("5 MiB of memory")];
-        let coverage = PythonCoverage { not_looked_at, not_watched: Vec::new(), ..coverage() };
-        let last = python_remarks(&coverage, SPANS).pop();
+        let coverage = RuntimeCoverage { not_looked_at, not_watched: Vec::new(), ..coverage() };
+        let last = remarks(&coverage, SPANS).pop();
         assert_eq!(
             last.as_deref(),
             Some("  not looked at: 7 classes (it takes too long); one more (`--summary` has it)")
@@ -206,15 +218,9 @@ mod tests {
 
     #[test]
     fn the_summary_names_all() {
-        let python_spans = [((4242, "PCA.transform".into()), 3), ((1, "Other.fit".into()), 9)].into();
-        let report =
-            crate::session::Report { python: vec![coverage()], python_spans, ..crate::session::Report::of_nothing() };
-        let summary = serde_json::to_value(&report).expect("JSON");
-        let python = &summary["python"][0];
+        let python = serde_json::to_value(coverage()).expect("JSON");
         assert_eq!((&python["mode"], &python["process"]), (&"watch".into(), &4242.into()));
         assert_eq!(python["not_watched"].as_array().map(Vec::len), Some(9));
         assert_eq!(python["watched"][1]["methods"][1], "PCA.transform");
-        assert_eq!(report.remarks().len(), 3);
-        assert!(report.remarks()[0].contains("covered PCA.transform, Pipeline.predict ("), "{:?}", report.remarks());
     }
 }

@@ -14,13 +14,15 @@ type FileKey = (u64, u64, (i64, i64), (i64, i64), u64);
 
 /// Facts by file.
 #[derive(Debug)]
-pub(super) struct FileCache<Facts>(HashMap<FileKey, Arc<Facts>>);
+pub struct FileCache<Facts>(HashMap<FileKey, Arc<Facts>>);
 
 impl<Facts> FileCache<Facts> {
+    /// Nothing is known.
     pub fn new() -> Self {
         Self(HashMap::new())
     }
 
+    /// What is known of a file.
     pub fn get(&self, file: &Metadata) -> Option<Arc<Facts>> {
         self.0.get(&key(file)).cloned()
     }
@@ -37,7 +39,7 @@ impl<Facts> FileCache<Facts> {
 }
 
 /// Whether nothing about a file has changed between two looks.
-pub(super) fn is_the_same(before: &Metadata, after: &Metadata) -> bool {
+pub fn is_the_same(before: &Metadata, after: &Metadata) -> bool {
     key(before) == key(after)
 }
 
