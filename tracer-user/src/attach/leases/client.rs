@@ -5,12 +5,13 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-/// Orders of the tracer, each with the number of a lease: to hold one on the file behind a descriptor of the tracer, to give
-/// it back; that it has heard of a writer, and that the probes are gone.
+/// Orders of the tracer, most with the number of a lease: to hold one on the file behind a descriptor of the tracer, to give it
+/// back; that it takes probes away for a writer, said again and again, and that they are gone.
 pub(super) const HOLD: &str = "hold";
 pub(super) const GIVE_BACK: &str = "give-back";
 pub(super) const HEARD: &str = "heard";
@@ -23,6 +24,9 @@ pub(super) const HELD: &str = "held";
 pub(super) const REFUSED: &str = "refused";
 pub(super) const WRITING: &str = "writing";
 pub(super) const BROKEN: &str = "broken";
+
+/// How often the tracer says that it takes probes away: some times within what the keeper waits for.
+const SAY_EVERY: Duration = Duration::from_millis(200);
 
 /// What became of the wish for a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,8 +123,7 @@ fn listen(output: ChildStdout, orders: &Mutex<ChildStdin>, answers: &Sender<Leas
             HELD => Lease::Held(number),
             WRITING => Lease::BeingWritten,
             BROKEN => {
-                let _ = say(orders, &format!("{HEARD} {number}"));
-                told(LeaseEvent::Broken(number));
+                saying_so(orders, || told(LeaseEvent::Broken(number)));
                 let _ = say(orders, &format!("{DONE} {number}"));
                 continue;
             }
@@ -129,4 +132,21 @@ fn listen(output: ChildStdout, orders: &Mutex<ChildStdin>, answers: &Sender<Leas
         // The client waits for it, or has gone.
         let _ = answers.send(answer);
     }
+}
+
+/// Takes probes away, and meanwhile says so, as long as nothing stops this process: the kernel may take its time, a tracer that
+/// stands still may not.
+fn saying_so(orders: &Mutex<ChildStdin>, take_away: impl FnOnce()) {
+    let (done, is_done) = channel::<()>();
+    std::thread::scope(|scope| {
+        let tell = move || {
+            while say(orders, HEARD).is_ok() && is_done.recv_timeout(SAY_EVERY) == Err(RecvTimeoutError::Timeout) {}
+        };
+        if std::thread::Builder::new().name("leases-heard".into()).spawn_scoped(scope, tell).is_err() {
+            // Said once: what goes quickly goes in time.
+            let _ = say(orders, HEARD);
+        }
+        take_away();
+        drop(done);
+    });
 }

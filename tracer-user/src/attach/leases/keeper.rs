@@ -14,8 +14,8 @@ use super::super::error::AttachError;
 use super::super::signals;
 use super::client::{BROKEN, DONE, END, GIVE_BACK, HEARD, HELD, HOLD, REFUSED, WRITING};
 
-/// A tracer that does not say within this time that it has heard of a writer is stopped or frozen. It is killed: then its
-/// probes go, and the writer does not wait for as long as the tracer stands still.
+/// A tracer that says nothing for this long while a writer waits is stopped or frozen, before it has heard of the writer or after.
+/// It is killed: then its probes go, and the writer does not wait for as long as the tracer stands still.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// How often that is looked at while an answer is due.
@@ -29,8 +29,6 @@ struct Held {
     file: File,
     /// Since when somebody waits to write to it.
     broken: Option<Instant>,
-    /// Whether the tracer takes its probes away.
-    is_heard: bool,
 }
 
 /// Holds leases for the tracer, which is the parent of this process, until it has given all of them back or has ended.
@@ -55,7 +53,8 @@ fn keep() -> io::Result<()> {
         let _ = fs::write(file, "0");
     }
     let _ = rustix::thread::set_name(c"ml-tracer-lease");
-    Keeper { parent, tracer, leases: Vec::new(), input: Vec::new(), is_dismissed: false }.run(&breaks)
+    Keeper { parent, tracer, leases: Vec::new(), input: Vec::new(), heard: Instant::now(), is_dismissed: false }
+        .run(&breaks)
 }
 
 struct Keeper {
@@ -64,6 +63,8 @@ struct Keeper {
     leases: Vec<Held>,
     /// What the tracer has said of a line that is not complete.
     input: Vec<u8>,
+    /// When it said last that it takes probes away for a writer.
+    heard: Instant,
     /// Whether the tracer has no probe left.
     is_dismissed: bool,
 }
@@ -73,7 +74,7 @@ impl Keeper {
         let orders = io::stdin();
         let mut listens = true;
         loop {
-            let is_due = self.leases.iter().any(|lease| lease.broken.is_some() && !lease.is_heard);
+            let is_due = self.leases.iter().any(|lease| lease.broken.is_some());
             let descriptors = [self.tracer.as_fd(), breaks.as_fd(), orders.as_fd()];
             let mut polled = descriptors.map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN));
             let count = if listens { 3 } else { 2 };
@@ -98,7 +99,7 @@ impl Keeper {
                 return Ok(());
             }
             let overdue =
-                |lease: &Held| !lease.is_heard && lease.broken.is_some_and(|since| since.elapsed() > ANSWER_WITHIN);
+                |lease: &Held| lease.broken.is_some_and(|since| since.max(self.heard).elapsed() > ANSWER_WITHIN);
             if self.leases.iter().any(overdue) {
                 // What it holds goes with it: the writer then goes on.
                 let _ = pidfd_send_signal(&self.tracer, Signal::KILL);
@@ -126,10 +127,7 @@ impl Keeper {
                     let (lease, descriptor) = (number(), number());
                     self.hold(lease, descriptor);
                 }
-                HEARD => {
-                    let lease = number();
-                    self.leases.iter_mut().filter(|held| held.number == lease).for_each(|held| held.is_heard = true);
-                }
+                HEARD => self.heard = Instant::now(),
                 // Closing the file gives the lease back, and lets a writer go on.
                 DONE | GIVE_BACK => {
                     let lease = number();
@@ -148,7 +146,7 @@ impl Keeper {
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
         match opened.and_then(|file| lease(&file).map(|()| file)) {
             Ok(file) => {
-                self.leases.push(Held { number, file, broken: None, is_heard: false });
+                self.leases.push(Held { number, file, broken: None });
                 tell(HELD, number);
             }
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => tell(WRITING, number),
