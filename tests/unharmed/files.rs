@@ -197,8 +197,13 @@ fn moving_unannounced() -> Result<()> {
 
 fn first_thread_ends() -> Result<()> {
     let program = build("cpp_first_thread_ends")?;
-    let words = [program.as_os_str(), "--requests".as_ref(), "200".as_ref()];
-    for _ in 0..runs() {
+    // A file of its own for each run: the kernel takes the probes of a tracer that has gone away in its own time, and then looks
+    // for who else wants them in the memory of a first thread that is no more.
+    let folder = tempfile::tempdir()?;
+    for run in 0..runs() {
+        let copy = folder.path().join(format!("program-{run}"));
+        fs::copy(&program, &copy)?;
+        let words = [copy.as_os_str(), "--requests".as_ref(), "200".as_ref()];
         let trace = Tracer::run()?.map(NEST_ALL)?.finish_with(&words)?;
         trace.check_whole()?;
         ensure!(trace.finished.code == Some(0), "{:?}", trace.finished);
@@ -208,7 +213,14 @@ fn first_thread_ends() -> Result<()> {
     let mut target = Target::start("cpp_first_thread_ends", &["--requests", "100"])?;
     wait_for_zombie(Path::new(&format!("/proc/{}/stat", target.pid())))?;
     let attached = Tracer::attach(target.pid())?.map(NEST_ALL)?.start()?;
-    (0..2).try_for_each(|_| target.batch())?;
+    target.batch()?;
+    // Another tracer on the same file that goes takes no probe away from this process.
+    let mut other = Target::start("cpp_first_thread_ends", &["--requests", "1"])?;
+    let other_trace = Tracer::attach(other.pid())?.map(NEST_ALL)?.start()?;
+    other.batch()?;
+    other_trace.stop()?.check_whole()?;
+    sleep(Duration::from_millis(300));
+    target.batch()?;
     let finished = target.finish()?;
     let trace = attached.finish()?;
     ensure!(finished.code == Some(0), "{finished:?}");
