@@ -58,8 +58,6 @@ pub(super) struct Glance {
     pub mapped_bytes: u64,
     /// Whether nothing of it runs any more.
     pub has_ended: bool,
-    /// Whether its first thread has ended and others go on.
-    pub lacks_first_thread: bool,
 }
 
 /// A glance at a process.
@@ -71,8 +69,7 @@ pub(super) fn glance(pid: u32) -> Result<Glance, TargetError> {
     let identity = ProcessId { pid, start_time: stat.starttime };
     let seen = with_memory(process, stat);
     let (image, mapped_bytes) = seen.as_ref().map_or_else(Default::default, |(_, stat)| (image(stat), stat.vsize));
-    let lacks_first_thread = seen.as_ref().is_some_and(|(thread, _)| thread.pid != number);
-    Ok(Glance { process: identity, image, mapped_bytes, has_ended: seen.is_none(), lacks_first_thread })
+    Ok(Glance { process: identity, image, mapped_bytes, has_ended: seen.is_none() })
 }
 
 /// Who has a number now, and which program it runs; `None` if nobody has.

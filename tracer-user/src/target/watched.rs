@@ -63,9 +63,6 @@ pub(super) struct Watched {
     young: Option<(Instant, Duration)>,
     /// When the kernel told that it executes another program or ends, until that is seen.
     told: Option<Instant>,
-    /// Whether its first thread has ended. The kernel finds the memory of a process through that: probes that were placed for the
-    /// process before are not sure to stay when others go, and are placed anew.
-    lacks_first_thread: bool,
 }
 
 /// It has ended.
@@ -86,7 +83,6 @@ impl Watched {
             due_anyway: now,
             young: None,
             told: None,
-            lacks_first_thread: glance(target.process.pid).is_ok_and(|seen| seen.lacks_first_thread),
         }
     }
 
@@ -162,10 +158,6 @@ impl Watched {
         if seen.process != self.process || seen.has_ended {
             return Err(Ended);
         }
-        if seen.lacks_first_thread && !self.lacks_first_thread {
-            self.lacks_first_thread = true;
-            return Ok(self.all_anew());
-        }
         let runs_another = seen.image != self.image;
         let due = if seen.mapped_bytes == self.mapped_bytes { self.due_anyway } else { self.due };
         if !runs_another && began < due {
@@ -177,14 +169,6 @@ impl Watched {
         self.due = Instant::now() + LONGEST_PAUSE.min(took * PART_OF_TIME_OF_CHANGE);
         self.due_anyway = Instant::now() + LONGEST_PAUSE.max(pause);
         change
-    }
-
-    /// All its files as if others had taken their places.
-    fn all_anew(&self) -> Vec<TargetChange> {
-        let Ok(target) = look_at(self.process.pid) else { return Vec::new() };
-        let modules: Vec<Module> = self.known.values().filter(|module| !module.mappings.is_empty()).cloned().collect();
-        let unmapped = TargetChange::Unmapped { target: target.clone(), modules: modules.clone() };
-        vec![unmapped, TargetChange::Mapped { target, modules }]
     }
 
     fn look(&mut self, seen: &Glance) -> Result<Vec<TargetChange>, Ended> {
@@ -207,7 +191,6 @@ impl Watched {
             self.image = target.image;
             self.executed = Some(now);
             self.told = None;
-            self.lacks_first_thread = false;
             let every = self.young.map_or(GLANCE_YOUNG_EVERY, |(_, every)| every);
             self.young = Some((now, every));
         }
