@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use procfs::ProcError;
 use procfs::process::{ProcState, Process, Stat};
 
 use super::application::service_of;
@@ -12,6 +13,9 @@ use crate::model::{ProcessId, ProgramImage, RemoteAddress, Target};
 
 /// Flag of a kernel thread in /proc/PID/stat (`PF_KTHREAD`, include/linux/sched.h, Linux 6.18).
 const KERNEL_THREAD: u32 = 0x0020_0000;
+
+/// Threads that may end one after another while a process is looked at through them.
+const MOST_THREADS: usize = 64;
 
 /// Looks at a process: who it is and which files it has mapped to run code from.
 ///
@@ -29,21 +33,38 @@ pub fn look_at(pid: u32) -> Result<Target, TargetError> {
     if status.tgid != number {
         return Err(TargetError::Thread { tid: pid, pid: status.tgid.unsigned_abs() });
     }
-    let start_time = stat.starttime;
-    let Some((process, stat)) = with_memory(process, stat) else {
-        return Err(TargetError::Zombie { pid, name: status.name });
-    };
-    let executable = process.exe().map_err(failed)?;
-    let modules = modules::of(&process, &executable).map_err(failed)?;
-    let command_line = process.cmdline().unwrap_or_default();
+    let identity = ProcessId { pid, start_time: stat.starttime };
+    let (mut process, mut stat) = (process, stat);
+    for _ in 0..MOST_THREADS {
+        let Some((thread, seen)) = with_memory(process, stat) else {
+            return Err(TargetError::Zombie { pid, name: status.name });
+        };
+        let target = look_through(&thread, &seen, identity);
+        // What it had mapped is gone from sight when a thread ends: then another one shows it.
+        if thread.stat().is_ok_and(|now| !has_no_memory(&now)) {
+            return target.map_err(failed);
+        }
+        process = Process::new(number).map_err(failed)?;
+        stat = process.stat().map_err(failed)?;
+        if stat.starttime != identity.start_time {
+            break;
+        }
+    }
+    Err(TargetError::NoSuchProcess { pid })
+}
+
+/// What a process has mapped, as one of its threads shows it.
+fn look_through(thread: &Process, stat: &Stat, process: ProcessId) -> Result<Target, ProcError> {
+    let executable = thread.exe()?;
+    let command_line = thread.cmdline().unwrap_or_default();
     Ok(Target {
-        process: ProcessId { pid, start_time },
-        service: service_of(&process, &command_line),
+        process,
+        service: service_of(thread, &command_line),
         command_line,
+        modules: modules::of(thread, &executable)?,
         executable: without_deleted_mark(&executable),
-        modules,
-        container_id: container_id(&process),
-        image: image(&stat),
+        container_id: container_id(thread),
+        image: image(stat),
     })
 }
 
@@ -86,16 +107,19 @@ fn image(stat: &Stat) -> ProgramImage {
 /// (`pthread_exit` in `main`) one of those that go on. What the process has mapped can be seen through them only, by the
 /// number of the thread. `None` if none is left.
 fn with_memory(process: Process, stat: Stat) -> Option<(Process, Stat)> {
-    // One that is ending has no memory any more, a moment before it is a zombie.
-    let has_ended = |stat: &Stat| matches!(stat.state(), Ok(ProcState::Zombie | ProcState::Dead)) || stat.vsize == 0;
-    if !has_ended(&stat) {
+    if !has_no_memory(&stat) {
         return Some((process, stat));
     }
     process.tasks().ok()?.find_map(|task| {
         let thread = Process::new(task.ok()?.tid).ok()?;
-        let stat = thread.stat().ok().filter(|stat| !has_ended(stat))?;
+        let stat = thread.stat().ok().filter(|stat| !has_no_memory(stat))?;
         Some((thread, stat))
     })
+}
+
+/// Whether a thread has ended. One that is ending has no memory any more, a moment before it is a zombie.
+fn has_no_memory(stat: &Stat) -> bool {
+    matches!(stat.state(), Ok(ProcState::Zombie | ProcState::Dead)) || stat.vsize == 0
 }
 
 /// Whether a process has ended; its number may belong to another one by now.
