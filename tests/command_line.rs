@@ -289,11 +289,10 @@ fn doctor() -> Result<()> {
 
 fn found() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let name = format!("resting-{}", std::process::id());
-    let program = folder.path().join(&name);
-    fs::copy("/usr/bin/sleep", &program)?;
+    let program = folder.path().join(format!("resting-{}", std::process::id()));
+    fs::copy(build("cpp_pipeline")?, &program)?;
     let mut rest = Command::new(&program);
-    rest.arg("60");
+    rest.args(["--requests", "20", "--gate"]);
     let rest = Running::start(rest)?;
     let mut serve = Command::new("python3");
     serve.args(["-u", "-m", "http.server", "--bind", "127.0.0.1", "0"]);

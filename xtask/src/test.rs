@@ -195,7 +195,9 @@ pub fn prepare() -> Result<()> {
     if let Err(error) = provision::programs("running the tracer in a container", &[("crun", "crun")]) {
         eprintln!("==> no container runtime: {error:#}; the tests that want one are skipped");
     }
-    for (program, package) in [("clang++", "clang"), ("go", "golang-go"), ("llvm-bolt-16", "bolt-16")] {
+    for (program, package) in
+        [("clang++", "clang"), ("go", "golang-go"), ("llvm-bolt-16", "bolt-16"), ("bpftool", "bpftool")]
+    {
         if let Err(error) = provision::programs("programs to trace that only some tests want", &[(program, package)]) {
             eprintln!("==> no {program}: {error:#}; the tests that want it are skipped");
         }
