@@ -145,7 +145,8 @@ fn recursion(setting: Setting) -> Result<()> {
 
 fn torch(setting: Setting) -> Result<()> {
     // It needs no scikit-learn.
-    let run = PythonRun::of(setting.interpreter, "torch_shape", &["30"]);
-    run.exact()?;
-    in_both_modes(&run, &["Net.__call__", "Linear.__call__"]).map(drop)
+    let run = |options: &[&str]| PythonRun::of(setting.interpreter, "torch_shape", options);
+    run(&["30"]).exact()?;
+    run(&["30", "ordered"]).exact().context("modules in an OrderedDict")?;
+    in_both_modes(&run(&["30"]), &["Net.__call__", "Linear.__call__"]).map(drop)
 }

@@ -1,13 +1,15 @@
-"""A network of modules that are called as PyTorch calls them; its wheel is too large to install for a test.
+"""A network of modules that are kept and called as PyTorch does it; its wheel is too large to install for a test.
 
-Usage: target.py CALLS
+Usage: target.py CALLS [ordered]. With `ordered` modules are kept in an OrderedDict.
 """
 
+import collections
 import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "shared_python"))
 from gate import Truth, serve
+from torch.nn.modules import module as torch_module
 from torch.nn.modules.module import Module
 
 
@@ -34,10 +36,11 @@ class Sequential(Module):
 
     def __init__(self, *modules):
         super().__init__()
-        self.modules = modules
+        for number, module in enumerate(modules):
+            self.add_module(str(number), module)
 
     def forward(self, values):
-        for module in self.modules:
+        for module in self._modules.values():
             values = module(values)
         return values
 
@@ -55,7 +58,9 @@ class Net(Module):
         return [left + right for left, right in zip(self.body(values), self.head(values))]
 
 
-def main(calls):
+def main(calls, *options):
+    if "ordered" in options:
+        torch_module.MODULES = collections.OrderedDict
     net = Net()
     truth = Truth()
 
@@ -64,13 +69,13 @@ def main(calls):
         for number in range(calls):
             output += net([float(number % 17), -1.0, 2.5])
             truth.add("Net.__call__")
-            truth.add("Net.__call__", "Sequential.__call__")
-            truth.add("Net.__call__", "Sequential.__call__", "Linear.__call__", count=2)
-            truth.add("Net.__call__", "Sequential.__call__", "ReLU.__call__")
-            truth.add("Net.__call__", "Linear.__call__")
+            truth.add("Net.__call__", "Sequential.__call__", step="body")
+            for name, step in [("Linear", "0"), ("ReLU", "1"), ("Linear", "2")]:
+                truth.add("Net.__call__", "Sequential.__call__", f"{name}.__call__", step=step)
+            truth.add("Net.__call__", "Linear.__call__", step="head")
         return repr(output).encode()
 
     serve(batch, truth)
 
 
-main(int(sys.argv[1]))
+main(int(sys.argv[1]), *sys.argv[2:])

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::super::type_facts::flag;
 use super::super::{Interpreter, ReadProblem};
 use super::classes::Classes;
 use super::object_array;
@@ -95,12 +96,11 @@ impl<M: Memory> Reading<'_, M> {
         };
         self.objects_left = left;
         let types = self.interpreter.types();
-        let kind = self.interpreter.type_of(value)?;
-        let class = self.classes.get(kind);
-        // scikit-learn's `Bunch` is a dictionary (sklearn/utils/_bunch.py), a named tuple is a tuple.
-        let is_a = |kinds: RemoteAddress| kind == kinds || class.is_some_and(|class| class.mro.contains(&kinds));
-        let collection = [types.tuple, types.list, types.dict].into_iter().find(|collection| is_a(*collection));
-        if class.is_some() && collection.is_none() {
+        let (kind, facts) = self.interpreter.facts_of(value)?;
+        // scikit-learn's `Bunch` is a dictionary (sklearn/utils/_bunch.py), `OrderedDict` begins as one (CPython 3.8 to 3.14,
+        // Objects/odictobject.c, `_odictobject`), a named tuple is a tuple.
+        let collection = [flag::TUPLE, flag::LIST, flag::DICTIONARY].into_iter().find(|kinds| facts.has(*kinds));
+        if self.classes.get(kind).is_some() && collection.is_none() {
             if !self.classes.is_metaclass(kind) {
                 self.add(value, kind, step);
             }
@@ -112,7 +112,7 @@ impl<M: Memory> Reading<'_, M> {
         }
         // One more shows that there are more.
         let most = self.objects_left.saturating_add(1);
-        if collection == Some(types.tuple) {
+        if collection == Some(flag::TUPLE) {
             let items = self.interpreter.first_tuple_items(value, most)?;
             // (name, child) or (name, child, columns), as scikit-learn writes steps.
             if let [name, child, ..] = items.as_slice()
@@ -122,9 +122,9 @@ impl<M: Memory> Reading<'_, M> {
                 return self.read(*child, Some(&name), depth);
             }
             self.read_all(&items, step, depth)
-        } else if collection == Some(types.list) {
+        } else if collection == Some(flag::LIST) {
             self.read_all(&self.interpreter.first_list_items(value, most)?, step, depth)
-        } else if collection == Some(types.dict) {
+        } else if collection == Some(flag::DICTIONARY) {
             for (key, child) in self.interpreter.first_dict_entries(value, most)? {
                 if self.found.is_cut {
                     break;

@@ -3,6 +3,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
+use super::super::type_facts::flag;
 use super::super::{Interpreter, ReadProblem};
 use super::classes::Classes;
 use crate::memory::Memory;
@@ -113,10 +114,12 @@ impl<M: Memory> Walk<'_, M> {
 
     fn held_by(&self, object: RemoteAddress) -> Result<Vec<RemoteAddress>, ReadProblem> {
         let types = self.interpreter.types();
-        let kind = self.interpreter.type_of(object)?;
+        let (kind, facts) = self.interpreter.facts_of(object)?;
         let values =
             |entries: Vec<(RemoteAddress, RemoteAddress)>| entries.into_iter().map(|(_, value)| value).collect();
-        if kind == types.dict {
+        // `OrderedDict` and `defaultdict` are written in C; what a class of the application's keeps besides is looked at below.
+        let is_class = self.classes.get(kind).is_some();
+        if facts.has(flag::DICTIONARY) && !is_class {
             self.interpreter.first_dict_entries(object, ITEM_LIMIT).map(values)
         } else if kind == types.list {
             self.interpreter.first_list_items(object, ITEM_LIMIT)
@@ -135,9 +138,13 @@ impl<M: Memory> Walk<'_, M> {
                 || Ok(Vec::new()),
                 |dict| self.interpreter.first_dict_entries(dict, ITEM_LIMIT).map(values),
             )
-        } else if self.classes.get(kind).is_some() {
-            let attributes = self.interpreter.instance_attributes(object)?;
-            Ok(attributes.into_iter().map(|(_, value)| value).collect())
+        } else if is_class {
+            let mut held = self.interpreter.instance_attributes(object)?.into_iter().map(|(_, value)| value).collect();
+            if facts.has(flag::DICTIONARY) {
+                let items: Vec<RemoteAddress> = self.interpreter.first_dict_entries(object, ITEM_LIMIT).map(values)?;
+                held = [held, items].concat();
+            }
+            Ok(held)
         } else {
             Ok(Vec::new())
         }

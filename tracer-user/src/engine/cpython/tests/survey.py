@@ -3,6 +3,7 @@
 Nothing but the standard library: classes say in `__module__` where the real ones are. The shapes are those of
 scikit-learn (0.24, 1.2, 1.9) and xgboost. After a line of input the model is replaced by another one.
 """
+import collections
 import functools
 import gc
 import json
@@ -203,6 +204,10 @@ app.state.models = {"booster": Booster()}
 model = make_model()
 sub = SubPipeline((("only", Scaler(4.0)),))
 search = Search(Booster(4), {"first": sub, "none": None})
+ordered = Search(None, {})
+ordered.named_ = collections.OrderedDict([("gone", Booster(6)), ("last", sub)])
+ordered.named_["next"] = Duck()
+del ordered.named_["gone"]
 excluded = Excluded()
 temporary = iter([Scaler(5.0)])
 for _ in range(1000):
@@ -259,6 +264,8 @@ def members():
     yield from ((sub, step, name) for name, step in sub.steps)
     yield (search, search.best_estimator_, "best_estimator_")
     yield (search, sub, "first")
+    yield (ordered, sub, "last")
+    yield (ordered, ordered.named_["next"], "next")
 
 
 print(
@@ -281,4 +288,4 @@ print(
 )
 for _ in sys.stdin:
     model = Pipeline([("other", Booster(5))])
-    search = None
+    search = ordered = None
