@@ -54,6 +54,13 @@ const LIBRARY_TARGETS: &[TargetTruth] = &[
     ("python_boosting", &["lightgbm", "2"], 28, &["LGBMClassifier.predict", "Booster.predict"]),
     ("python_boosting", &["lightgbm", "2", "--overriding"], 20, &["LGBMClassifier.predict_proba"]),
     ("python_boosting", &["catboost", "2"], 8, &["CatBoostClassifier.predict"]),
+    ("python_frameworks", &["onnxruntime", "2"], 4, &["InferenceSession.run"]),
+    ("python_frameworks", &["statsmodels", "2"], 12, &["LogitResults.predict", "Logit.predict", "OLS.fit"]),
+    ("python_frameworks", &["prophet", "2"], 4, &["Prophet.predict"]),
+    ("python_frameworks", &["keras", "2"], 16, &["Sequential.predict", "Dense.__call__"]),
+    ("python_frameworks", &["spacy", "2"], 20, &["English.__call__", "TextCategorizer.predict", "EntityRuler.__call__"]),
+    ("python_frameworks", &["skops", "2"], 12, &["Pipeline.predict", "LogisticRegression.predict"]),
+    ("python_frameworks", &["tokenizers", "2"], 8, &["ByteLevelBPETokenizer.encode"]),
 ];
 
 const TARGETS: &[TargetTruth] = &[

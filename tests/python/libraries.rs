@@ -24,6 +24,9 @@ const TESTS: &[(&str, Interpreter, Test)] = &[
     ("catboost_classifier", LIBRARIES, catboost),
 ];
 
+/// Libraries of `python_frameworks`: calls of their models are whole trees in the default mode and in frames mode.
+const FRAMEWORKS: [&str; 7] = ["onnxruntime", "statsmodels", "prophet", "keras", "spacy", "skops", "tokenizers"];
+
 /// The tests.
 pub fn cases() -> Vec<Case> {
     let needs = |interpreter| vec![Need::Program, Need::Kernel, Need::Python(interpreter)];
@@ -31,7 +34,17 @@ pub fn cases() -> Vec<Case> {
         let (interpreter, test) = (*interpreter, *test);
         case_of((*name).to_owned(), needs(interpreter), move || test(interpreter))
     };
-    TESTS.iter().map(case).collect()
+    let framework = |name: &'static str| {
+        case_of(format!("calls_of_{name}"), needs(LIBRARIES), move || framework(LIBRARIES, name))
+    };
+    TESTS.iter().map(case).chain(FRAMEWORKS.into_iter().map(framework)).collect()
+}
+
+/// The calls of a library's model, the methods below them, and the names of its parts.
+fn framework(interpreter: Interpreter, library: &str) -> Result<()> {
+    let run = PythonRun::of(interpreter, "python_frameworks", &[library, "10"]);
+    run.exact().context("in the default mode")?;
+    run.tracer_arguments(&["--python", "frames"]).exact().context("frames").map(drop)
 }
 
 /// Three steps from four threads; every kind of a user's estimators.

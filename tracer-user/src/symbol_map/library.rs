@@ -13,7 +13,7 @@ use super::problem::{MapError, MapErrors, MapProblem};
 pub const MAP_DIRECTORY: &str = "/etc/ml-tracer/symbols.d";
 
 /// The maps that are part of the program: name in the source tree and text. Later ones win over earlier ones.
-const BUILT_IN: [(&str, &str); 11] = [
+const BUILT_IN: [(&str, &str); 21] = [
     ("symbols/generic-cpp.yaml", include_str!("../../../symbols/generic-cpp.yaml")),
     ("symbols/generic-rust.yaml", include_str!("../../../symbols/generic-rust.yaml")),
     ("symbols/xgboost.yaml", include_str!("../../../symbols/xgboost.yaml")),
@@ -25,6 +25,16 @@ const BUILT_IN: [(&str, &str); 11] = [
     ("symbols/lightgbm-python.yaml", include_str!("../../../symbols/lightgbm-python.yaml")),
     ("symbols/catboost.yaml", include_str!("../../../symbols/catboost.yaml")),
     ("symbols/torch.yaml", include_str!("../../../symbols/torch.yaml")),
+    ("symbols/statsmodels.yaml", include_str!("../../../symbols/statsmodels.yaml")),
+    ("symbols/onnxruntime.yaml", include_str!("../../../symbols/onnxruntime.yaml")),
+    ("symbols/prophet.yaml", include_str!("../../../symbols/prophet.yaml")),
+    ("symbols/keras.yaml", include_str!("../../../symbols/keras.yaml")),
+    ("symbols/spacy.yaml", include_str!("../../../symbols/spacy.yaml")),
+    ("symbols/tokenizers.yaml", include_str!("../../../symbols/tokenizers.yaml")),
+    ("symbols/transformers.yaml", include_str!("../../../symbols/transformers.yaml")),
+    ("symbols/sentence-transformers.yaml", include_str!("../../../symbols/sentence-transformers.yaml")),
+    ("symbols/llama-cpp-python.yaml", include_str!("../../../symbols/llama-cpp-python.yaml")),
+    ("symbols/vllm.yaml", include_str!("../../../symbols/vllm.yaml")),
 ];
 
 /// All maps in force, those that win last.
