@@ -58,7 +58,12 @@ const LIBRARY_TARGETS: &[TargetTruth] = &[
     ("python_frameworks", &["statsmodels", "2"], 12, &["LogitResults.predict", "Logit.predict", "OLS.fit"]),
     ("python_frameworks", &["prophet", "2"], 4, &["Prophet.predict"]),
     ("python_frameworks", &["keras", "2"], 16, &["Sequential.predict", "Dense.__call__"]),
-    ("python_frameworks", &["spacy", "2"], 20, &["English.__call__", "TextCategorizer.predict", "EntityRuler.__call__"]),
+    (
+        "python_frameworks",
+        &["spacy", "2"],
+        20,
+        &["English.__call__", "TextCategorizer.predict", "EntityRuler.__call__"],
+    ),
     ("python_frameworks", &["skops", "2"], 12, &["Pipeline.predict", "LogisticRegression.predict"]),
     ("python_frameworks", &["tokenizers", "2"], 8, &["ByteLevelBPETokenizer.encode"]),
 ];

@@ -34,9 +34,8 @@ pub fn cases() -> Vec<Case> {
         let (interpreter, test) = (*interpreter, *test);
         case_of((*name).to_owned(), needs(interpreter), move || test(interpreter))
     };
-    let framework = |name: &'static str| {
-        case_of(format!("calls_of_{name}"), needs(LIBRARIES), move || framework(LIBRARIES, name))
-    };
+    let framework =
+        |name: &'static str| case_of(format!("calls_of_{name}"), needs(LIBRARIES), move || framework(LIBRARIES, name));
     TESTS.iter().map(case).chain(FRAMEWORKS.into_iter().map(framework)).collect()
 }
 

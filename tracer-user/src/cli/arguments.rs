@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::class_options::ClassOptions;
 use super::exit::{self, UsageError};
 use super::print::{Errors, LogLines};
 use crate::export::{DESTINATIONS, Destination, DestinationKind};
@@ -109,6 +110,8 @@ pub struct TraceOptions {
     /// Symbol map with rules of your own (may be given several times; later ones win)
     #[arg(long = "map", value_name = "FILE")]
     pub maps: Vec<PathBuf>,
+    #[command(flatten)]
+    pub classes: ClassOptions,
     /// Stop after this time, e.g. 500ms, 10s, 5m
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
@@ -223,6 +226,8 @@ pub struct SymbolsArguments {
     /// Symbol map with rules of your own (may be given several times; later ones win)
     #[arg(long = "map", value_name = "FILE")]
     pub maps: Vec<PathBuf>,
+    #[command(flatten)]
+    pub classes: ClassOptions,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 
 use super::arguments::{AttachArguments, TraceOptions};
+use super::class_options::ClassOptions;
 use super::exit::{self, LacksPrivilege, UsageError};
 use super::list;
 use super::method_table;
@@ -27,7 +28,7 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
     session::enough_descriptors()?;
     let trace = &arguments.trace;
     trace.check()?;
-    let maps = load_maps(&trace.maps)?;
+    let maps = load_maps(&trace.maps, &trace.classes)?;
     let mut targets: Vec<Target> = Vec::new();
     let mut unreachable: Vec<TargetError> = Vec::new();
     for pid in wanted(arguments)? {
@@ -71,6 +72,7 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
         started => {
             let mut session = started?;
             tell_attached(&session);
+            trace.classes.tell_of(&session.classes_in_sight());
             let stopped = session.run(&inbox, tell_changes);
             finish(session, stopped)?
         }
@@ -100,9 +102,10 @@ fn wanted(arguments: &AttachArguments) -> anyhow::Result<Vec<u32>> {
     Ok(pids)
 }
 
-/// Built-in maps, those of this machine, and those of the command line.
-pub fn load_maps(files: &[PathBuf]) -> anyhow::Result<Vec<SymbolMap>> {
-    Ok(symbol_map::load(files, Path::new(MAP_DIRECTORY))?.maps().to_vec())
+/// Built-in maps, those of this machine, and those of the command line; after them what the options ask for.
+pub fn load_maps(files: &[PathBuf], classes: &ClassOptions) -> anyhow::Result<Vec<SymbolMap>> {
+    let asked = classes.maps()?;
+    Ok([symbol_map::load(files, Path::new(MAP_DIRECTORY))?.maps(), &asked].concat())
 }
 
 /// Fails before anything is tried if a capability is missing.

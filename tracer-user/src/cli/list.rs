@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::print::{json, line, tell};
+use super::unnamed_classes::unnamed;
 use crate::model::{
     EntrySite, NotLookedAt, PlannedFunction, ProbePlan, PythonMode, ReturnMethod, RuntimeCoverage, Skipped, first_names,
 };
@@ -21,6 +22,9 @@ struct Listing<'plan> {
     python: &'plan [RuntimeCoverage],
     skipped: Vec<SkippedFunction<'plan>>,
     unreadable: &'plan [String],
+    /// A symbol map about the classes that no map is about and that look like models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    map_of_unnamed_classes: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -60,9 +64,11 @@ pub fn print_plan(plan: &PlanOnly, as_json: bool) -> anyhow::Result<ExitCode> {
         unreadable.iter().for_each(|sentence| tell(sentence));
     }
     if native.functions.is_empty() && python.iter().all(|coverage| coverage.watched.is_empty()) {
+        let unnamed = unnamed(python).map(|_| "; `--class` traces classes that no map names");
         let detail = format!(
-            "no function matches a symbol map and can be probed ({} candidates cannot); `--map FILE` adds rules of your own{}",
+            "no function matches a symbol map and can be probed ({} candidates cannot); `--map FILE` adds rules of your own{}{}",
             native.skipped.len(),
+            unnamed.unwrap_or_default(),
             hints.iter().take(1).map(|hint| format!("; {hint}")).collect::<String>()
         );
         return Err(crate::session::SessionError::NothingToTrace { detail }.into());
@@ -76,6 +82,7 @@ fn write_json(plan: &PlanOnly, output: &mut impl Write) -> anyhow::Result<()> {
         python: &plan.python,
         skipped: plan.native.skipped.iter().map(skipped).collect(),
         unreadable: &plan.unreadable,
+        map_of_unnamed_classes: unnamed(&plan.python).map(|unnamed| unnamed.yaml),
     };
     json(output, &listing)
 }
@@ -154,6 +161,9 @@ fn write_text(plan: &ProbePlan, python: &[RuntimeCoverage], output: &mut impl Wr
             let RuntimeCoverage { interpreter, process, .. } = coverage;
             line(output, format_args!("not looked at in {interpreter} of process {process}: {what} ({reason})"))?;
         }
+    }
+    if let Some(unnamed) = unnamed(python) {
+        unnamed.write(output)?;
     }
     let codes: usize = python.iter().map(|coverage| coverage.watched.len()).sum();
     line(

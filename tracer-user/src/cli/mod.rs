@@ -3,6 +3,7 @@
 mod arguments;
 mod attach;
 mod check_map;
+mod class_options;
 mod doctor;
 mod exit;
 mod guard;
@@ -16,6 +17,7 @@ mod signals;
 mod soak;
 mod summary_file;
 mod symbols;
+mod unnamed_classes;
 mod wait_and_execute;
 
 use std::process::ExitCode;

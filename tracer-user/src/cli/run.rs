@@ -34,7 +34,7 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
     session::enough_descriptors()?;
     let trace = &arguments.trace;
     trace.check()?;
-    let maps = load_maps(&trace.maps)?;
+    let maps = load_maps(&trace.maps, &trace.classes)?;
     let Some(name) = arguments.command.first() else { return Err(UsageError("no command".into()).into()) };
     let program = find_program(name)
         .ok_or_else(|| UsageError(format!("{}: no such program, neither here nor in PATH", name.display())))?;

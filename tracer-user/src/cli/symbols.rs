@@ -15,7 +15,7 @@ use crate::target::look_at;
 /// Lists what would be traced in a process or in files.
 pub fn symbols(arguments: &SymbolsArguments) -> anyhow::Result<ExitCode> {
     session::enough_descriptors()?;
-    let maps = load_maps(&arguments.maps)?;
+    let maps = load_maps(&arguments.maps, &arguments.classes)?;
     let target = match arguments.pid {
         Some(pid) => look_at(pid)?,
         None => files_as_target(&arguments.files)?,

@@ -32,10 +32,10 @@ pub use method_row::MethodRow;
 pub use plan::{FunctionDescription, ModuleFile, PlannedFunction, ProbePlan, ProbeRequest};
 pub use printable::printable;
 pub use python::{
-    CodeUser, ContainerMember, DEBUG_REGISTERS, FrameStyle, NotLookedAt, NotWatched, PythonClass, PythonClassRule,
-    PythonCode, PythonCodeRule, PythonFunction, PythonFunctionRule, PythonLayout, PythonLeftOut, PythonMode,
-    PythonNames, PythonPlan, PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables, Receiver,
-    RuntimeCoverage, WatchedCode,
+    ClassesInSight, CodeUser, ContainerMember, DEBUG_REGISTERS, FrameStyle, MODEL_METHODS, NotLookedAt, NotWatched,
+    PythonClass, PythonClassRule, PythonCode, PythonCodeRule, PythonFunction, PythonFunctionRule, PythonLayout,
+    PythonLeftOut, PythonMode, PythonNames, PythonPlan, PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey,
+    PythonTables, Receiver, RuntimeCoverage, UnnamedClass, WatchedCode,
 };
 pub use sentence::{counted, first_names};
 pub use span::{

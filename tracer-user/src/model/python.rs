@@ -26,6 +26,8 @@ pub struct PythonSurvey {
     pub members: Vec<ContainerMember>,
     /// What was found and cannot be watched, with the reason.
     pub skipped: Vec<PythonSkipped>,
+    /// Classes of the application that no map is about and that look like models, by their names.
+    pub unnamed: Vec<UnnamedClass>,
     /// Objects that changed while they were read and were given up after retries.
     pub torn_reads: u64,
     /// What the look did not go into, because it would have taken too long or too much memory.
@@ -39,6 +41,31 @@ pub struct NotLookedAt {
     pub what: String,
     /// Why not, for people.
     pub reason: String,
+}
+
+/// Methods that models have: a class of the application that has one of them and live objects may be a model. The likeliest first.
+pub const MODEL_METHODS: [&str; 7] = ["predict", "generate", "infer", "transform", "encode", "forward", "__call__"];
+
+/// A class of the application's own that has live objects and a method of a model, and that no map is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UnnamedClass {
+    /// Name with its module, e.g. `app.PriceModel`.
+    pub class: Arc<str>,
+    /// Which of [`MODEL_METHODS`] it has.
+    pub methods: Vec<&'static str>,
+    /// Live objects, as far as they were counted.
+    pub objects: u32,
+}
+
+/// Classes of one process, as far as it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassesInSight {
+    /// Process id as the tracer's pid namespace numbers it.
+    pub process: u32,
+    /// Names, with their modules, of classes that a map or an option is about.
+    pub traced: Vec<Arc<str>>,
+    /// Those that no map is about, and that look like models.
+    pub unnamed: Vec<UnnamedClass>,
 }
 
 /// An interpreter inside a process, found once.
@@ -300,6 +327,8 @@ pub struct RuntimeCoverage {
     pub watched: Vec<WatchedCode>,
     /// Methods that the maps ask for and that were not watched.
     pub not_watched: Vec<NotWatched>,
+    /// Classes that no map is about, and that look like models.
+    pub unnamed_classes: Vec<UnnamedClass>,
     /// What the last look at the process did not go into: models in it may be missing, and names of steps.
     pub not_looked_at: Vec<NotLookedAt>,
 }

@@ -31,6 +31,9 @@ pub struct SymbolMap {
     pub exclude: Vec<String>,
     /// Single functions with a span name, attributes and an error rule of their own.
     pub functions: Vec<FunctionRule>,
+    /// Python: whether the rules are only about classes of the application's own modules, not those of what is installed. No
+    /// document says so, an option does.
+    pub of_application: bool,
     /// Where the document was read from.
     pub origin: Origin,
 }

@@ -2,6 +2,7 @@
 //! code to see comes out. It reads no clock and no process: both are told to it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::PythonBudget;
@@ -15,8 +16,8 @@ use super::planner::Planner;
 use super::python_choice::only_trains;
 use super::survey_history::{SurveyDelta, SurveyHistory};
 use crate::model::{
-    DEBUG_REGISTERS, FrameStyle, Look, ProcessId, PythonLayout, PythonLeftOut, PythonMode, PythonNames, PythonPlan,
-    PythonRuntime, PythonSurvey, RemoteAddress, RuntimeCoverage,
+    ClassesInSight, DEBUG_REGISTERS, FrameStyle, Look, ProcessId, PythonLayout, PythonLeftOut, PythonMode, PythonNames,
+    PythonPlan, PythonRuntime, PythonSurvey, RemoteAddress, RuntimeCoverage,
 };
 
 /// How often the calls of watched code are counted: code that is not called makes room for other code.
@@ -178,6 +179,16 @@ impl WatchPolicy {
         &self.runtime
     }
 
+    /// Classes that were found in it.
+    #[must_use]
+    pub fn classes_in_sight(&self) -> ClassesInSight {
+        ClassesInSight {
+            process: self.runtime.process.pid,
+            traced: self.survey.classes.iter().map(|class| Arc::clone(&class.path)).collect(),
+            unnamed: self.survey.unnamed.clone(),
+        }
+    }
+
     /// Whether its process was forked by a traced one.
     #[must_use]
     pub fn is_followed(&self) -> bool {
@@ -262,6 +273,7 @@ impl WatchPolicy {
         let delta = self.history.take_up(&self.survey, &mut survey);
         self.schedule.found(delta.is_any, memory_read, self.has_begun);
         self.survey.not_looked_at.clone_from(&survey.not_looked_at);
+        self.survey.unnamed.clone_from(&survey.unnamed);
         if delta.is_any {
             self.calls.may_be_called(|code| delta.may_be_called(code));
             self.survey = survey;
@@ -537,6 +549,7 @@ impl WatchPolicy {
             left_out: PythonLeftOut::default(),
             watched: self.plan.watched.iter().map(|(_, watched)| watched.clone()).collect(),
             not_watched: self.plan.not_watched.clone(),
+            unnamed_classes: self.survey.unnamed.clone(),
             not_looked_at: self.survey.not_looked_at.clone(),
         }
     }

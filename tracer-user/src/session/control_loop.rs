@@ -9,6 +9,7 @@ use super::message::Message;
 use super::processes::ProcessChanges;
 use super::report::Report;
 use super::tracer::Tracer;
+use crate::model::ClassesInSight;
 
 /// From one turn of the loop that nobody has asked for to the next: what is due all the time takes no processor for itself.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
@@ -63,6 +64,12 @@ impl Session {
     #[must_use]
     pub fn functions(&self) -> usize {
         self.tracer.functions()
+    }
+
+    /// Classes of the named processes, as the look at the start has found them.
+    #[must_use]
+    pub fn classes_in_sight(&self) -> Vec<ClassesInSight> {
+        self.tracer.classes_in_sight()
     }
 
     /// Milliseconds from the start of the tracer until all probes were live.

@@ -14,7 +14,7 @@ use super::processes::{LeftProcess, ProcessChanges, Processes};
 use super::report::Report;
 use crate::attach::{Kernel, Refused};
 use crate::engine::Runtimes;
-use crate::model::{Module, ProcessEvent, ProcessId, Target, TargetChange};
+use crate::model::{ClassesInSight, Module, ProcessEvent, ProcessId, Target, TargetChange};
 use crate::plan::Planner;
 use crate::target::{TargetSource, has_ended};
 
@@ -83,6 +83,11 @@ impl Tracer {
     /// Native ones alone.
     pub fn native_functions(&self) -> usize {
         self.native.functions()
+    }
+
+    /// Classes of the processes that were named.
+    pub fn classes_in_sight(&self) -> Vec<ClassesInSight> {
+        self.instances.classes_in_sight()
     }
 
     /// Code that is seen in runtimes, or was in processes that have ended.

@@ -47,6 +47,7 @@ pub(super) fn check(document: Spanned<Document>, origin: Origin, errors: &mut Ve
         leaf,
         exclude,
         functions,
+        of_application: false,
         origin,
     })
 }
@@ -142,8 +143,7 @@ impl Checker<'_> {
         let key = |method: &str| if ignores_case { method.to_ascii_lowercase() } else { method.to_owned() };
         let methods = self.unique_names(methods, "method", key);
         for method in &methods {
-            let plain = |character: char| character.is_alphanumeric() || character == '_' || character == '$';
-            if !method.value.chars().all(plain) {
+            if !method.value.is_empty() && !is_method_name(&method.value) {
                 self.report(method.referenced, MapProblem::NotAMethodName(printable(&method.value)));
             }
         }
@@ -320,9 +320,15 @@ fn condition(text: &str) -> Option<(Comparison, i64)> {
 }
 
 /// Whether a text can be a class of Python, bare or dotted; `<locals>` stands in the path of one made inside a function.
-fn is_class_name(text: &str) -> bool {
+pub(super) fn is_class_name(text: &str) -> bool {
     let identifier = |part: &str| part.chars().all(|character| character.is_alphanumeric() || character == '_');
     text.split('.').all(|part| part == "<locals>" || (!part.is_empty() && identifier(part)))
+}
+
+/// Whether a text can be the plain name of a method.
+pub(super) fn is_method_name(text: &str) -> bool {
+    let plain = |character: char| character.is_alphanumeric() || character == '_' || character == '$';
+    !text.is_empty() && text.chars().all(plain)
 }
 
 /// A class name with one kind of separator: `.` and `::` mean the same.

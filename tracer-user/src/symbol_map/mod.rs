@@ -1,6 +1,7 @@
 //! YAML symbol maps in; typed rules, and matchers that tell which functions of a file and which methods of a Python class
 //! become spans, out.
 
+mod asked;
 mod check;
 mod document;
 mod library;
@@ -14,6 +15,7 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
+pub use asked::{APPLICATION, AskedClasses, AskedProblem, nearest, yaml_of_classes};
 pub use library::{MAP_DIRECTORY, MapSet, built_in, load, read_file};
 pub use matcher::{Match, Matcher, Matchers, Verdict};
 pub use parse::{MAX_FILE_BYTES, parse};

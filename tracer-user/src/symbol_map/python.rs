@@ -85,11 +85,12 @@ impl PythonRules {
     }
 
     /// What the rules say about a class whose mro has these paths (`module.QualifiedName`, the class itself first).
-    /// `None`: no map is about it.
+    /// `of_application`: it is defined in a module of the application's own. `None`: no map is about it.
     #[must_use]
-    pub fn verdict(&self, mro: &[String]) -> Option<PythonVerdict<'_>> {
+    pub fn verdict(&self, mro: &[String], of_application: bool) -> Option<PythonVerdict<'_>> {
         let mro: Vec<Class> = mro.iter().map(|path| Class::new(path)).collect();
-        let ranked = self.maps.iter().filter_map(|compiled| Some((compiled.rank(&mro)?, compiled)));
+        let maps = self.maps.iter().filter(|compiled| of_application || !compiled.map.of_application);
+        let ranked = maps.filter_map(|compiled| Some((compiled.rank(&mro)?, compiled)));
         // `min_by_key` takes the first of equals.
         let (_, compiled) = ranked.min_by_key(|(rank, _)| *rank)?;
         Some(compiled.verdict(&mro))

@@ -127,6 +127,7 @@ mod tests {
                 watched("wrapped", &["StandardScaler.transform", "PCA.transform"], 20),
                 watched("SVC.fit", &["SVC.fit"], 0),
             ],
+            unnamed_classes: Vec::new(),
             not_looked_at: Vec::new(),
             not_watched: (0..8)
                 .map(|number| (number, if number % 2 == 0 { "predict" } else { "fit" }))

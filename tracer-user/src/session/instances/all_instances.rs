@@ -15,7 +15,7 @@ use super::traced_instance::TracedInstance;
 use crate::attach::KernelProcess;
 use crate::engine::Runtimes;
 use crate::memory::ReadLimit;
-use crate::model::{ProcessId, RuntimeCoverage, SymbolMap, Target};
+use crate::model::{ClassesInSight, ProcessId, RuntimeCoverage, SymbolMap, Target};
 use crate::plan::{CallProfile, LookTurns, Others, Planner, StartSchedule};
 use crate::target::{has_ended, look_at};
 
@@ -147,6 +147,13 @@ impl Instances {
     /// The instances, for those who read names.
     pub fn known(&self) -> KnownInstances {
         self.known.clone()
+    }
+
+    /// Classes of the processes, as far as they were looked at: of followed ones nothing, they say what the one says that has
+    /// forked them.
+    pub fn classes_in_sight(&self) -> Vec<ClassesInSight> {
+        let named = self.traced.iter().filter(|instance| !instance.policy().is_followed());
+        named.map(|instance| instance.policy().classes_in_sight()).collect()
     }
 
     /// Code objects that are seen now, and that were seen in processes that have ended.

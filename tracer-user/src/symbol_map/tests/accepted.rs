@@ -117,7 +117,25 @@ fn built_in_maps_are_good_and_say_so() {
     let maps = built_in();
     let libraries: Vec<&str> = maps.iter().map(|map| map.library.as_str()).collect();
     let native = ["generic", "generic", "xgboost", "xgboost", "lightgbm", "lightgbm", "opencv-ml"];
-    let python = ["scikit-learn", "imbalanced-learn", "xgboost", "lightgbm", "catboost", "torch"];
+    let python = [
+        "scikit-learn",
+        "imbalanced-learn",
+        "xgboost",
+        "lightgbm",
+        "catboost",
+        "torch",
+        "statsmodels",
+        "onnxruntime",
+        "prophet",
+        "keras",
+        "spacy",
+        "spacy",
+        "tokenizers",
+        "transformers",
+        "sentence-transformers",
+        "llama-cpp-python",
+        "vllm",
+    ];
     assert_eq!(libraries, [&native[..], &python[..]].concat());
     assert!(maps.iter().all(|map| map.origin.built_in && map.origin.file.starts_with("symbols")));
 }

@@ -18,11 +18,11 @@ fn mro(classes: &[&str]) -> Vec<String> {
 }
 
 fn library<'rules>(rules: &'rules PythonRules, classes: &[&str]) -> Option<&'rules str> {
-    rules.verdict(&mro(classes)).map(|verdict| verdict.library)
+    rules.verdict(&mro(classes), false).map(|verdict| verdict.library)
 }
 
 fn verdict<'rules>(rules: &'rules PythonRules, classes: &[&str]) -> PythonVerdict<'rules> {
-    rules.verdict(&mro(classes)).unwrap_or_else(|| panic!("no map is about {classes:?}"))
+    rules.verdict(&mro(classes), false).unwrap_or_else(|| panic!("no map is about {classes:?}"))
 }
 
 const PIPELINE: &[&str] = &["sklearn.pipeline.Pipeline", "sklearn.base.BaseEstimator", "builtins.object"];
@@ -55,7 +55,7 @@ fn a_map_is_about_its_bases_and_their_subclasses() {
 fn private_components_do_not_matter() {
     let is = |listed: &str, real: &str| {
         let rules = rules(&[&format!("methods: [fit]\nbases: ['{listed}']")]);
-        rules.verdict(&mro(&[real, "builtins.object"])).is_some()
+        rules.verdict(&mro(&[real, "builtins.object"]), false).is_some()
     };
     assert!(is("sklearn.compose.ColumnTransformer", "sklearn.compose._column_transformer.ColumnTransformer"));
     assert!(is("sklearn.compose._other.ColumnTransformer", "sklearn.compose._column_transformer.ColumnTransformer"));
@@ -140,7 +140,7 @@ fn without_containers_everything_nests_except_in_leaves_and_their_subclasses() {
 fn an_excluded_class_takes_its_subclasses_along_and_a_glob_does_not() {
     let excluded = |patterns: &str, classes: &[&str]| {
         let rules = rules(&[&format!("methods: [fit]\nexclude: [{patterns}]")]);
-        rules.verdict(&mro(classes)).expect("a verdict").excluded.map(str::to_owned)
+        rules.verdict(&mro(classes), false).expect("a verdict").excluded.map(str::to_owned)
     };
     let said = |pattern: &str| Some(pattern.to_owned());
     assert_eq!(excluded("sklearn.tree.BaseDecisionTree", TREE), said("sklearn.tree.BaseDecisionTree"));

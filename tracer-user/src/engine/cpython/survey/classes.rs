@@ -3,10 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::super::{Interpreter, ReadProblem};
+use super::super::{ClassView, Interpreter, ReadProblem};
+use super::modules::OwnModules;
 use crate::memory::Memory;
-use crate::model::{Children, RemoteAddress};
+use crate::model::{Children, MODEL_METHODS, RemoteAddress};
 use crate::symbol_map::PythonRules;
+
+/// Most members of one class that are looked at for methods of models.
+const MEMBER_LIMIT: usize = 1_000;
 
 /// A class made at run time.
 #[derive(Clone, Debug)]
@@ -21,6 +25,8 @@ pub(super) struct HeapClass {
     /// Its `tp_name`: another one stands where another class took the place of a freed one.
     tp_name: u64,
     pub rule: Option<Arc<ClassRule>>,
+    /// Where no map is about it: the methods of models that it has, if it is the application's own.
+    pub model_methods: Vec<&'static str>,
 }
 
 /// What a symbol map says about a class.
@@ -64,6 +70,12 @@ impl Classes {
         self.known.iter().filter_map(|(address, class)| Some((*address, &**class, class.rule.as_ref()?)))
     }
 
+    /// Classes of the application that no map is about and that have a method of a model.
+    pub(super) fn unnamed(&self) -> impl Iterator<Item = (RemoteAddress, &HeapClass)> {
+        let unnamed = |class: &HeapClass| class.rule.is_none() && !class.model_methods.is_empty();
+        self.known.iter().filter(move |(_, class)| unnamed(class)).map(|(address, class)| (*address, &**class))
+    }
+
     /// Begins a new look: whatever is not seen in it is forgotten by [`Self::forget_unseen`].
     /// `root` is the type of types.
     pub(super) fn begin(&mut self, root: RemoteAddress) {
@@ -99,7 +111,7 @@ impl Classes {
     pub(super) fn learn<M: Memory>(
         &mut self,
         interpreter: &Interpreter<M>,
-        rules: &PythonRules,
+        (rules, modules): (&PythonRules, &OwnModules),
         address: RemoteAddress,
         tp_name: u64,
     ) -> Result<(), ReadProblem> {
@@ -122,7 +134,8 @@ impl Classes {
         if view.mro.contains(&interpreter.types().class) {
             self.metaclasses.insert(address);
         }
-        let rule = rules.verdict(&paths).map(|verdict| {
+        let is_own = modules.contains(&view.module);
+        let rule = rules.verdict(&paths, is_own).map(|verdict| {
             Arc::new(ClassRule {
                 library: verdict.library.into(),
                 methods: verdict.methods.iter().map(|method| method.as_str().into()).collect(),
@@ -134,6 +147,8 @@ impl Classes {
         if rule.is_some() && interpreter.confirmed(|interpreter| interpreter.class(address))? != view {
             return Err(ReadProblem::Torn { address, what: "class" });
         }
+        let is_model = is_own && rule.is_none() && !self.metaclasses.contains(&address);
+        let model_methods = if is_model { Self::model_methods(interpreter, modules, &view) } else { Vec::new() };
         let class = HeapClass {
             name: view.name.as_str().into(),
             path: paths.first().map(String::as_str).unwrap_or_default().into(),
@@ -142,10 +157,40 @@ impl Classes {
             dict: view.dict,
             tp_name,
             rule,
+            model_methods,
         };
         self.seen.insert(address);
         self.known.insert(address, Arc::new(class));
         Ok(())
+    }
+
+    /// Which methods of models a class and its bases in the application define: functions whose frame ends with the call. What
+    /// cannot be read is not told.
+    fn model_methods<M: Memory>(
+        interpreter: &Interpreter<M>,
+        modules: &OwnModules,
+        view: &ClassView,
+    ) -> Vec<&'static str> {
+        let mut found = HashSet::new();
+        for base in &view.mro {
+            let read = |interpreter: &Interpreter<M>| {
+                let base = interpreter.class(*base)?;
+                let dict = base.dict.filter(|_| modules.contains(&base.module));
+                let members =
+                    dict.map_or_else(|| Ok(Vec::new()), |dict| interpreter.first_dict_entries(dict, MEMBER_LIMIT));
+                let mut methods = Vec::new();
+                for (name, value) in members? {
+                    for method in MODEL_METHODS {
+                        if interpreter.text_is(name, method)? && is_plain_function(interpreter, value)? {
+                            methods.push(method);
+                        }
+                    }
+                }
+                Ok(methods)
+            };
+            found.extend(interpreter.retrying(read).unwrap_or_default());
+        }
+        MODEL_METHODS.into_iter().filter(|method| found.contains(method)).collect()
     }
 
     /// Has the map of a container be about the class of one of its children, which none is about.
@@ -162,6 +207,14 @@ impl Classes {
             });
         }
     }
+}
+
+/// Whether a member of a class is a function that is neither a generator nor a coroutine.
+fn is_plain_function<M: Memory>(interpreter: &Interpreter<M>, member: RemoteAddress) -> Result<bool, ReadProblem> {
+    if interpreter.type_of(member)? != interpreter.types().function {
+        return Ok(false);
+    }
+    Ok(!interpreter.code(interpreter.function(member)?.code)?.is_resumed())
 }
 
 /// Whether children are kept in any field: a class may be one that is looked into and keeps none.

@@ -7,6 +7,7 @@ mod classes;
 mod instances;
 mod left_out;
 mod methods;
+mod modules;
 mod object_array;
 mod reachable;
 mod scan;

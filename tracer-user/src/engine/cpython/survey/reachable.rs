@@ -6,6 +6,7 @@ use std::collections::{HashSet, VecDeque};
 use super::super::type_facts::flag;
 use super::super::{Interpreter, ReadProblem};
 use super::classes::Classes;
+use super::modules::{Module, OwnModules};
 use crate::memory::Memory;
 use crate::model::RemoteAddress;
 
@@ -16,12 +17,6 @@ const DEPTH_LIMIT: u8 = 6;
 const OBJECT_LIMIT: usize = 3_000;
 /// Items that are taken from one of them.
 const ITEM_LIMIT: usize = 1_000;
-/// Variables of one module that are looked at.
-const VARIABLE_LIMIT: usize = 20_000;
-/// Modules in which the name `__file__` is looked for by its text; its address is the same in all of them.
-const MODULES_FOR_FILE: usize = 20;
-/// Folders of what is installed and not written for this process alone.
-const LIBRARY_FOLDERS: [&str; 4] = ["/site-packages/", "/dist-packages/", "/lib/python3", "/lib64/python3"];
 
 /// What the variables of modules lead to.
 pub(super) struct Reachable {
@@ -36,6 +31,7 @@ pub(super) struct Reachable {
 pub(super) fn from_modules<M: Memory>(
     interpreter: &Interpreter<M>,
     classes: &Classes,
+    (modules, own_modules): (&[Module], &OwnModules),
     wanted: &HashSet<RemoteAddress>,
     is_partial: bool,
 ) -> Reachable {
@@ -45,31 +41,17 @@ pub(super) fn from_modules<M: Memory>(
         classes,
         wanted,
         is_partial,
-        own_modules: HashSet::new(),
+        own_modules,
         reachable: HashSet::new(),
         seen: HashSet::new(),
         queue: VecDeque::new(),
     };
-    // What cannot be read leads nowhere: the next look will tell.
-    let mut file_name = None;
-    for (index, (name, dict)) in interpreter.modules().unwrap_or_default().into_iter().enumerate() {
-        let Ok(entries) = interpreter.first_dict_entries(dict, VARIABLE_LIMIT) else { continue };
-        if file_name.is_none() && index < MODULES_FOR_FILE {
-            let is_file = |key: RemoteAddress| interpreter.text(key).is_ok_and(|key| key == "__file__");
-            file_name = entries.iter().map(|(key, _)| *key).find(|key| is_file(*key));
-        }
-        let file = entries.iter().find(|(key, _)| Some(*key) == file_name).map(|(_, value)| *value);
-        let file = file.and_then(|file| interpreter.text(file).ok());
-        let is_own =
-            name == "__main__" || file.is_some_and(|file| !LIBRARY_FOLDERS.iter().any(|folder| file.contains(folder)));
-        if is_own {
-            walk.own_modules.insert(name);
-        }
-        for (_, value) in entries {
-            if is_own && classes.get(value).is_some() {
-                named.insert(value);
+    for Module { is_own, variables } in modules {
+        for (_, value) in variables {
+            if *is_own && classes.get(*value).is_some() {
+                named.insert(*value);
             }
-            walk.meet(value, if is_own { 1 } else { DEPTH_LIMIT });
+            walk.meet(*value, if *is_own { 1 } else { DEPTH_LIMIT });
         }
     }
     walk.go();
@@ -82,7 +64,7 @@ struct Walk<'look, M> {
     wanted: &'look HashSet<RemoteAddress>,
     is_partial: bool,
     /// Modules of the application.
-    own_modules: HashSet<String>,
+    own_modules: &'look OwnModules,
     reachable: HashSet<RemoteAddress>,
     seen: HashSet<RemoteAddress>,
     queue: VecDeque<(RemoteAddress, u8)>,
@@ -132,7 +114,7 @@ impl<M: Memory> Walk<'_, M> {
             let cells = self.interpreter.first_tuple_items(closure, ITEM_LIMIT)?;
             Ok(cells.into_iter().filter_map(|cell| self.interpreter.cell(cell).ok().flatten()).collect())
         } else if self.classes.is_metaclass(kind) {
-            let own = self.classes.get(object).filter(|class| self.own_modules.contains(&*class.module));
+            let own = self.classes.get(object).filter(|class| self.own_modules.contains(&class.module));
             let dict = own.and_then(|class| class.dict);
             dict.map_or_else(
                 || Ok(Vec::new()),

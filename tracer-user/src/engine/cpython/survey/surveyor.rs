@@ -11,10 +11,11 @@ use super::classes::Classes;
 use super::instances::Standing;
 use super::left_out::LeftOut;
 use super::methods::Methods;
+use super::modules::{self, Module, OwnModules};
 use super::scan::{AddressSet, Extent, scan};
 use super::{children, instances, reachable};
 use crate::memory::{Memory, MemoryError, ReadLimit};
-use crate::model::{ContainerMember, PythonClass, PythonSurvey, RemoteAddress};
+use crate::model::{ContainerMember, MODEL_METHODS, PythonClass, PythonSurvey, RemoteAddress, UnnamedClass};
 use crate::symbol_map::PythonRules;
 
 /// Times that memory is gone through in one look: for classes, for those of metaclasses, of metaclasses of these, and
@@ -36,6 +37,10 @@ const CLASS_LIMIT: usize = 40_000;
 const TRACED_LIMIT: usize = 4_096;
 const DESCRIBED_LIMIT: usize = 16_384;
 const MEMBER_LIMIT: usize = 16_384;
+const UNNAMED_LIMIT: usize = 256;
+
+/// Objects of a class that looks like a model are counted so far.
+const MOST_COUNTED: u32 = 1_000;
 
 /// Looks for what the symbol maps ask for in the memory of a process.
 #[derive(Clone, Debug)]
@@ -54,6 +59,8 @@ struct Finds {
     functions: Vec<(RemoteAddress, RemoteAddress)>,
     /// Live objects by class.
     objects: HashMap<RemoteAddress, Vec<RemoteAddress>>,
+    /// Live objects of classes that look like models, counted.
+    unnamed: HashMap<RemoteAddress, u32>,
     /// Children of containers, by classes that no map is about.
     adopted: BTreeMap<RemoteAddress, BTreeSet<RemoteAddress>>,
 }
@@ -83,18 +90,22 @@ impl Surveyor {
         interpreter.memory().refresh();
         let mut survey = PythonSurvey::default();
         let mut left = LeftOut::default();
+        limit.allow(WALKING);
+        let (modules, own_modules) = modules::of(interpreter);
         limit.allow(SEARCHING);
-        let mut finds = self.search(interpreter, heap, ranges, (&mut survey, &mut left));
+        let mut finds = self.search(interpreter, &own_modules, (heap, ranges), (&mut survey, &mut left));
         let is_cut = limit.is_over();
         limit.allow(WALKING);
         self.classes.forget_unseen(interpreter, is_cut);
-        let mut reachable = self.reachable(interpreter, &mut finds, left.objects > 0);
+        let modules = (modules.as_slice(), &own_modules);
+        let mut reachable = self.reachable(interpreter, modules, &mut finds, left.objects > 0);
         left.walk = limit.is_over();
         limit.allow(READING_CHILDREN);
         survey.members = self.members(interpreter, &mut finds, &reachable, (&mut survey.torn_reads, &mut left));
         reachable.objects.extend(survey.members.iter().flat_map(|member| [member.container, member.child]));
         limit.allow(DESCRIBING);
         self.describe(interpreter, &finds, &reachable, (&mut survey, &mut left, limit));
+        survey.unnamed = self.unnamed(&finds);
         survey.not_looked_at = left.told();
         survey
     }
@@ -104,8 +115,8 @@ impl Surveyor {
     fn search<M: Memory>(
         &mut self,
         interpreter: &Interpreter<M>,
-        heap: &impl Memory,
-        ranges: &[Range<RemoteAddress>],
+        own_modules: &OwnModules,
+        (heap, ranges): (&impl Memory, &[Range<RemoteAddress>]),
         (survey, left): (&mut PythonSurvey, &mut LeftOut),
     ) -> Finds {
         let types = interpreter.types();
@@ -140,6 +151,11 @@ impl Surveyor {
                         return;
                     }
                     finds.classes.push((candidate.address, name, standing));
+                } else if self.classes.get(candidate.kind).is_some_and(|class| class.rule.is_none()) {
+                    let count = finds.unnamed.entry(candidate.kind).or_default();
+                    if *count < MOST_COUNTED && instances::is_live(interpreter, &candidate) {
+                        *count += 1;
+                    }
                 } else {
                     let objects = finds.objects.entry(candidate.kind).or_default();
                     if objects.len() >= OBJECTS_OF_CLASS || objects_left == 0 {
@@ -156,7 +172,7 @@ impl Surveyor {
             left.memory = left.memory.max(extent.left_out);
             searched.extend(next);
             for (address, name, standing) in finds.classes.drain(..) {
-                let is_torn = self.classes.learn(interpreter, &self.rules, address, name).is_err();
+                let is_torn = self.classes.learn(interpreter, (&self.rules, own_modules), address, name).is_err();
                 survey.torn_reads += u64::from(is_torn && standing == Standing::Linked);
             }
             next = self.sought().filter(|address| !searched.contains(address)).collect();
@@ -164,9 +180,24 @@ impl Surveyor {
         finds
     }
 
-    /// Types whose objects are looked for: metaclasses and the classes that a map is about.
+    /// Types whose objects are looked for: metaclasses, the classes that a map is about, and those that look like models.
     fn sought(&self) -> impl Iterator<Item = RemoteAddress> {
-        self.classes.metaclasses().chain(self.classes.traced().map(|(address, ..)| address))
+        let traced = self.classes.traced().map(|(address, ..)| address);
+        self.classes.metaclasses().chain(traced).chain(self.classes.unnamed().map(|(address, _)| address))
+    }
+
+    /// Classes of the application that look like models, have objects, and are no map's affair: those with the likeliest methods
+    /// first.
+    fn unnamed(&self, finds: &Finds) -> Vec<UnnamedClass> {
+        let unnamed = self.classes.unnamed().filter_map(|(address, class)| {
+            let objects = *finds.unnamed.get(&address).filter(|objects| **objects > 0)?;
+            Some(UnnamedClass { class: Arc::clone(&class.path), methods: class.model_methods.clone(), objects })
+        });
+        let mut unnamed: Vec<UnnamedClass> = unnamed.collect();
+        let rank = |class: &UnnamedClass| MODEL_METHODS.iter().position(|method| class.methods.first() == Some(method));
+        unnamed.sort_by(|left, right| (rank(left), &left.class).cmp(&(rank(right), &right.class)));
+        unnamed.truncate(UNNAMED_LIMIT);
+        unnamed
     }
 
     /// The children of the live containers, those of models in use first. Children of classes that no map is about become
@@ -235,11 +266,12 @@ impl Surveyor {
     fn reachable<M: Memory>(
         &self,
         interpreter: &Interpreter<M>,
+        modules: (&[Module], &OwnModules),
         finds: &mut Finds,
         is_partial: bool,
     ) -> reachable::Reachable {
         let objects: HashSet<RemoteAddress> = finds.objects.values().flatten().copied().collect();
-        let reachable = reachable::from_modules(interpreter, &self.classes, &objects, is_partial);
+        let reachable = reachable::from_modules(interpreter, &self.classes, modules, &objects, is_partial);
         for object in reachable.objects.iter().filter(|object| !objects.contains(object)) {
             if let Ok(class) = interpreter.type_of(*object) {
                 finds.objects.entry(class).or_default().push(*object);

@@ -176,6 +176,31 @@ class Unrelated:
         return self
 
 
+class PriceModel:
+    """No map names it."""
+
+    def preprocess(self, X):
+        return X
+
+    def predict(self, X):
+        return X
+
+    async def infer(self, X):
+        return X
+
+
+class Cheap(PriceModel):
+    def __call__(self, X):
+        return self.predict(X)
+
+
+class Nobody:
+    """It has no objects."""
+
+    def predict(self, X):
+        return X
+
+
 def make_local():
     class Local(BaseEstimator):
         def __init__(self):
@@ -209,6 +234,7 @@ ordered.named_ = collections.OrderedDict([("gone", Booster(6)), ("last", sub)])
 ordered.named_["next"] = Duck()
 del ordered.named_["gone"]
 excluded = Excluded()
+prices = [PriceModel(), Cheap(), Cheap()]
 temporary = iter([Scaler(5.0)])
 for _ in range(1000):
     make_model()

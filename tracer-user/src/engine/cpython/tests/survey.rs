@@ -128,6 +128,11 @@ fn check(survey: &PythonSurvey, expected: &Expected, name: &str) {
     ];
     assert_eq!(skipped, reasons.into(), "{name}");
     check_receivers(survey, name);
+    let unnamed: Vec<_> =
+        survey.unnamed.iter().map(|class| (&*class.class, class.methods.as_slice(), class.objects)).collect();
+    let expected: [(&str, &[&str], u32); 2] =
+        [("__main__.Cheap", &["predict", "__call__"], 2), ("__main__.PriceModel", &["predict"], 1)];
+    assert_eq!(unnamed, expected, "{name}");
     assert_eq!(survey.torn_reads, 0, "{name}: nothing changes");
 }
 

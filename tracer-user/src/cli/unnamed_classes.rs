@@ -1,0 +1,98 @@
+//! Classes that no map is about and that look like models, for the listing of `symbols`: with the map that names them.
+
+use std::io::Write;
+
+use super::print::line;
+use crate::model::{MODEL_METHODS, RuntimeCoverage, UnnamedClass};
+use crate::symbol_map::yaml_of_classes;
+
+/// The classes of all processes that were looked at.
+pub struct Unnamed<'plan> {
+    classes: Vec<&'plan UnnamedClass>,
+    /// A symbol map about all of them.
+    pub yaml: String,
+}
+
+/// The classes; `None` if there are none.
+pub fn unnamed(python: &[RuntimeCoverage]) -> Option<Unnamed<'_>> {
+    let classes: Vec<&UnnamedClass> = python.iter().flat_map(|coverage| &coverage.unnamed_classes).collect();
+    if classes.is_empty() {
+        return None;
+    }
+    let mut names: Vec<&str> = Vec::new();
+    for class in &classes {
+        if !names.contains(&&*class.class) {
+            names.push(&class.class);
+        }
+    }
+    let has = |method: &&str| classes.iter().any(|class| class.methods.contains(method));
+    let methods: Vec<&str> = MODEL_METHODS.into_iter().filter(has).collect();
+    let yaml = yaml_of_classes(&names, &methods);
+    Some(Unnamed { classes, yaml })
+}
+
+impl Unnamed<'_> {
+    /// The classes under a heading of their own, and the map.
+    pub fn write(&self, output: &mut impl Write) -> std::io::Result<()> {
+        line(
+            output,
+            format_args!("not traced, no map names these classes of the application, which have live objects:"),
+        )?;
+        let widest = self.classes.iter().map(|class| class.class.len()).max().unwrap_or(0).min(44);
+        for UnnamedClass { class, methods, objects } in self.classes.iter().copied() {
+            let objects = if *objects == 1 { "1 object".to_owned() } else { format!("{objects} objects") };
+            line(output, format_args!("  {class:<widest$}  {}  ({objects})", methods.join(", ")))?;
+        }
+        line(
+            output,
+            format_args!(
+                "  `--class NAME` traces one of them, `--all-classes` all, and so does this with `--map FILE`:"
+            ),
+        )?;
+        self.yaml.lines().try_for_each(|text| line(output, format_args!("    {text}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{PythonLeftOut, PythonMode};
+
+    fn coverage(classes: &[(&str, &[&'static str], u32)]) -> RuntimeCoverage {
+        let class = |(name, methods, objects): &(&str, &[&'static str], u32)| UnnamedClass {
+            class: (*name).into(),
+            methods: methods.to_vec(),
+            objects: *objects,
+        };
+        RuntimeCoverage {
+            process: 7,
+            interpreter: "CPython 3.12.1".into(),
+            layout: String::new(),
+            mode: PythonMode::Watch,
+            slots: 4,
+            slots_held_by: Vec::new(),
+            seen_after_ms: None,
+            left_out: PythonLeftOut::default(),
+            watched: Vec::new(),
+            not_watched: Vec::new(),
+            unnamed_classes: classes.iter().map(class).collect(),
+            not_looked_at: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_map_names_each_class_once() {
+        assert!(unnamed(&[coverage(&[])]).is_none());
+        let worker = || coverage(&[("app.PriceModel", &["predict", "__call__"], 1), ("app.Ranker", &["encode"], 20)]);
+        let python = [worker(), worker()];
+        let unnamed = unnamed(&python).expect("there are some");
+        let mut page = Vec::new();
+        unnamed.write(&mut page).expect("memory");
+        let page = String::from_utf8(page).expect("text");
+        assert!(page.contains("  app.Ranker      encode  (20 objects)\n"), "{page}");
+        assert!(
+            page.ends_with("    bases: [app.PriceModel, app.Ranker]\n    methods: [predict, encode, __call__]\n"),
+            "{page}"
+        );
+    }
+}
