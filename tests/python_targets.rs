@@ -55,7 +55,8 @@ const LIBRARY_TARGETS: &[TargetTruth] = &[
     ("python_boosting", &["lightgbm", "2", "--overriding"], 20, &["LGBMClassifier.predict_proba"]),
     ("python_boosting", &["catboost", "2"], 8, &["CatBoostClassifier.predict"]),
     ("python_frameworks", &["onnxruntime", "2"], 4, &["InferenceSession.run"]),
-    ("python_frameworks", &["statsmodels", "2"], 12, &["LogitResults.predict", "Logit.predict", "OLS.fit"]),
+    ("python_frameworks", &["statsmodels", "2"], 8, &["LogitResults.predict", "Logit.predict"]),
+    ("python_frameworks", &["statsmodels_fits", "2"], 4, &["OLS.fit"]),
     ("python_frameworks", &["prophet", "2"], 4, &["Prophet.predict"]),
     ("python_frameworks", &["keras", "2"], 16, &["Sequential.predict", "Dense.__call__"]),
     (

@@ -12,6 +12,7 @@ mod libraries;
 mod looks;
 mod native_code;
 mod oracle;
+mod own_classes;
 mod pauses;
 mod plain;
 mod readers;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         guard::cases(),
         follow::cases(),
         oracle::cases(),
+        own_classes::cases(),
     ];
     // They measure, or want the processors for themselves.
     let alone = [looks::cases(), pauses::cases(), threads::cases(), crowd::cases(), churn::cases()];

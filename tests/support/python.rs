@@ -100,6 +100,8 @@ impl Interpreter {
             }
         };
         command.arg(self.place_of(script)?);
+        // What was imported once is there compiled for the next one: most of the time of a target is its imports.
+        command.env_remove("PYTHONDONTWRITEBYTECODE");
         Ok(command)
     }
 

@@ -37,15 +37,25 @@ def statsmodels(truth):
     import statsmodels.api
 
     results = statsmodels.api.Logit(LABELS, FEATURES).fit(disp=0)
-    linear = statsmodels.api.OLS(FEATURES[:, 3], FEATURES[:, :3])
 
     def predict(number):
         truth.add("LogitResults.predict")
         truth.add("LogitResults.predict", "Logit.predict", step="model")
-        truth.add("OLS.fit")
-        return numpy.append(results.predict(FEATURES[number : number + 3]), linear.fit().params)
+        return results.predict(FEATURES[number : number + 3])
 
     return predict
+
+
+def statsmodels_fits(truth):
+    import statsmodels.api
+
+    model = statsmodels.api.OLS(FEATURES[:, 3], FEATURES[:, :3])
+
+    def fit(number):
+        truth.add("OLS.fit")
+        return model.fit().params
+
+    return fit
 
 
 def prophet(truth):
@@ -154,7 +164,7 @@ def tokenizers(truth):
     return predict
 
 
-LIBRARIES = [onnxruntime, statsmodels, prophet, keras, spacy, skops, tokenizers]
+LIBRARIES = [onnxruntime, statsmodels, statsmodels_fits, prophet, keras, spacy, skops, tokenizers]
 
 
 def main(library, calls):
