@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tracer_tests::process::poll;
-use tracer_tests::python::{Interpreter, LIBRARIES, SCIKIT_LEARN_1_2};
+use tracer_tests::python::{Interpreter, LIBRARIES, SCIKIT_LEARN_1_2, TORCH};
 use tracer_tests::python_run::PythonRun;
 use tracer_tests::spans::Spans;
 use tracer_tests::suite::{Case, Need, case_of, is_full};
@@ -32,6 +32,9 @@ const FRAMEWORKS: [&str; 7] =
 /// finds the arguments gone at the end, and does not know whose call it was.
 const IN_FRAMES_MODE: [&str; 1] = ["keras"];
 
+/// Libraries of `python_torch`, whose environment is large.
+const ON_TORCH: [&str; 3] = ["torch", "transformers", "sentence_transformers"];
+
 /// The tests.
 pub fn cases() -> Vec<Case> {
     let needs = |interpreter| vec![Need::Program, Need::Kernel, Need::Python(interpreter)];
@@ -46,7 +49,12 @@ pub fn cases() -> Vec<Case> {
     let in_frames_mode: &[&str] = if is_full() { &FRAMEWORKS } else { &[] };
     let in_frames_mode = in_frames_mode.iter().chain(&IN_FRAMES_MODE).map(|name| framework(name, Some("frames")));
     let frameworks = FRAMEWORKS.iter().map(|name| framework(name, None)).chain(in_frames_mode);
-    TESTS.iter().map(case).chain(frameworks).collect()
+    let on_torch = |name: &'static str| {
+        let test = move || PythonRun::of(TORCH, "python_torch", &[name, "10"]).exact().map(drop);
+        case_of(format!("calls_of_{name}"), needs(TORCH), test)
+    };
+    let on_torch = ON_TORCH.iter().filter(|_| is_full()).map(|name| on_torch(name));
+    TESTS.iter().map(case).chain(frameworks).chain(on_torch).collect()
 }
 
 /// The calls of a library's model, the methods below them, and the names of its parts.

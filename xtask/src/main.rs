@@ -63,7 +63,11 @@ enum Command {
     /// Boot Debian's kernels in QEMU and try there what the README says; writes `docs/kernels.md`.
     Kernels,
     /// Set up what the tests need: compilers, Python environments, a Debian sid. `cargo xtask test` does it by itself.
-    Prepare,
+    Prepare {
+        /// With what only the long run needs: Debian's PyTorch.
+        #[arg(long)]
+        full: bool,
+    },
     /// Attach to a busy Python process and let go of it, thousands of times
     Soak {
         /// Times within one tracer.
@@ -96,7 +100,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Fuzz { targets, seconds } => fuzz::run(&targets, seconds, fuzz::Profile::Fuzz),
         Command::Kernels => kernels::run(),
-        Command::Prepare => test::prepare(),
+        Command::Prepare { full } => test::prepare(full),
         Command::Soak { cycles, starts } => soak::run(cycles, starts),
         Command::Tape { action } => tape::run(action),
         Command::Test { full } => test::run(full),

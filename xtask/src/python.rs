@@ -21,6 +21,8 @@ pub enum Python {
     Any,
     /// The system's own, which distributions build statically and strip.
     System,
+    /// The same, which also sees what the distribution has installed for it.
+    SystemWithItsPackages,
     /// This version, e.g. `3.9`, wherever it is.
     Version(&'static str),
 }
@@ -48,7 +50,9 @@ pub fn environment(name: &str, requirements: &Path, interpreter: Python) -> Resu
             eprintln!("==> no python environment {name}: {}", interpreter.absence());
             return Ok(None);
         };
-        make(name, &folder, &python, requirements, &fingerprint)?;
+        let options: &[&str] =
+            if interpreter == Python::SystemWithItsPackages { &["--system-site-packages"] } else { &[] };
+        make(name, &folder, (&python, options), requirements, &fingerprint)?;
     }
     remove(&link)?;
     fs::create_dir_all(workspace::root().join("target/venv")).context("cannot make target/venv")?;
@@ -65,9 +69,16 @@ fn is_of(folder: &Path, fingerprint: &str) -> bool {
 }
 
 /// Makes an environment, in the place of what is there.
-fn make(name: &str, folder: &Path, python: &Path, requirements: &Path, fingerprint: &str) -> Result<()> {
+fn make(
+    name: &str,
+    folder: &Path,
+    (python, options): (&Path, &[&str]),
+    requirements: &Path,
+    fingerprint: &str,
+) -> Result<()> {
     remove(folder)?;
-    run(&format!("python environment {name}"), Command::new(python).args(["-m", "venv"]).arg(folder))?;
+    let mut venv = Command::new(python);
+    run(&format!("python environment {name}"), venv.args(["-m", "venv"]).args(options).arg(folder))?;
     // What is imported is compiled then: that is a tenth of what there is.
     run(
         &format!("pip install -r {}", requirements.display()),
@@ -138,7 +149,7 @@ impl Python {
                 let absence = || format!("no python3 here is from {OLDEST} on and can make an environment (`-m venv`)");
                 find().map(Some).with_context(absence)
             }
-            Self::System => {
+            Self::System | Self::SystemWithItsPackages => {
                 let find = || Some(PathBuf::from("/usr/bin/python3")).filter(|it| can_make(it, OLDEST));
                 if let (None, Err(error)) =
                     (find(), system_packages("the system's own Python", &["python3", "python3-venv"]))
@@ -160,7 +171,7 @@ impl Python {
     fn absence(self) -> String {
         match self {
             Self::Any => format!("there is no python3 from {OLDEST} on"),
-            Self::System => {
+            Self::System | Self::SystemWithItsPackages => {
                 "there is no /usr/bin/python3 from 3.11 on with venv (Debian: python3 and python3-venv)".to_owned()
             }
             Self::Version(version) => {

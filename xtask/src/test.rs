@@ -43,11 +43,14 @@ const ENVIRONMENTS: [(&str, &str, Python); 10] = [
     ("libraries-3.12", "libraries", Python::Version("3.12")),
 ];
 
+/// The one with PyTorch, which only the long run has: Debian's packages for it take 650 MB.
+const TORCH: (&str, &str, Python) = ("torch-system", "torch", Python::SystemWithItsPackages);
+
 type Step = (&'static str, fn() -> Result<Outcome>);
 
 /// What the suites cannot begin without, side by side: the machine waits for the network while the others compile.
 const FIRST: [&[Step]; 3] = [
-    &[("prepare the machine", || once(prepare))],
+    &[("prepare the machine", || once(|| prepare(false)))],
     &[("release build", || once(release_build)), ("Linux 6.1 in QEMU", oldest_kernel)],
     &[("build of the suites", || once(suites_build))],
 ];
@@ -80,6 +83,9 @@ const FULL: (&str, &str) = ("ML_TRACER_FULL", "1");
 pub fn run(full: bool) -> Result<()> {
     let started = Instant::now();
     let mut done = side_by_side(&FIRST);
+    if full {
+        prepare_torch();
+    }
     let suites = if full { FULL_SUITES } else { SUITES };
     done.extend(std::thread::scope(|scope| {
         let of_the_source = scope.spawn(|| {
@@ -189,7 +195,7 @@ fn oldest_kernel() -> Result<Outcome> {
 ///
 /// # Errors
 /// When something cannot be set up that has to be there.
-pub fn prepare() -> Result<()> {
+pub fn prepare(full: bool) -> Result<()> {
     provision::programs("compiling the programs to trace", &[("cc", "gcc"), ("c++", "g++")])?;
     provision::programs("making test certificates", &[("openssl", "openssl")])?;
     if let Err(error) = provision::programs("running the tracer in a container", &[("crun", "crun")]) {
@@ -201,6 +207,9 @@ pub fn prepare() -> Result<()> {
         if let Err(error) = provision::programs("programs to trace that only some tests want", &[(program, package)]) {
             eprintln!("==> no {program}: {error:#}; the tests that want it are skipped");
         }
+    }
+    if full {
+        prepare_torch();
     }
     // Before all others: Debian sid is filled with its pip.
     let pip = python::models()?.join("bin/python");
@@ -215,6 +224,20 @@ pub fn prepare() -> Result<()> {
         let lanes = [(); 2].map(|()| scope.spawn(|| environments(&waiting)));
         lanes.into_iter().try_for_each(|lane| lane.join().unwrap_or_else(|panic| resume_unwind(panic)))
     })
+}
+
+/// PyTorch where it can be had.
+fn prepare_torch() {
+    if let Err(error) = torch() {
+        eprintln!("==> no PyTorch: {error:#}; the tests that want it are skipped");
+    }
+}
+
+/// Debian's PyTorch, and what is built on it.
+fn torch() -> Result<()> {
+    provision::system_packages("PyTorch's modules under the tracer", &["python3-torch"])?;
+    let (name, file, interpreter) = TORCH;
+    python::environment(name, &python::requirements(file), interpreter).map(drop)
 }
 
 /// Makes one environment after another, until none is left to be made.

@@ -43,6 +43,7 @@ Examples:
   sudo ml-tracer attach --pid 4242 --python frames --duty 5%
   sudo ml-tracer attach --pid 4242 --duration 10s --export jsonl=trace.jsonl --summary summary.json
   sudo ml-tracer attach --pid 4242 --export otlp=http://collector:4318
+  sudo ml-tracer attach --pid 4242 --class app.PriceModel --methods predict,preprocess
   sudo ml-tracer attach --name gunicorn --follow
 
 With --follow the workers that a server has, and those that it starts later, are traced like itself:
