@@ -9,7 +9,8 @@ use serde::Serialize;
 use super::print::{json, line, tell};
 use super::unnamed_classes::unnamed;
 use crate::model::{
-    EntrySite, NotLookedAt, PlannedFunction, ProbePlan, PythonMode, ReturnMethod, RuntimeCoverage, Skipped, first_names,
+    EntrySite, NotLookedAt, PlannedFunction, ProbePlan, PythonMode, ReturnMethod, RuntimeCoverage, SkipReason, Skipped,
+    first_names,
 };
 use crate::session::PlanOnly;
 
@@ -153,7 +154,9 @@ fn write_text(plan: &ProbePlan, python: &[RuntimeCoverage], output: &mut impl Wr
     for coverage in python {
         write_not_watched(coverage, output)?;
     }
-    for skipped in &plan.skipped {
+    write_libraries_of_others(&plan.skipped, output)?;
+    let is_own = |skipped: &&Skipped| !matches!(skipped.reason, SkipReason::OfOthers { .. });
+    for skipped in plan.skipped.iter().filter(is_own) {
         line(output, format_args!("  {}  ({}): {}", skipped.name.path, skipped.module, skipped.reason))?;
     }
     for coverage in python {
@@ -170,6 +173,24 @@ fn write_text(plan: &ProbePlan, python: &[RuntimeCoverage], output: &mut impl Wr
         output,
         format_args!("{} functions, {} not traced", plan.functions.len() + codes, plan.skipped.len() + not_watched),
     )
+}
+
+/// What is left out in libraries that are not the program's own: many functions in few libraries.
+fn write_libraries_of_others(skipped: &[Skipped], output: &mut impl Write) -> std::io::Result<()> {
+    let mut libraries: BTreeMap<&str, (&SkipReason, Vec<String>)> = BTreeMap::new();
+    for Skipped { name, module, reason } in skipped {
+        if matches!(reason, SkipReason::OfOthers { .. }) {
+            libraries.entry(module).or_insert_with(|| (reason, Vec::new())).1.push(name.span_name());
+        }
+    }
+    for (module, (reason, mut names)) in libraries {
+        names.sort_unstable();
+        names.dedup();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        line(output, format_args!("  {module}: {reason}"))?;
+        line(output, format_args!("    {}", first_names(&names, MAX_METHODS)))?;
+    }
+    Ok(())
 }
 
 /// The Python code that is seen, and the methods of live models that it stands for.

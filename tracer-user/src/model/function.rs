@@ -168,8 +168,23 @@ pub enum SkipReason {
         /// The function that does it.
         symbol: String,
     },
+    /// Only the generic maps ask for it, and it is in a library that is not the program's own.
+    OfOthers {
+        /// Who has brought the library.
+        owner: LibraryOwner,
+    },
     /// There are more functions than one tracer can tell apart, or than the budget allows.
     OverBudget,
+}
+
+/// Who has brought a library that is not the program's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LibraryOwner {
+    /// The distribution.
+    Distribution,
+    /// An installed Python package.
+    Package,
 }
 
 impl fmt::Display for SkipReason {
@@ -212,6 +227,14 @@ impl fmt::Display for SkipReason {
                 formatter,
                 "`{symbol}` of this file moves its code to other memory, where a probe would end the program; \
                  `--probe-moving-code` probes it all the same"
+            ),
+            Self::OfOthers { owner } => write!(
+                formatter,
+                "in a library {}, and no map names that; one with `module: FILE` traces it",
+                match owner {
+                    LibraryOwner::Distribution => "of the distribution",
+                    LibraryOwner::Package => "of an installed package",
+                }
             ),
             Self::OverBudget => write!(formatter, "too many functions"),
         }

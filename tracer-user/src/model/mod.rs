@@ -22,8 +22,8 @@ pub use call::{
 };
 pub use capability::KernelFeatures;
 pub use function::{
-    EntrySite, FunctionName, ObjectLocation, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason, Skipped,
-    UnwindProof,
+    EntrySite, FunctionName, LibraryOwner, ObjectLocation, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason,
+    Skipped, UnwindProof,
 };
 pub use interpreter::{FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites};
 pub use language::{Language, NamedBy};

@@ -24,6 +24,8 @@ pub struct ModuleFile {
     pub number: FileNumber,
     /// The executable ranges; none where the process is still to map it.
     pub mappings: Vec<Mapping>,
+    /// Whether it is the program itself, or a file that was named, and no library.
+    pub is_program: bool,
 }
 
 impl ModuleFile {
@@ -36,6 +38,7 @@ impl ModuleFile {
             access_path: module.access_path.clone(),
             number: module.number(),
             mappings: module.mappings.clone(),
+            is_program: false,
         }
     }
 

@@ -148,6 +148,14 @@ pub struct Origin {
     pub built_in: bool,
 }
 
+impl SymbolMap {
+    /// Whether it is one of the built-in maps about any file, which know nothing but names that many libraries have.
+    #[must_use]
+    pub fn is_generic(&self) -> bool {
+        self.origin.built_in && self.module.is_none()
+    }
+}
+
 impl ArgumentType {
     /// The value as a signed number wide enough for all types.
     #[must_use]

@@ -92,6 +92,7 @@ mod tests {
                 access_path: PathBuf::from("/lib/model.so"),
                 number: FileNumber::default(),
                 mappings: Vec::new(),
+                is_program: false,
             },
             function: ResolvedFunction {
                 name: FunctionName {

@@ -46,7 +46,10 @@ impl Findings {
             return;
         }
         for module in modules {
-            let file = ModuleFile::of(target.process, module);
+            // Without a process there are only files that were named.
+            let is_named = target.process.pid == 0;
+            let is_first = target.modules.first().is_some_and(|program| program.path == module.path);
+            let file = ModuleFile { is_program: is_named || is_first, ..ModuleFile::of(target.process, module) };
             match engine.module(&file) {
                 Ok(found) => {
                     self.requests.extend(found.requests);
@@ -109,7 +112,7 @@ pub fn plan_only(
     probe_moving_code: bool,
 ) -> PlanOnly {
     let mut interpreters = Instances::new(&maps, python);
-    let mut engine = NativeEngine::new(maps).probing_moving_code(probe_moving_code);
+    let mut engine = NativeEngine::new(maps).probing_moving_code(probe_moving_code).listing_all();
     let mut found = Findings::default();
     let mut problems = Vec::new();
     for target in targets {

@@ -8,7 +8,7 @@ use aho_corasick::AhoCorasick;
 use crate::model::{ArgumentRule, ErrorRule, FunctionName, FunctionRule, Language, Recurse, SymbolMap};
 
 use super::check::class_key;
-use super::pattern::{Pattern, needle};
+use super::pattern::{Pattern, has_wildcards, needle};
 
 /// Needles that are compared with each other, at most.
 const COMPARED_LIMIT: usize = 256;
@@ -27,6 +27,8 @@ pub struct Matcher {
     /// First the one that wins.
     maps: Vec<CompiledMap>,
     finder: Option<AhoCorasick>,
+    /// Symbols of C functions, which are compared as a whole.
+    literals: HashSet<String>,
 }
 
 /// What the rules say about a function that they know.
@@ -104,8 +106,13 @@ impl Matcher {
             return None;
         }
         let mut needles = Vec::new();
+        let mut literals = HashSet::new();
         for compiled in &maps {
             for rule in &compiled.map.functions {
+                if compiled.map.language == Language::C && !has_wildcards(&rule.symbol) {
+                    literals.insert(rule.symbol.clone());
+                    continue;
+                }
                 // Without a path it may be a symbol as the file has it.
                 needles.push(if compiled.map.language == Language::Cython {
                     cython_needle(&rule.symbol)
@@ -121,13 +128,22 @@ impl Matcher {
             }
         }
         let finder = AhoCorasick::builder().ascii_case_insensitive(true).build(without_longer(needles)).ok();
-        Some(Self { maps, finder })
+        Some(Self { maps, finder, literals })
+    }
+
+    /// Whether all of them are generic.
+    #[must_use]
+    pub fn is_generic(&self) -> bool {
+        self.maps.iter().all(|compiled| compiled.map.is_generic())
     }
 
     /// Whether a symbol as the file has it can match at all; quick, to be asked before demangling.
     #[must_use]
     pub fn may_match(&self, raw_symbol: &str) -> bool {
-        self.finder.as_ref().is_none_or(|finder| finder.is_match(raw_symbol))
+        // What follows tells a version, or a copy that the compiler has made.
+        let literal = raw_symbol.split(['.', '@']).next().unwrap_or(raw_symbol);
+        let is_literal = self.literals.contains(literal) || self.literals.contains(raw_symbol);
+        is_literal || self.finder.as_ref().is_none_or(|finder| finder.is_match(raw_symbol))
     }
 
     /// What the rules say about a function; `None` if they do not know it.
@@ -184,7 +200,8 @@ impl Matchers {
         let general_methods = specific.is_empty();
         let specific = specific.iter().rev().filter_map(|position| self.maps.get(*position));
         let specific = specific.map(|map| CompiledMap::new(map, true));
-        let general = in_force(&general).into_iter().map(|map| CompiledMap::new(&map, general_methods));
+        let general = in_force(&general).into_iter().filter(|map| general_methods || !map.is_generic());
+        let general = general.map(|map| CompiledMap::new(&map, general_methods));
         Matcher::compile(specific.chain(general).filter(CompiledMap::has_rules).collect())
     }
 }

@@ -153,6 +153,7 @@ mod tests {
             access_path: path.to_owned(),
             number: crate::model::FileNumber { device, inode: metadata.ino() },
             mappings: Vec::<Mapping>::new(),
+            is_program: false,
         }
     }
 

@@ -10,8 +10,8 @@ use object::read::ReadCache;
 use super::moving_code::Signs;
 use super::shared_code;
 use crate::model::{
-    ArgumentRule, ErrorRule, FunctionName, Language, ObjectLocation, Recurse, ResolvedFunction, SkipReason,
-    VirtualAddress,
+    ArgumentRule, ErrorRule, FunctionName, Language, LibraryOwner, ObjectLocation, Recurse, ResolvedFunction,
+    SkipReason, VirtualAddress,
 };
 use crate::symbol::{Candidate, ElfFile, Found, Functions, MATCH_LIMIT, SymbolError};
 use crate::symbol_map::{Match, Matcher, Verdict};
@@ -54,7 +54,12 @@ enum ObjectSearch {
 
 impl NativeFacts {
     /// Reads a file and finds the functions that the rules ask for.
-    pub(super) fn read(file: File, path: &Path, matcher: &Matcher) -> Result<Self, SymbolError> {
+    /// `owner`: who has brought it, if it is not the program's own.
+    pub(super) fn read(
+        file: File,
+        (path, owner): (&Path, Option<LibraryOwner>),
+        matcher: &Matcher,
+    ) -> Result<Self, SymbolError> {
         let cache = ReadCache::new(file);
         let functions = Functions::read(ElfFile::parse(&cache, path)?)?;
         let mut facts = Self::default();
@@ -76,8 +81,13 @@ impl NativeFacts {
             let Some(verdict) = choose(&mut candidate, matcher) else { continue };
             let Some(name) = candidate.names.first().cloned() else { continue };
             match verdict {
+                // The language's own runtime: nobody asks for it there.
+                Verdict::Excluded { .. } if owner.is_some() && matcher.is_generic() => {}
                 Verdict::Excluded { pattern, .. } => {
                     facts.skipped.push((name, SkipReason::Excluded { pattern: pattern.to_owned() }));
+                }
+                Verdict::Traced(Match { map, .. }) if owner.is_some() && map.is_generic() => {
+                    facts.skipped.extend(owner.map(|owner| (name, SkipReason::OfOthers { owner })));
                 }
                 Verdict::Traced(rule) => match functions.resolve(&candidate) {
                     Ok(function) => {

@@ -3,6 +3,7 @@
 mod facts;
 mod moving_code;
 mod native_engine;
+mod ownership;
 mod shared_code;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::facts::NativeFacts;
+use super::ownership::owner_of;
 use crate::engine::contract::{Engine, EngineError, Instance, Recognition, Requests};
 use crate::engine::file_cache::{FileCache, is_the_same};
 use crate::memory::{MappedFile, ReadLimit};
@@ -17,20 +18,41 @@ pub struct NativeEngine {
     matchers: Matchers,
     /// Whether functions are probed in files that move their own code.
     probes_moving_code: bool,
+    /// Whether what only the generic maps ask for is listed in libraries that are not the program's own; else these are not opened.
+    lists_all: bool,
     known: FileCache<NativeFacts>,
+    /// The same of libraries that are not the program's own.
+    known_of_others: FileCache<NativeFacts>,
 }
 
 impl NativeEngine {
     /// An engine for these maps; of two that match the same function the later one wins.
     #[must_use]
     pub fn new(maps: Vec<SymbolMap>) -> Self {
-        Self { matchers: Matchers::new(maps), probes_moving_code: false, known: FileCache::new() }
+        Self {
+            matchers: Matchers::new(maps),
+            probes_moving_code: false,
+            lists_all: false,
+            known: FileCache::new(),
+            known_of_others: FileCache::new(),
+        }
     }
 
     /// The same, which also probes files that move their own code if asked to.
     #[must_use]
     pub fn probing_moving_code(self, probes_moving_code: bool) -> Self {
         Self { probes_moving_code, ..self }
+    }
+
+    /// The same, which also looks for what it leaves out in libraries of others, to list it.
+    #[must_use]
+    pub fn listing_all(self) -> Self {
+        Self { lists_all: true, ..self }
+    }
+
+    /// Whether only the built-in maps without `module` are about a file.
+    fn is_generic(&mut self, module: &ModuleFile) -> bool {
+        self.matchers.for_file(&module.file_name()).is_none_or(|matcher| matcher.is_generic())
     }
 
     /// The probes for one file of one process. Files that no rule is about are not opened; what a file holds is found out
@@ -40,7 +62,8 @@ impl NativeEngine {
     /// `EngineError` where the file cannot be opened or is malformed.
     pub fn module(&mut self, module: &ModuleFile) -> Result<Requests, EngineError> {
         let recognised = self.recognises(&module.file_name());
-        if recognised == Recognition::No {
+        let is_of_others = owner_of(module).is_some();
+        if recognised == Recognition::No || (is_of_others && !self.lists_all && self.is_generic(module)) {
             return Ok(Requests::default());
         }
         let facts = self.facts(module, recognised)?;
@@ -72,8 +95,11 @@ impl Engine for NativeEngine {
             access_path: module.access_path.clone(),
             source,
         };
+        let owner = owner_of(module);
+        let Self { matchers, known, known_of_others, .. } = self;
+        let known = if owner.is_none() { known } else { known_of_others };
         if let Ok(metadata) = fs::metadata(&module.access_path) {
-            if let Some(facts) = self.known.get(&metadata) {
+            if let Some(facts) = known.get(&metadata) {
                 return Ok(facts);
             }
             if !metadata.is_file() {
@@ -83,17 +109,17 @@ impl Engine for NativeEngine {
         }
         let file = MappedFile::of(module).map_err(unreadable)?.into_file();
         let metadata = file.metadata().map_err(unreadable)?;
-        if let Some(facts) = self.known.get(&metadata) {
+        if let Some(facts) = known.get(&metadata) {
             return Ok(facts);
         }
-        let Some(matcher) = self.matchers.for_file(&module.file_name()) else { return Ok(Arc::default()) };
+        let Some(matcher) = matchers.for_file(&module.file_name()) else { return Ok(Arc::default()) };
         let again = file.try_clone().map_err(unreadable)?;
-        let facts = NativeFacts::read(file, &module.path, &matcher);
+        let facts = NativeFacts::read(file, (&module.path, owner), &matcher);
         // Somebody is writing it: what was read belongs together by chance only.
         if !is_the_same(&metadata, &again.metadata().map_err(unreadable)?) {
             return Err(EngineError::BeingWritten { path: module.path.clone() });
         }
-        Ok(self.known.insert(&metadata, facts?))
+        Ok(known.insert(&metadata, facts?))
     }
 
     fn instance(

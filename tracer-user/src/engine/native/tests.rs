@@ -70,6 +70,7 @@ fn module(path: &Path, pid: u32) -> ModuleFile {
         access_path: path.to_owned(),
         number: FileNumber::default(),
         mappings: Vec::new(),
+        is_program: false,
     }
 }
 
