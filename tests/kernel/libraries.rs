@@ -15,6 +15,8 @@ pub fn cases() -> Vec<Case> {
     const MODELS: &[Need] = &[Need::Program, Need::Kernel, Need::Models];
     vec![
         case("c_library_arguments_and_errors", NEEDS, c_library),
+        case("c_functions_of_generated_models", NEEDS, c_functions),
+        case("libraries_of_others_want_a_map", NEEDS, libraries_of_others),
         case("smartcore_in_rust", NEEDS, smartcore),
         case("odd_shapes_are_exact_or_refused", NEEDS, odd_shapes),
         case("module_loaded_before_attach", NEEDS, module_loaded_before),
@@ -43,6 +45,52 @@ fn c_library() -> Result<()> {
         ensure!(row.is_error() == fails && row.ending() == "returned", "request {request}: {row:?}");
         ensure!(row.text("error.type").is_some() == fails, "request {request}: {row:?}");
     }
+    Ok(())
+}
+
+/// No map is needed for functions of C with a model's name.
+fn c_functions() -> Result<()> {
+    let mut target = Target::start("c_functions", &["--requests", "50"])?;
+    let attached = Tracer::attach(target.pid())?.start()?;
+    target.batch()?;
+    let trace = attached.stop()?;
+    target.finish()?;
+    trace.check_whole()?;
+    ensure!(trace.spans.0.len() == 100, "{:?}", trace.summary);
+    for name in ["score", "predict"] {
+        ensure!(trace.spans.count(name) == 50, "{} of {name}", trace.spans.count(name));
+    }
+    Ok(())
+}
+
+/// What a package brings has functions of the same names: they are listed, and traced when a map names the library.
+fn libraries_of_others() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let package = folder.path().join("site-packages/model");
+    fs::create_dir_all(&package)?;
+    let library = package.join("libplugin.so");
+    fs::copy(build("libplugin.so")?, &library)?;
+    let plugin = library.to_string_lossy().into_owned();
+    let mut target = Target::start("cpp_dlopen", &["--plugin", &plugin, "--rounds", "1", "--keep"])?;
+    target.batch()?;
+    let pid = target.pid().to_string();
+    let refused = ml_tracer(["attach", "--pid", &pid, "--duration", "1s"])?;
+    ensure!(refused.code == Some(5) && refused.errors.contains("nothing to trace"), "{refused:?}");
+    let listed = ml_tracer(["symbols", "--pid", &pid])?;
+    let reason = format!(
+        "{plugin}: in a library of an installed package, and no map names that; one with `module: FILE` traces it"
+    );
+    ensure!(listed.output.contains(&reason) && listed.output.contains("    Model.predict\n"), "{listed:?}");
+    // A file that is named is asked for.
+    let named = ml_tracer(["symbols", &plugin])?;
+    ensure!(named.code == Some(0) && named.output.contains("  Model.predict  entry"), "{named:?}");
+    let map = "schema: ml-tracer/v1\nlibrary: plugin\nlanguage: cpp\nmodule: libplugin.so\nmethods: [predict]\n";
+    let attached = Tracer::attach(target.pid())?.map(map)?.start()?;
+    target.batch()?;
+    let trace = attached.stop()?;
+    target.finish()?;
+    trace.check_whole()?;
+    ensure!(trace.spans.count("Model.predict") == 20, "{:?}", trace.summary);
     Ok(())
 }
 

@@ -106,6 +106,7 @@ const TARGETS: &[(&str, Recipe)] = &[
         "c_library",
         Files { compiler: "cc", files: &["c_library/main.c"], flags: &["-L.", "-lmodel", "-Wl,-rpath,$ORIGIN"] },
     ),
+    ("c_functions", Files { compiler: "cc", files: &["c_functions/main.c"], flags: &[] }),
     ("rust_smartcore", Cargo { folder: "rust_smartcore", flags: "" }),
     ("rust_smartcore_v0", Cargo { folder: "rust_smartcore", flags: "-Csymbol-mangling-version=v0" }),
 ];

@@ -13,7 +13,8 @@ use super::problem::{MapError, MapErrors, MapProblem};
 pub const MAP_DIRECTORY: &str = "/etc/ml-tracer/symbols.d";
 
 /// The maps that are part of the program: name in the source tree and text. Later ones win over earlier ones.
-const BUILT_IN: [(&str, &str); 21] = [
+const BUILT_IN: [(&str, &str); 22] = [
+    ("symbols/generic-c.yaml", include_str!("../../../symbols/generic-c.yaml")),
     ("symbols/generic-cpp.yaml", include_str!("../../../symbols/generic-cpp.yaml")),
     ("symbols/generic-rust.yaml", include_str!("../../../symbols/generic-rust.yaml")),
     ("symbols/xgboost.yaml", include_str!("../../../symbols/xgboost.yaml")),

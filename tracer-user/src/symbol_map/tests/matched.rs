@@ -40,7 +40,14 @@ fn generic_maps_take_whole_method_names_in_any_case() {
     for path in ["ml::Model::predict_one", "ml::Model::refit", "ml::Model::fitted", "fit::Model::run"] {
         assert_eq!(matcher.match_name(&name(Language::Cpp, path)), None, "{path}");
     }
-    assert_eq!(matcher.match_name(&name(Language::C, "predict")), None);
+    // Functions of C have these names as they are.
+    assert_eq!(traced(&matcher, &name(Language::C, "predict")).expect("C").span_name, "predict");
+    for symbol in ["score", "predict@@V1", "predict.constprop.0"] {
+        assert!(matcher.may_match(symbol), "{symbol}");
+    }
+    for symbol in ["Predict", "predict_one", "my_score"] {
+        assert!(matcher.match_name(&name(Language::C, symbol)).is_none() && !matcher.may_match(symbol), "{symbol}");
+    }
 }
 
 #[test]
