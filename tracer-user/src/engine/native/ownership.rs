@@ -1,12 +1,14 @@
 //! Whose a library is, as far as its place tells: what a distribution or a package brings has functions of the common names that have
 //! nothing to do with a model (`OGRPoint.transform`, `KalmanFilter.predict`).
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use crate::model::{LibraryOwner, ModuleFile};
 
-/// Folders that a distribution installs libraries to. `/usr/local` and `/opt` are not among them.
-const OF_DISTRIBUTION: [&str; 6] = ["/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64"];
+/// Folders that a distribution installs libraries to, at the root and in `usr`, wherever that is: an unpacked root has one of its own.
+/// `/usr/local` and `/opt` are not among them.
+const OF_DISTRIBUTION: [&str; 3] = ["lib", "lib32", "lib64"];
 
 /// Folders that Python packages are installed to.
 const OF_PACKAGES: [&str; 2] = ["site-packages", "dist-packages"];
@@ -24,7 +26,10 @@ fn owner_by_place(path: &Path) -> Option<LibraryOwner> {
     if is_package {
         return Some(LibraryOwner::Package);
     }
-    OF_DISTRIBUTION.iter().any(|folder| path.starts_with(folder)).then_some(LibraryOwner::Distribution)
+    let parts: Vec<&OsStr> = path.components().map(|part| part.as_os_str()).collect();
+    let is_library_folder = |part: &OsStr| OF_DISTRIBUTION.iter().any(|folder| part == *folder);
+    let is_distribution = |pair: &[&OsStr]| matches!(pair, [before, folder] if (*before == "/" || *before == "usr") && is_library_folder(folder));
+    parts.windows(2).any(is_distribution).then_some(LibraryOwner::Distribution)
 }
 
 #[cfg(test)]
@@ -39,7 +44,9 @@ mod tests {
             ("/lib64/libstdc++.so.6", Some(LibraryOwner::Distribution)),
             ("/srv/venv/lib/python3.12/site-packages/cv2/cv2.abi3.so", Some(LibraryOwner::Package)),
             ("/usr/lib/python3/dist-packages/torch/lib/libtorch_python.so", Some(LibraryOwner::Package)),
+            ("/srv/root/usr/lib/x86_64-linux-gnu/libgdal.so.32", Some(LibraryOwner::Distribution)),
             ("/usr/local/lib/libmodels.so", None),
+            ("/srv/lib/libmodels.so", None),
             ("/opt/server/lib/libmodels.so", None),
             ("/home/me/build/libmodels.so", None),
             ("/libmodels.so", None),
