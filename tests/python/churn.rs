@@ -47,12 +47,10 @@ fn churn(mode: &str) -> Result<()> {
     order(&mut target, "go")?;
 
     let (first, second) = seconds();
-    order(&mut target, &format!("churn {first}"))?;
+    work(&mut target, first)?;
     wait_for_ends(tracer, 3)?;
     let before = Resources::lasting(tracer)?;
-    for _ in 0..second.div_ceil(PIECE) {
-        order(&mut target, &format!("churn {}", second.min(PIECE)))?;
-    }
+    work(&mut target, second)?;
     wait_for_ends(tracer, 3)?;
     before.is_much_like(Resources::lasting(tracer)?)?;
 
@@ -87,6 +85,11 @@ fn churn(mode: &str) -> Result<()> {
 
 /// Seconds of one order.
 const PIECE: u32 = 30;
+
+/// Has workers come and go for so many seconds.
+fn work(target: &mut Running, seconds: u32) -> Result<()> {
+    (0..seconds.div_ceil(PIECE)).try_for_each(|_| order(target, &format!("churn {}", seconds.min(PIECE))).map(drop))
+}
 
 /// Has the target do something; gives its answer.
 fn order(target: &mut Running, what: &str) -> Result<String> {
