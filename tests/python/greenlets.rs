@@ -12,7 +12,7 @@ const ON_THE_HEAP: Interpreter = Interpreter::Environment("plain-3.10");
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for interpreter in SCIKIT_LEARN.into_iter().chain([ON_THE_HEAP]) {
-        for mode in ["watch", "frames"] {
+        for mode in ["watch", "frames", "chain"] {
             let name = format!("calls_in_greenlets_{mode}_{}", interpreter.label());
             let needs = vec![Need::Program, Need::Kernel, Need::Python(interpreter)];
             cases.push(case_of(name, needs, move || greenlets(interpreter, mode)));
@@ -22,7 +22,8 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn greenlets(interpreter: Interpreter, mode: &str) -> Result<()> {
-    let run = PythonRun::of(interpreter, "python_greenlets", &["20"])
+    let arguments: &[&str] = if mode == "chain" { &["20", "through-c"] } else { &["20"] };
+    let run = PythonRun::of(interpreter, "python_greenlets", arguments)
         .map("targets/python_greenlets/map.yaml")
         .tracer_arguments(&["--python", mode]);
     if interpreter == ON_THE_HEAP {
@@ -37,7 +38,13 @@ fn greenlets(interpreter: Interpreter, mode: &str) -> Result<()> {
         return Ok(());
     }
     let traced = run.exact()?;
-    for row in &traced.trace.spans.0 {
+    // What a greenlet calls last is not seen to end where it passes nothing after it: two calls in each of five, in each of two
+    // batches.
+    let may_be_open = if mode == "chain" { 2 * 5 * 2 } else { 0 };
+    let (open, others): (Vec<_>, Vec<_>) =
+        traced.trace.spans.0.iter().partition(|row| row.ending() == "still_open" && !row.is_error());
+    ensure!(open.len() <= may_be_open, "{} calls have no end: {}", open.len(), traced.trace.summary.0);
+    for row in others {
         let expected = if row.text("error.type").is_some() { "unwound" } else { "returned" };
         ensure!(row.ending() == expected && row.is_error() == (expected == "unwound"), "{:?}", row.span);
     }

@@ -27,10 +27,12 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Exact in both modes; gives what was seen while watching.
+/// Exact in all modes; gives what was seen while watching.
 fn in_both_modes(run: &PythonRun) -> Result<PythonTrace> {
     let traced = run.exact().context("watching")?;
-    run.clone().tracer_arguments(&["--python", "frames"]).exact().context("frames")?;
+    for mode in ["frames", "chain"] {
+        run.clone().tracer_arguments(&["--python", mode]).exact().context(mode)?;
+    }
     Ok(traced)
 }
 

@@ -1,7 +1,7 @@
 //! Estimators in nothing but Python, on every version of CPython: whatever may happen to their calls.
 
 use anyhow::{Context as _, Result, ensure};
-use tracer_tests::python::{ALL, Interpreter, MODES};
+use tracer_tests::python::{ALL, CHAIN, Interpreter, MODES};
 use tracer_tests::python_run::{PythonRun, PythonTrace};
 use tracer_tests::suite::{Case, Need, case_of, do_meet};
 
@@ -36,13 +36,19 @@ const TESTS: &[(&str, Test)] = &[
 /// The tests.
 pub fn cases() -> Vec<Case> {
     let needs = |interpreter| vec![Need::Program, Need::Kernel, Need::Python(interpreter)];
-    let mut cases = Vec::new();
+    let mut cases: Vec<Case> = ALL
+        .into_iter()
+        .map(|interpreter| {
+            let name = format!("nothing_is_made_up_chain_{}", interpreter.label());
+            case_of(name, needs(interpreter), move || little_to_see(Setting { interpreter, mode: CHAIN }))
+        })
+        .collect();
     for (number, (name, test)) in TESTS.iter().enumerate() {
         for (version, interpreter) in ALL.into_iter().enumerate() {
             let is_limit =
                 |(limited, versions): &(&str, &[&str])| limited == name && versions.contains(&interpreter.label());
             let is_limited = LIMITS.iter().any(is_limit);
-            for (place, mode) in MODES.into_iter().enumerate() {
+            for (place, mode) in MODES.into_iter().chain([CHAIN]).enumerate() {
                 let is_wanted = if is_limited { mode != "watch" } else { do_meet(number, version, place) };
                 if !is_wanted {
                     continue;
@@ -56,7 +62,10 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn run(Setting { interpreter, mode }: Setting, what: &str, count: u32) -> PythonRun {
-    PythonRun::of(interpreter, "python_plain", &[what, &count.to_string()])
+    let count = count.to_string();
+    // In this mode a call is seen only if C code calls Python code inside it.
+    let arguments = if mode == CHAIN { vec![what, &count, "through-c"] } else { vec![what, &count] };
+    PythonRun::of(interpreter, "python_plain", &arguments)
         .map("targets/python_plain/map.yaml")
         .tracer_arguments(&["--python", mode])
 }
@@ -71,6 +80,21 @@ fn all_returned(traced: &PythonTrace) -> Result<()> {
 
 fn predictions(setting: Setting) -> Result<()> {
     all_returned(&run(setting, "chain", 200).exact()?)
+}
+
+/// Without C code that calls Python code, chain mode sees few calls from 3.11 on, and none that was not made.
+fn little_to_see(setting: Setting) -> Result<()> {
+    for (what, count) in
+        [("chain", "200"), ("recursion", "30"), ("forest", "50"), ("raise", "90"), ("references", "50")]
+    {
+        let run = PythonRun::of(setting.interpreter, "python_plain", &[what, count])
+            .map("targets/python_plain/map.yaml")
+            .tracer_arguments(&["--python", CHAIN]);
+        let traced = run.traced().context(what)?;
+        traced.trace.check_whole().context(what)?;
+        traced.truth.check_at_most(&traced.trace.spans).context(what)?;
+    }
+    Ok(())
 }
 
 fn forms(setting: Setting) -> Result<()> {

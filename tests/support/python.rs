@@ -36,6 +36,9 @@ pub const ALL: [Interpreter; 7] = [
 /// What `--python` can be told.
 pub const MODES: [&str; 2] = ["watch", "frames"];
 
+/// What it can be told besides, where beginnings and ends are known within bounds.
+pub const CHAIN: &str = "chain";
+
 /// CPython 3.9 with scikit-learn 0.24 and the original instrumentation.
 pub const ORACLE: Interpreter = Interpreter::Environment("oracle-3.9");
 
@@ -209,6 +212,28 @@ impl Truth {
         }
         differences.extend(seen.iter().map(|(kind, count)| format!("{kind:?}: no calls, {count} spans")));
         ensure!(differences.is_empty(), "spans and truth differ:\n{}", differences.join("\n"));
+        Ok(())
+    }
+
+    /// Holds the spans of a run against the truth where calls may be missing, and with them the path to others: of each kind
+    /// of call there are no more spans than calls.
+    ///
+    /// # Errors
+    /// What is made up.
+    pub fn check_at_most(&self, spans: &Spans) -> Result<()> {
+        let count = |kinds: &BTreeMap<Kind, u64>| {
+            let mut counts: BTreeMap<(String, Option<String>), u64> = BTreeMap::new();
+            for (kind, count) in kinds {
+                let own = kind.path.last().cloned().unwrap_or_default();
+                *counts.entry((own, kind.error.clone())).or_default() += count;
+            }
+            counts
+        };
+        let truth = count(&self.spans);
+        for (kind, seen) in count(&observed(spans)) {
+            let calls = truth.get(&kind).copied().unwrap_or(0);
+            ensure!(seen <= calls, "{kind:?}: {calls} calls, {seen} spans");
+        }
         Ok(())
     }
 

@@ -218,6 +218,17 @@ impl PythonRun {
         Ok(traced)
     }
 
+    /// The same where calls may be missing: what there is was made.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn with_nothing_made_up(&self) -> Result<PythonTrace> {
+        let traced = self.traced()?;
+        traced.trace.check_whole()?;
+        traced.truth.check_at_most(&traced.trace.spans)?;
+        Ok(traced)
+    }
+
     /// The same for the methods that were watched, where there is more than can be watched.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! compile time, so that a layout change cannot go unnoticed on one side of the kernel boundary.
 #![no_std]
 
+pub mod chain;
 pub mod cookie;
 pub mod counters;
 pub mod limits;

@@ -2,7 +2,7 @@
 
 use crate::python::{
     OpenContainer, PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout,
-    PythonWatched, WaitingContainer,
+    PythonLoops, PythonWanted, PythonWatched, WaitingContainer,
 };
 use crate::tables::{CaptureSpec, ProcessSlot};
 use crate::thread_stack::{OtherStackCall, OtherStackKey, ThreadStack};
@@ -25,6 +25,10 @@ unsafe impl aya::Pod for PythonKey {}
 unsafe impl aya::Pod for PythonCodeRule {}
 // SAFETY: as above.
 unsafe impl aya::Pod for PythonCount {}
+// SAFETY: as above.
+unsafe impl aya::Pod for PythonLoops {}
+// SAFETY: as above.
+unsafe impl aya::Pod for PythonWanted {}
 // SAFETY: as above.
 unsafe impl aya::Pod for PythonWatched {}
 // SAFETY: as above.

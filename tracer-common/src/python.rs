@@ -87,6 +87,69 @@ pub struct PythonLayout {
     pub tuple_type: u64,
     /// Address of `PyFunction_Type`.
     pub function_type: u64,
+    /// In a frame on a data stack: the pointer to its current instruction.
+    pub frame_instruction: u32,
+    /// In a frame on a data stack: the byte that tells frames that C code has entered, see [`EntryMark`].
+    pub frame_entry: u32,
+    /// An [`EntryMark`].
+    pub entry_mark: u32,
+    /// 1 if calls are seen at witnesses, so that a frame that is not seen any more has ended.
+    pub witnesses: u32,
+    /// In a code: its instructions (not for heap frames).
+    pub code_instructions: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// How a frame tells that C code has entered it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum EntryMark {
+    /// Each is entered by C code (3.8 to 3.10).
+    Always = 0,
+    /// Its own byte is not 0 (3.11).
+    Flag = 1,
+    /// A frame that is none stands around it, whose byte is [`FIRST_OWNER_IN_C`] or more (3.12 and later).
+    FrameAround = 2,
+}
+
+/// The owner of frames that are none: `FRAME_OWNED_BY_CSTACK` (3.12, 3.13), `FRAME_OWNED_BY_INTERPRETER` (3.14), and what comes
+/// after it (`enum _frameowner`, Include/internal/pycore_frame.h, in 3.14 pycore_interpframe_structs.h).
+pub const FIRST_OWNER_IN_C: u64 = 3;
+
+/// Words of the map of the bits that code objects have which may be wanted, by process slot.
+pub const WANTED_WORDS: usize = 256;
+
+/// The bit of a code object in that map, which has a power of two of them: objects lie at multiples of 16.
+#[must_use]
+#[inline(always)]
+pub const fn wanted_bit(code: u64) -> u64 {
+    (code >> 4 ^ code >> 18) & (64 * WANTED_WORDS as u64 - 1)
+}
+
+/// Bits of the code objects of a process that may be wanted: value of the map of wanted code, by process slot. Looking into the
+/// table of code for each frame would be dear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct PythonWanted {
+    /// See [`wanted_bit`].
+    pub bits: [u64; WANTED_WORDS],
+}
+
+/// Loops of one code object that are told apart; of more than that, some count as one.
+pub const MAX_LOOPS: usize = 8;
+
+/// The parts of a code object's instructions that may run more than once in one call: value of the map of loops, by the address
+/// of the code. What is in none of them runs once at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct PythonLoops {
+    /// How many there are.
+    pub count: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// Where each begins, and where it ends, the last offset not included: bytes from the first instruction.
+    pub loops: [[u32; 2]; MAX_LOOPS],
 }
 
 /// Where the receiver (`self`) of a call is among the local variables.
@@ -230,7 +293,10 @@ pub struct WaitingContainer {
 pub const WAITING_CONTAINERS: u32 = 64;
 
 const _: () = {
-    assert!(size_of::<PythonLayout>() == 2 * 8 + 28 * 4 + 2 * 8);
+    assert!(size_of::<PythonLayout>() == 2 * 8 + 28 * 4 + 2 * 8 + 6 * 4);
+    assert!(size_of::<PythonLoops>() == 8 + 8 * MAX_LOOPS);
+    assert!(size_of::<PythonWanted>() == 8 * WANTED_WORDS);
+    assert!(WANTED_WORDS.is_power_of_two());
     assert!(size_of::<PythonKey>() == 16);
     assert!(size_of::<PythonCodeRule>() == 24);
     assert!(size_of::<PythonCount>() == 16);

@@ -71,6 +71,9 @@ pub enum RecordEnding {
     Unobserved = 5,
     /// It had not ended when the tracer ended: `end_ns` is when the tracer looked. User space makes such records.
     Open = 6,
+    /// A Python call whose frame was found gone, without an exception that is known to have left it: `end_ns` is when that was
+    /// noticed, and [`WidePart::end_uncertainty_ns`] how long before it may have been.
+    Vanished = 7,
 }
 
 /// One call, 152 bytes. What a record must have ends with `end_ns`.
@@ -149,9 +152,17 @@ pub struct WidePart {
     pub exception: u64,
     /// Where the tree hangs.
     pub join: Join,
+    /// A call that was found running: it began no longer than this before `start_ns`. 0: `start_ns` is exact.
+    pub start_uncertainty_ns: u64,
+    /// A call that was found gone: it ended no longer than this before `end_ns`.
+    pub end_uncertainty_ns: u64,
+    /// 1 if it may be several calls: nothing between them was seen.
+    pub calls_merged: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
 
-/// A call in two parts, 208 bytes. Each part can grow at its end: the header says where the second one begins.
+/// A call in two parts, 232 bytes. Each part can grow at its end: the header says where the second one begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
@@ -220,7 +231,7 @@ const _: () = {
     assert!(size_of::<RecordHeader>() == 8);
     assert!(size_of::<CallRecord>() == 152);
     assert!(size_of::<Join>() == 40);
-    assert!(size_of::<WidePart>() == 56);
+    assert!(size_of::<WidePart>() == 80);
     assert!(size_of::<WideCallRecord>() == size_of::<CallRecord>() + size_of::<WidePart>());
     assert!(size_of::<ProcessRecord>() == 32);
     assert!(size_of::<ThreadRecord>() == 40);

@@ -56,6 +56,12 @@ pub struct Frame {
     pub found: u32,
     /// Python: [`ProcessSlot::python_epoch`] at entry.
     pub python_epoch: u32,
+    /// Python: see [`crate::records::WidePart::start_uncertainty_ns`].
+    pub start_uncertainty_ns: u64,
+    /// Python: see [`crate::records::WidePart::calls_merged`].
+    pub calls_merged: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
 
 /// The call is in a slot of the waiting containers; which one is told by the bits from [`FOUND_SLOT_SHIFT`] on.
@@ -152,6 +158,8 @@ pub struct ThreadStack {
     pub own_size: u64,
     /// Address of the oldest piece of the data stack that the calls of this stack stand on, 0 if not known or heap frames.
     pub root_chunk: u64,
+    /// How long before now a call may have ended that is found gone now.
+    pub end_uncertainty_ns: u64,
     /// Of a thread whose Python code changes stacks (greenlets): the oldest piece of the data stack that each further stack of
     /// this thread belongs to, 0 for a free one.
     pub greenlets: [u64; MAX_GREENLETS],
@@ -159,6 +167,10 @@ pub struct ThreadStack {
     pub depth: u32,
     /// The thread.
     pub number: u32,
+    /// 1 if an exception has passed through an open call.
+    pub exceptions_noted: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// The open calls, outermost first; only `depth` of them hold anything.
     pub frames: [Frame; MAX_DEPTH],
 }
@@ -190,10 +202,10 @@ pub struct OtherStackCall {
 }
 
 const _: () = {
-    assert!(size_of::<Frame>() == 168);
+    assert!(size_of::<Frame>() == 184);
     assert!(size_of::<Entering>() == 72);
-    assert!(size_of::<ThreadStack>() == 248 + 8 * MAX_GREENLETS + 168 * MAX_DEPTH);
+    assert!(size_of::<ThreadStack>() == 264 + 8 * MAX_GREENLETS + 184 * MAX_DEPTH);
     assert!(size_of::<OtherStackKey>() == 16);
-    assert!(size_of::<OtherStackCall>() == 184);
+    assert!(size_of::<OtherStackCall>() == 200);
     assert!(MAX_DEPTH.is_power_of_two());
 };

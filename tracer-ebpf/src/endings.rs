@@ -9,7 +9,7 @@ use tracer_common::{
 
 use crate::{
     maps::{NO_WAKEUP, RECORDS},
-    python_join,
+    python_calls, python_join,
     stack::frame,
 };
 
@@ -83,6 +83,12 @@ pub extern "C" fn end_wide(
         (*record).wide.class = (*ended).class;
         (*record).wide.exception = exception;
         (*record).wide.join = (*stack).join;
+        let is_native = (*ended).kind == FrameKind::Native as u32;
+        let is_vanished = ending == RecordEnding::Vanished as u32;
+        (*record).wide.start_uncertainty_ns = if is_native { 0 } else { (*ended).start_uncertainty_ns };
+        (*record).wide.end_uncertainty_ns = if is_vanished { (*stack).end_uncertainty_ns } else { 0 };
+        (*record).wide.calls_merged = if is_native { 0 } else { (*ended).calls_merged };
+        (*record).wide.reserved = 0;
         (*stack).spans += 1;
         entry.submit(NO_WAKEUP);
         if index == 0 {
@@ -206,10 +212,15 @@ pub extern "C" fn end_left_native(stack: *mut ThreadStack, ending: u32, now: u64
 pub fn end_all(stack: *mut ThreadStack, ending: u32, now: u64) {
     for _ in 0..MAX_DEPTH {
         // SAFETY: as in `end_innermost`.
-        if unsafe { (*stack).depth } == 0 {
-            return;
+        unsafe {
+            let depth = (*stack).depth;
+            if depth == 0 {
+                return;
+            }
+            // Whether it was still open was not seen.
+            let is_open = !python_calls::is_seen_at_witnesses(frame(stack, depth - 1));
+            end_wide(stack, if is_open { ending } else { RecordEnding::Unobserved as u32 }, now, 0, 0);
         }
-        end_wide(stack, ending, now, 0, 0);
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     arguments::{capture, object_of},
     endings,
     maps::{PROCESSES, count, count_call, debug_log},
-    other_stacks, own_stack, python_calls, python_greenlets, stack,
+    other_stacks, own_stack, python_calls, python_chain, python_greenlets, stack,
 };
 
 /// A traced function begins.
@@ -35,6 +35,11 @@ pub fn native_entry(context: ProbeContext) -> u32 {
     let Some(slot) = PROCESSES.get(cookie.process_slot()) else { return 0 };
     if slot.process != (identity >> 32) as u32 || slot.accepts_entries == 0 {
         return 0;
+    }
+    if slot.python_witnesses != 0 {
+        // SAFETY: the program's context.
+        let stack_pointer = unsafe { (*context.regs).rsp };
+        python_chain::witness(identity, cookie.process_slot(), 0, stack_pointer);
     }
     let thread =
         stack::of_current_thread(identity).and_then(|main| python_greenlets::stack_around(main, cookie.process_slot()));

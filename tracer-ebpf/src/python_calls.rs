@@ -11,7 +11,7 @@ use tracer_common::{
 use crate::{
     endings,
     maps::{PROCESSES, PYTHON_LAYOUTS},
-    own_stack,
+    own_stack, python_chain,
     python_frame::{code_of, current_frame, field},
     python_join, python_push, python_resolve, stack,
 };
@@ -78,6 +78,8 @@ pub extern "C" fn push(thread: *mut ThreadStack) -> u64 {
         (*frame).by_caller = (*entering).by_caller;
         (*frame).found = 0;
         (*frame).python_epoch = epoch_of((*entering).process_slot);
+        (*frame).start_uncertainty_ns = 0;
+        (*frame).calls_merged = 0;
         (*thread).depth = depth + 1;
         if (*entering).of_container != 0 && !may_be_folded && (*entering).by_caller == 0 {
             python_join::container_waits(thread, frame, (*entering).process);
@@ -302,6 +304,9 @@ pub extern "C" fn end_left(thread: *mut ThreadStack, process_slot: u32, stack_po
             let top = stack::frame(thread, depth - 1);
             let left = if (*top).kind == FrameKind::Native as u32 {
                 (*top).stack_pointer < stack_pointer && own_stack::has(thread, stack_pointer)
+            } else if sees_witnesses(process_slot) {
+                // What is gone has ended at the witness that has just been passed.
+                false
             } else {
                 is_in_chain(thread, top, process_slot) == 0
             };
@@ -317,6 +322,22 @@ pub extern "C" fn end_left(thread: *mut ThreadStack, process_slot: u32, stack_po
         }
     }
     0
+}
+
+/// Whether an open call is one whose end is seen at witnesses only.
+///
+/// # Safety
+/// `open` must be checked.
+#[inline(always)]
+pub unsafe fn is_seen_at_witnesses(open: *const Frame) -> bool {
+    // SAFETY: promised by the caller.
+    unsafe { (*open).kind != FrameKind::Native as u32 && sees_witnesses((*open).process_slot) }
+}
+
+/// Whether the calls of a process are seen at witnesses.
+#[inline(always)]
+fn sees_witnesses(process_slot: u32) -> bool {
+    PYTHON_LAYOUTS.get(process_slot).is_some_and(|layout| layout.witnesses != 0)
 }
 
 /// Times that Python probes of a process were taken away.
@@ -339,6 +360,11 @@ pub extern "C" fn end_left_call(thread: *mut ThreadStack, now: u64) -> u64 {
         let top = stack::frame(thread, (*thread).depth.wrapping_sub(1));
         if (*top).kind == FrameKind::Native as u32 {
             return endings::end_wide(thread, RecordEnding::Unwound as u32, now, 0, 0);
+        }
+        if sees_witnesses((*top).process_slot) {
+            let last = python_chain::last_witness(bpf_get_current_pid_tgid());
+            (*thread).end_uncertainty_ns = now.saturating_sub(last);
+            return endings::end_wide(thread, RecordEnding::Vanished as u32, now, 0, 0);
         }
         let exits_are_prompt =
             PYTHON_LAYOUTS.get((*top).process_slot).is_some_and(|layout| layout.exits_are_prompt != 0);

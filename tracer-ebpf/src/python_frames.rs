@@ -24,6 +24,7 @@ use crate::{
         copy_of, count,
     },
     python_calls::{self, ANY_CODE},
+    python_chain,
     python_frame::{code_of, current_frame, exception_of, field, read_u64, reference},
     python_greenlets, python_resolve, stack,
 };
@@ -148,7 +149,7 @@ pub fn python_frame_entry(context: ProbeContext) -> u32 {
 
 /// Counts a call of traced code.
 #[inline(always)]
-fn count_call(code: &PythonKey) {
+pub fn count_call(code: &PythonKey) {
     match PYTHON_COUNTS.get_ptr_mut(code) {
         // SAFETY: a checked map value; whoever calls holds the interpreter's lock.
         Some(counted) => unsafe { (*counted).calls += 1 },
@@ -177,25 +178,61 @@ pub fn python_exception(context: ProbeContext) -> u32 {
         return 0;
     }
     let Some(layout) = PYTHON_LAYOUTS.get(cookie.process_slot()) else { return 0 };
-    let Some(main) = THREADS.get_ptr_mut(identity) else { return 0 };
-    let Some(thread) = python_greenlets::stack_around(main, cookie.process_slot()) else { return 0 };
-    // SAFETY: a checked map value used by this thread alone.
-    if unsafe { (*thread).depth } == 0 {
+    let object = register!(context.regs, rdi);
+    if layout.witnesses != 0 && !is_of_interest(identity, cookie.process_slot(), layout, object) {
         return 0;
     }
-    let object = register!(context.regs, rdi);
+    // What has been left is told first, then what is there.
+    exception_leaves(cookie.process_slot(), object);
+    if layout.witnesses != 0 {
+        let stack_pointer = register!(context.regs, rsp);
+        python_chain::witness(identity, cookie.process_slot(), read_u64(layout.current_thread), stack_pointer);
+    }
+    exception_passes(cookie.process_slot(), object);
+    0
+}
+
+/// An exception arrives in the frame of this frame object: if it comes from another one, the call of that one is over. A global
+/// function, see `endings::end_wide`: its part of the stack is free again when the next one is called.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn exception_leaves(process_slot: u32, object: u64) -> u64 {
+    let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return 0 };
+    let Some(main) = THREADS.get_ptr_mut(bpf_get_current_pid_tgid()) else { return 0 };
+    let Some(thread) = python_greenlets::stack_around(main, process_slot) else { return 0 };
+    let from = came_from(layout, read_u64(layout.current_thread));
+    // SAFETY: a checked map value used by this thread alone.
+    if from != object && unsafe { (*thread).depth } != 0 {
+        python_calls::end_passed(thread, from);
+    }
+    0
+}
+
+/// An exception passes through the frame of this frame object: its call, if it is open, remembers it. A global function, as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn exception_passes(process_slot: u32, object: u64) -> u64 {
+    let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return 0 };
+    let identity = bpf_get_current_pid_tgid();
+    let Some(main) = THREADS.get_ptr_mut(identity) else { return 0 };
+    let Some(thread) = python_greenlets::stack_around(main, process_slot) else { return 0 };
+    // SAFETY: checked map values used by this thread alone.
+    unsafe {
+        if (*thread).depth == 0 {
+            // What another greenlet was seen to raise is kept in mind.
+            (*main).exceptions_noted &= u32::from((*main).greenlets[0] != 0);
+            return 0;
+        }
+    }
     let is_heap = layout.style == FrameStyle::Heap as u32;
     let frame = if is_heap { object } else { field(object, layout.frame_object_frame) };
     let caller = if is_heap { field(frame, layout.frame_previous) } else { 0 };
-    let python_thread = read_u64(layout.current_thread);
-    let from = came_from(layout, python_thread);
-    if from != object {
-        python_calls::end_passed(thread, from);
-    }
-    let exception = exception_of(layout, python_thread);
+    let exception = exception_of(layout, read_u64(layout.current_thread));
     let noted = python_calls::note_exception(thread, frame, caller, code_of(layout, frame), exception);
     if noted != 0 {
         python_calls::note_frame(thread, noted, object);
+        // SAFETY: as above.
+        unsafe { (*main).exceptions_noted = 1 };
     }
     if noted == 1 {
         // Now is the time, if it is not resolved yet: its frame is complete.
@@ -204,9 +241,21 @@ pub fn python_exception(context: ProbeContext) -> u32 {
     0
 }
 
+/// Where calls are seen at witnesses: whether an exception may say something of one. It passes a frame of traced code, or has
+/// passed one on this thread before.
+#[inline(always)]
+fn is_of_interest(identity: u64, process_slot: u32, layout: &PythonLayout, object: u64) -> bool {
+    // SAFETY: a checked map value used by this thread alone.
+    if THREADS.get_ptr(identity).is_some_and(|main| unsafe { (*main).exceptions_noted != 0 }) {
+        return true;
+    }
+    let frame = if layout.style == FrameStyle::Heap as u32 { object } else { field(object, layout.frame_object_frame) };
+    python_chain::may_be_wanted(process_slot, code_of(layout, frame))
+}
+
 /// The frame object that the exception which is being raised has passed last, 0 if there is none.
 #[inline(always)]
-fn came_from(layout: &PythonLayout, python_thread: u64) -> u64 {
+pub fn came_from(layout: &PythonLayout, python_thread: u64) -> u64 {
     let holder =
         if layout.exception_is_type != 0 { python_thread } else { field(python_thread, layout.thread_exception) };
     field(field(holder, layout.exception_traceback), layout.traceback_frame)

@@ -1,8 +1,10 @@
 """Greenlets: calls on one thread that wait for each other, each in the middle of another.
 
-Usage: target.py COUNT: so many predictions in each of five greenlets, which take turns at each step. Every fifth fails.
+Usage: target.py COUNT [through-c]: so many predictions in each of five greenlets, which take turns at each step. Every fifth
+fails. With `through-c` each method passes C code that calls Python code.
 """
 
+import functools
 import pathlib
 import sys
 
@@ -10,6 +12,10 @@ import greenlet
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "shared_python"))
 from gate import Truth, serve
+
+
+# What each method does first: nothing, or a call of Python code by C code, which chain mode sees.
+pass_c = functools.partial(lambda: None) if "through-c" in sys.argv else object
 
 
 class Estimator:
@@ -20,6 +26,7 @@ class Waiting(Estimator):
     """Lets the others run, as a step does that asks a database."""
 
     def transform(self, rows):
+        pass_c()
         try:
             raise KeyError("tried")
         except KeyError:
@@ -32,6 +39,7 @@ class Waiting(Estimator):
 
 class Sign(Estimator):
     def predict(self, rows):
+        pass_c()
         return [int(row > 0) for row in rows]
 
 
@@ -40,6 +48,7 @@ class Chain(Estimator):
         self.steps = list(steps)
 
     def predict(self, rows):
+        pass_c()
         for _, step in self.steps[:-1]:
             rows = step.transform(rows)
         return self.steps[-1][1].predict(rows)

@@ -1,6 +1,6 @@
 """Estimators in nothing but Python, for interpreters that have no packages, and whatever may happen to their calls.
 
-Usage: target.py WHAT COUNT. WHAT:
+Usage: target.py WHAT COUNT [through-c]. With `through-c` each method passes C code that calls Python code. WHAT:
   chain       predictions from the main thread
   threads     from four threads, which begin with the batch
   forms       in every form that a call can have
@@ -38,6 +38,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "shared_pyt
 from gate import Truth, serve
 
 
+# What each method does first: nothing, or a call of Python code by C code, which chain mode sees.
+pass_c = functools.partial(lambda: None) if "through-c" in sys.argv else object
+
+
 class BadRow(ValueError):
     """A row that the model cannot take."""
 
@@ -51,6 +55,7 @@ class Scale(Estimator):
         self.factor = factor
 
     def transform(self, rows):
+        pass_c()
         if rows[0] is None:
             raise BadRow("nothing")
         return [row * self.factor for row in rows]
@@ -60,9 +65,11 @@ class Sign(Estimator):
     """Goes through its `predict_proba`."""
 
     def predict_proba(self, rows):
+        pass_c()
         return [(0.0, 1.0) if row > 0 else (1.0, 0.0) for row in rows]
 
     def predict(self, rows):
+        pass_c()
         return [int(positive > 0.5) for _, positive in self.predict_proba(rows)]
 
 
@@ -71,6 +78,7 @@ class Chain(Estimator):
         self.steps = list(steps)
 
     def predict(self, rows):
+        pass_c()
         for _, step in self.steps[:-1]:
             rows = step.transform(rows)
         return self.steps[-1][1].predict(rows)
@@ -84,6 +92,7 @@ class Patient(Estimator):
         self.failures = 0
 
     def predict(self, rows):
+        pass_c()
         try:
             return self.model.predict(rows)
         except BadRow as refusal:
@@ -98,6 +107,7 @@ class Tree(Estimator):
         self.limit = limit
 
     def predict(self, rows):
+        pass_c()
         return [int(row > self.limit) for row in rows]
 
 
@@ -114,6 +124,7 @@ class Forest(Estimator):
         self.trees = trees
 
     def predict(self, rows):
+        pass_c()
         return [sum(votes) for votes in zip(*(tree.predict(rows) for tree in self.trees))]
 
 
@@ -124,6 +135,7 @@ class Nested(Estimator):
         self.other = other or self
 
     def predict(self, depth):
+        pass_c()
         return 1 + self.other.predict(depth - 1) if depth else 0
 
 
@@ -321,6 +333,7 @@ class Keeper(Scale):
     kept = []
 
     def transform(self, rows):
+        pass_c()
         frame = sys._getframe()
         self.kept += [frame.f_code, frame.f_back.f_code, frame, lambda: self]
         del self.kept[:-40]
@@ -415,6 +428,7 @@ class Clinging(Scale):
     calls = 0
 
     def transform(self, rows):
+        pass_c()
         Clinging.calls += 1
         if Clinging.calls % 3 == 0:
             self.kept.append(sys._getframe())
@@ -486,6 +500,7 @@ class Doing(Scale):
         self.something = something
 
     def transform(self, rows):
+        pass_c()
         self.something()
         return super().transform(rows)
 

@@ -214,6 +214,8 @@ impl Assembler {
                 step: step_of(call, python),
                 children_observed: !has_ended || !gaps.meet(call.process, call.start, call.end),
                 folded_calls: call.folded_calls,
+                start_uncertainty_ns: call.start_uncertainty_ns,
+                may_be_several: call.may_be_several,
             }),
             ending,
             lost_before,
@@ -307,6 +309,7 @@ fn ending_of(call: &Call, function: Option<&KnownFunction>, python: &mut PythonO
         CallEnding::ThreadEnded => Ending::ThreadEnded,
         CallEnding::Unobserved => Ending::Unobserved,
         CallEnding::Open => Ending::StillOpen,
+        CallEnding::Vanished { uncertainty_ns } => Ending::Vanished { uncertainty_ns },
     }
 }
 

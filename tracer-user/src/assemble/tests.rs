@@ -58,6 +58,8 @@ pub fn record(call: u64, parent: Option<u64>, depth: u32, sequence: u64) -> Call
         arguments: [None; MAX_ARGUMENTS],
         class: None,
         join: None,
+        start_uncertainty_ns: 0,
+        may_be_several: false,
     }
 }
 

@@ -7,7 +7,7 @@ use super::placement::Refused;
 use super::python_watch::WatchOutcome;
 use crate::model::{
     FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts, OpenCall, ProbePlan,
-    ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress,
+    ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress, WitnessSite,
 };
 
 /// The loaded programs.
@@ -153,6 +153,12 @@ pub trait KernelProcess {
     /// # Errors
     /// Not permitted, or the kernel does not take a probe.
     fn place_frames(&mut self, path: &Path, sites: &InterpreterSites) -> Result<(), AttachError>;
+
+    /// Places probes at these sites of its interpreter's file, which a part of all Python calls passes.
+    ///
+    /// # Errors
+    /// Not permitted, or the kernel does not take a probe.
+    fn place_witnesses(&mut self, path: &Path, sites: &[WitnessSite]) -> Result<(), AttachError>;
 
     /// Takes these probes away. Calls that are open then are let go.
     ///

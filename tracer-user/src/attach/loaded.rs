@@ -17,6 +17,7 @@ use super::multi::MultiPrograms;
 use super::object::{OBJECT, array, load_error, map_error, program, program_error};
 use super::placement::{Link, PlacedFile};
 use super::probed_files::ProbedFiles;
+use super::python_chain::{ChainPrograms, WANTED_MAP};
 use super::python_frames::{ExceptionProgram, FramesPrograms};
 use super::python_tables::{PYTHON_ENTRIES, PYTHON_TABLES, SharedTables};
 use super::python_watch::WatchPrograms;
@@ -38,6 +39,8 @@ pub struct LoadOptions {
     pub python_watch: bool,
     /// Load the programs that every Python call passes.
     pub python_frames: bool,
+    /// Load the program that a part of all Python calls passes.
+    pub python_chain: bool,
     /// Entries of each table about Python code, of all processes together.
     pub python_entries: u32,
     /// Tell which processes the traced ones fork, and count them.
@@ -52,6 +55,7 @@ impl Default for LoadOptions {
             single_probes: false,
             python_watch: false,
             python_frames: false,
+            python_chain: false,
             python_entries: PYTHON_ENTRIES,
             forks: false,
         }
@@ -76,6 +80,8 @@ pub struct Loaded {
     pub watch: WatchPrograms,
     /// Programs of frames mode, if they are loaded.
     pub frames: Option<FramesPrograms>,
+    /// The program of chain mode, if it is loaded.
+    pub chain: Option<ChainPrograms>,
     exceptions: ExceptionProgram,
     /// The tables about Python code.
     pub tables: SharedTables,
@@ -127,6 +133,9 @@ impl Loaded {
         for table in PYTHON_TABLES {
             loader.map_max_entries(table, options.python_entries);
         }
+        if !options.python_chain {
+            loader.map_max_entries(WANTED_MAP, 1);
+        }
         let mut ebpf = loader
             .map_max_entries("RECORDS", options.ring_bytes)
             .override_global("DEBUG_LOG", &debug_log, true)
@@ -148,6 +157,7 @@ impl Loaded {
         }
         // The ring buffer is taken away later: what runs on it must be loaded before.
         let frames = if options.python_frames { Some(FramesPrograms::load(&mut ebpf, multi.is_some())?) } else { None };
+        let chain = if options.python_chain { Some(ChainPrograms::load(&mut ebpf, multi.is_some())?) } else { None };
         let mut tracepoints = Vec::new();
         for (name, tracepoint) in [("thread_exit", "sched_process_exit"), ("program_exec", "sched_process_exec")] {
             let watcher = program::<RawTracePoint>(&mut ebpf, name)?;
@@ -164,6 +174,7 @@ impl Loaded {
             multi,
             watch: WatchPrograms::default(),
             frames,
+            chain,
             exceptions: ExceptionProgram::default(),
             tables: SharedTables::new(options.python_entries as usize),
             kept_signals: Arc::default(),

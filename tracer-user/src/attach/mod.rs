@@ -18,6 +18,7 @@ mod own_function;
 mod placement;
 mod probed_files;
 mod programs;
+mod python_chain;
 mod python_frames;
 mod python_probes;
 mod python_tables;

@@ -47,6 +47,14 @@ impl MultiPrograms {
         Self::load_named(object, &maps_of(loaded), &NAMES)?.taken()
     }
 
+    /// Likewise the program that a part of all Python calls passes.
+    ///
+    /// # Errors
+    /// As [`Self::load_frames`].
+    pub fn load_witness(object: &[u8], loaded: &Ebpf) -> Result<Self, AttachError> {
+        Self::load_named(object, &maps_of(loaded), &[(Role::Entry, "python_witness")])?.taken()
+    }
+
     /// Likewise the program that exceptions pass. The ring buffer, which it does not use, may be somebody else's by then:
     /// `ring` is its descriptor.
     ///

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use aya::maps::MapError;
 use aya::{Ebpf, Pod};
 use tracer_common::limits::MAX_PYTHON_FUNCTIONS;
-use tracer_common::python::{PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey};
+use tracer_common::python::{PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLoops};
 
 use super::error::AttachError;
 use super::object::{hash_map, map_error};
@@ -18,9 +18,10 @@ const FUNCTIONS: &str = "PYTHON_FUNCTIONS";
 const CLASSES: &str = "PYTHON_CLASSES";
 const MEMBERS: &str = "PYTHON_MEMBERS";
 const COUNTS: &str = "PYTHON_COUNTS";
+const LOOPS: &str = "PYTHON_LOOPS";
 
 /// The tables that have an entry for each of these things: as large as the loader makes them.
-pub const PYTHON_TABLES: [&str; 5] = [CODES, FUNCTIONS, CLASSES, MEMBERS, COUNTS];
+pub const PYTHON_TABLES: [&str; 6] = [CODES, FUNCTIONS, CLASSES, MEMBERS, COUNTS, LOOPS];
 
 /// Entries that each of them has room for unless told otherwise: four times what the object asks for. Only what is used takes
 /// much memory.
@@ -32,6 +33,8 @@ pub struct SharedTables {
     functions: Table,
     classes: Table,
     members: Table,
+    /// What has no room here is a code of which less is known.
+    loops: Table,
     /// The most of each process that ever found no room.
     left_out: HashMap<u32, PythonLeftOut>,
 }
@@ -53,6 +56,7 @@ impl SharedTables {
             functions: table(FUNCTIONS),
             classes: table(CLASSES),
             members: table(MEMBERS),
+            loops: table(LOOPS),
             left_out: HashMap::new(),
         }
     }
@@ -67,6 +71,7 @@ impl SharedTables {
         let members: Vec<_> = tables.members.iter().map(|(child, container)| (key(*child), container.0)).collect();
         let classes: Vec<_> = tables.classes.iter().map(|(address, rule)| (key(*address), *rule)).collect();
         let functions: Vec<_> = tables.functions.iter().map(|(address, rule)| (key(*address), *rule)).collect();
+        let loops: Vec<_> = tables.loops.iter().map(|(address, loops)| (key(*address), *loops)).collect();
         let of_slot = |rule: &PythonCodeRule| PythonCodeRule { process_slot: slot, ..*rule };
         let codes: Vec<_> = tables.codes.iter().map(|(address, rule)| (key(*address), of_slot(rule))).collect();
         // Code last: it is what makes the programs look at the rest.
@@ -75,6 +80,7 @@ impl SharedTables {
             .replace(ebpf, process, members)
             .and_then(|()| self.classes.replace(ebpf, process, classes))
             .and_then(|()| self.functions.replace(ebpf, process, functions))
+            .and_then(|()| self.loops.replace(ebpf, process, loops))
             .and_then(|()| self.codes.replace(ebpf, process, codes));
         self.note();
         told
@@ -86,7 +92,8 @@ impl SharedTables {
     /// A map is not there.
     pub fn forget(&mut self, ebpf: &mut Ebpf, process: u32) -> Result<(), AttachError> {
         self.left_out.remove(&process);
-        for table in [&mut self.codes, &mut self.functions, &mut self.classes, &mut self.members] {
+        let Self { codes, functions, classes, members, loops, .. } = self;
+        for table in [codes, functions, classes, members, loops] {
             let held = table.shares.0.remove(&process).unwrap_or_default().held;
             take_out(ebpf, table.name, &held)?;
         }
@@ -100,7 +107,7 @@ impl SharedTables {
 
     /// Takes note of what has found no room.
     fn note(&mut self) {
-        let Self { codes, functions, classes, members, left_out } = self;
+        let Self { codes, functions, classes, members, left_out, .. } = self;
         let shares = [&codes.shares, &functions.shares, &classes.shares, &members.shares];
         for process in shares.iter().flat_map(|shares| shares.0.keys()) {
             let [codes, functions, classes, members] = shares.map(|shares| shares.left_out(*process));
@@ -169,6 +176,7 @@ fn take_out(ebpf: &mut Ebpf, name: &'static str, keys: &[PythonKey]) -> Result<(
             delete::<PythonCount>(ebpf, COUNTS, keys)
         }
         FUNCTIONS => delete::<PythonFunctionRule>(ebpf, name, keys),
+        LOOPS => delete::<PythonLoops>(ebpf, name, keys),
         CLASSES => delete::<PythonClassRule>(ebpf, name, keys),
         _ => delete::<u64>(ebpf, name, keys),
     }

@@ -82,6 +82,15 @@ impl Slot {
         self.write(ebpf, self.told)
     }
 
+    /// Python calls of the process are seen at witnesses, or not.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn sees_witnesses(&mut self, ebpf: &mut Ebpf, sees: bool) -> Result<(), AttachError> {
+        self.told.python_witnesses = u32::from(sees);
+        self.write(ebpf, self.told)
+    }
+
     /// Nothing is known of the process any more.
     ///
     /// # Errors

@@ -139,6 +139,11 @@ fn open_record(frame: &Frame) -> WideCallRecord {
             arguments: frame.arguments,
             ..CallRecord::default()
         },
-        wide: WidePart { class: frame.class, ..WidePart::default() },
+        wide: WidePart {
+            class: frame.class,
+            start_uncertainty_ns: frame.start_uncertainty_ns,
+            calls_merged: frame.calls_merged,
+            ..WidePart::default()
+        },
     }
 }

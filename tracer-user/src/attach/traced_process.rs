@@ -11,6 +11,7 @@ use super::loaded::{Loaded, SharedLoaded};
 use super::object::{array, map_error};
 use super::placement::{PlacedFile, Placer, Refusal, Refused, remove};
 use super::probed_files::Outcome;
+use super::python_chain;
 use super::python_frames::FramesPrograms;
 use super::python_probes::PythonProbes;
 use super::python_watch::{self, WatchOutcome, WatchPrograms};
@@ -22,7 +23,7 @@ use super::watchpoints::Obstacle;
 use crate::memory::MappedFile;
 use crate::model::{
     FileNumber, InterpreterSite, InterpreterSites, ModuleFile, PlannedFunction, ProbePlan, ProcessId, PythonLayout,
-    PythonLeftOut, PythonTables, RemoteAddress,
+    PythonLeftOut, PythonTables, RemoteAddress, WitnessSite,
 };
 
 /// A traced process. Dropping it takes everything away that belongs to it, and makes room for another one; what of that takes
@@ -122,6 +123,10 @@ impl KernelProcess for TracedProcess {
         let slot = u32::from(loaded.slot_of(&mut self.slot, self.process.pid)?);
         let mut layouts = array::<PythonLayout>(&mut loaded.ebpf, NAME)?;
         layouts.set(slot, *layout, 0).map_err(|error| map_error(NAME, &error))?;
+        if let Some(own) = self.slot.as_mut().filter(|_| layout.witnesses != 0) {
+            own.sees_witnesses(&mut loaded.ebpf, true)?;
+            python_chain::tell_wanted(&mut loaded.ebpf, slot, &tables.codes)?;
+        }
         loaded.tables.tell(&mut loaded.ebpf, self.process.pid, slot, tables)
     }
 
@@ -195,6 +200,16 @@ impl KernelProcess for TracedProcess {
         let file = |role| PlacedFile { path, process: self.process.pid, role };
         self.python.add_frame_returns(frames.place(ebpf, &file(Role::Exit), slot, &sites.returns)?);
         self.python.add_frame_entries(frames.place(ebpf, &file(Role::Entry), slot, &sites.entries)?);
+        Ok(())
+    }
+
+    fn place_witnesses(&mut self, path: &Path, sites: &[WitnessSite]) -> Result<(), AttachError> {
+        let mut loaded = self.loaded.lock();
+        let slot = loaded.slot_of(&mut self.slot, self.process.pid)?;
+        let Loaded { chain, ebpf, .. } = &mut *loaded;
+        let chain = chain.as_ref().ok_or(AttachError::Incomplete { name: "python_witness" })?;
+        let file = PlacedFile { path, process: self.process.pid, role: Role::Entry };
+        self.python.add_frame_entries(chain.place(ebpf, &file, slot, sites)?);
         Ok(())
     }
 

@@ -123,7 +123,8 @@ pub struct TraceOptions {
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
     /// How Python calls are seen: `watch` (default): a few methods at one time, nothing else is slowed down; `frames`:
-    /// every method, every Python call of the process pays; `auto`: watch, frames mode is never turned on unasked
+    /// every method, every Python call of the process pays; `chain`: every method, by looking at the frames where C code
+    /// calls Python code, beginnings and ends within bounds; `auto`: watch, frames mode is never turned on unasked
     #[arg(long, value_name = "MODE", default_value = "watch", hide_default_value = true, hide_possible_values = true)]
     pub python: PythonMode,
     /// With --python frames: share of the time in which its probes are live, e.g. 5%
@@ -164,6 +165,8 @@ pub enum PythonMode {
     Watch,
     /// Probes that every Python call passes.
     Frames,
+    /// Probes that calls through C pass.
+    Chain,
     /// The cheaper of the two: watch.
     Auto,
 }
@@ -172,7 +175,7 @@ impl TraceOptions {
     /// Refuses options that say nothing without another one.
     pub fn check(&self) -> Result<(), UsageError> {
         if self.duty.is_some() && self.python != PythonMode::Frames {
-            return Err(UsageError("--duty is about --python frames; watch mode has no windows".to_owned()));
+            return Err(UsageError("--duty is about --python frames; the other modes have no windows".to_owned()));
         }
         Ok(())
     }
@@ -182,6 +185,7 @@ impl TraceOptions {
         let mode = match self.python {
             PythonMode::Watch | PythonMode::Auto => model::PythonMode::Watch,
             PythonMode::Frames => model::PythonMode::Frames,
+            PythonMode::Chain => model::PythonMode::Chain,
         };
         PythonSettings { mode, duty: self.duty }
     }
@@ -422,6 +426,7 @@ mod tests {
             }
         };
         assert!(check(&["--python=frames"]));
+        assert!(!check(&["--python=chain"]));
         assert!(!check(&["--python=watch"]) && !check(&["--python=auto"]) && !check(&[]));
     }
 

@@ -135,6 +135,7 @@ pub fn settings(
             debug_log: std::env::var_os("ML_TRACER_BPF_LOG").is_some_and(|value| value == "1"),
             single_probes: trace.single_probes,
             python_frames: trace.python().mode == PythonMode::Frames,
+            python_chain: trace.python().mode == PythonMode::Chain,
             python_entries: trace.python_entries.unwrap_or(defaults.python_entries),
             ..defaults
         },

@@ -204,6 +204,12 @@ fn write_python(coverage: &RuntimeCoverage, output: &mut impl Write) -> std::io:
                 slots_held_by.iter().map(|holder| format!("; {holder} has others")).collect::<String>()
             ),
         ),
+        PythonMode::Chain => line(
+            output,
+            format_args!(
+                "{interpreter} of process {process}: frames are looked at where C code calls Python, these become spans"
+            ),
+        ),
         PythonMode::Frames => line(
             output,
             format_args!("{interpreter} of process {process}: every Python call is looked at, these become spans"),

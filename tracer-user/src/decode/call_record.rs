@@ -55,6 +55,8 @@ fn two_parts(first: &[u8], second: &[u8]) -> Result<Call, DecodeError> {
         arguments: std::array::from_fn(argument),
         class: address(wide.class),
         join: join(&record, &wide.join)?,
+        start_uncertainty_ns: wide.start_uncertainty_ns,
+        may_be_several: wide.calls_merged != 0,
     })
 }
 
@@ -84,6 +86,9 @@ fn ending_of(record: &CallRecord, wide: &WidePart, has_value: bool) -> Result<Ca
         ending if ending == RecordEnding::Raised as u32 => Ok(unwound(true)),
         ending if ending == RecordEnding::Unobserved as u32 => Ok(CallEnding::Unobserved),
         ending if ending == RecordEnding::Open as u32 => Ok(CallEnding::Open),
+        ending if ending == RecordEnding::Vanished as u32 => {
+            Ok(CallEnding::Vanished { uncertainty_ns: wide.end_uncertainty_ns })
+        }
         ending => Err(DecodeError::UnknownEnding { ending }),
     }
 }

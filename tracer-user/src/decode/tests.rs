@@ -50,7 +50,7 @@ fn wide() -> WideCallRecord {
     };
     WideCallRecord {
         call: CallRecord { header: RecordHeader::of_wide_call(), ..native() },
-        wide: WidePart { class: 0x5000, exception: 0, join },
+        wide: WidePart { class: 0x5000, join, start_uncertainty_ns: 70, calls_merged: 1, ..WidePart::default() },
     }
 }
 
@@ -97,7 +97,14 @@ fn a_wide_record_says_class_exception_and_join() {
         call: u64::from(thread) + 2,
     };
     let join = Some(Join { parent: foreign(50), trace: foreign(60) });
-    assert_eq!(call, Call { class: Some(RemoteAddress(0x5000)), join, ..call_in(native().as_bytes()) });
+    let wide_only = Call {
+        class: Some(RemoteAddress(0x5000)),
+        join,
+        start_uncertainty_ns: 70,
+        may_be_several: true,
+        ..call_in(native().as_bytes())
+    };
+    assert_eq!(call, wide_only);
 
     record.wide.join.parent_thread = 0;
     record.wide.exception = 0x6000;
@@ -139,12 +146,20 @@ fn the_second_part_of_a_wide_record_may_be_shorter_too() {
         let result = decode(&RawRecord(&resized(wide().as_bytes(), size)));
         let second = size.saturating_sub(size_of::<CallRecord>());
         let join = offset_of!(WidePart, join);
-        if second > join {
+        let after_join = join + size_of::<JoinRecord>();
+        if second > join && second < after_join {
             // All of the join came with the first version; a part of one contradicts itself.
             assert!(matches!(result, Err(DecodeError::Contradiction { .. })), "{size} bytes");
         } else {
             let Ok(Event::Call(call)) = result else { panic!("{size} bytes: {result:?}") };
-            assert_eq!((call.class.is_some(), call.join), (second >= 8, None), "{size} bytes");
+            assert_eq!(
+                (call.class.is_some(), call.join.is_some()),
+                (second >= 8, second >= after_join),
+                "{size} bytes"
+            );
+            let start = offset_of!(WidePart, start_uncertainty_ns);
+            assert_eq!(call.start_uncertainty_ns, if second >= start + 8 { 70 } else { 0 }, "{size} bytes");
+            assert_eq!(call.may_be_several, second >= offset_of!(WidePart, reserved), "{size} bytes");
         }
     }
 }
@@ -234,6 +249,7 @@ fn every_ending_is_told() {
         (RecordEnding::Raised, unwound(true)),
         (RecordEnding::Unobserved, CallEnding::Unobserved),
         (RecordEnding::Open, CallEnding::Open),
+        (RecordEnding::Vanished, CallEnding::Vanished { uncertainty_ns: 0 }),
     ] {
         let record = CallRecord { ending: number as u32, ..native() };
         assert_eq!(call_in(record.as_bytes()).ending, ending);

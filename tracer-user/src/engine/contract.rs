@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::memory::ReadLimit;
 use crate::model::{
     InterpreterSite, InterpreterSites, Look, ModuleFile, NoInterpreterSites, ProbeRequest, ProcessId, PythonLayout,
-    PythonRuntime, RemoteAddress, Skipped, Target,
+    PythonRuntime, RemoteAddress, Skipped, Target, WitnessSite,
 };
 use crate::symbol::SymbolError;
 
@@ -101,6 +101,12 @@ pub trait RuntimeInstance: Instance<Found = Look> + fmt::Debug + Send {
     /// Why it cannot be probed there, for people.
     fn call_sites(&self, target: &Target) -> Result<InterpreterSites, EngineError>;
 
+    /// Where a part of all calls passes in the file of the runtime, by which the others are found.
+    ///
+    /// # Errors
+    /// Why it cannot be probed there, for people.
+    fn witness_sites(&self, target: &Target) -> Result<Vec<WitnessSite>, EngineError>;
+
     /// Where exceptions pass in the file of the runtime; `None` where that cannot be told.
     fn exception_site(&self, target: &Target) -> Option<InterpreterSite>;
 
@@ -148,8 +154,10 @@ pub enum EngineError {
     #[error(transparent)]
     Symbol(#[from] SymbolError),
     /// The file of a runtime cannot be opened to be probed, or can be probed in no place.
-    #[error("frames mode, {module} of process {process}: {problem}")]
+    #[error("{mode} mode, {module} of process {process}: {problem}")]
     NoCallSites {
+        /// The mode that wants to.
+        mode: &'static str,
         /// Path as the process sees it.
         module: String,
         /// The process.

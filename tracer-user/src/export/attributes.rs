@@ -61,11 +61,19 @@ pub fn visit_thread_attributes(
 /// Calls `visit` with each attribute of this one call.
 pub fn visit_call_attributes(span: &Span, limits: AttributeLimits, mut visit: impl FnMut(&str, ValueRef<'_>)) {
     visit("ml.ending", ValueRef::Text(span.ending.as_str()));
-    if span.ending == Ending::Lost {
+    let start_uncertainty = span.start_uncertainty_ns();
+    if span.ending == Ending::Lost || start_uncertainty.is_some() {
         visit("ml.start_observed", ValueRef::Boolean(false));
     }
     if !span.ending.is_end_observed() {
         visit("ml.end_observed", ValueRef::Boolean(false));
+    }
+    let uncertainties =
+        [("ml.start_uncertainty", start_uncertainty), ("ml.end_uncertainty", span.ending.uncertainty_ns())];
+    for (name, uncertainty) in uncertainties {
+        if let Some(nanoseconds) = uncertainty {
+            visit(name, ValueRef::Integer(i64::try_from(nanoseconds).unwrap_or(i64::MAX)));
+        }
     }
     if let Parent::Ancestor(_) | Parent::Unknown = span.parent {
         visit("ml.parent_observed", ValueRef::Boolean(false));
@@ -98,6 +106,9 @@ pub fn visit_call_attributes(span: &Span, limits: AttributeLimits, mut visit: im
 }
 
 fn visit_call_facts(call: &CallFacts, limits: AttributeLimits, visit: &mut impl FnMut(&str, ValueRef<'_>)) {
+    if call.may_be_several {
+        visit("ml.calls_merged", ValueRef::Text("unknown"));
+    }
     if let Some(step) = &call.step {
         visit("ml.step", ValueRef::Text(limits.shorten(step)));
     }

@@ -95,6 +95,8 @@ pub fn span(
             step: None,
             children_observed: true,
             folded_calls: 0,
+            start_uncertainty_ns: 0,
+            may_be_several: false,
         }),
         ending: Ending::Returned { error: None },
         lost_before: 0,
@@ -245,6 +247,7 @@ pub fn expected_span(span: &Span) -> ProtoSpan {
         Ending::Returned { .. } => ("returned", true, true),
         Ending::Unwound { is_end_exact, .. } => ("unwound", true, is_end_exact),
         Ending::ThreadEnded => ("unwound", true, false),
+        Ending::Vanished { .. } => ("returned", true, false),
         Ending::StillOpen | Ending::Unobserved => ("still_open", true, false),
         Ending::Lost => ("lost", false, false),
     };

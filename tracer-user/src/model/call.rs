@@ -71,6 +71,10 @@ pub struct Call {
     pub class: Option<RemoteAddress>,
     /// The call of another thread that this call's tree is part of.
     pub join: Option<Join>,
+    /// It began no longer than so many nanoseconds before `start`; 0: `start` is when it began.
+    pub start_uncertainty_ns: u64,
+    /// Whether it may be several calls, because nothing between them was seen.
+    pub may_be_several: bool,
 }
 
 /// How a call ended, as its record tells it.
@@ -94,6 +98,11 @@ pub enum CallEnding {
     Unobserved,
     /// It was open when the tracer ended.
     Open,
+    /// Python: its frame was found gone, without an exception that is known to have left it.
+    Vanished {
+        /// It ended no longer than so many nanoseconds before `end`.
+        uncertainty_ns: u64,
+    },
 }
 
 /// Something has happened to a followed process.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+pub use tracer_common::chain::Witness;
+
 use super::function::SkipReason;
 use super::units::FileOffset;
 
@@ -26,6 +28,22 @@ pub enum InterpreterStyle {
     WholeFrames,
     /// Most calls stay inside one call of that function; each runs an instruction that says so (3.11 and later).
     Opcodes,
+}
+
+/// A place in an interpreter's file that a part of all Python calls passes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WitnessSite {
+    /// The C function at whose entry it is.
+    pub function: String,
+    /// Offset of the machine instruction in the file.
+    pub offset: FileOffset,
+    /// Whether the kernel emulates the instruction; otherwise each hit is single-stepped.
+    pub emulated: bool,
+    /// The machine instruction, for people.
+    pub instruction: String,
+    /// What passes it, as the programs number it.
+    #[serde(skip)]
+    pub witness: Witness,
 }
 
 /// One place to probe.

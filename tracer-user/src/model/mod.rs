@@ -25,17 +25,19 @@ pub use function::{
     EntrySite, FunctionName, LibraryOwner, ObjectLocation, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason,
     Skipped, UnwindProof,
 };
-pub use interpreter::{FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites};
+pub use interpreter::{
+    FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites, Witness, WitnessSite,
+};
 pub use language::{Language, NamedBy};
 pub use look::Look;
 pub use method_row::MethodRow;
 pub use plan::{FunctionDescription, ModuleFile, PlannedFunction, ProbePlan, ProbeRequest};
 pub use printable::printable;
 pub use python::{
-    ClassesInSight, CodeUser, ContainerMember, DEBUG_REGISTERS, FrameStyle, MODEL_METHODS, NotLookedAt, NotWatched,
-    PythonClass, PythonClassRule, PythonCode, PythonCodeRule, PythonFunction, PythonFunctionRule, PythonLayout,
-    PythonLeftOut, PythonMode, PythonNames, PythonPlan, PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey,
-    PythonTables, Receiver, RuntimeCoverage, UnnamedClass, WatchedCode,
+    ClassesInSight, CodeUser, ContainerMember, DEBUG_REGISTERS, EntryMark, FrameStyle, MAX_LOOPS, MODEL_METHODS,
+    NotLookedAt, NotWatched, PythonClass, PythonClassRule, PythonCode, PythonCodeRule, PythonFunction,
+    PythonFunctionRule, PythonLayout, PythonLeftOut, PythonLoops, PythonMode, PythonNames, PythonPlan, PythonRuntime,
+    PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables, Receiver, RuntimeCoverage, UnnamedClass, WatchedCode,
 };
 pub use sentence::{counted, first_names};
 pub use span::{

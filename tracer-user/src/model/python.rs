@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 pub use tracer_common::python::{
-    DEBUG_REGISTERS, FrameStyle, PythonClassRule, PythonCodeRule, PythonFunctionRule, PythonLayout, Receiver,
+    DEBUG_REGISTERS, EntryMark, FrameStyle, MAX_LOOPS, PythonClassRule, PythonCodeRule, PythonFunctionRule,
+    PythonLayout, PythonLoops, Receiver,
 };
 
 use super::plan::FunctionDescription;
@@ -145,6 +146,9 @@ pub struct PythonCode {
     pub receiver_offset: u32,
     /// The methods that run it: of which classes, and how many live objects there are.
     pub users: Vec<CodeUser>,
+    /// The parts of its instructions that may run more than once in one call, in order, none of which meets the next: offsets in
+    /// bytes, the last one not included. `None`: that is not known.
+    pub loops: Option<Vec<(u32, u32)>>,
     /// Code that every call through the same method runs as well, inside (`__wrapped__`) or around it: only one of a
     /// chain needs to be watched.
     pub wraps: Vec<RemoteAddress>,
@@ -229,6 +233,8 @@ pub struct PythonTables {
     pub functions: Vec<(RemoteAddress, PythonFunctionRule)>,
     /// Classes of receivers.
     pub classes: Vec<(RemoteAddress, PythonClassRule)>,
+    /// Loops of code.
+    pub loops: Vec<(RemoteAddress, PythonLoops)>,
     /// Child and the container that lists it.
     pub members: Vec<(RemoteAddress, RemoteAddress)>,
 }
@@ -302,6 +308,8 @@ pub enum PythonMode {
     Watch,
     /// Probes in the interpreter that every call passes.
     Frames,
+    /// Probes in the interpreter that a part of the calls passes; at each all frames are looked at.
+    Chain,
 }
 
 /// What of the Python code of one process was traced, and what was not.

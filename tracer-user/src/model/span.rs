@@ -87,6 +87,10 @@ pub struct CallFacts {
     pub children_observed: bool,
     /// Matching calls inside that became no span of their own.
     pub folded_calls: u64,
+    /// The call began no longer than so many nanoseconds before the span's start; 0: the start is exact.
+    pub start_uncertainty_ns: u64,
+    /// Whether it may be several calls, because nothing between them was seen.
+    pub may_be_several: bool,
 }
 
 /// How a call ended, as far as it was seen.
@@ -112,6 +116,11 @@ pub enum Ending {
     StillOpen,
     /// Its record was lost. Neither start nor end were observed.
     Lost,
+    /// It was found to have ended, and no exception is known to have left it.
+    Vanished {
+        /// It ended no longer than so many nanoseconds before the span's end.
+        uncertainty_ns: u64,
+    },
 }
 
 /// A returned value that means an error.
@@ -195,6 +204,15 @@ impl Span {
         }
     }
 
+    /// How many nanoseconds before its start it may have begun, if it was not seen to begin.
+    #[must_use]
+    pub fn start_uncertainty_ns(&self) -> Option<u64> {
+        match &self.subject {
+            Subject::Call(call) => (call.start_uncertainty_ns != 0).then_some(call.start_uncertainty_ns),
+            Subject::LostCall => None,
+        }
+    }
+
     /// Duration in nanoseconds; an upper bound unless the end was observed.
     #[must_use]
     pub fn duration_ns(&self) -> u64 {
@@ -261,10 +279,19 @@ impl Ending {
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
-            Self::Returned { .. } => "returned",
+            Self::Returned { .. } | Self::Vanished { .. } => "returned",
             Self::Unwound { .. } | Self::ThreadEnded => "unwound",
             Self::Unobserved | Self::StillOpen => "still_open",
             Self::Lost => "lost",
+        }
+    }
+
+    /// How many nanoseconds before the span's end the call may have ended, where that is known.
+    #[must_use]
+    pub fn uncertainty_ns(&self) -> Option<u64> {
+        match self {
+            Self::Vanished { uncertainty_ns } => Some(*uncertainty_ns),
+            _ => None,
         }
     }
 
@@ -281,7 +308,7 @@ impl Ending {
             Self::Returned { error } => error.map(CallError::Returned),
             Self::Unwound { exception, .. } => Some(CallError::Unwound(exception.as_deref())),
             Self::ThreadEnded => Some(CallError::ThreadEnded),
-            Self::Unobserved | Self::StillOpen | Self::Lost => None,
+            Self::Unobserved | Self::StillOpen | Self::Lost | Self::Vanished { .. } => None,
         }
     }
 }

@@ -46,6 +46,7 @@ mod tests {
             receiver: Receiver::Local,
             receiver_offset: 0,
             users: Vec::new(),
+            loops: None,
             wraps: Vec::new(),
         }
     }

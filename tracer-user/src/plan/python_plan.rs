@@ -9,8 +9,8 @@ use super::budget::PythonBudget;
 use super::planner::Planner;
 use super::python_choice::choose;
 use crate::model::{
-    FunctionDescription, FunctionId, Language, PythonClass, PythonClassRule, PythonCode, PythonCodeRule,
-    PythonFunction, PythonFunctionRule, PythonPlan, PythonSurvey, PythonTables, RemoteAddress,
+    FunctionDescription, FunctionId, Language, MAX_LOOPS, PythonClass, PythonClassRule, PythonCode, PythonCodeRule,
+    PythonFunction, PythonFunctionRule, PythonLoops, PythonPlan, PythonSurvey, PythonTables, RemoteAddress,
 };
 
 impl Planner {
@@ -48,6 +48,7 @@ impl Planner {
         plan.new_numbers = may_be_new - new_numbers;
         let only = only_functions(&plan.tables);
         plan.tables.codes = chosen.iter().map(|code| (code.address, code_rule(code, &only))).collect();
+        plan.tables.loops = chosen.iter().filter_map(|code| Some((code.address, loops_of(code)?))).collect();
         plan.tables.classes = class_rules(survey, &place);
         plan.tables.members = survey.members.iter().map(|member| (member.child, member.container)).collect();
         plan
@@ -108,6 +109,18 @@ fn code_rule(code: &PythonCode, only: &HashMap<u64, Option<PythonFunctionRule>>)
         only_function: only.function,
         of_container: only.of_container,
     }
+}
+
+/// The loops of a code object as the programs are told of them, if they are known; of too many, the last ones count as one.
+fn loops_of(code: &PythonCode) -> Option<PythonLoops> {
+    let known = code.loops.as_ref()?;
+    let mut told = PythonLoops::default();
+    for (place, (start, end)) in known.iter().enumerate() {
+        let last = &mut told.loops[place.min(MAX_LOOPS - 1)];
+        *last = if place < MAX_LOOPS { [*start, *end] } else { [last[0], *end] };
+    }
+    told.count = known.len().min(MAX_LOOPS) as u32;
+    Some(told)
 }
 
 /// What is to be known of the classes, those first whose objects are called: those of the code that is seen, in its order, and

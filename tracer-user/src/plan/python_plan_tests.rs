@@ -20,6 +20,7 @@ fn code(address: u64, name: &str, users: &[(&str, &str, u32)]) -> PythonCode {
                 in_models: *in_models,
             })
             .collect(),
+        loops: None,
         wraps: Vec::new(),
     }
 }

@@ -162,6 +162,7 @@ mod tests {
                 instances: count,
                 in_models: count,
             }],
+            loops: None,
             wraps: Vec::new(),
         };
         let member = |(container, child): &(u64, u64)| ContainerMember {

@@ -103,8 +103,8 @@ impl WatchPolicy {
         let Look { mut survey, .. } = look;
         let mut history = SurveyHistory::default();
         history.take_up(&PythonSurvey::default(), &mut survey);
-        // A heap frame does not hold its function; in watch mode the caller's stack tells.
-        let function_is_seen = mode == PythonMode::Watch || layout.style != FrameStyle::Heap as u32;
+        // A heap frame does not hold its function; otherwise the caller's stack tells.
+        let function_is_seen = mode != PythonMode::Frames || layout.style != FrameStyle::Heap as u32;
         Self::unseen(runtime, (mode, function_is_seen), (survey, history), (now, LookSchedule::new(now, took)))
     }
 
@@ -224,7 +224,7 @@ impl WatchPolicy {
     pub fn seen(&self) -> Vec<RemoteAddress> {
         match self.mode {
             PythonMode::Watch => self.watched.clone(),
-            PythonMode::Frames => self.wanted(),
+            PythonMode::Frames | PythonMode::Chain => self.wanted(),
         }
     }
 
@@ -233,7 +233,7 @@ impl WatchPolicy {
     pub fn seen_count(&self) -> usize {
         match self.mode {
             PythonMode::Watch => self.watched.len(),
-            PythonMode::Frames => self.plan.watched.len(),
+            PythonMode::Frames | PythonMode::Chain => self.plan.watched.len(),
         }
     }
 
@@ -308,7 +308,7 @@ impl WatchPolicy {
     pub fn begin(&mut self, planner: &mut Planner, profile: &CallProfile, calibrated: &Counts) {
         let elsewhere = match self.mode {
             PythonMode::Watch => profile.of(&self.survey),
-            PythonMode::Frames => Counts::new(),
+            PythonMode::Frames | PythonMode::Chain => Counts::new(),
         };
         self.considered.extend(elsewhere.keys());
         self.calibrated.clone_from(calibrated);
@@ -334,7 +334,7 @@ impl WatchPolicy {
         self.counted_at = now;
         let is_changed = match self.mode {
             PythonMode::Watch => self.watch_again(now, counts, delta, others.profile, planner),
-            PythonMode::Frames => {
+            PythonMode::Frames | PythonMode::Chain => {
                 if delta.is_any {
                     self.see_again(&counts, planner);
                 }
@@ -385,7 +385,7 @@ impl WatchPolicy {
         true
     }
 
-    /// In frames mode, after a look that has found something new.
+    /// Where all calls are seen, after a look that has found something new.
     fn see_again(&mut self, counts: &Counts, planner: &mut Planner) {
         // An interpreter that ends has no objects any more: what was covered is remembered.
         self.covered.add_all(&self.plan);
@@ -522,7 +522,7 @@ impl WatchPolicy {
     /// Code whose calls are to be counted for [`Self::counted_coverage`].
     #[must_use]
     pub fn to_cover(&self) -> Vec<RemoteAddress> {
-        let is_seen = |code: &RemoteAddress| self.mode == PythonMode::Frames || self.watched.contains(code);
+        let is_seen = |code: &RemoteAddress| self.mode != PythonMode::Watch || self.watched.contains(code);
         self.wanted().into_iter().filter(is_seen).collect()
     }
 

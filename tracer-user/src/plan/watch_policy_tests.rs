@@ -22,6 +22,7 @@ fn code(address: u64, class: &str, instances: u32) -> PythonCode {
         receiver: Receiver::Local,
         receiver_offset: 0,
         users: vec![method],
+        loops: None,
         wraps: Vec::new(),
     }
 }

@@ -97,7 +97,11 @@ fn record(call: &OpenCall) -> WideCallRecord {
             folded_calls: call.folded_calls,
             arguments: call.arguments.map(Option::unwrap_or_default),
         },
-        wide: WidePart { class: call.class.unwrap_or(0), exception: 0, join: call.join.map(join).unwrap_or_default() },
+        wide: WidePart {
+            class: call.class.unwrap_or(0),
+            join: call.join.map(join).unwrap_or_default(),
+            ..WidePart::default()
+        },
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::attach::{AttachError, Kernel, KernelProcess, Refused, WatchOutcome};
 use crate::model::{
     FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts, OpenCall, ProbePlan,
-    ProcessId, PythonLayout, PythonLeftOut, PythonTables, RawRecord, RemoteAddress,
+    ProcessId, PythonLayout, PythonLeftOut, PythonTables, RawRecord, RemoteAddress, WitnessSite,
 };
 use crate::ring::RecordSource;
 
@@ -169,6 +169,10 @@ impl KernelProcess for FakeProcess {
     }
 
     fn place_frames(&mut self, _: &Path, _: &InterpreterSites) -> Result<(), AttachError> {
+        Ok(())
+    }
+
+    fn place_witnesses(&mut self, _: &Path, _: &[WitnessSite]) -> Result<(), AttachError> {
         Ok(())
     }
 

@@ -69,6 +69,7 @@ impl Sample {
                     trace_first_seen_ns: first_seen,
                     trace_call: u64::from(self.join.is_some()),
                 },
+                ..WidePart::default()
             },
         }
     }

@@ -9,7 +9,10 @@ use super::handler_sites::{Handler, sites};
 use super::handler_table::HandlerTable;
 use super::opcodes::VersionOpcodes;
 use super::resolve::Functions;
-use crate::model::{FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites, SkipReason};
+use crate::model::{
+    FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites, SkipReason, Witness,
+    WitnessSite,
+};
 
 /// The function that runs bytecode (`Python/ceval.c`), exported by every version.
 const EVALUATION_FUNCTION: &str = "_PyEval_EvalFrameDefault";
@@ -17,6 +20,14 @@ const EVALUATION_FUNCTION: &str = "_PyEval_EvalFrameDefault";
 /// The function that adds a frame to the traceback of the exception that passes through it (`Python/traceback.c`),
 /// exported by every version.
 const TRACEBACK_FUNCTION: &str = "PyTraceBack_Here";
+
+/// The functions that give the interpreter's lock away and take it again (`Python/ceval.c`), and the one that a thread ends with
+/// (`Python/pystate.c`), exported by every version. The argument of the last two is the thread state.
+const THREAD_FUNCTIONS: [(&str, Witness); 3] = [
+    ("PyEval_SaveThread", Witness::OfCurrent),
+    ("PyEval_RestoreThread", Witness::OfThread),
+    ("PyThreadState_Clear", Witness::ThreadEnds),
+];
 
 /// Registers of the first arguments of a C function, as x86-64 instructions number them (System V ABI): `rdi`, `rsi`.
 const ARGUMENTS: [u8; 2] = [7, 6];
@@ -50,6 +61,28 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
             InterpreterStyle::Opcodes => find(&opcodes.entries)?,
         };
         Ok(InterpreterSites { style: opcodes.style(), entries, returns: find(&opcodes.returns)? })
+    }
+
+    /// Where a part of all Python calls passes: those that C code makes, by which others are found (`python_chain` of the programs).
+    /// Where C code waits or works without the interpreter's lock is told as well, which may take long, if the kernel emulates a
+    /// probe there, and where threads end.
+    ///
+    /// # Errors
+    /// The reason why calls through C cannot be probed.
+    pub fn witness_sites(&self, version: (u8, u8)) -> Result<Vec<WitnessSite>, NoInterpreterSites> {
+        let entering = if version < (3, 9) { Witness::EntersFirst } else { Witness::EntersSecond };
+        let mut sites = vec![self.witness_of(EVALUATION_FUNCTION, entering)?];
+        for (function, witness) in THREAD_FUNCTIONS {
+            // Threads end seldom: there a step of the processor may be waited for.
+            let is_cheap = |site: &WitnessSite| site.emulated || witness == Witness::ThreadEnds;
+            sites.extend(self.witness_of(function, witness).ok().filter(is_cheap));
+        }
+        Ok(sites)
+    }
+
+    fn witness_of(&self, function: &str, witness: Witness) -> Result<WitnessSite, NoInterpreterSites> {
+        let InterpreterSite { opcode, offset, emulated, instruction, .. } = self.entry_of(function, None)?;
+        Ok(WitnessSite { function: opcode, offset, emulated, instruction, witness })
     }
 
     /// Where an exception passes through a Python frame: the entry of the function that adds the frame to the traceback.

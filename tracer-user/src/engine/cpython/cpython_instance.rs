@@ -11,7 +11,7 @@ use crate::engine::contract::{EngineError, Instance, NoCallSites, RuntimeInstanc
 use crate::memory::{LimitedMemory, LiveProcess, MemoryError, PageCache, ReadLimit, heap_ranges};
 use crate::model::{
     InterpreterSite, InterpreterSites, Look, ProcessId, PythonLayout, PythonRuntime, PythonSurvey, RemoteAddress,
-    Target,
+    Target, WitnessSite,
 };
 use crate::symbol_map::PythonRules;
 
@@ -99,6 +99,11 @@ impl CpythonInstance {
         layout.map_err(|problem| CpythonError::Unsteady { pid: self.runtime.process.pid, problem })
     }
 
+    /// There is no place in its file for the probes of a mode.
+    fn no_sites(&self, mode: &'static str, problem: NoCallSites) -> EngineError {
+        EngineError::NoCallSites { mode, module: self.runtime.module.clone(), process: self.runtime.process, problem }
+    }
+
     /// Looks for what the symbol maps ask for. A later look is quicker: it goes through memory once.
     ///
     /// # Errors
@@ -172,11 +177,14 @@ impl RuntimeInstance for CpythonInstance {
         let (major, minor, _) = self.runtime.version;
         let path = self.file(target).ok_or(NoCallSites::NotMapped);
         let sites = path.and_then(|path| self.file.call_sites(&path, (major, minor)));
-        sites.map_err(|problem| EngineError::NoCallSites {
-            module: self.runtime.module.clone(),
-            process: self.runtime.process,
-            problem,
-        })
+        sites.map_err(|problem| self.no_sites("frames", problem))
+    }
+
+    fn witness_sites(&self, target: &Target) -> Result<Vec<WitnessSite>, EngineError> {
+        let (major, minor, _) = self.runtime.version;
+        let path = self.file(target).ok_or(NoCallSites::NotMapped);
+        let sites = path.and_then(|path| self.file.witness_sites(&path, (major, minor)));
+        sites.map_err(|problem| self.no_sites("chain", problem))
     }
 
     fn exception_site(&self, target: &Target) -> Option<InterpreterSite> {

@@ -7,7 +7,7 @@ use object::ReadCache;
 
 use crate::engine::contract::NoCallSites;
 use crate::memory::MappedFile;
-use crate::model::{FileNumber, InterpreterSite, InterpreterSites};
+use crate::model::{FileNumber, InterpreterSite, InterpreterSites, WitnessSite};
 use crate::symbol::{ElfFile, Functions};
 
 /// The places that every call passes. `version` is the interpreter's major and minor version.
@@ -15,6 +15,13 @@ pub(super) fn call_sites(path: &Path, version: (u8, u8)) -> Result<InterpreterSi
     let cache = ReadCache::new(open(path)?);
     let functions = Functions::read(ElfFile::parse(&cache, path)?)?;
     functions.interpreter_sites(version).map_err(NoCallSites::NoPlace)
+}
+
+/// The places that calls through C pass, and what waits in C.
+pub(super) fn witness_sites(path: &Path, version: (u8, u8)) -> Result<Vec<WitnessSite>, NoCallSites> {
+    let cache = ReadCache::new(open(path)?);
+    let functions = Functions::read(ElfFile::parse(&cache, path)?)?;
+    functions.witness_sites(version).map_err(NoCallSites::NoPlace)
 }
 
 /// The place that every exception passes. Without it they are seen, but not what they are.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::frame_sites;
 use crate::engine::contract::{EngineError, NoCallSites};
-use crate::model::{InterpreterSite, InterpreterSites, Mapping, RemoteAddress, VirtualAddress};
+use crate::model::{InterpreterSite, InterpreterSites, Mapping, RemoteAddress, VirtualAddress, WitnessSite};
 use crate::symbol::{ElfFile, ExecutableSegments};
 
 /// The variable with everything that the interpreter keeps; exported by every version from 3.8.
@@ -41,6 +41,7 @@ pub struct InterpreterFile {
     segments: ExecutableSegments,
     /// Where calls and exceptions pass, once that was asked.
     call_sites: OnceLock<InterpreterSites>,
+    witness_sites: OnceLock<Vec<WitnessSite>>,
     exception_site: OnceLock<InterpreterSite>,
 }
 
@@ -60,7 +61,9 @@ impl InterpreterFile {
         let types = variables.into_iter().filter(|(symbol, _)| *symbol != RUNTIME);
         let types = types.map(|(symbol, address)| (symbol.to_owned(), address)).collect();
         let (call_sites, exception_site) = (OnceLock::new(), OnceLock::new());
-        Ok(Some(Self { runtime, types, segments: elf.executable(), call_sites, exception_site }))
+        let witness_sites = OnceLock::new();
+        let segments = elf.executable();
+        Ok(Some(Self { runtime, types, segments, call_sites, witness_sites, exception_site }))
     }
 
     /// Where the variables are in a process that has mapped the file like this; `None` if the mappings are of another file.
@@ -68,6 +71,19 @@ impl InterpreterFile {
         let loaded = self.segments.loaded_at(mappings)?;
         let types = self.types.iter().map(|(symbol, address)| (symbol.clone(), loaded.address(*address)));
         Some(InterpreterAddresses { runtime: loaded.address(self.runtime), types: types.collect() })
+    }
+
+    /// The places in this file, which is at this path, that a part of all calls passes.
+    ///
+    /// # Errors
+    /// Why it cannot be probed.
+    pub(super) fn witness_sites(&self, path: &Path, version: (u8, u8)) -> Result<Vec<WitnessSite>, NoCallSites> {
+        match self.witness_sites.get() {
+            Some(sites) => Ok(sites.clone()),
+            None => {
+                frame_sites::witness_sites(path, version).inspect(|sites| drop(self.witness_sites.set(sites.clone())))
+            }
+        }
     }
 
     /// The places that every call passes. The file is opened by this path if that is not known yet; `version` is the

@@ -4,7 +4,7 @@ use super::error::ReadProblem;
 use super::interpreter::Interpreter;
 use super::layout::{FrameSize, Slots};
 use crate::memory::Memory;
-use crate::model::{PythonLayout, RemoteAddress};
+use crate::model::{EntryMark, PythonLayout, RemoteAddress};
 
 impl<M: Memory> Interpreter<M> {
     /// Offsets and addresses for the programs.
@@ -56,6 +56,12 @@ impl<M: Memory> Interpreter<M> {
             traceback_frame: thread.tb_frame,
             tuple_type: self.types.tuple.0,
             function_type: self.types.function.0,
+            frame_instruction: frame.instruction.unwrap_or_default(),
+            frame_entry: frame.entry.map(|entry| entry.offset()).unwrap_or_default(),
+            entry_mark: frame.entry.map_or(EntryMark::Always, |entry| entry.mark()) as u32,
+            witnesses: 0,
+            code_instructions: layout.code.co_code_adaptive.unwrap_or_default(),
+            reserved: 0,
         })
     }
 

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
-use tracer_common::python::FrameStyle;
+use tracer_common::python::{EntryMark, FrameStyle};
 
 use super::error::InterpreterError;
 
@@ -137,6 +137,12 @@ pub(super) struct Frame {
     #[serde(default)]
     pub f_lasti: Option<Offset>,
     pub exits_are_prompt: bool,
+    /// From 3.11: the pointer to the current instruction.
+    #[serde(default)]
+    pub instruction: Option<Offset>,
+    /// From 3.11: how a frame tells that C code has entered it.
+    #[serde(default)]
+    pub entry: Option<EntryByte>,
     /// In the frame object (`PyFrameObject`): the frame. Heap frames are their own objects.
     #[serde(default)]
     pub f_frame: Option<Offset>,
@@ -155,6 +161,33 @@ pub(super) enum Style {
     Heap,
     DataStackByCframe,
     DataStack,
+}
+
+/// The byte of a frame that tells which ones C code has entered.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum EntryByte {
+    /// 3.11: 1 in the frame that C code has entered.
+    Flag(Offset),
+    /// From 3.12: the owner of a frame; around the one that C code has entered stands one that the C stack owns.
+    Owner(Offset),
+}
+
+impl EntryByte {
+    /// Where it is.
+    pub fn offset(self) -> Offset {
+        match self {
+            Self::Flag(offset) | Self::Owner(offset) => offset,
+        }
+    }
+
+    /// How the programs call it.
+    pub fn mark(self) -> EntryMark {
+        match self {
+            Self::Flag(_) => EntryMark::Flag,
+            Self::Owner(_) => EntryMark::FrameAround,
+        }
+    }
 }
 
 /// `PyObject`, `PyVarObject`.
@@ -293,6 +326,9 @@ pub(super) struct Code {
     #[serde(default)]
     pub co_qualname: Option<Offset>,
     pub slots: Slots,
+    /// From 3.11: its instructions.
+    #[serde(default)]
+    pub co_code_adaptive: Option<Offset>,
     /// From 3.11.
     #[serde(default)]
     pub frame_size: Option<FrameSize>,
@@ -393,8 +429,10 @@ mod tests {
             let heap = layout.frame.style == Style::Heap;
             assert_eq!(heap, layout.frame.f_valuestack.is_some() && layout.frame.f_lasti.is_some());
             assert_eq!(heap, layout.frame.f_frame.is_none());
+            assert_eq!(heap, layout.frame.instruction.is_none() && layout.frame.entry.is_none());
             assert_eq!(heap, layout.frame.function.is_none() && layout.thread.datastack_top.is_none());
             assert_eq!(heap, layout.thread.datastack_chunk.is_none() && layout.thread.chunk_size.is_none());
+            assert_eq!(heap, layout.code.co_code_adaptive.is_none());
             assert_eq!(heap, layout.code.frame_size.is_none() && matches!(layout.code.slots, Slots::Separate { .. }));
             assert_eq!(layout.keys.dk_size.is_some(), layout.keys.dk_kind.is_none());
             assert_eq!(layout.runtime.tstate_current.is_none(), layout.interpreter.last_holder.is_some());

@@ -17,6 +17,7 @@ mod interpreter;
 mod interpreter_file;
 mod kernel_layout;
 mod layout;
+mod loops;
 mod object;
 mod remarks;
 mod survey;

@@ -75,7 +75,7 @@ pub fn span_line(palette: Palette, guides: &str, span: &Span, self_time: Option<
     // The true duration may be shorter (the end was noticed late) or longer (it has not ended, or was not seen).
     let bound = match span.ending {
         _ if span.ending.is_end_observed() => ' ',
-        Ending::Returned { .. } => ' ',
+        Ending::Returned { .. } | Ending::Vanished { .. } => ' ',
         Ending::Unwound { .. } | Ending::ThreadEnded => '≤',
         Ending::Lost | Ending::StillOpen | Ending::Unobserved => '≥',
     };
@@ -100,7 +100,7 @@ pub fn span_line(palette: Palette, guides: &str, span: &Span, self_time: Option<
 }
 
 fn is_remarkable(span: &Span) -> bool {
-    span.ending != Ending::Returned { error: None }
+    !matches!(span.ending, Ending::Returned { error: None } | Ending::Vanished { .. })
         || span.lost_before > 0
         || span.parent_is_far()
         || matches!(span.subject, Subject::Call(CallFacts { children_observed: false, .. }))
@@ -149,6 +149,9 @@ fn remarks(span: &Span, parent_is_shown: bool) -> String {
     }
     if call.is_some_and(|call| !call.children_observed) {
         remarks.push("calls inside not all seen".to_owned());
+    }
+    if call.is_some_and(|call| call.may_be_several) {
+        remarks.push("perhaps several calls".to_owned());
     }
     if call.is_some_and(|call| !call.class_observed) {
         remarks.push("class not seen".to_owned());

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::super::drain::OpenGap;
 use super::super::error::SessionError;
+use super::super::settings::PythonSettings;
 use super::context::Context;
 use crate::attach::CodeWatch;
 use crate::engine::{EngineError, RuntimeInstance};
-use crate::model::{InterpreterSites, Target};
+use crate::model::{InterpreterSites, ProcessId, PythonMode, Target, WitnessSite};
 use crate::plan::DutyCycle;
 
 /// How long calls are counted before the probes stay, to tell what they cost.
@@ -17,21 +18,34 @@ const COUNTING: Duration = Duration::from_millis(200);
 /// Where a runtime is probed, and when.
 pub struct CallProbes {
     file: PathBuf,
-    sites: InterpreterSites,
+    sites: Sites,
     duty: DutyCycle,
     /// The time since they were live last.
     gap: Option<OpenGap>,
 }
 
+/// What is probed.
+#[derive(Clone)]
+enum Sites {
+    /// What every call passes.
+    Frames(InterpreterSites),
+    /// What a part of the calls passes.
+    Chain(Vec<WitnessSite>),
+}
+
 impl CallProbes {
-    /// Finds the sites in the file of a runtime.
+    /// Finds the sites in the file of a runtime. `None` where watchpoints are used instead, or the file is gone.
     pub fn find(
         instance: &dyn RuntimeInstance,
         target: &Target,
-        share: Option<f64>,
+        settings: PythonSettings,
     ) -> Result<Option<Self>, EngineError> {
-        let sites = instance.call_sites(target)?;
-        let duty = DutyCycle::new(Instant::now(), share);
+        let sites = match settings.mode {
+            PythonMode::Watch => return Ok(None),
+            PythonMode::Frames => Sites::Frames(instance.call_sites(target)?),
+            PythonMode::Chain => Sites::Chain(instance.witness_sites(target)?),
+        };
+        let duty = DutyCycle::new(Instant::now(), settings.duty);
         Ok(instance.file(target).map(|file| Self { file, sites, duty, gap: None }))
     }
 
@@ -61,7 +75,11 @@ impl CallProbes {
             None => context.drain.begin_gap(Some(code.process().pid))?,
         };
         if on {
-            context.in_kernel(code.process())?.place_frames(&self.file, &self.sites)?;
+            let kernel = context.in_kernel(code.process())?;
+            match &self.sites {
+                Sites::Frames(sites) => kernel.place_frames(&self.file, sites)?,
+                Sites::Chain(sites) => kernel.place_witnesses(&self.file, sites)?,
+            }
             context.drain.end_gap(gap)?;
         } else {
             context.in_kernel(code.process())?.remove_frames()?;
@@ -84,8 +102,11 @@ impl CallProbes {
         Ok(calls)
     }
 
-    /// When they are live.
-    pub fn duty(&self) -> DutyCycle {
-        self.duty
+    /// What to say of the cost: so many probes are passed in a second, and one takes so many nanoseconds.
+    pub fn cost(&self, process: ProcessId, passed: f64, probe_ns: Option<f64>) -> String {
+        match self.sites {
+            Sites::Frames(_) => self.duty.cost(process, passed, probe_ns),
+            Sites::Chain(_) => self.duty.cost_of_witnesses(process, passed, probe_ns),
+        }
     }
 }

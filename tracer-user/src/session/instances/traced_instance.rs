@@ -11,7 +11,7 @@ use super::context::Context;
 use crate::attach::{CodeWatch, KernelProcess, Moved, WatchOutcome, measure_emulated_probe};
 use crate::engine::{EngineError, RuntimeInstance, Runtimes};
 use crate::memory::ReadLimit;
-use crate::model::{InterpreterSite, Look, ProcessId, ProgramImage, PythonMode, RuntimeCoverage, Target};
+use crate::model::{InterpreterSite, Look, ProcessId, ProgramImage, PythonLayout, PythonMode, RuntimeCoverage, Target};
 use crate::plan::{CallProfile, Counts, Others, Planner, SurveyDelta, WatchPolicy};
 use crate::target::{has_ended, tracer_of};
 
@@ -53,12 +53,10 @@ impl TracedInstance {
     ) -> Result<Option<Self>, EngineError> {
         let began = time_worked();
         let Some(mut instance) = runtimes.find(target, limit)? else { return Ok(None) };
-        let code = CodeWatch::new(target.process, instance.layout()?);
+        let witnesses = u32::from(settings.mode == PythonMode::Chain);
+        let code = CodeWatch::new(target.process, PythonLayout { witnesses, ..instance.layout()? });
         let look = instance.look()?;
-        let probes = match settings.mode {
-            PythonMode::Watch => None,
-            PythonMode::Frames => CallProbes::find(&*instance, target, settings.duty)?,
-        };
+        let probes = CallProbes::find(&*instance, target, settings)?;
         let look = (look, time_worked().saturating_sub(began));
         let runtime = instance.runtime().clone();
         let policy = WatchPolicy::new(Instant::now(), runtime, (settings.mode, code.layout()), look);
@@ -245,7 +243,7 @@ impl TracedInstance {
     ) -> Result<(), SessionError> {
         if may_wait {
             let calls = probes.count_for_a_moment(context, &self.code)?;
-            let cost = probes.duty().cost(self.target.process, calls, measure_emulated_probe());
+            let cost = probes.cost(self.target.process, calls, measure_emulated_probe());
             tracing::warn!("{cost}");
         }
         self.policy.begin(context.planner, profile, &Counts::new());

@@ -1,5 +1,6 @@
 //! Classes and the functions behind their methods go in; functions and code to watch, each once, come out.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -99,7 +100,13 @@ impl Catalog {
             if let Some(function) = self.functions.get_mut(&link.function) {
                 links.iter().skip(index + 1).for_each(|inner| add_once(&mut function.inner, inner.function));
             }
-            let code = self.codes.entry(link.code.address).or_insert_with(|| to_watch(&link.code));
+            let code = match self.codes.entry(link.code.address) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    let loops = interpreter.loops(link.code.address).ok().flatten();
+                    place.insert(to_watch(&link.code, loops))
+                }
+            };
             if !code.users.contains(&user) {
                 code.users.push(user.clone());
             }
@@ -196,7 +203,7 @@ fn add_once(addresses: &mut Vec<RemoteAddress>, address: RemoteAddress) {
     }
 }
 
-fn to_watch(code: &CodeView) -> PythonCode {
+fn to_watch(code: &CodeView, loops: Option<Vec<(u32, u32)>>) -> PythonCode {
     PythonCode {
         address: code.address,
         name: code.qualified_name.as_deref().unwrap_or(&code.name).into(),
@@ -204,6 +211,7 @@ fn to_watch(code: &CodeView) -> PythonCode {
         receiver: code.receiver,
         receiver_offset: code.receiver_offset,
         users: Vec::new(),
+        loops,
         wraps: Vec::new(),
     }
 }

@@ -1,0 +1,135 @@
+//! What the programs keep of the frames of one thread, where Python calls are seen at witnesses: places that a part of all
+//! Python calls passes. What has begun or ended is found by comparing the frames at one witness with those at the last one.
+
+/// Frames of one thread that are remembered, outermost first. A power of two.
+pub const MAX_CHAIN: usize = 256;
+
+/// Frames that are walked at one witness. A power of two.
+pub const MAX_WALK: usize = 128;
+
+/// Bytes that are read of a frame: what every version has before the variables.
+pub const HEADER_BYTES: u32 = 80;
+
+/// Bytes of a data stack that are read at once: frames stand there one after the other, and each reading is dear.
+pub const BLOCK_BYTES: u32 = 1536;
+
+/// Words that have been read: a block, and after it the beginning of a frame that is not in it. A power of two.
+pub const READ_WORDS: usize = 256;
+
+/// What a witness is: the place of its cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Witness {
+    /// C code enters the frame in the second argument, on the thread whose state is the first (3.9 and later).
+    EntersSecond = 0,
+    /// C code enters the frame in the first argument (3.8).
+    EntersFirst = 1,
+    /// The thread whose state is the argument goes on.
+    OfThread = 2,
+    /// The thread that has the interpreter's lock goes on.
+    OfCurrent = 3,
+    /// The thread whose state is the argument runs no Python code any more.
+    ThreadEnds = 4,
+}
+
+/// A frame that was there at the last witness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ChainFrame {
+    /// Its address.
+    pub frame: u64,
+    /// Its function object; for heap frames its code.
+    pub identity: u64,
+    /// Its instruction.
+    pub instruction: u64,
+    /// Its instruction when it was found.
+    pub first_instruction: u64,
+    /// Number of its call on its thread, 0 if it is none that is seen.
+    pub call: u64,
+    /// Of a frame that C code has entered: the frame around it that is none, 0 if there is none or it was not met yet.
+    pub around: u64,
+    /// Place of the frame that C code has entered and that this one runs in.
+    pub base: u32,
+    /// 1 if a call of it may begin at this witness.
+    pub is_new: u32,
+}
+
+/// A frame that is there at this witness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct WalkedFrame {
+    /// Its address.
+    pub frame: u64,
+    /// As in [`ChainFrame`].
+    pub identity: u64,
+    /// Its instruction.
+    pub instruction: u64,
+    /// Its code.
+    pub code: u64,
+    /// 1 if C code has entered it.
+    pub is_entry: u64,
+}
+
+/// The frames of one thread, or of one greenlet: the value of the map of chains, by the key of its stack of calls.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Chain {
+    /// The key.
+    pub key: u64,
+    /// Address of the `PyThreadState`.
+    pub python_thread: u64,
+    /// The oldest piece of the data stack, see [`crate::thread_stack::ThreadStack::root_chunk`].
+    pub root_chunk: u64,
+    /// When the last witness was, 0 before the first.
+    pub last_ns: u64,
+    /// When this witness is.
+    pub now_ns: u64,
+    /// The time between the last witness and this one; 0 at the first.
+    pub since_last_ns: u64,
+    /// The native stack pointer at this witness.
+    pub stack_pointer: u64,
+    /// The frame that is being walked.
+    pub walking: u64,
+    /// The address of the block that has been read, 0 if there is none.
+    pub block: u64,
+    /// The frame that is none around the outermost frame that was walked, 0 if there is none.
+    pub around: u64,
+    /// The frame that is entered at this witness, 0 if none is.
+    pub entering: u64,
+    /// Its code, 0 if it has not been read.
+    pub entering_code: u64,
+    /// Slot of the process.
+    pub process_slot: u32,
+    /// 1 if calls may begin.
+    pub accepts: u32,
+    /// 1 if nothing of what is remembered runs any more.
+    pub is_over: u32,
+    /// Frames that are remembered.
+    pub length: u32,
+    /// Frames walked at this witness.
+    pub walked: u32,
+    /// Place of the outermost walked frame among those that are remembered.
+    pub base: u32,
+    /// Frames that are remembered and go on.
+    pub kept: u32,
+    /// Of the chain of a thread: the number of the greenlet that was seen last.
+    pub greenlet: u32,
+    /// The place, from 1, of the innermost frame that goes on and has repeated an instruction or gone back; 0 if none has.
+    pub repeated: u32,
+    /// Word at which the frame that is being walked begins.
+    pub at: u32,
+    /// What has been read.
+    pub read: [u64; READ_WORDS],
+    /// Frames at this witness, innermost first; only `walked` of them hold anything.
+    pub walk: [WalkedFrame; MAX_WALK],
+    /// Frames at the last witness, outermost first; only `length` of them hold anything.
+    pub frames: [ChainFrame; MAX_CHAIN],
+}
+
+const _: () = {
+    assert!(size_of::<ChainFrame>() == 56);
+    assert!(size_of::<WalkedFrame>() == 40);
+    assert!(size_of::<Chain>() == 136 + 8 * READ_WORDS + 40 * MAX_WALK + 56 * MAX_CHAIN);
+    assert!(MAX_CHAIN.is_power_of_two() && MAX_WALK.is_power_of_two());
+    assert!((BLOCK_BYTES + HEADER_BYTES) as usize <= 8 * READ_WORDS && READ_WORDS.is_power_of_two());
+};
