@@ -126,6 +126,17 @@ pub fn debug_log() -> bool {
     unsafe { core::ptr::read_volatile(&raw const DEBUG_LOG) != 0 }
 }
 
+/// 1 where calls of Python code may be seen at witnesses; set before loading, for the same reason.
+#[unsafe(no_mangle)]
+static PYTHON_CHAIN: u8 = 0;
+
+/// Whether any process may have its Python calls seen at witnesses.
+#[inline(always)]
+pub fn python_chain() -> bool {
+    // SAFETY: as in `debug_log`.
+    unsafe { core::ptr::read_volatile(&raw const PYTHON_CHAIN) != 0 }
+}
+
 /// Counts a call of a native function on this processor.
 #[inline(always)]
 pub fn count_call(function: u32) {

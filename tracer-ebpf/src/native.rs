@@ -22,7 +22,7 @@ use tracer_common::{
 use crate::{
     arguments::{capture, object_of},
     endings,
-    maps::{PROCESSES, count, count_call, debug_log},
+    maps::{self, PROCESSES, count, count_call, debug_log},
     other_stacks, own_stack, python_calls, python_chain, python_greenlets, stack,
 };
 
@@ -36,7 +36,7 @@ pub fn native_entry(context: ProbeContext) -> u32 {
     if slot.process != (identity >> 32) as u32 || slot.accepts_entries == 0 {
         return 0;
     }
-    if slot.python_witnesses != 0 {
+    if maps::python_chain() && slot.python_witnesses != 0 {
         // SAFETY: the program's context.
         let stack_pointer = unsafe { (*context.regs).rsp };
         python_chain::witness(identity, cookie.process_slot(), 0, stack_pointer);

@@ -10,7 +10,7 @@ use tracer_common::{
 
 use crate::{
     endings,
-    maps::{PROCESSES, PYTHON_LAYOUTS},
+    maps::{self, PROCESSES, PYTHON_LAYOUTS},
     own_stack, python_chain,
     python_frame::{code_of, current_frame, field},
     python_join, python_push, python_resolve, stack,
@@ -337,7 +337,7 @@ pub unsafe fn is_seen_at_witnesses(open: *const Frame) -> bool {
 /// Whether the calls of a process are seen at witnesses.
 #[inline(always)]
 fn sees_witnesses(process_slot: u32) -> bool {
-    PYTHON_LAYOUTS.get(process_slot).is_some_and(|layout| layout.witnesses != 0)
+    maps::python_chain() && PYTHON_LAYOUTS.get(process_slot).is_some_and(|layout| layout.witnesses != 0)
 }
 
 /// Times that Python probes of a process were taken away.

@@ -53,7 +53,9 @@ pub fn receiver_of(layout: &PythonLayout, frame: u64, receiver: u32, offset: u32
         return field(local, layout.cell_content);
     }
     if receiver == Receiver::FirstOfTuple as u32 {
-        return field(local, layout.tuple_items);
+        let first = field(local, layout.tuple_items);
+        // A tuple that is not in use any more holds the next one of its kind there, and no tuple is a model.
+        return if field(first, layout.object_type) == layout.tuple_type { 0 } else { first };
     }
     local
 }

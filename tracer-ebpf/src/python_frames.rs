@@ -20,8 +20,8 @@ use tracer_common::{
 use crate::{
     endings,
     maps::{
-        PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PASSED, THREADS, begin_count,
-        copy_of, count,
+        self, PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PASSED, THREADS,
+        begin_count, copy_of, count,
     },
     python_calls::{self, ANY_CODE},
     python_chain,
@@ -179,12 +179,13 @@ pub fn python_exception(context: ProbeContext) -> u32 {
     }
     let Some(layout) = PYTHON_LAYOUTS.get(cookie.process_slot()) else { return 0 };
     let object = register!(context.regs, rdi);
-    if layout.witnesses != 0 && !is_of_interest(identity, cookie.process_slot(), layout, object) {
+    let sees_witnesses = maps::python_chain() && layout.witnesses != 0;
+    if sees_witnesses && !is_of_interest(identity, cookie.process_slot(), layout, object) {
         return 0;
     }
     // What has been left is told first, then what is there.
     exception_leaves(cookie.process_slot(), object);
-    if layout.witnesses != 0 {
+    if sees_witnesses {
         let stack_pointer = register!(context.regs, rsp);
         python_chain::witness(identity, cookie.process_slot(), read_u64(layout.current_thread), stack_pointer);
     }

@@ -13,7 +13,7 @@ use tracer_common::{
 
 use crate::{
     endings, forks,
-    maps::{THREADS, count},
+    maps::{self, THREADS, count},
     python_chain, python_greenlets,
 };
 
@@ -70,7 +70,9 @@ pub extern "C" fn forget_stack(key: u64) -> u64 {
         count(Counter::LostUnclear, (*thread).lost_unclear);
         count(Counter::LostOtherStacksFull, (*thread).lost_other_stacks_full);
     }
-    python_chain::forget(key);
+    if maps::python_chain() {
+        python_chain::forget(key);
+    }
     // The next thread with this number must not find these calls. Nothing can be done if the element is gone already.
     let _ = THREADS.remove(key);
     0

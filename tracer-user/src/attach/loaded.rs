@@ -128,6 +128,7 @@ impl Loaded {
             return Err(AttachError::OldKernel { version: kernel_version() });
         }
         let debug_log = u8::from(options.debug_log);
+        let python_chain = u8::from(options.python_chain);
         let task = task_layout();
         let mut loader = EbpfLoader::new();
         for table in PYTHON_TABLES {
@@ -139,6 +140,7 @@ impl Loaded {
         let mut ebpf = loader
             .map_max_entries("RECORDS", options.ring_bytes)
             .override_global("DEBUG_LOG", &debug_log, true)
+            .override_global("PYTHON_CHAIN", &python_chain, true)
             .override_global("TASK_NUMBER_OFFSET", &task.number, true)
             .override_global("TASK_THREAD_POINTER_OFFSET", &task.thread_pointer, true)
             .override_global("TASK_MEMORY_OFFSET", &task.memory, true)
