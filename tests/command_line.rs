@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         case("perfetto_file_is_chrome_trace", KERNEL, perfetto),
         case("run_of_a_missing_command", KERNEL, run_of_missing),
         case("totals_come_when_the_duration_is_over", KERNEL, run_for_a_while),
+        case("totals_come_again_and_again_where_asked_for", KERNEL, interval),
         case("closed_output_is_no_failure", KERNEL, closed_output),
         case("summary_is_made_before_attaching", KERNEL, summary),
         case("a_file_is_named_once", KERNEL, file_named_twice),
@@ -300,13 +301,15 @@ fn found() -> Result<()> {
     let line = server.wait_output("Serving HTTP")?;
     let port = line.split_once(" port ").and_then(|(_, rest)| rest.split(' ').next()).context("a port")?.to_owned();
 
-    for (option, value, pid) in
-        [("--name", format!("rest?ng-{}*", std::process::id()), rest.pid()), ("--port", port, server.pid())]
+    // A server of files has nothing to trace.
+    for (option, value, pid, code) in
+        [("--name", format!("rest?ng-{}*", std::process::id()), rest.pid(), 0), ("--port", port, server.pid(), 5)]
     {
         let summary = folder.path().join("summary");
         let words = ["attach", option, &value, "--duration", "300ms", "--summary", &summary.to_string_lossy()];
         let attached = ml_tracer(words)?;
-        ensure!(attached.code == Some(0) && attached.errors.contains(&format!(": {pid}\n")), "{attached:?}");
+        ensure!(attached.code == Some(code) && attached.errors.contains(&format!(": {pid}\n")), "{attached:?}");
+        ensure!(attached.errors.contains("nothing is traced yet") == (code == 5), "{attached:?}");
         let report: Value = serde_json::from_slice(&fs::read(&summary)?)?;
         ensure!(report["processes"][0]["pid"] == pid && report["processes"][1].is_null(), "{report}");
     }
@@ -324,6 +327,25 @@ fn duration() -> Result<()> {
     trace.check_whole()?;
     ensure!(trace.spans.count("Pipeline.predict") == 12, "{:?}", trace.summary);
     ensure!(target.finish()?.code == Some(0), "the target ended badly");
+    Ok(())
+}
+
+fn interval() -> Result<()> {
+    let mut target = Target::start("cpp_pipeline", &["--requests", "20"])?;
+    let tracer = Tracer::attach(target.pid())?.map(NEST_ALL)?.arguments(["--interval=200ms", "--duration", "2s"]);
+    let mut attached = tracer.start()?;
+    target.batch()?;
+    // With a row for each method, and the same again at the end.
+    attached.running.wait_errors("Pipeline.predict ")?;
+    let trace = attached.finish()?;
+    let rows = trace.finished.errors.lines().filter(|line| line.starts_with("Pipeline.predict "));
+    let calls: Vec<&str> = rows.filter_map(|line| line.split_whitespace().nth(1)).collect();
+    ensure!(calls.len() >= 2 && calls.last() == Some(&"12"), "{}", trace.finished.errors);
+    let in_summary = trace.summary.0["methods"].as_array().context("methods in the summary")?;
+    let row = in_summary.iter().find(|row| row["method"] == "Pipeline.predict").context("the row of a method")?;
+    ensure!(row["calls"] == 12 && row["errors"] == 0, "{row}");
+    let ordered = ["self_ns", "total_ns"].map(|field| row[field].as_u64().unwrap_or_default());
+    ensure!(0 < ordered[0] && ordered[0] <= ordered[1], "{row}");
     Ok(())
 }
 

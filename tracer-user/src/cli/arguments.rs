@@ -122,6 +122,9 @@ pub struct TraceOptions {
     /// Write the totals as JSON, and what of Python was traced and what not
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
+    /// Print the table of methods while tracing as well, this often (10s unless given)
+    #[arg(long, value_name = "TIME", value_parser = parse_interval, num_args = 0..=1, require_equals = true, default_missing_value = "10s")]
+    pub interval: Option<Duration>,
     /// How Python calls are seen: `watch` (default): a few methods at one time, nothing else is slowed down; `frames`:
     /// every method, every Python call of the process pays; `chain`: every method, by looking at the frames where C code
     /// calls Python code, beginnings and ends within bounds; `auto`: watch, frames mode is never turned on unasked
@@ -379,6 +382,11 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     duration.map_err(|_| "write a number and a unit: 500ms, 10s, 5m, 1h".to_owned())
 }
 
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    if interval >= Duration::from_millis(100) { Ok(interval) } else { Err("at least 100ms".to_owned()) }
+}
+
 fn parse_share(text: &str) -> Result<f64, String> {
     let hint = "write a share of the time: 5%, 0.05, at most 100%";
     let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
@@ -448,6 +456,21 @@ mod tests {
             assert!(error.contains(hint), "{error}");
         }
         assert!(Arguments::try_parse_from(["ml-tracer", "attach"]).is_err(), "somebody has to be named");
+    }
+
+    #[test]
+    fn an_interval_has_a_usual_length() {
+        let interval = |more: &[&str]| {
+            let words = ["ml-tracer", "attach", "--pid=1"].iter().chain(more);
+            match Arguments::try_parse_from(words).map(|arguments| arguments.command) {
+                Ok(Command::Attach(attach)) => Ok(attach.trace.interval),
+                _ => Err(()),
+            }
+        };
+        assert_eq!(interval(&[]), Ok(None));
+        assert_eq!(interval(&["--interval"]), Ok(Some(Duration::from_secs(10))));
+        assert_eq!(interval(&["--interval=2s"]), Ok(Some(Duration::from_secs(2))));
+        assert_eq!(interval(&["--interval=1ms"]), Err(()));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::arguments::{AttachArguments, TraceOptions};
 use super::class_options::ClassOptions;
@@ -16,12 +16,15 @@ use super::signals;
 use super::summary_file::SummaryFile;
 use crate::attach::{LoadOptions, missing_privilege};
 use crate::export::Destination;
-use crate::model::{MethodRow, PythonMode, SymbolMap, Target};
+use crate::model::{MethodRow, ProcessId, PythonMode, SymbolMap, Target};
 use crate::session::{
-    self, Followed, Message, ProcessChanges, Report, Session, SessionError, Settings, Stop, plan_only,
+    self, Followed, Message, ProcessChanges, Report, Session, SessionError, Settings, Stop, TotalsFeed, plan_only,
 };
 use crate::symbol_map::{self, MAP_DIRECTORY};
 use crate::target::{TargetError, Watcher, descendants, look_at};
+
+/// Numbers of processes in one sentence.
+const MOST_NUMBERS: usize = 5;
 
 /// Traces running processes until told to stop or until they are gone.
 pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<ExitCode> {
@@ -62,8 +65,11 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
     demand_privilege()?;
     let summary = SummaryFile::create(&trace.exports, trace.summary.as_deref())?;
     let (tell_session, inbox) = channel();
+    let first = targets.first().map_or(0, |target| target.process.pid);
+    let not_followed = if trace.follow { Vec::new() } else { descendants(&targets) };
     let settings = settings(trace, Watcher::new(targets, trace.follow), maps, began, tell_session.clone());
     signals::listen(tell_session, Arc::clone(&settings.stop))?;
+    let mut was_empty = false;
     let ended = match session::start(settings) {
         Err(stopped @ SessionError::Stopped) => {
             tell(&stopped.to_string());
@@ -72,14 +78,19 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
         started => {
             let mut session = started?;
             tell_attached(&session);
+            tell_what_else(&session, first, &not_followed);
             trace.classes.tell_of(&session.classes_in_sight());
             let stopped = session.run(&inbox, tell_changes);
+            was_empty = session.functions() == 0;
             finish(session, stopped)?
         }
     };
     conclude(&ended.report, summary)?;
-    // Everything is delivered, and yet the session has ended before its time.
-    Ok(ended.failure.as_ref().map_or(ExitCode::SUCCESS, exit::code_of_session))
+    if let Some(failure) = &ended.failure {
+        // Everything is delivered, and yet the session has ended before its time.
+        return Ok(exit::code_of_session(failure));
+    }
+    Ok(ExitCode::from(if was_empty && ended.report.entries == 0 { exit::NOTHING_TO_TRACE } else { exit::DONE }))
 }
 
 /// The numbers of the processes that were asked for; which those of a name or port are is told.
@@ -128,6 +139,7 @@ pub fn settings(
         python: trace.python(),
         probe_moving_code: trace.probe_moving_code,
         max_overhead: trace.max_overhead,
+        totals: trace.interval.map(show_totals),
         exports: if trace.exports.is_empty() { vec![Destination::Console] } else { trace.exports.clone() },
         tape: trace.record_tape.clone(),
         load: LoadOptions {
@@ -152,6 +164,26 @@ pub fn tell_attached(session: &Session) {
     tell(&format!("attached {} functions in {} ms", session.functions(), session.attach_ms()));
 }
 
+/// What else there is: nothing so far, or processes that are not followed.
+fn tell_what_else(session: &Session, first: u32, not_followed: &[(ProcessId, Target)]) {
+    if session.functions() == 0 {
+        tell(&format!(
+            "nothing is traced yet: no function and no live object is what a symbol map names; models that are loaded later are \
+             seen; `ml-tracer symbols --pid {first}` lists what there is, `--class` and `--map` ask for more"
+        ));
+    }
+    let numbers: Vec<String> = not_followed.iter().map(|(_, target)| target.process.pid.to_string()).collect();
+    if let Some((shown, rest)) = numbers.split_at_checked(MOST_NUMBERS.min(numbers.len()))
+        && !shown.is_empty()
+    {
+        let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+        tell(&format!(
+            "not traced, forked by what is: processes {}{more}; `--follow` traces them too",
+            shown.join(", ")
+        ));
+    }
+}
+
 /// What is new about the traced processes.
 pub fn tell_changes(changes: ProcessChanges) {
     for Followed { process, forked_by, name, functions } in changes.followed {
@@ -163,6 +195,13 @@ pub fn tell_changes(changes: ProcessChanges) {
     for process in changes.ended {
         tell(&format!("process {process} has ended; the others are traced on"));
     }
+}
+
+/// Prints the table of methods again and again, on a thread of its own: whoever makes it waits for no terminal.
+fn show_totals(every: Duration) -> TotalsFeed {
+    let (to, rows) = channel();
+    std::thread::spawn(move || rows.iter().for_each(|rows: Vec<MethodRow>| tell_table(&rows)));
+    TotalsFeed { every, to }
 }
 
 /// The table of methods, where one was called.

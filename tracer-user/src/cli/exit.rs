@@ -19,7 +19,7 @@ pub const NOT_PERMITTED: u8 = 3;
 /// No such process.
 const NO_SUCH_PROCESS: u8 = 4;
 /// Nothing to trace.
-const NOTHING_TO_TRACE: u8 = 5;
+pub const NOTHING_TO_TRACE: u8 = 5;
 
 /// A mistake in what was asked for, found after the command line was read.
 #[derive(Debug, thiserror::Error)]

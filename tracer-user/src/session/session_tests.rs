@@ -146,6 +146,7 @@ fn settings(sleepers: &[&Sleeper], told: &Told, follows: bool) -> Settings {
         python: PythonSettings::default(),
         probe_moving_code: false,
         max_overhead: None,
+        totals: None,
         exports: Vec::new(),
         tape: None,
         load: LoadOptions::default(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::message::Message;
 use crate::attach::LoadOptions;
 use crate::export::Destination;
-use crate::model::{PythonMode, SymbolMap};
+use crate::model::{MethodRow, PythonMode, SymbolMap};
 use crate::target::TargetSource;
 
 /// What a session is asked to do.
@@ -26,6 +26,8 @@ pub struct Settings {
     pub max_overhead: Option<f64>,
     /// Where spans go.
     pub exports: Vec<Destination>,
+    /// Tell what the methods have come to, again and again.
+    pub totals: Option<TotalsFeed>,
     /// Record a tape here.
     pub tape: Option<PathBuf>,
     /// How the BPF programs are loaded.
@@ -40,6 +42,15 @@ pub struct Settings {
     pub tell: Sender<Message>,
     /// Raised when the session is not wanted any more before it has begun.
     pub stop: Arc<AtomicBool>,
+}
+
+/// Where the table of methods goes while the session lasts.
+#[derive(Clone, Debug)]
+pub struct TotalsFeed {
+    /// How often.
+    pub every: Duration,
+    /// All finished calls so far.
+    pub to: Sender<Vec<MethodRow>>,
 }
 
 /// How Python calls are seen.

@@ -58,6 +58,7 @@ pub fn start_on(
         probe_moving_code,
         max_overhead,
         exports,
+        totals,
         tape,
         load,
         began,
@@ -108,7 +109,7 @@ pub fn start_on(
     let header = tape_header(&targets);
     // The tape wants to know each name too; nobody listens when none is recorded.
     let (learns, learned) = channel();
-    let pipeline = Pipeline::open(&header, class_names(learns, instances.known()), &exports)?;
+    let pipeline = Pipeline::open(&header, class_names(learns, instances.known()), &exports)?.feeding(totals);
     let recording = tape.map(|path| begin_tape(path, &header, learned)).transpose()?;
     let pipeline = RecordedPipeline::new(pipeline, recording);
     let drain = Drain::start(records, pipeline, ProcessNews::new(tell)).map_err(|_| SessionError::DrainEnded)?;

@@ -1,7 +1,9 @@
 //! The whole pipeline in one place: ring -> decode -> assemble -> sinks. The only file that sees both ends.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::settings::TotalsFeed;
 use crate::assemble::{Assembler, Output};
 use crate::decode::decode;
 use crate::export::{Delivery, Destination, ExportError, MethodTotals, Resource, Sink, Summary, open};
@@ -19,6 +21,8 @@ pub struct Pipeline {
     assembler: Assembler,
     sinks: Vec<Box<dyn Sink>>,
     methods: MethodTotals,
+    /// Who is told what they have come to, and when that was done last.
+    feed: Option<(TotalsFeed, Instant)>,
 }
 
 impl Pipeline {
@@ -34,9 +38,15 @@ impl Pipeline {
         let environment = |name: &str| std::env::var(name).ok();
         let assembler = Assembler::new(header.seed, header.anchor, classes);
         let sinks = destinations.iter().map(|destination| open(destination, &environment)).collect::<Result<_, _>>()?;
-        let mut pipeline = Self { assembler, sinks, methods: MethodTotals::default() };
+        let mut pipeline = Self { assembler, sinks, methods: MethodTotals::default(), feed: None };
         header.targets.iter().for_each(|target| pipeline.add_process(target));
         Ok(pipeline)
+    }
+
+    /// The same, which tells what the methods have come to while records arrive.
+    #[must_use]
+    pub fn feeding(self, totals: Option<TotalsFeed>) -> Self {
+        Self { feed: totals.map(|feed| (feed, Instant::now())), ..self }
     }
 
     /// Describes a process whose calls may now arrive, or one that runs another program now.
@@ -77,7 +87,7 @@ impl Pipeline {
 
     /// One record on its way from the ring to the sinks. Gives what has happened to a process, if the record is about that.
     pub fn record(&mut self, record: &RawRecord<'_>) -> Option<ProcessEvent> {
-        let Self { assembler, sinks, methods } = self;
+        let Self { assembler, sinks, methods, .. } = self;
         match decode(record) {
             Ok(event) => {
                 assembler.event(&event, &mut |output| deliver(sinks, methods, &output));
@@ -96,6 +106,13 @@ impl Pipeline {
         for sink in &mut self.sinks {
             sink.flush();
         }
+        if let Some((feed, told)) = &mut self.feed
+            && told.elapsed() >= feed.every
+        {
+            *told = Instant::now();
+            // Nobody listens any more when the program is ending.
+            let _ = feed.to.send(self.methods.rows());
+        }
     }
 
     /// Whether no span can reach any destination any more, because nobody reads them.
@@ -105,7 +122,7 @@ impl Pipeline {
 
     /// Every sink delivers what is left. Sinks finish side by side, so that a dead collector does not hold up the others.
     pub fn finish(self, counts: Option<LossCounts>) -> (StreamTotals, Vec<Delivery>) {
-        let Self { assembler, mut sinks, mut methods } = self;
+        let Self { assembler, mut sinks, mut methods, .. } = self;
         let mut totals = assembler.finish(&mut |output| deliver(&mut sinks, &mut methods, &output));
         totals.methods = methods.rows();
         let summary = Summary { totals, counts };
