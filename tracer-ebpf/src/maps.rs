@@ -130,9 +130,10 @@ pub fn debug_log() -> bool {
 #[unsafe(no_mangle)]
 static PYTHON_CHAIN: u8 = 0;
 
-/// Whether any process may have its Python calls seen at witnesses.
+/// Whether any process may have its Python calls seen at witnesses. Global functions ask for themselves: kernels before 6.8 verify
+/// them whether anybody calls them or not.
 #[inline(always)]
-pub fn python_chain() -> bool {
+pub fn chain_is_on() -> bool {
     // SAFETY: as in `debug_log`.
     unsafe { core::ptr::read_volatile(&raw const PYTHON_CHAIN) != 0 }
 }

@@ -36,7 +36,7 @@ pub fn native_entry(context: ProbeContext) -> u32 {
     if slot.process != (identity >> 32) as u32 || slot.accepts_entries == 0 {
         return 0;
     }
-    if maps::python_chain() && slot.python_witnesses != 0 {
+    if maps::chain_is_on() && slot.python_witnesses != 0 {
         // SAFETY: the program's context.
         let stack_pointer = unsafe { (*context.regs).rsp };
         python_chain::witness(identity, cookie.process_slot(), 0, stack_pointer);

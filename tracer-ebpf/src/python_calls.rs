@@ -337,7 +337,7 @@ pub unsafe fn is_seen_at_witnesses(open: *const Frame) -> bool {
 /// Whether the calls of a process are seen at witnesses.
 #[inline(always)]
 fn sees_witnesses(process_slot: u32) -> bool {
-    maps::python_chain() && PYTHON_LAYOUTS.get(process_slot).is_some_and(|layout| layout.witnesses != 0)
+    maps::chain_is_on() && PYTHON_LAYOUTS.get(process_slot).is_some_and(|layout| layout.witnesses != 0)
 }
 
 /// Times that Python probes of a process were taken away.

@@ -22,7 +22,7 @@ use tracer_common::{
 };
 
 use crate::{
-    maps::{PROCESSES, PYTHON_LAYOUTS, PYTHON_PASSED},
+    maps::{PROCESSES, PYTHON_LAYOUTS, PYTHON_PASSED, chain_is_on},
     python_chain_calls::{begin, end_gone, lose, mark_merged},
     python_frame::{code_of, current_frame, read_u64},
     python_greenlets,
@@ -166,6 +166,9 @@ fn made(key: u64) -> Option<*mut Chain> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn look(chain: *mut Chain, python_thread: u64) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
     if chain.is_null() || python_thread == 0 {
         return 0;
     }
@@ -201,6 +204,9 @@ pub extern "C" fn look(chain: *mut Chain, python_thread: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn begin_new(identity: u64) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
     let Some(chain) = chain_of(identity, 0) else { return 0 };
     // SAFETY: a checked map value used by this thread alone.
     unsafe {
@@ -306,6 +312,9 @@ fn chain_of_root(root: u64, python_thread: u64) -> Option<*mut Chain> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn update(chain: *mut Chain, walk: u64, ending: u32) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
     if chain.is_null() || walk >= GAVE_UP {
         return 0;
     }
@@ -352,6 +361,9 @@ pub extern "C" fn update(chain: *mut Chain, walk: u64, ending: u32) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn add(chain: *mut Chain, index: u32, has_begun: u32) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
     if chain.is_null() {
         return 0;
     }
@@ -432,6 +444,9 @@ pub fn may_be_wanted(process_slot: u32, code: u64) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn mark_repeated(chain: *mut Chain) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
     if chain.is_null() {
         return 0;
     }
@@ -470,6 +485,9 @@ pub extern "C" fn mark_repeated(chain: *mut Chain) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn mark_one(chain: *mut Chain, place: u32, is_merged: u32) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
     if chain.is_null() {
         return 0;
     }

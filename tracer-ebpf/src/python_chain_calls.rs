@@ -12,7 +12,7 @@ use tracer_common::{
 
 use crate::{
     endings,
-    maps::{PYTHON_CODES, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, THREADS, copy_of, count},
+    maps::{PYTHON_CODES, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, THREADS, chain_is_on, copy_of, count},
     python_calls,
     python_frame::{code_of, field, read_u32, reference},
     python_frames::{came_from, count_call},
@@ -27,6 +27,9 @@ use crate::{
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn begin(chain: *mut Chain, place: u32) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
     if chain.is_null() {
         return 0;
     }
@@ -124,6 +127,9 @@ unsafe fn note_call(chain: *mut Chain, thread: *mut ThreadStack, place: u32, unc
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn lose(chain: *mut Chain, code: u64) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
     if chain.is_null() {
         return 0;
     }
@@ -148,6 +154,9 @@ pub extern "C" fn lose(chain: *mut Chain, code: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn end_gone(chain: *mut Chain, call: u64, ending: u32) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
     if chain.is_null() {
         return 0;
     }
@@ -173,6 +182,9 @@ pub extern "C" fn end_gone(chain: *mut Chain, call: u64, ending: u32) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn place_of(thread: *mut ThreadStack, call: u64) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
     if thread.is_null() {
         return 0;
     }
@@ -196,6 +208,9 @@ pub extern "C" fn place_of(thread: *mut ThreadStack, call: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn end_one(thread: *mut ThreadStack, now: u64, ending: u32) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
     if thread.is_null() {
         return 0;
     }
@@ -220,6 +235,9 @@ pub extern "C" fn end_one(thread: *mut ThreadStack, now: u64, ending: u32) -> u6
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn mark_merged(chain: *mut Chain, call: u64) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
     if chain.is_null() {
         return 0;
     }

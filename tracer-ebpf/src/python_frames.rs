@@ -179,7 +179,7 @@ pub fn python_exception(context: ProbeContext) -> u32 {
     }
     let Some(layout) = PYTHON_LAYOUTS.get(cookie.process_slot()) else { return 0 };
     let object = register!(context.regs, rdi);
-    let sees_witnesses = maps::python_chain() && layout.witnesses != 0;
+    let sees_witnesses = maps::chain_is_on() && layout.witnesses != 0;
     if sees_witnesses && !is_of_interest(identity, cookie.process_slot(), layout, object) {
         return 0;
     }

@@ -6,7 +6,7 @@ use tracer_common::{
     python::{MAX_LOOPS, PythonKey, PythonLoops},
 };
 
-use crate::maps::PYTHON_LAYOUTS;
+use crate::maps::{PYTHON_LAYOUTS, chain_is_on};
 
 /// The loops of code objects that user space has looked into.
 #[map]
@@ -18,6 +18,9 @@ static PYTHON_LOOPS: HashMap<PythonKey, PythonLoops> =
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn may_come_back(process_slot: u32, code: u64, before: u64, now: u64) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
     let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return 1 };
     let process = (bpf_get_current_pid_tgid() >> 32) as u32;
     let Some(known) = PYTHON_LOOPS.get_ptr(PythonKey { address: code, process, reserved: 0 }) else { return 1 };

@@ -6,7 +6,10 @@ use tracer_common::{
     python::{EntryMark, FIRST_OWNER_IN_C, FrameStyle, PythonLayout},
 };
 
-use crate::{maps::PYTHON_LAYOUTS, python_loops::may_come_back};
+use crate::{
+    maps::{PYTHON_LAYOUTS, chain_is_on},
+    python_loops::may_come_back,
+};
 
 /// What a step of the walk has found.
 const FRAME: u64 = 0;
@@ -56,6 +59,9 @@ pub fn walked(chain: *mut Chain, from_outermost: u32) -> *mut WalkedFrame {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn chain_walk(chain: *mut Chain) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
     if chain.is_null() {
         return GAVE_UP;
     }
@@ -80,6 +86,9 @@ pub extern "C" fn chain_walk(chain: *mut Chain) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn chain_step(chain: *mut Chain) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
     if chain.is_null() {
         return GAVE_UP;
     }
@@ -223,6 +232,9 @@ unsafe fn byte(chain: *mut Chain, offset: u32) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn chain_find(chain: *mut Chain) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
     if chain.is_null() {
         return 0;
     }
@@ -257,6 +269,9 @@ pub extern "C" fn chain_find(chain: *mut Chain) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn chain_compare(chain: *mut Chain) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
     if chain.is_null() {
         return 0;
     }
@@ -304,6 +319,9 @@ pub extern "C" fn chain_compare(chain: *mut Chain) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn chain_called_again(chain: *mut Chain) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
     if chain.is_null() {
         return 0;
     }

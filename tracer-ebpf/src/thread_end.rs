@@ -70,7 +70,7 @@ pub extern "C" fn forget_stack(key: u64) -> u64 {
         count(Counter::LostUnclear, (*thread).lost_unclear);
         count(Counter::LostOtherStacksFull, (*thread).lost_other_stacks_full);
     }
-    if maps::python_chain() {
+    if maps::chain_is_on() {
         python_chain::forget(key);
     }
     // The next thread with this number must not find these calls. Nothing can be done if the element is gone already.

@@ -61,7 +61,10 @@ enum Command {
         seconds: u32,
     },
     /// Boot Debian's kernels in QEMU and try there what the README says; writes `docs/kernels.md`.
-    Kernels,
+    Kernels {
+        /// Debian suites; all of them, and only then something is written, unless some are named.
+        suites: Vec<String>,
+    },
     /// Set up what the tests need: compilers, Python environments, a Debian sid. `cargo xtask test` does it by itself.
     Prepare {
         /// With what only the long run needs: Debian's PyTorch.
@@ -99,7 +102,7 @@ fn main() -> ExitCode {
         Command::Check => check::run(),
         Command::Demo => demo::run(),
         Command::Fuzz { targets, seconds } => fuzz::run(&targets, seconds, fuzz::Profile::Fuzz),
-        Command::Kernels => kernels::run(),
+        Command::Kernels { suites } => kernels::run(&suites),
         Command::Prepare { full } => test::prepare(full),
         Command::Soak { cycles, starts } => soak::run(cycles, starts),
         Command::Tape { action } => tape::run(action),
