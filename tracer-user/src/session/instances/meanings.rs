@@ -14,7 +14,7 @@ use crate::model::{ProcessId, ProgramImage, RemoteAddress};
 use crate::target::{identify, look_at};
 
 /// A name is waited for so long: the ring has room for several times as much.
-const WAIT: Duration = Duration::from_millis(20);
+const WAIT: Duration = Duration::from_millis(50);
 
 /// Waiting may take this share of the time.
 const PART_OF_TIME: u32 = 10;
