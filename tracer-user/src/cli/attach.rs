@@ -69,7 +69,6 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
     let not_followed = if trace.follow { Vec::new() } else { descendants(&targets) };
     let settings = settings(trace, Watcher::new(targets, trace.follow), maps, began, tell_session.clone());
     signals::listen(tell_session, Arc::clone(&settings.stop))?;
-    let mut was_empty = false;
     let ended = match session::start(settings) {
         Err(stopped @ SessionError::Stopped) => {
             tell(&stopped.to_string());
@@ -81,7 +80,6 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
             tell_what_else(&session, first, &not_followed);
             trace.classes.tell_of(&session.classes_in_sight());
             let stopped = session.run(&inbox, tell_changes);
-            was_empty = session.functions() == 0;
             finish(session, stopped)?
         }
     };
@@ -90,7 +88,7 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
         // Everything is delivered, and yet the session has ended before its time.
         return Ok(exit::code_of_session(failure));
     }
-    Ok(ExitCode::from(if was_empty && ended.report.entries == 0 { exit::NOTHING_TO_TRACE } else { exit::DONE }))
+    Ok(ExitCode::from(if ended.report.has_found_nothing() { exit::NOTHING_TO_TRACE } else { exit::DONE }))
 }
 
 /// The numbers of the processes that were asked for; which those of a name or port are is told.
@@ -168,8 +166,8 @@ pub fn tell_attached(session: &Session) {
 fn tell_what_else(session: &Session, first: u32, not_followed: &[(ProcessId, Target)]) {
     if session.functions() == 0 {
         tell(&format!(
-            "nothing is traced yet: no function and no live object is what a symbol map names; models that are loaded later are \
-             seen; `ml-tracer symbols --pid {first}` lists what there is, `--class` and `--map` ask for more"
+            "nothing is traced yet; models that are loaded later are seen; `ml-tracer symbols --pid {first}` lists what there is \
+             and what keeps it from being traced, `--class` and `--map` ask for more"
         ));
     }
     let numbers: Vec<String> = not_followed.iter().map(|(_, target)| target.process.pid.to_string()).collect();

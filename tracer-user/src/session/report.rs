@@ -133,6 +133,14 @@ impl Report {
         Self { identity_holds: true, ..Self::default() }
     }
 
+    /// Whether there never was anything that a symbol map asks for, traced or not.
+    #[must_use]
+    pub fn has_found_nothing(&self) -> bool {
+        let is_empty = |coverage: &RuntimeCoverage| coverage.watched.is_empty() && coverage.not_watched.is_empty();
+        let is_named = !self.processes.is_empty();
+        is_named && self.entries == 0 && self.functions == 0 && self.skipped == 0 && self.coverage.iter().all(is_empty)
+    }
+
     /// Where every call that was seen to begin has gone.
     fn identity(&self) -> String {
         let sign = if self.identity_holds { "=" } else { "is NOT" };
