@@ -69,6 +69,7 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
     let not_followed = if trace.follow { Vec::new() } else { descendants(&targets) };
     let settings = settings(trace, Watcher::new(targets, trace.follow), maps, began, tell_session.clone());
     signals::listen(tell_session, Arc::clone(&settings.stop))?;
+    let mut has_unnamed = false;
     let ended = match session::start(settings) {
         Err(stopped @ SessionError::Stopped) => {
             tell(&stopped.to_string());
@@ -78,7 +79,10 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
             let mut session = started?;
             tell_attached(&session);
             tell_what_else(&session, first, &not_followed);
-            trace.classes.tell_of(&session.classes_in_sight());
+            let classes = session.classes_in_sight();
+            trace.classes.tell_of(&classes);
+            // They are told, with what traces them: that is not nothing.
+            has_unnamed = classes.iter().any(|of_process| !of_process.unnamed.is_empty());
             let stopped = session.run(&inbox, tell_changes);
             finish(session, stopped)?
         }
@@ -88,7 +92,8 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
         // Everything is delivered, and yet the session has ended before its time.
         return Ok(exit::code_of_session(failure));
     }
-    Ok(ExitCode::from(if ended.report.has_found_nothing() { exit::NOTHING_TO_TRACE } else { exit::DONE }))
+    let is_nothing = ended.report.has_found_nothing() && !has_unnamed;
+    Ok(ExitCode::from(if is_nothing { exit::NOTHING_TO_TRACE } else { exit::DONE }))
 }
 
 /// The numbers of the processes that were asked for; which those of a name or port are is told.
