@@ -16,7 +16,7 @@ use super::signals;
 use super::summary_file::SummaryFile;
 use crate::attach::{LoadOptions, missing_privilege};
 use crate::export::Destination;
-use crate::model::{MethodRow, ProcessId, PythonMode, SymbolMap, Target};
+use crate::model::{MethodRow, ProcessId, PythonMode, SymbolMap, Target, first_names};
 use crate::session::{
     self, Followed, Message, ProcessChanges, Report, Session, SessionError, Settings, Stop, TotalsFeed, plan_only,
 };
@@ -176,14 +176,9 @@ fn tell_what_else(session: &Session, first: u32, not_followed: &[(ProcessId, Tar
         ));
     }
     let numbers: Vec<String> = not_followed.iter().map(|(_, target)| target.process.pid.to_string()).collect();
-    if let Some((shown, rest)) = numbers.split_at_checked(MOST_NUMBERS.min(numbers.len()))
-        && !shown.is_empty()
-    {
-        let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
-        tell(&format!(
-            "not traced, forked by what is: processes {}{more}; `--follow` traces them too",
-            shown.join(", ")
-        ));
+    if !numbers.is_empty() {
+        let shown = first_names(&numbers.iter().map(String::as_str).collect::<Vec<_>>(), MOST_NUMBERS);
+        tell(&format!("not traced, forked by what is: processes {shown}; `--follow` traces them too"));
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
+use rustc_hash::FxHashMap;
 
 use super::covered::Covered;
 use crate::model::{Ending, MethodRow, Span, SpanId, Subject, TraceId};
@@ -24,8 +25,8 @@ const DIGITS: u8 = 2;
 #[derive(Default)]
 pub struct MethodTotals {
     methods: HashMap<Arc<str>, Method>,
-    /// What the calls that have ended cover of the calls around them, which have not.
-    covered: HashMap<TraceId, HashMap<SpanId, Covered>>,
+    /// What the calls that have ended cover of the calls around them, which have not. The ids are the tracer's own.
+    covered: FxHashMap<TraceId, FxHashMap<SpanId, Covered>>,
 }
 
 struct Method {
