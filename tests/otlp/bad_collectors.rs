@@ -80,7 +80,9 @@ fn lost_by_otlp(summary: &Summary) -> Result<u64> {
     let otlp = exports.iter().find(|export| export.get("sink").and_then(Value::as_str) == Some("otlp"));
     let number = |key: &str| otlp.and_then(|export| export.get(key)?.as_u64()).with_context(|| format!("no {key}"));
     let (delivered, lost) = (number("delivered")?, number("lost")?);
-    ensure!(delivered + lost == summary.spans() + summary.open(), "{delivered} delivered, {lost} lost");
+    // A machine that is busy may lose calls before: what stands for one as a parent is delivered like the others.
+    let made = summary.spans() + summary.open() + summary.placeholders();
+    ensure!(delivered + lost == made, "{delivered} delivered, {lost} lost");
     Ok(lost)
 }
 

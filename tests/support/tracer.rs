@@ -306,6 +306,12 @@ impl Summary {
         self.number("open")
     }
 
+    /// Spans that stand for lost calls, as parents of others.
+    #[must_use]
+    pub fn placeholders(&self) -> u64 {
+        self.number("stand_ins")
+    }
+
     /// Watchpoint hits whose cause was lost, and that were recognised.
     #[must_use]
     pub fn hits_without_cause(&self) -> u64 {

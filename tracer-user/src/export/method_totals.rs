@@ -24,7 +24,9 @@ const DIGITS: u8 = 2;
 /// What was counted.
 #[derive(Default)]
 pub struct MethodTotals {
-    methods: HashMap<Arc<str>, Method>,
+    /// Where the numbers of a method stand in `methods`: each span looks this up once.
+    places: HashMap<Arc<str>, usize>,
+    methods: Vec<Method>,
     /// What the calls that have ended cover of the calls around them, which have not. The ids are the tracer's own.
     covered: FxHashMap<TraceId, FxHashMap<SpanId, Covered>>,
 }
@@ -72,17 +74,25 @@ impl MethodTotals {
     }
 
     fn method(&mut self, name: &str) -> &mut Method {
-        let name = if self.methods.contains_key(name) || self.methods.len() < MAX_METHODS { name } else { OTHERS };
-        if !self.methods.contains_key(name) {
-            self.methods.insert(name.into(), Method::new());
-        }
-        self.methods.get_mut(name).expect("it was put there")
+        let place = match self.places.get(name) {
+            Some(place) => *place,
+            None => self.new_place(name),
+        };
+        &mut self.methods[place]
+    }
+
+    fn new_place(&mut self, name: &str) -> usize {
+        let name = if self.methods.len() < MAX_METHODS { name } else { OTHERS };
+        *self.places.entry(name.into()).or_insert_with(|| {
+            self.methods.push(Method::new());
+            self.methods.len() - 1
+        })
     }
 
     /// The rows, the method with the most time of its own first.
     #[must_use]
     pub fn rows(&self) -> Vec<MethodRow> {
-        let mut rows: Vec<MethodRow> = self.methods.iter().map(|(name, method)| method.row(name)).collect();
+        let mut rows: Vec<MethodRow> = self.places.iter().map(|(name, place)| self.methods[*place].row(name)).collect();
         rows.sort_by(|one, other| (other.self_ns, &one.method).cmp(&(one.self_ns, &other.method)));
         rows
     }

@@ -1,5 +1,6 @@
 //! Spans go in; a collector gets them by OTLP, over HTTP or gRPC, or they are counted as lost.
 
+mod grpc_answer;
 mod outcome;
 mod settings;
 mod sink;

@@ -25,6 +25,17 @@ impl Answer {
     pub fn nothing(problem: String) -> Self {
         Self { refused: u64::MAX, problem: Some(problem) }
     }
+
+    /// It has not taken so many of the spans; 0 is what it says of a request that it has taken whole.
+    pub fn partial(refused: i64, reason: &str) -> Self {
+        match refused {
+            1.. => {
+                let reason = if reason.is_empty() { "no reason given" } else { reason };
+                Self { refused: refused.unsigned_abs(), problem: Some(format!("it refused spans: {reason}")) }
+            }
+            _ => Self::default(),
+        }
+    }
 }
 
 impl Outcome {

@@ -14,6 +14,7 @@ use super::super::environment::Environment;
 use super::super::error::ExportError;
 use super::super::resource::Resource;
 use super::super::sink::{Delivery, Sink, Summary};
+use super::grpc_answer::GrpcAnswers;
 use super::outcome::Outcome;
 use super::settings::Settings;
 use super::transport::exporter;
@@ -68,9 +69,11 @@ impl Otlp {
         let (abort, aborted) = oneshot::channel();
         let (still_there, ended) = sync_channel(0);
         let worker = Worker::new(exporter, settings.timeout, Arc::clone(&outcome), limits);
+        let answers = GrpcAnswers::new(Arc::clone(&outcome));
         let thread = std::thread::Builder::new()
             .name("export-otlp".to_owned())
             .spawn(move || {
+                let _answers = tracing::subscriber::set_default(answers);
                 runtime.block_on(async {
                     tokio::select! {
                         () = worker.run(to_send) => {}

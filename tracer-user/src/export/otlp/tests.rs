@@ -141,7 +141,10 @@ fn http_compresses_when_asked() {
     }
 }
 
-struct GrpcReceiver(Sender<(Option<String>, Option<String>, Vec<ResourceSpans>)>);
+struct GrpcReceiver {
+    requests: Sender<(Option<String>, Option<String>, Vec<ResourceSpans>)>,
+    answer: ExportTraceServiceResponse,
+}
 
 #[tonic::async_trait]
 impl TraceService for GrpcReceiver {
@@ -151,27 +154,34 @@ impl TraceService for GrpcReceiver {
     ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
         let text = |name| request.metadata().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (tenant, encoding) = (text("x-tenant"), text("grpc-encoding"));
-        let _ = self.0.send((tenant, encoding, request.into_inner().resource_spans));
-        Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
+        let _ = self.requests.send((tenant, encoding, request.into_inner().resource_spans));
+        Ok(tonic::Response::new(self.answer.clone()))
+    }
+}
+
+impl GrpcReceiver {
+    /// A receiver on loopback.
+    fn serve(self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        listener.set_nonblocking(true).expect("set");
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+                let service = TraceServiceServer::new(self).accept_compressed(tonic::codec::CompressionEncoding::Gzip);
+                let incoming = tonic::transport::server::TcpIncoming::from(listener);
+                tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await
+            })
+        });
+        address
     }
 }
 
 #[test]
 fn grpc_carries_the_same() {
     let (requests, received) = channel();
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
-    listener.set_nonblocking(true).expect("set");
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
-            let service = TraceServiceServer::new(GrpcReceiver(requests))
-                .accept_compressed(tonic::codec::CompressionEncoding::Gzip);
-            let incoming = tonic::transport::server::TcpIncoming::from(listener);
-            tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await
-        })
-    });
+    let address = GrpcReceiver { requests, answer: ExportTraceServiceResponse::default() }.serve();
     for compression in ["none", "gzip"] {
         let variables = [
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
@@ -216,6 +226,23 @@ fn refused_spans_are_counted() {
         let delivery = deliver(sink(address, &[]), &samples::spans());
         assert_eq!((delivery.delivered, delivery.lost), (4, 3));
         assert!(delivery.problem.expect("a problem").contains("too old"));
+    }
+}
+
+#[test]
+fn spans_refused_over_grpc_are_counted_and_said() {
+    for (rejected_spans, error_message, delivered, hint) in
+        [(3, "too old", 4, Some("too old")), (7, "", 0, Some("no reason given")), (0, "use HTTP", 7, None)]
+    {
+        let partial = ExportTracePartialSuccess { rejected_spans, error_message: error_message.to_owned() };
+        let answer = ExportTraceServiceResponse { partial_success: Some(partial) };
+        let address = GrpcReceiver { requests: channel().0, answer }.serve();
+        let delivery = deliver(sink(address, &[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]), &samples::spans());
+        assert_eq!((delivery.delivered, delivery.lost), (delivered, 7 - delivered));
+        assert_eq!(
+            delivery.problem.as_deref().is_some_and(|said| hint.is_some_and(|hint| said.contains(hint))),
+            hint.is_some()
+        );
     }
 }
 

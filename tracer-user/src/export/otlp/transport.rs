@@ -134,11 +134,7 @@ fn read_answer(response: &Response<Bytes>) -> Answer {
         })
     };
     match partial {
-        Ok((refused @ 1.., reason)) => {
-            let reason = if reason.is_empty() { "no reason given" } else { &reason };
-            Answer { refused: refused.unsigned_abs(), problem: Some(format!("it refused spans: {reason}")) }
-        }
-        Ok(_) => Answer::default(),
+        Ok((refused, reason)) => Answer::partial(refused, &reason),
         Err(answer) => Answer::nothing(format!("{answer} came back, so no OTLP receiver is there")),
     }
 }
