@@ -4,11 +4,19 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::workspace;
+
+/// Seconds that `apt-get install` waits for another one.
+const WAIT_FOR_DPKG: &str = "DPkg::Lock::Timeout=600";
+
+/// How often, and how long after another, the lists are asked for again.
+const MOST_TRIES: usize = 4;
+/// See [`MOST_TRIES`].
+const BETWEEN_TRIES: Duration = Duration::from_secs(15);
 
 /// Runs a command with its output in sight; a heading says `what` is done, and a last line the time it took.
 ///
@@ -73,11 +81,25 @@ pub fn system_packages(why: &str, packages: &[&str]) -> Result<()> {
         bail!("{why} needs packages that are not installed; as root, run: {by_hand}");
     };
     eprintln!("==> {why} needs system packages: installing {list}");
-    run("apt-get update", apt(prefix).args(["update", "-qq"]))?;
+    update_lists(prefix)?;
     run(
         &format!("apt-get install {list}"),
-        apt(prefix).args(["install", "-y", "-qq", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends"]).args(missing),
+        apt(prefix)
+            .args(["install", "-y", "-qq", "-o", "Dpkg::Use-Pty=0", "-o", WAIT_FOR_DPKG, "--no-install-recommends"])
+            .args(missing),
     )
+}
+
+/// A new machine often installs updates by itself at first: the lists are locked meanwhile, and no option waits for that lock.
+fn update_lists(prefix: &[&str]) -> Result<()> {
+    for _ in 0..MOST_TRIES {
+        if run("apt-get update", apt(prefix).args(["update", "-qq"])).is_ok() {
+            return Ok(());
+        }
+        eprintln!("==> apt-get update failed: once more in {} s", BETWEEN_TRIES.as_secs());
+        std::thread::sleep(BETWEEN_TRIES);
+    }
+    run("apt-get update", apt(prefix).args(["update", "-qq"]))
 }
 
 /// Makes sure that programs are on the path, whoever put them there; a missing one is installed from its Debian
