@@ -16,6 +16,10 @@ pub const BLOCK_BYTES: u32 = 1536;
 /// Words that have been read: a block, and after it the beginning of a frame that is not in it. A power of two.
 pub const READ_WORDS: usize = 256;
 
+/// In place of the number of a call: an exception has left the frame, and its call with it. It may be there for a while, but does not
+/// run any more.
+pub const LEFT: u64 = u64::MAX;
+
 /// What a witness is: the place of its cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -30,6 +34,8 @@ pub enum Witness {
     OfCurrent = 3,
     /// The thread whose state is the argument runs no Python code any more.
     ThreadEnds = 4,
+    /// The innermost frame of the thread that has the interpreter's lock is left by an exception (3.11 and later).
+    Unwinds = 5,
 }
 
 /// A frame that was there at the last witness.
@@ -44,7 +50,7 @@ pub struct ChainFrame {
     pub instruction: u64,
     /// Its instruction when it was found.
     pub first_instruction: u64,
-    /// Number of its call on its thread, 0 if it is none that is seen.
+    /// Number of its call on its thread, 0 if it is none that is seen; or [`LEFT`].
     pub call: u64,
     /// Of a frame that C code has entered: the frame around it that is none, 0 if there is none or it was not met yet.
     pub around: u64,

@@ -14,6 +14,7 @@ mod own_stack;
 mod python_calls;
 mod python_chain;
 mod python_chain_calls;
+mod python_chain_quick;
 mod python_frame;
 mod python_frames;
 mod python_greenlets;

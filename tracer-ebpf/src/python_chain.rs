@@ -14,7 +14,7 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use tracer_common::{
-    chain::{BLOCK_BYTES, Chain, HEADER_BYTES, MAX_CHAIN, MAX_WALK, Witness},
+    chain::{BLOCK_BYTES, Chain, HEADER_BYTES, LEFT, MAX_CHAIN, MAX_WALK, Witness},
     cookie::Cookie,
     limits::{MAX_PROCESSES, MAX_THREADS},
     python::{FrameStyle, PythonWanted, WANTED_WORDS, wanted_bit},
@@ -23,13 +23,14 @@ use tracer_common::{
 
 use crate::{
     maps::{PROCESSES, PYTHON_LAYOUTS, PYTHON_PASSED, chain_is_on},
-    python_chain_calls::{begin, end_gone, lose, mark_merged},
-    python_frame::{code_of, current_frame, read_u64},
+    python_chain_calls::{begin, end_by_exception, end_gone, lose, mark_merged},
+    python_chain_quick::chain_goes_on,
+    python_frame::{code_of, current_frame, exception_of, read_u64},
     python_greenlets,
     python_loops::may_come_back,
     python_walk::{
-        GAVE_UP, MET, MET_NOTHING, bound, chain_compare, chain_find, chain_walk, find_read, known, read_block, walked,
-        word,
+        GAVE_UP, MET, MET_NOTHING, SETTLED, bound, chain_compare, chain_find, chain_walk, find_read, known, read_block,
+        walked, word,
     },
     stack,
 };
@@ -86,6 +87,10 @@ pub fn python_witness(context: ProbeContext) -> u32 {
         place if place == Witness::EntersFirst as u32 => first,
         _ => 0,
     };
+    let unwinds = place == Witness::Unwinds as u32;
+    if unwinds && !may_run_wanted(cookie.process_slot(), python_thread) {
+        return 0;
+    }
     let Some(chain) = chain_of(identity, slot.accepts_entries) else { return 0 };
     // SAFETY: a checked map value used by this thread alone.
     unsafe {
@@ -94,6 +99,9 @@ pub fn python_witness(context: ProbeContext) -> u32 {
         (*chain).stack_pointer = stack_pointer;
         (*chain).entering = entering;
         (*chain).is_over = u32::from(is_end);
+        if unwinds {
+            forget_left(chain, python_thread);
+        }
         // Another thread's, which is gone: after a fork, or when the interpreter ends.
         if is_end && (*chain).python_thread != python_thread {
             return 0;
@@ -102,7 +110,65 @@ pub fn python_witness(context: ProbeContext) -> u32 {
     if look(chain, python_thread) != 0 {
         begin_new(identity);
     }
+    if unwinds {
+        end_unwound(identity);
+    }
     0
+}
+
+/// Whether the innermost frame of a thread may run code that is wanted.
+#[inline(always)]
+fn may_run_wanted(process_slot: u32, python_thread: u64) -> bool {
+    let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return false };
+    may_be_wanted(process_slot, code_of(layout, current_frame(layout, python_thread)))
+}
+
+/// An exception leaves a frame once: where it has left one at this address before, that was another one's.
+///
+/// # Safety
+/// `chain` must be checked.
+#[inline(always)]
+unsafe fn forget_left(chain: *mut Chain, python_thread: u64) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let Some(layout) = PYTHON_LAYOUTS.get((*chain).process_slot) else { return };
+        let length = (*chain).length;
+        if length == 0 {
+            return;
+        }
+        let innermost = known(chain, length - 1);
+        if (*innermost).call == LEFT && (*innermost).frame == current_frame(layout, python_thread) {
+            (*chain).length = length - 1;
+        }
+    }
+}
+
+/// The innermost frame is left by the exception that is being raised: its call ends now. A global function, as below.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn end_unwound(identity: u64) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
+    let Some(chain) = chain_of(identity, 0) else { return 0 };
+    // SAFETY: a checked map value used by this thread alone.
+    unsafe {
+        let Some(layout) = PYTHON_LAYOUTS.get((*chain).process_slot) else { return 0 };
+        let length = (*chain).length;
+        if length == 0 {
+            return 0;
+        }
+        let innermost = known(chain, length - 1);
+        if (*innermost).frame != current_frame(layout, (*chain).python_thread) {
+            return 0;
+        }
+        let call = (*innermost).call;
+        (*innermost).call = LEFT;
+        if call == 0 {
+            return 0;
+        }
+        end_by_exception(chain, call, exception_of(layout, (*chain).python_thread))
+    }
 }
 
 /// Something else than a witness happens on a thread whose Python calls are seen at witnesses: it is one, too. Its frames stand
@@ -257,6 +323,9 @@ unsafe fn walk_from_innermost(chain: *mut Chain, python_thread: u64) -> u64 {
         }
         if layout.style == FrameStyle::Heap as u32 && is_innermost_known(chain) {
             return MET;
+        }
+        if chain_goes_on(chain) != 0 {
+            return SETTLED;
         }
         chain_walk(chain)
     }
@@ -413,7 +482,7 @@ unsafe fn add_entering(chain: *mut Chain) -> u64 {
 /// # Safety
 /// `chain` must be checked, and have room.
 #[inline(always)]
-unsafe fn remember(chain: *mut Chain, frame: u64, identity: u64, instruction: u64, (base, is_new): (u32, bool)) {
+pub unsafe fn remember(chain: *mut Chain, frame: u64, identity: u64, instruction: u64, (base, is_new): (u32, bool)) {
     // SAFETY: promised by the caller.
     unsafe {
         let place = (*chain).length;
@@ -422,8 +491,9 @@ unsafe fn remember(chain: *mut Chain, frame: u64, identity: u64, instruction: u6
         (*new).identity = identity;
         (*new).instruction = instruction;
         (*new).first_instruction = instruction;
-        (*new).call = 0;
-        (*new).around = 0;
+        // Volatile: the compiler would else call a function that clears both byte by byte.
+        core::ptr::write_volatile(&raw mut (*new).call, 0);
+        core::ptr::write_volatile(&raw mut (*new).around, 0);
         (*new).base = base;
         (*new).is_new = u32::from(is_new);
         (*chain).length = place + 1;

@@ -178,6 +178,35 @@ pub extern "C" fn end_gone(chain: *mut Chain, call: u64, ending: u32) -> u64 {
     }
 }
 
+/// An exception leaves the frame of a call, which is the innermost one: the call ends now, and what has not been seen to end inside
+/// has been left before. A global function, as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn end_by_exception(chain: *mut Chain, call: u64, exception: u64) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
+    if chain.is_null() {
+        return 0;
+    }
+    // SAFETY: as above.
+    unsafe {
+        let Some(thread) = THREADS.get_ptr_mut((*chain).key) else { return 0 };
+        let found = place_of(thread, call);
+        if found == 0 {
+            return 0;
+        }
+        (*thread).end_uncertainty_ns = 0;
+        for _ in 0..MAX_DEPTH {
+            if bound(&raw const (*thread).depth) <= found as u32 {
+                break;
+            }
+            end_one(thread, (*chain).now_ns, RecordEnding::Vanished as u32);
+        }
+        endings::end_wide(thread, RecordEnding::Unwound as u32, (*chain).now_ns, 0, exception)
+    }
+}
+
 /// The place of a call on the stack, from 1 for the outermost one; 0 if it is not there. A global function, as above.
 #[unsafe(no_mangle)]
 #[inline(never)]

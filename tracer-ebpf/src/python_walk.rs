@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use tracer_common::{
-    chain::{BLOCK_BYTES, Chain, ChainFrame, HEADER_BYTES, MAX_CHAIN, MAX_WALK, READ_WORDS, WalkedFrame},
+    chain::{BLOCK_BYTES, Chain, ChainFrame, HEADER_BYTES, LEFT, MAX_CHAIN, MAX_WALK, READ_WORDS, WalkedFrame},
     python::{EntryMark, FIRST_OWNER_IN_C, FrameStyle, PythonLayout},
 };
 
@@ -22,6 +22,8 @@ pub const MET: u64 = 0;
 pub const MET_NOTHING: u64 = 1;
 /// It was given up: too many frames, or one that cannot be read.
 pub const GAVE_UP: u64 = 2;
+/// There was no need for one, and all that is remembered is up to date.
+pub const SETTLED: u64 = 4;
 
 /// Invocations of C code that are gone through to find the one that is running.
 const MAX_INVOCATIONS: usize = MAX_CHAIN;
@@ -196,7 +198,7 @@ pub unsafe fn find_read(chain: *mut Chain, frame: u64) -> bool {
 /// # Safety
 /// `chain` must be checked.
 #[inline(always)]
-unsafe fn identity_of(chain: *mut Chain, layout: &PythonLayout, code: u64) -> u64 {
+pub unsafe fn identity_of(chain: *mut Chain, layout: &PythonLayout, code: u64) -> u64 {
     if layout.style == FrameStyle::Heap as u32 {
         return code;
     }
@@ -222,7 +224,7 @@ pub unsafe fn word(chain: *mut Chain, offset: u32) -> u64 {
 /// # Safety
 /// `chain` must be checked.
 #[inline(always)]
-unsafe fn byte(chain: *mut Chain, offset: u32) -> u64 {
+pub unsafe fn byte(chain: *mut Chain, offset: u32) -> u64 {
     // SAFETY: promised by the caller.
     unsafe { word(chain, offset) >> (8 * (offset & 7)) & 0xff }
 }
@@ -295,6 +297,10 @@ pub extern "C" fn chain_compare(chain: *mut Chain) -> u64 {
                 return chain_called_again(chain);
             }
             let (was, is) = ((*before).instruction, (*now).instruction);
+            // A frame that an exception has left does not go on, nor does it call Python code; C code that clears it away may.
+            if index != 0 && (*before).call == LEFT && (was != is || calls_on(chain, index)) {
+                return chain_called_again(chain);
+            }
             if was == is {
                 continue;
             }
@@ -312,6 +318,16 @@ pub extern "C" fn chain_compare(chain: *mut Chain) -> u64 {
         }
     }
     0
+}
+
+/// Whether the walked frame so many from the outermost one has called another one itself.
+///
+/// # Safety
+/// `chain` must be checked.
+#[inline(always)]
+unsafe fn calls_on(chain: *mut Chain, from_outermost: u32) -> bool {
+    // SAFETY: promised by the caller.
+    unsafe { from_outermost + 1 < (*chain).walked && (*walked(chain, from_outermost + 1)).is_entry == 0 }
 }
 
 /// The frame after those that go on is another call than the one that was there: its caller has run one instruction twice. If

@@ -33,7 +33,7 @@ pub enum InterpreterStyle {
 /// A place in an interpreter's file that a part of all Python calls passes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WitnessSite {
-    /// The C function at whose entry it is.
+    /// The C function that it is in; at its entry, unless it is passed by exceptions only.
     pub function: String,
     /// Offset of the machine instruction in the file.
     pub offset: FileOffset,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use iced_x86::{FastFormatter, Instruction};
 use object::read::ReadRef;
 
 use super::disassembly;
@@ -9,6 +10,7 @@ use super::handler_sites::{Handler, sites};
 use super::handler_table::HandlerTable;
 use super::opcodes::VersionOpcodes;
 use super::resolve::Functions;
+use super::unwinding_site;
 use crate::model::{
     FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites, SkipReason, Witness,
     WitnessSite,
@@ -77,7 +79,33 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
             let is_cheap = |site: &WitnessSite| site.emulated || witness == Witness::ThreadEnds;
             sites.extend(self.witness_of(function, witness).ok().filter(is_cheap));
         }
+        match self.unwinding_site(version) {
+            Ok(site) => sites.extend(site),
+            Err(problem) => tracing::debug!(%problem, "exceptions are seen wherever they pass"),
+        }
         Ok(sites)
+    }
+
+    /// Where a frame is left by an exception, in interpreters that run many frames in one call of theirs.
+    fn unwinding_site(&self, version: (u8, u8)) -> Result<Option<WitnessSite>, NoInterpreterSites> {
+        let opcodes = VersionOpcodes::of(version).ok_or(NoInterpreterSites::UnknownVersion { version })?;
+        if opcodes.style() == InterpreterStyle::WholeFrames {
+            return Ok(None);
+        }
+        let in_code = |problem| NoInterpreterSites::Code { problem };
+        let table = HandlerTable::find(&self.image, opcodes)?;
+        let (start, end) = table.interpreter_loop(&self.image)?;
+        let code = disassembly::decode(&self.image, start, end - start, &[EVALUATION_FUNCTION]).map_err(in_code)?;
+        let Some(error) = opcodes.unassigned().next().and_then(|number| table.handler(number)) else { return Ok(None) };
+        let found = unwinding_site::find(&self.image, &code, error).map_err(in_code)?;
+        let site = |found: &Instruction| {
+            let mut instruction = String::new();
+            FastFormatter::new().format(found, &mut instruction);
+            let offset = self.image.file.code_offset(found.ip())?;
+            let function = EVALUATION_FUNCTION.to_owned();
+            Some(WitnessSite { function, offset, emulated: true, instruction, witness: Witness::Unwinds })
+        };
+        Ok(found.and_then(site))
     }
 
     fn witness_of(&self, function: &str, witness: Witness) -> Result<WitnessSite, NoInterpreterSites> {

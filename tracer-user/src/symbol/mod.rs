@@ -41,6 +41,7 @@ mod unpack;
 mod unsized_code;
 mod unwind_proof;
 mod unwind_table;
+mod unwinding_site;
 
 pub use data_symbol::{ExecutableSegments, LoadedAt};
 pub use elf_file::ElfFile;

@@ -9,7 +9,7 @@ use super::super::settings::PythonSettings;
 use super::context::Context;
 use crate::attach::CodeWatch;
 use crate::engine::{EngineError, RuntimeInstance};
-use crate::model::{InterpreterSites, ProcessId, PythonMode, Target, WitnessSite};
+use crate::model::{InterpreterSites, ProcessId, PythonMode, Target, Witness, WitnessSite};
 use crate::plan::DutyCycle;
 
 /// How long calls are counted before the probes stay, to tell what they cost.
@@ -53,6 +53,14 @@ impl CallProbes {
     pub fn in_fork(&self, instance: &dyn RuntimeInstance, target: &Target) -> Option<Self> {
         let file = instance.file(target)?;
         Some(Self { file, sites: self.sites.clone(), duty: self.duty.anew(Instant::now()), gap: None })
+    }
+
+    /// Whether one of the probes is passed where an exception ends a call, so that exceptions need not be seen elsewhere.
+    pub fn tell_exceptions(&self) -> bool {
+        match &self.sites {
+            Sites::Frames(_) => false,
+            Sites::Chain(sites) => sites.iter().any(|site| site.witness == Witness::Unwinds),
+        }
     }
 
     /// When the probes are to be turned on or off; `None`: they stay.

@@ -185,8 +185,10 @@ impl TracedInstance {
         if self.policy.is_followed() {
             context.drain.add_process(self.target.clone())?;
         }
-        // Where a watchpoint sees the end of a call at once, it tells its exception.
-        if self.probes.is_some() || !self.code.tells_exceptions() {
+        // Where a watchpoint or a probe sees the end of a call at once, it tells its exception.
+        let tells_exceptions =
+            self.probes.as_ref().map_or_else(|| self.code.tells_exceptions(), CallProbes::tell_exceptions);
+        if !tells_exceptions {
             self.see_exceptions(context);
         }
         match self.probes.take() {

@@ -9,7 +9,9 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl};
 
 use super::damaged::Damage;
 use super::{Program, compile, not_tested};
-use crate::model::{FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites};
+use crate::model::{
+    FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites, Witness, WitnessSite,
+};
 use crate::symbol::{ElfFile, Functions, SymbolError};
 
 type Found = Result<InterpreterSites, NoInterpreterSites>;
@@ -21,6 +23,12 @@ fn find(bytes: &[u8], version: (u8, u8)) -> Result<Found, SymbolError> {
 
 fn sites(bytes: &[u8], version: (u8, u8)) -> Found {
     find(bytes, version).expect("an ELF file with whole symbol tables")
+}
+
+fn witness_sites(bytes: &[u8], version: (u8, u8)) -> Vec<WitnessSite> {
+    let file = ElfFile::parse(bytes, Path::new("interpreter")).expect("an ELF file");
+    let functions = Functions::read(file).expect("whole symbol tables");
+    functions.witness_sites(version).expect("an interpreter that exports its loop")
 }
 
 /// The files that may hold an interpreter, with its version.
@@ -65,6 +73,10 @@ fn installed_interpreters_are_probed_on_emulated_instructions() {
         let in_register = |site: &&InterpreterSite| matches!(site.frame, FramePlace::Register(_));
         assert!(found.entries.iter().all(|site| in_register(&site)), "{}: {found:?}", path.display());
         assert!(whole_frames || all.iter().all(in_register), "{}: {found:?}", path.display());
+        let witnesses = witness_sites(&bytes, version);
+        let unwinding: Vec<_> = witnesses.iter().filter(|site| site.witness == Witness::Unwinds).collect();
+        assert_eq!(unwinding.len(), usize::from(!whole_frames), "{}: {witnesses:?}", path.display());
+        assert!(unwinding.iter().all(|site| site.emulated), "{}: {witnesses:?}", path.display());
         let entry = if whole_frames { "_PyEval_EvalFrameDefault" } else { "RESUME" };
         assert!(found.entries.iter().any(|site| site.opcode == entry), "{}: {found:?}", path.display());
         assert!(found.returns.iter().any(|site| site.opcode == "RETURN_VALUE"), "{}: {found:?}", path.display());
