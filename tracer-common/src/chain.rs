@@ -10,11 +10,14 @@ pub const MAX_WALK: usize = 128;
 /// Bytes that are read of a frame: what every version has before the variables.
 pub const HEADER_BYTES: u32 = 80;
 
-/// Bytes of a data stack that are read at once: frames stand there one after the other, and each reading is dear.
-pub const BLOCK_BYTES: u32 = 1536;
+/// Bytes of a data stack that are read at once, at most: frames stand there one after the other, and each reading is dear.
+pub const BLOCK_BYTES: u32 = 4016;
+
+/// As many are read where it is not known how far out the frames begin.
+pub const USUAL_BLOCK_BYTES: u32 = 1536;
 
 /// Words that have been read: a block, and after it the beginning of a frame that is not in it. A power of two.
-pub const READ_WORDS: usize = 256;
+pub const READ_WORDS: usize = 512;
 
 /// In place of the number of a call: an exception has left the frame, and its call with it. It may be there for a while, but does not
 /// run any more.
@@ -124,6 +127,10 @@ pub struct Chain {
     pub repeated: u32,
     /// Word at which the frame that is being walked begins.
     pub at: u32,
+    /// Bytes of the block that has been read.
+    pub block_bytes: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// What has been read.
     pub read: [u64; READ_WORDS],
     /// Frames at this witness, innermost first; only `walked` of them hold anything.
@@ -135,7 +142,7 @@ pub struct Chain {
 const _: () = {
     assert!(size_of::<ChainFrame>() == 56);
     assert!(size_of::<WalkedFrame>() == 40);
-    assert!(size_of::<Chain>() == 136 + 8 * READ_WORDS + 40 * MAX_WALK + 56 * MAX_CHAIN);
+    assert!(size_of::<Chain>() == 144 + 8 * READ_WORDS + 40 * MAX_WALK + 56 * MAX_CHAIN);
     assert!(MAX_CHAIN.is_power_of_two() && MAX_WALK.is_power_of_two());
     assert!((BLOCK_BYTES + HEADER_BYTES) as usize <= 8 * READ_WORDS && READ_WORDS.is_power_of_two());
 };

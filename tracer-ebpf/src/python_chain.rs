@@ -14,7 +14,7 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use tracer_common::{
-    chain::{BLOCK_BYTES, Chain, HEADER_BYTES, LEFT, MAX_CHAIN, MAX_WALK, Witness},
+    chain::{Chain, HEADER_BYTES, LEFT, MAX_CHAIN, MAX_WALK, USUAL_BLOCK_BYTES, Witness},
     cookie::Cookie,
     limits::{MAX_PROCESSES, MAX_THREADS},
     python::{FrameStyle, PythonWanted, WANTED_WORDS, wanted_bit},
@@ -29,8 +29,8 @@ use crate::{
     python_greenlets,
     python_loops::may_come_back,
     python_walk::{
-        GAVE_UP, MET, MET_NOTHING, SETTLED, bound, chain_compare, chain_find, chain_walk, find_read, known, read_block,
-        walked, word,
+        GAVE_UP, MET, MET_NOTHING, SETTLED, bound, chain_compare, chain_find, chain_walk, find_read, known,
+        outermost_around, read_block, walked, word,
     },
     stack,
 };
@@ -310,8 +310,9 @@ unsafe fn walk_from_innermost(chain: *mut Chain, python_thread: u64) -> u64 {
             (*chain).walking = current;
             if layout.style != FrameStyle::Heap as u32 && current != 0 {
                 // A frame that is entered mostly stands right after the current one.
-                let is_next = entering.wrapping_sub(current) < u64::from(BLOCK_BYTES - HEADER_BYTES);
-                read_block(chain, if is_next { entering } else { current });
+                let is_next = entering.wrapping_sub(current) < u64::from(USUAL_BLOCK_BYTES - HEADER_BYTES);
+                let first = outermost_around(chain, current);
+                read_block(chain, first, if is_next { entering } else { current });
                 if is_next && (*chain).block != 0 && find_read(chain, entering) {
                     (*chain).entering_code = word(chain, layout.frame_code) & layout.pointer_mask;
                 }
@@ -488,10 +489,10 @@ pub unsafe fn remember(chain: *mut Chain, frame: u64, identity: u64, instruction
         let place = (*chain).length;
         let new = known(chain, place);
         (*new).frame = frame;
-        (*new).identity = identity;
-        (*new).instruction = instruction;
-        (*new).first_instruction = instruction;
-        // Volatile: the compiler would else call a function that clears both byte by byte.
+        // Volatile: the compiler would else call a function that clears them byte by byte.
+        core::ptr::write_volatile(&raw mut (*new).identity, identity);
+        core::ptr::write_volatile(&raw mut (*new).instruction, instruction);
+        core::ptr::write_volatile(&raw mut (*new).first_instruction, instruction);
         core::ptr::write_volatile(&raw mut (*new).call, 0);
         core::ptr::write_volatile(&raw mut (*new).around, 0);
         (*new).base = base;

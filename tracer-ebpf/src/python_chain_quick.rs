@@ -3,21 +3,21 @@
 //! read shows it.
 
 use tracer_common::{
-    chain::{BLOCK_BYTES, Chain, HEADER_BYTES, LEFT, MAX_CHAIN, WalkedFrame},
+    chain::{Chain, HEADER_BYTES, LEFT, MAX_CHAIN, WalkedFrame},
     python::{EntryMark, FrameStyle, PythonLayout},
 };
 
 use crate::{
     maps::{PYTHON_LAYOUTS, chain_is_on},
     python_chain::{may_be_wanted, remember},
-    python_walk::{byte, identity_of, known, walked, word},
+    python_walk::{MOST_GONE, bound, byte, identity_of, known, walked, word},
 };
 
-/// Frames that may be gone, and new ones that may be there.
-const MOST_CHANGED: u32 = 8;
+/// New frames that may be there without a longer look.
+const MOST_NEW: u32 = 8;
 
 /// Frames of one invocation from C code that are looked at.
-const MOST_STANDING: u32 = 32;
+const MOST_STANDING: u32 = 24;
 
 /// 1 if no call that is wanted has begun or ended since the last witness, or may have been taken for another one: what is
 /// remembered is then up to date. 0 if that takes a longer look, and nothing has changed. A global function, see
@@ -43,31 +43,32 @@ pub extern "C" fn chain_goes_on(chain: *mut Chain) -> u64 {
         {
             return 0;
         }
-        let current = (*chain).walking;
-        let mut length = (*chain).length;
-        // What stands beyond the current frame on its piece of the data stack is gone. Where it stands on another one, the frames
-        // do not lead to each other, which is looked at below.
-        for _ in 0..MOST_CHANGED {
-            if length == 0 || (*known(chain, length - 1)).frame <= current {
+        // Where the current frame stands on another piece of the data stack, frames do not lead to each other, which is looked at
+        // below.
+        let kept = bound(&raw const (*chain).kept);
+        for step in 0..MOST_GONE + 1 {
+            let place = kept.wrapping_add(step);
+            if place >= bound(&raw const (*chain).length) {
                 break;
             }
-            if (*known(chain, length - 1)).call != 0 {
+            if step == MOST_GONE || (*known(chain, place)).call != 0 {
                 return 0;
             }
-            length -= 1;
         }
-        if length == 0 || length as usize + MOST_CHANGED as usize >= MAX_CHAIN {
+        if kept == 0 || kept as usize + MOST_NEW as usize >= MAX_CHAIN {
             return 0;
         }
-        let innermost = known(chain, length - 1);
+        // Read again: of the checked number the compiler would know that places need no mask, which the verifier wants to see.
+        let length = bound(&raw const (*chain).kept);
+        let innermost = known(chain, length.wrapping_sub(1));
         if (*innermost).call == LEFT {
             return 0;
         }
         let new = frames_within(chain, layout, (*innermost).frame);
-        if new > MOST_CHANGED {
+        if new > MOST_NEW {
             return 0;
         }
-        if !stands(chain, layout, length - 1) {
+        if !stands(chain, layout, length.wrapping_sub(1)) {
             return 0;
         }
         // The last frame that was looked at is the innermost one of those that go on only if there is but one.
@@ -85,7 +86,7 @@ pub extern "C" fn chain_goes_on(chain: *mut Chain) -> u64 {
         let base = (*innermost).base;
         (*chain).length = length;
         (*chain).walked = new;
-        for index in 0..MOST_CHANGED {
+        for index in 0..MOST_NEW {
             if index >= new {
                 break;
             }
@@ -101,7 +102,7 @@ pub extern "C" fn chain_goes_on(chain: *mut Chain) -> u64 {
     }
 }
 
-/// Walks from the current frame outwards to `known_frame`: how many frames are inside it. More than [`MOST_CHANGED`] if it is not
+/// Walks from the current frame outwards to `known_frame`: how many frames are inside it. More than [`MOST_NEW`] if it is not
 /// among the first callers, or if one that is inside may be wanted or was entered by C code.
 ///
 /// # Safety
@@ -111,7 +112,7 @@ unsafe fn frames_within(chain: *mut Chain, layout: &PythonLayout, known_frame: u
     // SAFETY: promised by the caller; the index is below the length of the array.
     unsafe {
         let mut frame = (*chain).walking;
-        for count in 0..MOST_CHANGED + 1 {
+        for count in 0..MOST_NEW + 1 {
             if frame == known_frame {
                 return count;
             }
@@ -130,7 +131,7 @@ unsafe fn frames_within(chain: *mut Chain, layout: &PythonLayout, known_frame: u
             (*new).is_entry = 0;
             frame = word(chain, layout.frame_previous);
         }
-        MOST_CHANGED + 1
+        MOST_NEW + 1
     }
 }
 
@@ -193,6 +194,6 @@ unsafe fn find(chain: *mut Chain, frame: u64) -> bool {
     unsafe {
         let offset = frame.wrapping_sub((*chain).block);
         (*chain).at = (offset / 8) as u32;
-        offset <= u64::from(BLOCK_BYTES - HEADER_BYTES)
+        offset <= u64::from((*chain).block_bytes - HEADER_BYTES)
     }
 }

@@ -2,7 +2,10 @@
 
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use tracer_common::{
-    chain::{BLOCK_BYTES, Chain, ChainFrame, HEADER_BYTES, LEFT, MAX_CHAIN, MAX_WALK, READ_WORDS, WalkedFrame},
+    chain::{
+        BLOCK_BYTES, Chain, ChainFrame, HEADER_BYTES, LEFT, MAX_CHAIN, MAX_WALK, READ_WORDS, USUAL_BLOCK_BYTES,
+        WalkedFrame,
+    },
     python::{EntryMark, FIRST_OWNER_IN_C, FrameStyle, PythonLayout},
 };
 
@@ -160,17 +163,50 @@ unsafe fn is_known_entry(chain: *mut Chain) -> bool {
     }
 }
 
-/// Reads the part of the data stack that ends with a frame; frames that stand there need not be read one by one.
+/// Reads the part of the data stack that begins and ends with these frames, if it is not too long; frames that stand there need not
+/// be read one by one.
 ///
 /// # Safety
 /// `chain` must be checked.
 #[inline(always)]
-pub unsafe fn read_block(chain: *mut Chain, last: u64) {
-    // SAFETY: promised by the caller; the helper writes no more than there is room for, and checks the address.
+pub unsafe fn read_block(chain: *mut Chain, first: u64, last: u64) {
+    // SAFETY: promised by the caller; the mask keeps the helper within what there is room for, and it checks the address.
     unsafe {
-        let start = last.wrapping_add(u64::from(HEADER_BYTES)).wrapping_sub(u64::from(BLOCK_BYTES));
-        let failed = bpf_probe_read_user((&raw mut (*chain).read).cast(), BLOCK_BYTES, start as *const _) != 0;
+        let distance = last.wrapping_sub(first);
+        let is_whole = distance <= u64::from(BLOCK_BYTES - HEADER_BYTES);
+        (*chain).block_bytes = if is_whole { distance as u32 + HEADER_BYTES } else { USUAL_BLOCK_BYTES };
+        let bytes = bound(&raw const (*chain).block_bytes) & (8 * READ_WORDS as u32 - 1);
+        let start = last.wrapping_add(u64::from(HEADER_BYTES)).wrapping_sub(u64::from(bytes));
+        let failed = bpf_probe_read_user((&raw mut (*chain).read).cast(), bytes, start as *const _) != 0;
         (*chain).block = if failed { 0 } else { start };
+    }
+}
+
+/// Frames that may be gone since the last witness without a longer look.
+pub const MOST_GONE: u32 = 8;
+
+/// The outermost frame of the invocation from C code that the current frame runs in, as far as it is remembered; 0 if it is not. What
+/// stands beyond the current frame on a data stack is gone: says how many frames are left in [`Chain::kept`].
+///
+/// # Safety
+/// `chain` must be checked.
+#[inline(always)]
+pub unsafe fn outermost_around(chain: *mut Chain, current: u64) -> u64 {
+    // SAFETY: promised by the caller.
+    unsafe {
+        (*chain).kept = (*chain).length;
+        for _ in 0..MOST_GONE {
+            let length = bound(&raw const (*chain).kept);
+            if length == 0 {
+                return 0;
+            }
+            let innermost = known(chain, length.wrapping_sub(1));
+            if (*innermost).frame <= current {
+                return (*known(chain, (*innermost).base)).frame;
+            }
+            (*chain).kept = length - 1;
+        }
+        0
     }
 }
 
@@ -183,7 +219,7 @@ pub unsafe fn find_read(chain: *mut Chain, frame: u64) -> bool {
     // SAFETY: as above.
     unsafe {
         let offset = frame.wrapping_sub((*chain).block);
-        if (*chain).block != 0 && offset <= u64::from(BLOCK_BYTES - HEADER_BYTES) {
+        if (*chain).block != 0 && offset <= u64::from((*chain).block_bytes - HEADER_BYTES) {
             (*chain).at = (offset / 8) as u32;
             return true;
         }
