@@ -7,8 +7,8 @@ use crate::model::ProcessId;
 /// Shortest window in which probes are live: placing and removing them takes some milliseconds.
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// What a look at the frames of a thread takes besides the probe, nanoseconds (docs/benchmarks.md).
-const LOOK_NS: f64 = 300.0;
+/// What a look at the frames of a thread takes besides the probe, nanoseconds (docs/cpython-engine.md, chain mode).
+const LOOK_NS: f64 = 700.0;
 
 /// When the probes are live.
 #[derive(Clone, Copy, Debug)]
