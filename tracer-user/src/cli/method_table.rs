@@ -1,6 +1,7 @@
 //! The table of methods: what the calls of each have come to.
 
 use rustix::termios::tcgetwinsize;
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::export::{duration, shorten};
 use crate::model::{MethodRow, printable};
@@ -41,13 +42,14 @@ const COLUMNS: [Column; 8] = [
 
 /// The table as lines, for a place of so many columns; empty where nothing was called. `share` is that of the time of its own.
 pub fn lines(rows: &[MethodRow], width: usize) -> Vec<String> {
-    let names = rows.iter().take(MOST_ROWS).map(|row| printable(&row.method).chars().count());
+    let names = rows.iter().take(MOST_ROWS).map(|row| printable(&row.method).width());
     let Some(longest) = names.max() else { return Vec::new() };
     let columns = columns_within(width.saturating_sub(longest.max(LEAST_NAME)), width);
     let room = width.saturating_sub(columns.iter().map(|column| column.width).sum()).max(LEAST_NAME);
     let name_width = longest.max("method".len()).min(room);
     let line = |name: &str, cells: Vec<String>| {
-        let mut line = format!("{:name_width$}", shorten(name, name_width));
+        let mut line = shorten(name, name_width);
+        line.extend(std::iter::repeat_n(' ', name_width.saturating_sub(line.width())));
         for (column, cell) in columns.iter().zip(cells) {
             line.push_str(&format!("{cell:>width$}", width = column.width));
         }
@@ -141,7 +143,7 @@ mod tests {
     fn no_line_is_wider_than_the_terminal() {
         for width in [60, 70, 80, 90, 100, 180] {
             for line in table(width) {
-                assert!(line.chars().count() <= width, "{width}: {line}");
+                assert!(line.width() <= width, "{width}: {line}");
                 assert!(line.contains("self") || line.contains(" s") || line.contains(" ms"), "{line}");
             }
         }
@@ -151,7 +153,17 @@ mod tests {
     #[test]
     fn names_of_a_target_are_escaped_and_cut() {
         let lines = lines(&[row(&format!("Model\u{1b}[2J.{}", "x".repeat(300)), 1, 0)], 80);
-        assert!(lines[1].starts_with("Model\\u{1b}[2J") && lines[1].chars().count() <= 80, "{}", lines[1]);
+        assert!(lines[1].starts_with("Model\\u{1b}[2J") && lines[1].width() <= 80, "{}", lines[1]);
+    }
+
+    #[test]
+    fn columns_stand_below_each_other_in_every_script() {
+        let rows = [row("模型模型模型模型.predict", 1, 0), row("e\u{301}coleClassifier.predict", 1, 0)];
+        for width in [60, 80, 120] {
+            let lines = lines(&rows, width);
+            assert!(lines.iter().all(|line| line.width() == lines[0].width()), "{lines:#?}");
+            assert!(lines[0].width() <= width);
+        }
     }
 
     #[test]
