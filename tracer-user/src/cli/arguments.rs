@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::class_options::ClassOptions;
+use super::display_options::DisplayOptions;
+use super::durations::parse_duration;
 use super::exit::{self, UsageError};
 use super::print::{Errors, LogLines};
 use crate::export::{DESTINATIONS, Destination, DestinationKind};
@@ -122,9 +124,6 @@ pub struct TraceOptions {
     /// Write the totals as JSON, and what of Python was traced and what not
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
-    /// Print the table of methods while tracing as well, this often (10s unless given)
-    #[arg(long, value_name = "TIME", value_parser = parse_interval, num_args = 0..=1, require_equals = true, default_missing_value = "10s")]
-    pub interval: Option<Duration>,
     /// How Python calls are seen: `watch` (default): a few methods at one time, nothing else is slowed down; `frames`:
     /// every method, every Python call of the process pays; `chain`: every method, by looking at the frames where C code
     /// calls Python code, beginnings and ends within bounds; `auto`: watch, frames mode is never turned on unasked
@@ -209,6 +208,8 @@ pub struct AttachArguments {
     pub ports: Vec<Selection>,
     #[command(flatten)]
     pub trace: TraceOptions,
+    #[command(flatten)]
+    pub display: DisplayOptions,
 }
 
 /// Arguments of `run`.
@@ -216,6 +217,8 @@ pub struct AttachArguments {
 pub struct RunArguments {
     #[command(flatten)]
     pub trace: TraceOptions,
+    #[command(flatten)]
+    pub display: DisplayOptions,
     /// The command and its arguments, after `--`
     #[arg(value_name = "CMD", required = true, last = true)]
     pub command: Vec<OsString>,
@@ -266,6 +269,8 @@ pub struct ReplayArguments {
     /// Where spans go
     #[arg(long = "export", value_name = "DEST")]
     pub exports: Vec<Destination>,
+    #[command(flatten)]
+    pub display: DisplayOptions,
     /// Write the totals as JSON
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
@@ -375,18 +380,6 @@ fn parse_port(text: &str) -> Result<Selection, String> {
     port.map(Selection::Listening).ok_or_else(|| "ports are numbers from 1 to 65535".to_owned())
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let is_number = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let seconds = if is_number { "s" } else { "" };
-    let duration = humantime::parse_duration(&format!("{text}{seconds}"));
-    duration.map_err(|_| "write a number and a unit: 500ms, 10s, 5m, 1h".to_owned())
-}
-
-fn parse_interval(text: &str) -> Result<Duration, String> {
-    let interval = parse_duration(text)?;
-    if interval >= Duration::from_millis(100) { Ok(interval) } else { Err("at least 100ms".to_owned()) }
-}
-
 fn parse_share(text: &str) -> Result<f64, String> {
     let hint = "write a share of the time: 5%, 0.05, at most 100%";
     let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
@@ -463,7 +456,7 @@ mod tests {
         let interval = |more: &[&str]| {
             let words = ["ml-tracer", "attach", "--pid=1"].iter().chain(more);
             match Arguments::try_parse_from(words).map(|arguments| arguments.command) {
-                Ok(Command::Attach(attach)) => Ok(attach.trace.interval),
+                Ok(Command::Attach(attach)) => Ok(attach.display.interval),
                 _ => Err(()),
             }
         };
@@ -471,18 +464,5 @@ mod tests {
         assert_eq!(interval(&["--interval"]), Ok(Some(Duration::from_secs(10))));
         assert_eq!(interval(&["--interval=2s"]), Ok(Some(Duration::from_secs(2))));
         assert_eq!(interval(&["--interval=1ms"]), Err(()));
-    }
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(parse_duration("3"), Ok(Duration::from_secs(3)));
-        assert_eq!(parse_duration("0.5"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
-        for wrong in ["", "s", "10x", "-1s", "1e99h"] {
-            assert!(parse_duration(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::arguments::{AttachArguments, TraceOptions};
 use super::class_options::ClassOptions;
+use super::display_options::DisplayOptions;
 use super::exit::{self, LacksPrivilege, UsageError};
 use super::list;
 use super::method_table;
@@ -15,7 +16,6 @@ use super::print::{tell, tell_plain};
 use super::signals;
 use super::summary_file::SummaryFile;
 use crate::attach::{LoadOptions, missing_privilege};
-use crate::export::Destination;
 use crate::model::{MethodRow, ProcessId, PythonMode, SymbolMap, Target, first_names};
 use crate::session::{
     self, Followed, Message, ProcessChanges, Report, Session, SessionError, Settings, Stop, TotalsFeed, plan_only,
@@ -67,7 +67,8 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
     let (tell_session, inbox) = channel();
     let first = targets.first().map_or(0, |target| target.process.pid);
     let not_followed = if trace.follow { Vec::new() } else { descendants(&targets) };
-    let settings = settings(trace, Watcher::new(targets, trace.follow), maps, began, tell_session.clone());
+    let watcher = Watcher::new(targets, trace.follow);
+    let settings = settings(trace, &arguments.display, watcher, maps, began, tell_session.clone());
     signals::listen(tell_session, Arc::clone(&settings.stop))?;
     let mut has_unnamed = false;
     let ended = match session::start(settings) {
@@ -130,6 +131,7 @@ pub fn demand_privilege() -> anyhow::Result<()> {
 /// What the options ask of a session.
 pub fn settings(
     trace: &TraceOptions,
+    display: &DisplayOptions,
     watcher: Watcher,
     maps: Vec<SymbolMap>,
     began: Instant,
@@ -142,8 +144,8 @@ pub fn settings(
         python: trace.python(),
         probe_moving_code: trace.probe_moving_code,
         max_overhead: trace.max_overhead,
-        totals: trace.interval.map(show_totals),
-        exports: if trace.exports.is_empty() { vec![Destination::Console] } else { trace.exports.clone() },
+        totals: display.interval.map(show_totals),
+        exports: display.destinations(&trace.exports),
         tape: trace.record_tape.clone(),
         load: LoadOptions {
             ring_bytes: trace.ring_bytes.unwrap_or(defaults.ring_bytes),

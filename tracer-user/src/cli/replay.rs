@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use super::arguments::ReplayArguments;
 use super::attach::conclude;
 use super::summary_file::SummaryFile;
-use crate::export::Destination;
 use crate::session;
 
 /// Replays a tape into destinations.
@@ -18,9 +17,9 @@ pub fn replay(arguments: &ReplayArguments) -> anyhow::Result<ExitCode> {
         writeln!(output)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let exports = if arguments.exports.is_empty() { &[Destination::Console][..] } else { &arguments.exports };
-    let summary = SummaryFile::create(exports, arguments.summary.as_deref())?;
-    let report = session::replay(&arguments.tape, exports)?;
+    let exports = arguments.display.destinations(&arguments.exports);
+    let summary = SummaryFile::create(&exports, arguments.summary.as_deref())?;
+    let report = session::replay(&arguments.tape, &exports)?;
     conclude(&report, summary)?;
     Ok(ExitCode::SUCCESS)
 }

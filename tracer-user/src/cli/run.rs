@@ -56,7 +56,7 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
         return list::print_plan(&plan, false);
     }
     let watcher = Watcher::new(vec![target], trace.follow).of_command();
-    let settings = settings(trace, watcher, maps, began, tell_session.clone());
+    let settings = settings(trace, &arguments.display, watcher, maps, began, tell_session.clone());
     let started = session::start(Settings { is_command: true, ..settings });
     if started.is_err() {
         // Nothing of the command has run yet.

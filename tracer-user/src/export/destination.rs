@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::error::ExportError;
+use super::shown::Shown;
 
 /// A destination, in the form that `--export` takes: one of [`DESTINATIONS`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// A tree on standard output.
-    Console,
+    /// Trees on standard output, as far as they are to be shown.
+    Console(Box<Shown>),
     /// A collector; without a URL as the `OTEL_` variables say.
     Otlp(Option<String>),
     /// A file of OTLP/JSON, one `TracesData` a line.
@@ -32,7 +33,7 @@ pub struct DestinationKind {
 /// What follows the word.
 #[derive(Debug)]
 enum Value {
-    None(Destination),
+    None(fn() -> Destination),
     Url(fn(Option<String>) -> Destination),
     File(fn(PathBuf) -> Destination),
 }
@@ -41,7 +42,7 @@ enum Value {
 pub const CONSOLE: DestinationKind = DestinationKind {
     word: "console",
     about: "a tree on standard output (the default)",
-    value: Value::None(Destination::Console),
+    value: Value::None(Destination::console),
 };
 
 /// OpenTelemetry's protocol.
@@ -81,7 +82,7 @@ impl DestinationKind {
 
     fn read(&self, value: Option<&str>) -> Result<Destination, ExportError> {
         match (&self.value, value) {
-            (Value::None(destination), None) => Ok(destination.clone()),
+            (Value::None(of), None) => Ok(of()),
             (Value::None(_), Some(value)) => Err(ExportError::UnexpectedValue { value: value.to_owned() }),
             (Value::Url(of), None) => Ok(of(None)),
             (Value::Url(of), Some(url)) if url.starts_with("http://") || url.starts_with("https://") => {
@@ -99,18 +100,24 @@ impl DestinationKind {
 }
 
 impl Destination {
+    /// Trees on standard output, all of them.
+    #[must_use]
+    pub fn console() -> Self {
+        Self::Console(Box::default())
+    }
+
     /// The file that it writes to, if it is one.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::JsonLines(path) | Self::Perfetto(path) => Some(path),
-            Self::Console | Self::Otlp(_) => None,
+            Self::Console(_) | Self::Otlp(_) => None,
         }
     }
 
     fn parts(&self) -> (DestinationKind, Option<String>) {
         match self {
-            Self::Console => (CONSOLE, None),
+            Self::Console(_) => (CONSOLE, None),
             Self::Otlp(url) => (OTLP, url.clone()),
             Self::JsonLines(path) => (JSON_LINES, Some(path.display().to_string())),
             Self::Perfetto(path) => (PERFETTO, Some(path.display().to_string())),

@@ -18,6 +18,7 @@ mod otlp;
 mod resource;
 #[cfg(test)]
 mod samples;
+mod shown;
 mod sink;
 
 pub use console::{duration, shorten};
@@ -27,4 +28,5 @@ pub use error::ExportError;
 pub use method_totals::MethodTotals;
 pub use open::{create_file, open};
 pub use resource::Resource;
+pub use shown::{NameFilter, Sample, Shown};
 pub use sink::{Delivery, Sink, Summary};

@@ -10,12 +10,13 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use super::attribute_limits::AttributeLimits;
 use super::chrome_trace::ChromeTrace;
-use super::console::Console;
+use super::console::{Columns, Console};
 use super::destination::Destination;
 use super::environment::{Environment, set};
 use super::error::ExportError;
 use super::json_lines::JsonLines;
 use super::otlp::Otlp;
+use super::shown::Shown;
 use super::sink::Sink;
 
 /// Opens a destination. Files are created (an existing one is overwritten) and settings are checked here, so that what
@@ -26,7 +27,7 @@ use super::sink::Sink;
 pub fn open(destination: &Destination, environment: Environment<'_>) -> Result<Box<dyn Sink>, ExportError> {
     let limits = AttributeLimits::read(environment)?;
     Ok(match destination {
-        Destination::Console => Box::new(Console::new(standard_output()?, colour(environment))?),
+        Destination::Console(shown) => Box::new(console(shown, environment)?),
         Destination::Otlp(url) => Box::new(Otlp::new(url.as_deref(), environment)?),
         Destination::JsonLines(path) => {
             Box::new(JsonLines::new(create_file(path)?, path.display().to_string(), limits)?)
@@ -53,6 +54,12 @@ pub fn create_file(path: &Path) -> Result<File, ExportError> {
         Some(libc::ENXIO) => ExportError::NobodyReads { path: path.to_owned() },
         _ => ExportError::CannotCreate { path: path.to_owned(), source },
     })
+}
+
+/// The terminal, or what standard output is instead.
+fn console(shown: &Shown, environment: Environment<'_>) -> Result<Console, ExportError> {
+    let columns = if std::io::stdout().is_terminal() { Columns::Terminal } else { Columns::Fixed };
+    Console::new(standard_output()?, colour(environment), columns, shown.clone())
 }
 
 /// Standard output as a file: it is written in chunks of our own.

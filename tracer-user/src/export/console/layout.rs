@@ -1,17 +1,12 @@
-//! One line of the tree: names on the left, times in columns, remarks on the right; at most 100 columns.
+//! One line of the tree: names on the left, times in columns, remarks on the right.
 
 use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style};
 use unicode_width::UnicodeWidthStr as _;
 
+use super::columns::{DURATION, Room};
 use crate::model::{AttributeValue, CallError, CallFacts, Ending, Parent, Span, Subject, WallClockNs, printable};
-
-/// Width of everything.
-pub const WIDTH: usize = 100;
-const NAME_WIDTH: usize = 47;
-/// A level of the tree takes three columns; deeper levels are numbered instead of drawn.
-const DRAWN_LEVELS: usize = 9;
 
 /// Colours, or none.
 #[derive(Clone, Copy, Debug)]
@@ -39,11 +34,12 @@ impl Palette {
     }
 }
 
-/// Guides in front of a name: for each level above, whether more siblings follow.
-pub fn guides(more_follow: &[bool]) -> String {
+/// Guides in front of a name: for each level above, whether more siblings follow. A level takes three columns; those above the
+/// last `drawn` ones are numbered instead of drawn.
+pub fn guides(more_follow: &[bool], drawn: usize) -> String {
     let Some((own, above)) = more_follow.split_last() else { return String::new() };
     let mut text = String::new();
-    let hidden = above.len().saturating_sub(DRAWN_LEVELS);
+    let hidden = above.len().saturating_sub(drawn);
     if hidden > 0 {
         let _ = write!(text, "({hidden}) ");
     }
@@ -54,14 +50,36 @@ pub fn guides(more_follow: &[bool]) -> String {
     text
 }
 
-/// The line of a span. `self_time` is given where it differs from the duration; `parent_is_shown` says whether the line
-/// stands below that of its parent.
-pub fn span_line(palette: Palette, guides: &str, span: &Span, self_time: Option<u64>, parent_is_shown: bool) -> String {
-    let mut line = String::from("  ");
-    palette.paint(&mut line, DIM, guides);
-    let room = NAME_WIDTH.saturating_sub(guides.width());
-    let name = shorten(&printable(span.name()), room);
-    let step = step(span, room.saturating_sub(name.width()));
+/// Guides in front of a second line for the same call.
+fn guides_below(more_follow: &[bool], drawn: usize, has_children: bool) -> String {
+    let hidden = more_follow.len().saturating_sub(drawn + 1);
+    let above = more_follow.iter().skip(hidden).map(|more| if *more { "│  " } else { "   " });
+    let number = if hidden > 0 { " ".repeat(format!("({hidden}) ").len()) } else { String::new() };
+    number + &above.collect::<String>() + if has_children { "│  " } else { "   " }
+}
+
+/// What stands on the line of a call besides the call itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'tree> {
+    /// For each level above, whether more siblings follow.
+    pub more_follow: &'tree [bool],
+    /// The time of its own, where that differs from the duration.
+    pub self_time: Option<u64>,
+    /// Whether it stands below the line of its parent.
+    pub parent_is_shown: bool,
+    /// Whether calls inside it stand below it.
+    pub has_children: bool,
+    /// Calls inside it that are not shown.
+    pub hidden_calls: usize,
+}
+
+/// Appends the line of a span, and a second one where its remarks find no room on the first and may have one.
+pub fn span_line(text: &mut String, palette: Palette, room: &Room, span: &Span, line: Line<'_>) {
+    let guides = guides(line.more_follow, room.levels);
+    text.push_str("  ");
+    palette.paint(text, DIM, &guides);
+    let columns = room.name.saturating_sub(guides.width());
+    let (name, step) = name_and_step(span, columns);
     let has_failed = span.ending.error().is_some();
     let style = match span.subject {
         _ if has_failed => ERROR,
@@ -69,9 +87,9 @@ pub fn span_line(palette: Palette, guides: &str, span: &Span, self_time: Option<
         _ if guides.is_empty() => BOLD,
         _ => PLAIN,
     };
-    palette.paint(&mut line, style, &name);
-    palette.paint(&mut line, DIM, &step);
-    line.extend(std::iter::repeat_n(' ', room.saturating_sub(name.width() + step.width())));
+    palette.paint(text, style, &name);
+    palette.paint(text, DIM, &step);
+    text.extend(std::iter::repeat_n(' ', columns.saturating_sub(name.width() + step.width())));
     // The true duration may be shorter (the end was noticed late) or longer (it has not ended, or was not seen).
     let bound = match span.ending {
         _ if span.ending.is_end_observed() => ' ',
@@ -80,23 +98,30 @@ pub fn span_line(palette: Palette, guides: &str, span: &Span, self_time: Option<
         Ending::Lost | Ending::StillOpen | Ending::Unobserved => '≥',
     };
     let duration = duration(span.duration_ns());
-    let _ = write!(line, "{:>11}", format!("{bound}{duration}"));
-    let self_column = self_time.map(|time| format!("self {:>8}", self::duration(time))).unwrap_or_default();
-    let remarks = remarks(span, parent_is_shown);
-    if self_column.is_empty() && remarks.is_empty() {
-        return line;
-    }
-    line.push_str("  ");
-    if remarks.is_empty() {
-        palette.paint(&mut line, DIM, &self_column);
-        return line;
-    }
-    palette.paint(&mut line, DIM, &format!("{self_column:<13}"));
-    line.push_str("  ");
+    let _ = write!(text, "{:>DURATION$}", format!("{bound}{duration}"));
+    let self_column = line.self_time.map(|time| format!("self {:>8}", self::duration(time))).unwrap_or_default();
     let style = if has_failed { ERROR } else { WARNING };
     let style = if is_remarkable(span) { style } else { DIM };
-    palette.paint(&mut line, style, &shorten(&remarks, WIDTH - (2 + NAME_WIDTH + 11 + 2 + 13 + 2)));
-    line
+    let remarks = remarks(span, &line);
+    let has_room = remarks.width() <= room.remarks || !room.has_own_line;
+    if !self_column.is_empty() || (has_room && !remarks.is_empty()) {
+        text.push_str("  ");
+    }
+    if has_room && !remarks.is_empty() {
+        palette.paint(text, DIM, &format!("{self_column:<13}"));
+        text.push_str("  ");
+        palette.paint(text, style, &shorten(&remarks, room.remarks));
+    } else {
+        palette.paint(text, DIM, &self_column);
+    }
+    text.push('\n');
+    if !has_room {
+        let guides = guides_below(line.more_follow, room.levels, line.has_children);
+        text.push_str("  ");
+        palette.paint(text, DIM, &guides);
+        palette.paint(text, style, &shorten(&remarks, room.line.saturating_sub(2 + guides.width())));
+        text.push('\n');
+    }
 }
 
 fn is_remarkable(span: &Span) -> bool {
@@ -106,16 +131,19 @@ fn is_remarkable(span: &Span) -> bool {
         || matches!(span.subject, Subject::Call(CallFacts { children_observed: false, .. }))
 }
 
-/// The step in brackets, if there is room for some of it.
-fn step(span: &Span, room: usize) -> String {
-    let Subject::Call(CallFacts { step: Some(step), .. }) = &span.subject else { return String::new() };
-    if room <= 4 {
-        return String::new();
-    }
-    format!(" ({})", shorten(&printable(step), room - 3))
+/// The name, and the step in brackets: where there is no room for both, each gets some of it.
+fn name_and_step(span: &Span, room: usize) -> (String, String) {
+    let name = printable(span.name());
+    let Subject::Call(CallFacts { step: Some(step), .. }) = &span.subject else {
+        return (shorten(&name, room), String::new());
+    };
+    let step = printable(step);
+    let of_step = (step.width() + 3).min((room / 2).max(room.saturating_sub(name.width())));
+    let step = format!(" ({})", shorten(&step, of_step.saturating_sub(3)));
+    (shorten(&name, room.saturating_sub(step.width())), step)
 }
 
-fn remarks(span: &Span, parent_is_shown: bool) -> String {
+fn remarks(span: &Span, line: &Line<'_>) -> String {
     let mut remarks: Vec<String> = Vec::new();
     match (span.ending.error(), &span.ending) {
         (Some(CallError::ThreadEnded), _) => remarks.push("(thread ended)".to_owned()),
@@ -126,7 +154,7 @@ fn remarks(span: &Span, parent_is_shown: bool) -> String {
         (None, _) => {}
     }
     if let Some(parent_thread) = span.parent_thread {
-        remarks.push(match parent_is_shown {
+        remarks.push(match line.parent_is_shown {
             true => format!("thread {}", span.thread.0),
             false => format!("parent: thread {}", parent_thread.0),
         });
@@ -137,6 +165,9 @@ fn remarks(span: &Span, parent_is_shown: bool) -> String {
     };
     if let Some(folded_calls) = call.map(|call| call.folded_calls).filter(|calls| *calls > 0) {
         remarks.push(format!("+{folded_calls} folded"));
+    }
+    if line.hidden_calls > 0 {
+        remarks.push(format!("+{} below", line.hidden_calls));
     }
     if span.lost_before > 0 {
         remarks.push(format!("{} lost before", span.lost_before));
@@ -211,6 +242,7 @@ pub fn shorten(text: &str, room: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::samples;
     use super::*;
 
     #[test]
@@ -232,10 +264,47 @@ mod tests {
 
     #[test]
     fn deep_levels_are_numbered() {
-        assert_eq!(guides(&[]), "");
-        assert_eq!(guides(&[true, false]), "│  └─ ");
-        let deep = guides(&[false; 64]);
+        assert_eq!(guides(&[], 9), "");
+        assert_eq!(guides(&[true, false], 9), "│  └─ ");
+        let deep = guides(&[false; 64], 9);
         assert!(deep.starts_with("(54) ") && deep.width() <= 35, "{deep}");
+    }
+
+    fn lines(columns: usize, change: impl FnOnce(&mut Span)) -> String {
+        let mut span = samples::python_spans().remove(0);
+        change(&mut span);
+        let (more_follow, self_time) = (&[true, true][..], None);
+        let line = Line { more_follow, self_time, parent_is_shown: true, has_children: true, hidden_calls: 0 };
+        let mut text = String::new();
+        span_line(&mut text, Palette { colour: false }, &Room::of(columns, true), &span, line);
+        text
+    }
+
+    #[test]
+    fn a_step_is_never_left_out() {
+        for columns in [54, 80, 100, 180] {
+            let text = lines(columns, |_| {});
+            assert!(text.contains(" (scaler)"), "{columns}: {text}");
+            let text = lines(columns, |span| {
+                let function = samples::python_function(1, &"VeryLongName".repeat(10), "transform");
+                samples::facts(span).function = Some(function);
+                samples::facts(span).step = Some("a_step_with_a_name_of_some_length".into());
+            });
+            assert!(
+                text.contains("Very") && text.contains(" (a_ste") && text.width() <= columns + 1,
+                "{columns}: {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_remark_without_room_gets_a_line_of_its_own_on_a_terminal() {
+        let mark = |span: &mut Span| samples::facts(span).children_observed = false;
+        let text = lines(80, mark);
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert_eq!(text.lines().nth(1), Some("  │  │  │  calls inside not all seen"));
+        let text = lines(180, mark);
+        assert!(text.lines().count() == 1 && text.ends_with("calls inside not all seen\n"), "{text}");
     }
 
     #[test]

@@ -2,15 +2,18 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::background_writer::{BackgroundWriter, CHUNK_BYTES, Chunk, Place};
 use super::super::described::Described;
 use super::super::destination::CONSOLE;
 use super::super::error::ExportError;
 use super::super::resource::Resource;
+use super::super::shown::Shown;
 use super::super::sink::{Delivery, Sink, Summary};
-use super::layout::{Palette, WARNING};
-use super::tree::draw;
+use super::columns::Columns;
+use super::layout::{DIM, Palette, WARNING};
+use super::tree::{Drawing, Tree};
 use crate::model::{Loss, Span, SpanId, ThreadId, TraceId, WallClockNs};
 
 const NAME: &str = CONSOLE.word;
@@ -25,40 +28,58 @@ const MAX_PRINTED: usize = 256;
 /// Prints traces as trees.
 pub struct Console {
     writer: BackgroundWriter,
-    palette: Palette,
+    drawing: Drawing,
+    columns: Columns,
+    shown: Shown,
     chunk: Chunk,
     services: Described<Arc<str>>,
     traces: HashMap<TraceId, Vec<Span>>,
     waiting: usize,
-    /// Traces printed last.
+    /// Traces printed last, or decided not to be shown.
     printed: VecDeque<TraceId>,
+    /// Trees that were to be printed, and those of them that are not shown.
+    trees: (u64, u64),
     /// Losses not printed yet: calls, the thread, and whether there are several threads.
     losses: Option<(u64, ThreadId, bool)>,
 }
 
 impl Console {
-    /// Prints to `writer`, in colour or not.
+    /// Prints to `writer`, in colour or not, what is to be shown.
     ///
     /// # Errors
     /// [`ExportError::CannotStartThread`].
-    pub fn new(writer: impl Place + 'static, colour: bool) -> Result<Self, ExportError> {
+    pub fn new(
+        writer: impl Place + 'static,
+        colour: bool,
+        columns: Columns,
+        shown: Shown,
+    ) -> Result<Self, ExportError> {
         Ok(Self {
             writer: BackgroundWriter::start(NAME, writer)?,
-            palette: Palette { colour },
+            drawing: Drawing { palette: Palette { colour }, room: columns.now(), depth: shown.depth },
+            columns,
+            shown,
             chunk: Chunk::default(),
             services: Described::default(),
             traces: HashMap::new(),
             waiting: 0,
             printed: VecDeque::new(),
+            trees: (0, 0),
             losses: None,
         })
     }
 
     fn print(&mut self, spans: &[Span], whole: bool) {
+        let tree = Tree::new(spans);
+        self.trees.0 += 1;
+        if !self.shown.takes(spans, Duration::from_nanos(tree.longest())) {
+            self.trees.1 += 1;
+            return;
+        }
         let service = spans.first().and_then(|span| self.services.get(span.process)).cloned();
         let service = service.unwrap_or_default();
         let mut text = String::new();
-        draw(&mut text, self.palette, &service, spans, whole);
+        tree.draw(&mut text, &self.drawing, &service, whole);
         self.chunk.bytes.extend_from_slice(text.as_bytes());
         self.chunk.spans += spans.len() as u64;
         if self.chunk.bytes.len() >= CHUNK_BYTES {
@@ -102,8 +123,22 @@ impl Console {
         let (noun, verb) = if calls == 1 { ("call", "is") } else { ("calls", "are") };
         let place = if several { "several threads".to_owned() } else { format!("thread {}", thread.0) };
         let mut text = String::new();
-        self.palette.paint(&mut text, WARNING, &format!("! {calls} {noun} of {place} {verb} lost\n\n"));
+        self.drawing.palette.paint(&mut text, WARNING, &format!("! {calls} {noun} of {place} {verb} lost\n\n"));
         self.chunk.bytes.extend_from_slice(text.as_bytes());
+    }
+
+    /// At the end: how many trees were not shown, so that nobody takes what is there for all.
+    fn print_hidden(&mut self) {
+        let (trees, hidden) = self.trees;
+        if hidden == 0 || self.shown.quiet {
+            return;
+        }
+        let options = self.shown.reasons().join(", ");
+        let mut text = String::new();
+        let sentence = format!("({hidden} of {trees} traces are not shown: {options})");
+        self.drawing.palette.paint(&mut text, DIM, &sentence);
+        self.chunk.bytes.extend_from_slice(text.as_bytes());
+        self.chunk.bytes.push(b'\n');
     }
 }
 
@@ -135,6 +170,12 @@ impl Sink for Console {
     }
 
     fn span(&mut self, span: &Span) {
+        if self.shown.leaves_out(span.trace_id) {
+            // Nothing of it needs to be kept.
+            let is_tree = u64::from(span.parent.begins_trace());
+            self.trees = (self.trees.0 + is_tree, self.trees.1 + is_tree);
+            return;
+        }
         // A tree that was joined to a call of another thread waits for the rest of its trace, unless that came first.
         let is_late = || span.parent_thread.is_some() && self.printed.contains(&span.trace_id);
         if span.parent.begins_trace() || is_late() {
@@ -158,6 +199,7 @@ impl Sink for Console {
     }
 
     fn flush(&mut self) {
+        self.drawing.room = self.columns.now();
         self.print_losses();
         self.writer.pass_on(&mut self.chunk);
     }
@@ -172,6 +214,8 @@ impl Sink for Console {
         for spans in unfinished {
             self.print(&spans, false);
         }
+        self.print_losses();
+        self.print_hidden();
         self.flush();
         let report = self.writer.finish();
         let problem = report.problem("standard output");
@@ -186,8 +230,13 @@ mod tests {
     use crate::model::Parent;
 
     fn printed(colour: bool, feed: impl FnOnce(&mut Console)) -> (String, Delivery) {
+        printed_as(Shown::default(), colour, feed)
+    }
+
+    fn printed_as(shown: Shown, colour: bool, feed: impl FnOnce(&mut Console)) -> (String, Delivery) {
         let terminal = Shared::default();
-        let mut console = Box::new(Console::new(terminal.clone(), colour).expect("a thread"));
+        let console = Console::new(terminal.clone(), colour, Columns::Fixed, shown);
+        let mut console = Box::new(console.expect("a thread"));
         console.process(&samples::resource());
         feed(&mut console);
         let delivery = console.finish(&Summary::default());
@@ -250,6 +299,57 @@ mod tests {
         });
         assert_eq!(delivery.delivered, 1 + MAX_WAITING_SPANS as u64);
         assert!(text.starts_with("12:00:00.000000Z") && text.contains("part of trace efefef"), "{text}");
+    }
+
+    /// The sample traces: one of native calls, then one of Python calls.
+    fn feed_both(console: &mut Console) {
+        samples::spans().iter().chain(&samples::python_spans()).for_each(|span| console.span(span));
+        console.loss(&Loss { process: samples::PROCESS, thread: ThreadId(4243), calls: 2 });
+    }
+
+    #[test]
+    fn a_filter_shows_whole_traces_and_says_how_many_it_does_not() {
+        let names = vec!["SelectKBest".parse().expect("a glob")];
+        let (text, delivery) = printed_as(Shown { names, ..Shown::default() }, false, feed_both);
+        let (python, _) = text.split_once("! 2 calls").expect("losses are told");
+        assert_eq!(python, include_str!("golden_python.txt"));
+        assert!(text.ends_with("(1 of 2 traces are not shown: --filter)\n"), "{text}");
+        assert_eq!(delivery.delivered, 7);
+    }
+
+    #[test]
+    fn quiet_is_about_trees_and_hides_no_loss() {
+        let (text, delivery) = printed_as(Shown { quiet: true, ..Shown::default() }, false, feed_both);
+        assert_eq!(text, "! 2 calls of thread 4243 are lost\n\n");
+        assert_eq!((delivery.delivered, delivery.lost), (0, 0));
+    }
+
+    #[test]
+    fn calls_below_the_depth_are_counted() {
+        let depth = |levels| Shown { depth: std::num::NonZeroU32::new(levels), ..Shown::default() };
+        let feed = |console: &mut Console| samples::python_spans().iter().for_each(|span| console.span(span));
+        let (text, _) = printed_as(depth(2), false, feed);
+        let union = text.lines().find(|line| line.contains("FeatureUnion")).expect("it is shown");
+        assert!(union.contains("self 40.00 µs") && union.contains("+3 below"), "{text}");
+        assert_eq!(text.lines().count(), 6, "{text}");
+        assert_eq!(printed_as(depth(1), false, feed).0.lines().count(), 3);
+        assert_eq!(printed_as(depth(9), false, feed).0, printed(false, feed).0);
+    }
+
+    #[test]
+    fn a_sample_keeps_nothing_of_what_it_leaves_out() {
+        let sample = Some("1/2".parse().expect("a share"));
+        let (text, _) = printed_as(Shown { sample, ..Shown::default() }, false, |console| {
+            for (number, id) in [(1, 0x10), (2, 0xf0), (3, 0x20)] {
+                for mut span in samples::python_spans() {
+                    span.trace_id = TraceId([id; 16]);
+                    console.span(&span);
+                    assert!(number != 2 || console.waiting == 0);
+                }
+            }
+        });
+        assert_eq!(text.matches("Pipeline.predict").count(), 2);
+        assert!(text.ends_with("(1 of 3 traces are not shown: --sample)\n"), "{text}");
     }
 
     #[test]
