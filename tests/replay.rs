@@ -3,6 +3,8 @@
 //!
 //! `ML_TRACER_GOLDEN=write` writes the golden files anew; `ML_TRACER_TAPES=record` records the tapes anew (as root).
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let cases = vec![
         case("tapes_give_the_golden_spans", PROGRAM, golden_spans),
         case("replay_needs_no_privilege_and_no_time", PROGRAM, every_sink),
+        case("the_console_shows_what_is_asked_for", PROGRAM, console_options),
         case("damaged_tapes_end_in_a_sentence", PROGRAM, damaged_tapes),
         case("a_recorded_run_replays_to_the_same_spans", KERNEL, recorded_run),
     ];
@@ -181,8 +184,81 @@ fn every_sink() -> Result<()> {
         let finished = ml_tracer(["replay".as_ref(), tape.as_os_str(), "--export".as_ref(), export.as_ref()])?;
         ensure!(finished.code == Some(0), "{finished:?}");
         let parsed: Value = serde_json::from_str(&fs::read_to_string(&file)?)?;
+        aggregates(&tape, folder.path())?;
         ensure!(parsed.to_string().matches("\"ph\":\"X\"").count() == spans.0.len(), "not an event a span");
     }
+    Ok(())
+}
+
+/// The files that add calls up say the same as each other, and no more than the table of methods.
+fn aggregates(tape: &Path, folder: &Path) -> Result<()> {
+    let (stacks, profile, summary) =
+        (folder.join("stacks.folded"), folder.join("profile.json"), folder.join("summary.json"));
+    let exports = [format!("folded={}", stacks.display()), format!("speedscope={}", profile.display())];
+    let finished = ml_tracer([
+        "replay".as_ref(),
+        tape.as_os_str(),
+        "--export".as_ref(),
+        exports[0].as_ref(),
+        "--export".as_ref(),
+        exports[1].as_ref(),
+        "--summary".as_ref(),
+        summary.as_os_str(),
+    ])?;
+    ensure!(finished.code == Some(0), "{finished:?}");
+    let mut folded = BTreeMap::new();
+    for line in fs::read_to_string(&stacks)?.lines() {
+        let (stack, time) = line.rsplit_once(' ').context("a stack without a time")?;
+        ensure!(folded.insert(stack.to_owned(), time.parse::<u64>()?).is_none(), "{stack} is there twice");
+    }
+    let profile: Value = serde_json::from_str(&fs::read_to_string(&profile)?)?;
+    let name = |frame: &Value| profile["shared"]["frames"][frame.as_u64()? as usize]["name"].as_str();
+    let of_profile = &profile["profiles"][0];
+    let (samples, weights) = (of_profile["samples"].as_array(), of_profile["weights"].as_array());
+    let mut sampled = BTreeMap::new();
+    for (stack, weight) in samples.context("no samples")?.iter().zip(weights.context("no weights")?) {
+        let names: Option<Vec<&str>> = stack.as_array().and_then(|stack| stack.iter().map(name).collect());
+        sampled.insert(names.context("a frame without a name")?.join(";"), weight.as_u64().context("no time")?);
+    }
+    ensure!(folded == sampled, "{folded:?} {sampled:?}");
+    for row in Summary::read(&summary)?.0["methods"].as_array().context("no methods")? {
+        let (method, own) = (row["method"].as_str().context("a name")?, row["self_ns"].as_u64().context("a time")?);
+        let is_of = |stack: &&String| stack.rsplit(';').next() == Some(method);
+        let time: u64 = folded.iter().filter(|(stack, _)| is_of(stack)).map(|(_, time)| time).sum();
+        // What had not ended has stacks and no row.
+        ensure!(time >= own, "{method}: {time} of {own} in {}", tape.display());
+    }
+    Ok(())
+}
+
+/// Which traces the console shows, of ten with and without errors, is chosen; the totals are those of all.
+fn console_options() -> Result<()> {
+    let tape = workspace::tests("tapes/exceptions.tape");
+    let shown = |options: &[&str]| {
+        let words = ["replay".as_ref(), tape.as_os_str()].into_iter();
+        ml_tracer(words.chain(options.iter().map(OsStr::new)))
+    };
+    let roots = |output: &str| output.lines().filter(|line| line.starts_with("  Outer.predict")).count();
+    let all = shown(&[])?;
+    ensure!(roots(&all.output) == 8, "{all:?}");
+    let wanted: [(&[&str], usize, &str); 8] = [
+        (&["--errors"], 4, "--errors)"),
+        (&["--filter", "Inner"], 8, ""),
+        (&["--filter", "Inner.predict", "--filter", "x"], 8, ""),
+        (&["--filter", "nothing*"], 0, "(8 of 8 traces are not shown: --filter)"),
+        (&["--min-duration", "30ms"], 1, "(7 of 8 traces are not shown: --min-duration)"),
+        (&["--depth", "1"], 8, "+2 below"),
+        (&["--sample", "100%"], 8, ""),
+        (&["--quiet"], 0, ""),
+    ];
+    for (options, traces, remark) in wanted {
+        let some = shown(options)?;
+        ensure!(some.code == Some(0) && roots(&some.output) == traces, "{options:?}: {some:?}");
+        ensure!(some.output.contains(remark), "{options:?}: {some:?}");
+        ensure!(some.errors == all.errors, "{options:?} changed the totals: {} {}", some.errors, all.errors);
+    }
+    ensure!(shown(&["--quiet"])?.output.is_empty(), "quiet says something");
+    ensure!(shown(&["--filter", "a["])?.code == Some(2), "no glob");
     Ok(())
 }
 

@@ -18,6 +18,10 @@ pub enum Destination {
     JsonLines(PathBuf),
     /// A file of Chrome trace events.
     Perfetto(PathBuf),
+    /// A profile for speedscope.
+    Speedscope(PathBuf),
+    /// A file of folded stacks.
+    Folded(PathBuf),
 }
 
 /// A kind of destination.
@@ -63,8 +67,22 @@ pub const JSON_LINES: DestinationKind = DestinationKind {
 pub const PERFETTO: DestinationKind =
     DestinationKind { word: "perfetto", about: "for ui.perfetto.dev", value: Value::File(Destination::Perfetto) };
 
+/// A profile: all calls added up by their stacks.
+pub const SPEEDSCOPE: DestinationKind = DestinationKind {
+    word: "speedscope",
+    about: "a profile for speedscope.app, written at the end: all calls added up by their stacks",
+    value: Value::File(Destination::Speedscope),
+};
+
+/// The same as lines.
+pub const FOLDED: DestinationKind = DestinationKind {
+    word: "folded",
+    about: "the same as folded stacks, for flamegraph.pl and inferno; in nanoseconds",
+    value: Value::File(Destination::Folded),
+};
+
 /// Every kind there is: what is read, told and shown is made from this.
-pub const DESTINATIONS: [DestinationKind; 4] = [CONSOLE, OTLP, JSON_LINES, PERFETTO];
+pub const DESTINATIONS: [DestinationKind; 6] = [CONSOLE, OTLP, JSON_LINES, PERFETTO, SPEEDSCOPE, FOLDED];
 
 /// A kind that is planned.
 const PLANNED: &str = "html";
@@ -110,7 +128,7 @@ impl Destination {
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         match self {
-            Self::JsonLines(path) | Self::Perfetto(path) => Some(path),
+            Self::JsonLines(path) | Self::Perfetto(path) | Self::Speedscope(path) | Self::Folded(path) => Some(path),
             Self::Console(_) | Self::Otlp(_) => None,
         }
     }
@@ -121,6 +139,8 @@ impl Destination {
             Self::Otlp(url) => (OTLP, url.clone()),
             Self::JsonLines(path) => (JSON_LINES, Some(path.display().to_string())),
             Self::Perfetto(path) => (PERFETTO, Some(path.display().to_string())),
+            Self::Speedscope(path) => (SPEEDSCOPE, Some(path.display().to_string())),
+            Self::Folded(path) => (FOLDED, Some(path.display().to_string())),
         }
     }
 }
@@ -167,9 +187,16 @@ mod tests {
 
     #[test]
     fn destinations_are_read_and_written_alike() {
-        for text in
-            ["console", "otlp", "otlp=http://collector:4318", "otlp=https://x/y", "jsonl=/tmp/a=b.jsonl", "perfetto=t"]
-        {
+        for text in [
+            "console",
+            "otlp",
+            "otlp=http://collector:4318",
+            "otlp=https://x/y",
+            "jsonl=/tmp/a=b.jsonl",
+            "perfetto=t",
+            "speedscope=s",
+            "folded=f",
+        ] {
             let destination: Destination = text.parse().expect(text);
             assert_eq!(destination.to_string(), text);
         }
@@ -178,11 +205,11 @@ mod tests {
     #[test]
     fn a_wrong_destination_is_told_what_to_write() {
         for (text, hint) in [
-            ("", "use console, otlp, otlp=URL, jsonl=FILE or perfetto=FILE"),
+            ("", "use console, otlp, otlp=URL, jsonl=FILE, perfetto=FILE, speedscope=FILE or folded=FILE"),
             ("jason=x", "use console"),
             ("jsonl", "jsonl=FILE"),
             ("perfetto=", "perfetto=FILE"),
-            ("html=report.html", "not available in this version; use console, otlp, jsonl=FILE or perfetto=FILE"),
+            ("html=report.html", "not available in this version; use console, otlp, jsonl=FILE, perfetto=FILE,"),
             ("console=x", "standard output"),
             ("otlp=collector:4317", "http://localhost:4318"),
             ("otlp=", "http://localhost:4318"),

@@ -10,6 +10,7 @@ mod described;
 mod destination;
 mod environment;
 mod error;
+mod folded;
 mod json;
 mod json_lines;
 mod method_totals;
@@ -20,6 +21,9 @@ mod resource;
 mod samples;
 mod shown;
 mod sink;
+mod speedscope;
+mod stack_file;
+mod stack_totals;
 
 pub use console::{duration, shorten};
 pub use destination::{DESTINATIONS, Destination, DestinationKind};

@@ -11,13 +11,16 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use super::attribute_limits::AttributeLimits;
 use super::chrome_trace::ChromeTrace;
 use super::console::{Columns, Console};
-use super::destination::Destination;
+use super::destination::{Destination, FOLDED, SPEEDSCOPE};
 use super::environment::{Environment, set};
 use super::error::ExportError;
+use super::folded::folded;
 use super::json_lines::JsonLines;
 use super::otlp::Otlp;
 use super::shown::Shown;
 use super::sink::Sink;
+use super::speedscope::speedscope;
+use super::stack_file::StackFile;
 
 /// Opens a destination. Files are created (an existing one is overwritten) and settings are checked here, so that what
 /// is wrong is told before anything is attached.
@@ -34,6 +37,13 @@ pub fn open(destination: &Destination, environment: Environment<'_>) -> Result<B
         }
         Destination::Perfetto(path) => {
             Box::new(ChromeTrace::new(create_file(path)?, path.display().to_string(), limits)?)
+        }
+        Destination::Speedscope(path) => {
+            let place = path.display().to_string();
+            Box::new(StackFile::new(SPEEDSCOPE.word, create_file(path)?, place, speedscope)?)
+        }
+        Destination::Folded(path) => {
+            Box::new(StackFile::new(FOLDED.word, create_file(path)?, path.display().to_string(), folded)?)
         }
     })
 }
@@ -97,7 +107,7 @@ mod tests {
     #[test]
     fn files_are_made_at_once() {
         let directory = tempfile::tempdir().expect("a directory");
-        for kind in ["jsonl", "perfetto"] {
+        for kind in ["jsonl", "perfetto", "speedscope", "folded"] {
             let path = directory.path().join(kind);
             let destination = format!("{kind}={}", path.display()).parse().expect("a destination");
             let mut sink = open(&destination, &|_| None).expect("opened");
@@ -105,7 +115,7 @@ mod tests {
             assert!(path.exists());
             samples::spans().iter().for_each(|span| sink.span(span));
             assert_eq!(sink.finish(&Summary::default()).delivered, 7);
-            assert!(path.metadata().expect("a file").len() > 1_000);
+            assert!(path.metadata().expect("a file").len() > 100);
 
             let lost = directory.path().join("nowhere").join(kind);
             let destination = format!("{kind}={}", lost.display()).parse().expect("a destination");
