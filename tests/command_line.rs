@@ -69,7 +69,7 @@ fn refused(finished: &Finished, code: i32, subject: &str) -> Result<()> {
 fn help() -> Result<()> {
     let help = ml_tracer(["--help"])?;
     ensure!(help.code == Some(0) && help.errors.is_empty(), "{help:?}");
-    for command in ["attach", "run", "symbols", "check-map", "doctor"] {
+    for command in ["attach", "top", "run", "symbols", "check-map", "doctor"] {
         ensure!(help.output.contains(command), "{command} is not in the help: {}", help.output);
         let own = ml_tracer([command, "--help"])?;
         ensure!(own.code == Some(0) && own.output.contains("Usage"), "{own:?}");

@@ -13,5 +13,6 @@ pub mod receiver;
 pub mod spans;
 pub mod suite;
 pub mod targets;
+pub mod terminal;
 pub mod tracer;
 pub mod workspace;

@@ -14,3 +14,4 @@ pub mod session;
 pub mod symbol;
 pub mod symbol_map;
 pub mod target;
+pub mod view;

@@ -53,6 +53,18 @@ each with its own resource (process.pid), and a line on stderr when its first fu
 
 Ctrl-C, SIGTERM, --duration and the end of all targets deliver everything first.";
 
+const TOP_HELP: &str = "\
+Keys: q or Ctrl-C quits; left and right choose the column to sort by, as do its letters (n c 5 9 m t s e);
+up and down scroll; Tab gives one part the whole screen; p pauses the picture; r counts from now on.
+
+Examples:
+  sudo ml-tracer top --pid 4242
+  sudo ml-tracer top --port 8000 --follow
+  sudo ml-tracer top --name gunicorn --export otlp=http://collector:4318
+
+The table counts every call since the start, or since r. When it has ended, the table is printed, and
+what attach prints at its end.";
+
 const RUN_HELP: &str = "\
 Probes are live before the first instruction of CMD. Exits with CMD's exit code (128 + N if signal N ended it).
 
@@ -75,6 +87,9 @@ pub enum Command {
     /// Trace running processes
     #[command(after_help = with_exit_codes(&with_destinations(ATTACH_HELP)))]
     Attach(AttachArguments),
+    /// Watch running processes live: a table of their methods, the latency, and the slowest recent trace
+    #[command(after_help = with_exit_codes(TOP_HELP))]
+    Top(TopArguments),
     /// Start a command and trace it from its first instruction
     #[command(after_help = RUN_HELP)]
     Run(RunArguments),
@@ -193,10 +208,10 @@ impl TraceOptions {
     }
 }
 
-/// Arguments of `attach`.
+/// Which running processes.
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("which").required(true).multiple(true).args(["pids", "names", "ports"])))]
-pub struct AttachArguments {
+pub struct ProcessOptions {
     /// Processes to trace, by number (several, or with commas)
     #[arg(long = "pid", value_name = "PID", value_delimiter = ',', value_parser = parse_pid)]
     pub pids: Vec<u32>,
@@ -206,10 +221,26 @@ pub struct AttachArguments {
     /// Processes that listen on this TCP port
     #[arg(long = "port", value_name = "PORT", value_parser = parse_port)]
     pub ports: Vec<Selection>,
+}
+
+/// Arguments of `attach`.
+#[derive(Debug, Args)]
+pub struct AttachArguments {
+    #[command(flatten)]
+    pub which: ProcessOptions,
     #[command(flatten)]
     pub trace: TraceOptions,
     #[command(flatten)]
     pub display: DisplayOptions,
+}
+
+/// Arguments of `top`.
+#[derive(Debug, Args)]
+pub struct TopArguments {
+    #[command(flatten)]
+    pub which: ProcessOptions,
+    #[command(flatten)]
+    pub trace: TraceOptions,
 }
 
 /// Arguments of `run`.
@@ -437,7 +468,8 @@ mod tests {
         let Command::Attach(attach) = Arguments::try_parse_from(words).expect("a right command line").command else {
             panic!("another command")
         };
-        assert_eq!((attach.pids, attach.names.len(), attach.ports.len()), (vec![1, 22, 3], 1, 1));
+        let which = attach.which;
+        assert_eq!((which.pids, which.names.len(), which.ports.len()), (vec![1, 22, 3], 1, 1));
         for (wrong, hint) in [
             (["--pid", "gunicorn"], "`--name gunicorn`"),
             (["--pid", "0"], "from 1 on"),

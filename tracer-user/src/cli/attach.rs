@@ -3,16 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use super::arguments::{AttachArguments, TraceOptions};
+use super::arguments::{AttachArguments, ProcessOptions, TraceOptions};
 use super::class_options::ClassOptions;
 use super::display_options::DisplayOptions;
 use super::exit::{self, LacksPrivilege, UsageError};
 use super::list;
-use super::method_table;
-use super::print::{tell, tell_plain};
+use super::print::{tell, tell_plain, width_of_errors};
 use super::signals;
 use super::summary_file::SummaryFile;
 use crate::attach::{LoadOptions, missing_privilege};
@@ -22,19 +21,59 @@ use crate::session::{
 };
 use crate::symbol_map::{self, MAP_DIRECTORY};
 use crate::target::{TargetError, Watcher, descendants, look_at};
+use crate::view::method_lines;
 
 /// Numbers of processes in one sentence.
 const MOST_NUMBERS: usize = 5;
 
+/// What stands between a session and a person.
+pub trait Front {
+    /// What the console shows.
+    fn display(&self) -> DisplayOptions;
+
+    /// The settings of the session, with what it needs of them.
+    fn settings(&mut self, settings: Settings) -> Settings {
+        settings
+    }
+
+    /// Runs the session until something stops it.
+    ///
+    /// # Errors
+    /// See [`Session::run`].
+    fn run(&mut self, session: &mut Session, inbox: &Receiver<Message>) -> Result<Stop, SessionError>;
+}
+
+/// Lines on stderr.
+struct Lines<'arguments>(&'arguments DisplayOptions);
+
+impl Front for Lines<'_> {
+    fn display(&self) -> DisplayOptions {
+        self.0.clone()
+    }
+
+    fn run(&mut self, session: &mut Session, inbox: &Receiver<Message>) -> Result<Stop, SessionError> {
+        session.run(inbox, tell_changes)
+    }
+}
+
 /// Traces running processes until told to stop or until they are gone.
 pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<ExitCode> {
+    trace_running(&arguments.which, &arguments.trace, began, Lines(&arguments.display))
+}
+
+/// The same with anything in front of the session.
+pub fn trace_running(
+    which: &ProcessOptions,
+    trace: &TraceOptions,
+    began: Instant,
+    mut front: impl Front,
+) -> anyhow::Result<ExitCode> {
     session::enough_descriptors()?;
-    let trace = &arguments.trace;
     trace.check()?;
     let maps = load_maps(&trace.maps, &trace.classes)?;
     let mut targets: Vec<Target> = Vec::new();
     let mut unreachable: Vec<TargetError> = Vec::new();
-    for pid in wanted(arguments)? {
+    for pid in wanted(which)? {
         if pid == std::process::id() {
             return Err(UsageError(format!("{pid} is ml-tracer itself; it cannot trace itself")).into());
         }
@@ -68,7 +107,8 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
     let first = targets.first().map_or(0, |target| target.process.pid);
     let not_followed = if trace.follow { Vec::new() } else { descendants(&targets) };
     let watcher = Watcher::new(targets, trace.follow);
-    let settings = settings(trace, &arguments.display, watcher, maps, began, tell_session.clone());
+    let settings = settings(trace, &front.display(), watcher, maps, began, tell_session.clone());
+    let settings = front.settings(settings);
     signals::listen(tell_session, Arc::clone(&settings.stop))?;
     let mut has_unnamed = false;
     let ended = match session::start(settings) {
@@ -84,7 +124,7 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
             trace.classes.tell_of(&classes);
             // They are told, with what traces them: that is not nothing.
             has_unnamed = classes.iter().any(|of_process| !of_process.unnamed.is_empty());
-            let stopped = session.run(&inbox, tell_changes);
+            let stopped = front.run(&mut session, &inbox);
             finish(session, stopped)?
         }
     };
@@ -98,9 +138,9 @@ pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<Exi
 }
 
 /// The numbers of the processes that were asked for; which those of a name or port are is told.
-fn wanted(arguments: &AttachArguments) -> anyhow::Result<Vec<u32>> {
-    let mut pids = arguments.pids.clone();
-    for selection in arguments.names.iter().chain(&arguments.ports) {
+fn wanted(which: &ProcessOptions) -> anyhow::Result<Vec<u32>> {
+    let mut pids = which.pids.clone();
+    for selection in which.names.iter().chain(&which.ports) {
         let found = match selection.find() {
             Ok(found) => found,
             Err(error) => {
@@ -146,6 +186,8 @@ pub fn settings(
         max_overhead: trace.max_overhead,
         totals: display.interval.map(show_totals),
         exports: display.destinations(&trace.exports),
+        sinks: Vec::new(),
+        status: None,
         tape: trace.record_tape.clone(),
         load: LoadOptions {
             ring_bytes: trace.ring_bytes.unwrap_or(defaults.ring_bytes),
@@ -206,7 +248,7 @@ fn show_totals(every: Duration) -> TotalsFeed {
 
 /// The table of methods, where one was called.
 fn tell_table(rows: &[MethodRow]) {
-    let lines = method_table::lines(rows, method_table::terminal_width());
+    let lines = method_lines(rows, width_of_errors());
     if !lines.is_empty() {
         tell_plain(&lines);
     }

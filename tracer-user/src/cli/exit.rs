@@ -7,6 +7,7 @@ use crate::attach::{AttachError, MissingPrivilege};
 use crate::session::SessionError;
 use crate::symbol_map::MapErrors;
 use crate::target::TargetError;
+use crate::view::TopError;
 
 /// Done.
 pub const DONE: u8 = 0;
@@ -63,7 +64,8 @@ fn is_closed_output(failure: &anyhow::Error) -> bool {
 }
 
 fn code_of(failure: &anyhow::Error) -> u8 {
-    if failure.is::<UsageError>() || failure.is::<MapErrors>() {
+    let wants_terminal = matches!(failure.downcast_ref(), Some(TopError::NoTerminal { .. }));
+    if failure.is::<UsageError>() || failure.is::<MapErrors>() || wants_terminal {
         return USAGE;
     }
     if failure.is::<LacksPrivilege>() {

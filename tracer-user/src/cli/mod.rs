@@ -10,7 +10,6 @@ mod durations;
 mod exit;
 mod guard;
 mod list;
-mod method_table;
 mod place_empty_probes;
 mod print;
 mod replay;
@@ -19,6 +18,7 @@ mod signals;
 mod soak;
 mod summary_file;
 mod symbols;
+mod top;
 mod unnamed_classes;
 mod wait_and_execute;
 
@@ -42,6 +42,7 @@ pub fn run() -> ExitCode {
     arguments::begin_log();
     let result = match arguments.command {
         arguments::Command::Attach(arguments) => attach::attach(&arguments, began),
+        arguments::Command::Top(arguments) => top::top(&arguments, began),
         arguments::Command::Run(arguments) => run::run(&arguments, began),
         arguments::Command::Symbols(arguments) => symbols::symbols(&arguments),
         arguments::Command::CheckMap(arguments) => check_map::check_map(&arguments),

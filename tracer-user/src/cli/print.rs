@@ -1,11 +1,14 @@
 //! What the commands print: every line goes through here, is escaped, and is no failure where nobody reads it.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -34,8 +37,63 @@ pub fn tell(sentence: &str) {
 /// said is dropped: that is no reason to stop or to wait, and what matters is told by the exit code too.
 pub struct Errors;
 
+/// What was to be said while something else has the terminal.
+static HELD: Mutex<Option<VecDeque<String>>> = Mutex::new(None);
+
+/// Whether standard error is the terminal that somebody else has: elsewhere lines are written at once all the same.
+fn is_withheld() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// Lines that are kept for later; of more, the first ones go.
+const MOST_HELD: usize = 1_000;
+
+/// Keeps what is said from the terminal, which somebody else has. It is said when this is dropped.
+pub struct HeldErrors;
+
+impl HeldErrors {
+    /// From now on.
+    pub fn begin() -> Self {
+        *HELD.lock().unwrap_or_else(PoisonError::into_inner) = Some(VecDeque::new());
+        Self
+    }
+
+    /// The last lines that wait.
+    pub fn last(&self, lines: usize) -> Vec<String> {
+        let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = held.iter().flatten();
+        let all = held.clone().count();
+        held.skip(all.saturating_sub(lines)).cloned().collect()
+    }
+}
+
+impl Drop for HeldErrors {
+    fn drop(&mut self) {
+        let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if is_withheld() {
+            held.into_iter().flatten().for_each(|line| drop(Errors.write_all(format!("{line}\n").as_bytes())));
+        }
+    }
+}
+
+/// Keeps these bytes for the view, if there is one. Gives whether they are to wait until it has ended.
+fn hold(bytes: &[u8]) -> bool {
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(held) = held.as_mut() else { return false };
+    for line in String::from_utf8_lossy(bytes).lines().filter(|line| !line.is_empty()) {
+        if held.len() >= MOST_HELD {
+            held.pop_front();
+        }
+        held.push_back(line.to_owned());
+    }
+    is_withheld()
+}
+
 impl Write for Errors {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if hold(bytes) {
+            return Ok(bytes.len());
+        }
         static IS_STALLED: AtomicBool = AtomicBool::new(false);
         let errors = std::io::stderr();
         for piece in bytes.chunks(PIECE) {
@@ -67,6 +125,13 @@ pub fn tell_lines(text: &str) {
 /// Lines that stand for themselves, to stderr: a table, whose names are escaped already.
 pub fn tell_plain(lines: &[String]) {
     let _ = Errors.write_all(format!("\n{}\n\n", lines.join("\n")).as_bytes());
+}
+
+/// Columns of the terminal behind stderr, or of a file.
+pub fn width_of_errors() -> usize {
+    const USUAL: usize = 100;
+    let columns = tcgetwinsize(std::io::stderr()).map_or(0, |size| usize::from(size.ws_col));
+    if columns == 0 { USUAL } else { columns }
 }
 
 /// One line of a list.

@@ -25,7 +25,7 @@ mod speedscope;
 mod stack_file;
 mod stack_totals;
 
-pub use console::{duration, shorten};
+pub use console::{duration, shorten, tree_lines};
 pub use destination::{DESTINATIONS, Destination, DestinationKind};
 pub use environment::Environment;
 pub use error::ExportError;

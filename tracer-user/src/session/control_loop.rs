@@ -8,6 +8,7 @@ use super::error::SessionError;
 use super::message::Message;
 use super::processes::ProcessChanges;
 use super::report::Report;
+use super::settings::StatusFeed;
 use super::tracer::Tracer;
 use crate::model::ClassesInSight;
 
@@ -33,12 +34,14 @@ pub enum Stop {
 }
 
 /// How long a session lasts.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Pace {
     /// The longest that it may take.
     pub duration: Option<Duration>,
     /// Whether its target is a command that it has started: the end of that is told.
     pub is_command: bool,
+    /// Who is told what is seen and what not.
+    pub status: Option<StatusFeed>,
 }
 
 /// A session whose probes are live. Dropping it takes them away; [`Session::finish`] also delivers everything.
@@ -50,6 +53,8 @@ pub struct Session {
     first_changes: Option<ProcessChanges>,
     /// Since when it runs.
     live: Option<Instant>,
+    /// When it is told next what is seen and what not.
+    next_status: Instant,
 }
 
 impl Session {
@@ -57,7 +62,7 @@ impl Session {
     pub(super) fn new(mut tracer: Tracer, pace: Pace, began: Instant) -> Self {
         let first_changes = ProcessChanges { more_functions: 0, ..tracer.changes() };
         let attach_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Self { tracer, pace, attach_ms, first_changes: Some(first_changes), live: None }
+        Self { tracer, pace, attach_ms, first_changes: Some(first_changes), live: None, next_status: began }
     }
 
     /// Functions probed so far.
@@ -114,12 +119,23 @@ impl Session {
             self.tracer.take_turn()?;
             let first = self.first_changes.take().unwrap_or_default();
             tell(first.and(self.tracer.changes()));
+            self.tell_status();
             if self.tracer.nobody_reads() {
                 return Ok(Stop::NobodyReads);
             }
             if self.tracer.is_over() && !self.pace.is_command {
                 return Ok(Stop::TargetsGone);
             }
+        }
+    }
+
+    fn tell_status(&mut self) {
+        if let Some(feed) = &self.pace.status
+            && Instant::now() >= self.next_status
+        {
+            self.next_status = Instant::now() + feed.every;
+            // Nobody listens any more when the program is ending.
+            let _ = feed.to.send(self.tracer.what_is_seen());
         }
     }
 

@@ -38,7 +38,7 @@ pub use message::Message;
 pub use processes::{Followed, ProcessChanges};
 pub use replay::replay;
 pub use report::Report;
-pub use settings::{PythonSettings, Settings, TotalsFeed};
+pub use settings::{PythonSettings, Settings, StatusFeed, TotalsFeed};
 pub use soak::{Soak, SoakFigures};
 pub use start::start;
 pub use tracer::AFTER_SIGNAL;

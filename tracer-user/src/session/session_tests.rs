@@ -146,6 +146,8 @@ fn settings(sleepers: &[&Sleeper], told: &Told, follows: bool) -> Settings {
         python: PythonSettings::default(),
         probe_moving_code: false,
         max_overhead: None,
+        sinks: Vec::new(),
+        status: None,
         totals: None,
         exports: Vec::new(),
         tape: None,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::message::Message;
 use crate::attach::LoadOptions;
-use crate::export::Destination;
+use crate::export::{Destination, Sink};
 use crate::model::{MethodRow, PythonMode, SymbolMap};
 use crate::target::TargetSource;
 
@@ -26,6 +26,10 @@ pub struct Settings {
     pub max_overhead: Option<f64>,
     /// Where spans go.
     pub exports: Vec<Destination>,
+    /// Where spans go besides.
+    pub sinks: Vec<Box<dyn Sink>>,
+    /// Tell what is seen and what not, again and again.
+    pub status: Option<StatusFeed>,
     /// Tell what the methods have come to, again and again.
     pub totals: Option<TotalsFeed>,
     /// Record a tape here.
@@ -51,6 +55,15 @@ pub struct TotalsFeed {
     pub every: Duration,
     /// All finished calls so far.
     pub to: Sender<Vec<MethodRow>>,
+}
+
+/// Where it goes what is seen and what not.
+#[derive(Clone, Debug)]
+pub struct StatusFeed {
+    /// How often.
+    pub every: Duration,
+    /// A sentence each.
+    pub to: Sender<Vec<String>>,
 }
 
 /// How Python calls are seen.

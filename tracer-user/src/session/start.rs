@@ -58,6 +58,8 @@ pub fn start_on(
         probe_moving_code,
         max_overhead,
         exports,
+        sinks,
+        status,
         totals,
         tape,
         load,
@@ -109,7 +111,8 @@ pub fn start_on(
     let header = tape_header(&targets);
     // The tape wants to know each name too; nobody listens when none is recorded.
     let (learns, learned) = channel();
-    let pipeline = Pipeline::open(&header, class_names(learns, instances.known()), &exports)?.feeding(totals);
+    let pipeline =
+        Pipeline::open(&header, class_names(learns, instances.known()), &exports)?.with(sinks, &header).feeding(totals);
     let recording = tape.map(|path| begin_tape(path, &header, learned)).transpose()?;
     let pipeline = RecordedPipeline::new(pipeline, recording);
     let drain = Drain::start(records, pipeline, ProcessNews::new(tell)).map_err(|_| SessionError::DrainEnded)?;
@@ -127,7 +130,7 @@ pub fn start_on(
     }
     tracer.accept_entries()?;
     tracer.go_on()?;
-    let pace = Pace { duration, is_command };
+    let pace = Pace { duration, is_command, status };
     Ok(Session::new(tracer, pace, began))
 }
 

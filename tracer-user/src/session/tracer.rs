@@ -14,7 +14,7 @@ use super::processes::{LeftProcess, ProcessChanges, Processes};
 use super::report::Report;
 use crate::attach::{Kernel, Refused};
 use crate::engine::Runtimes;
-use crate::model::{ClassesInSight, Module, ProcessEvent, ProcessId, Target, TargetChange};
+use crate::model::{ClassesInSight, Module, ProcessEvent, ProcessId, Target, TargetChange, counted};
 use crate::plan::Planner;
 use crate::target::{TargetSource, has_ended};
 
@@ -88,6 +88,22 @@ impl Tracer {
     /// Classes of the processes that were named.
     pub fn classes_in_sight(&self) -> Vec<ClassesInSight> {
         self.instances.classes_in_sight()
+    }
+
+    /// What is seen now and what not, and why, a sentence each.
+    pub fn what_is_seen(&mut self) -> Vec<String> {
+        let coverage = self.instances.coverage_now(&mut self.processes);
+        let mut sentences = Runtimes::remarks(&coverage, |_| Vec::new());
+        sentences.extend(Runtimes::left_out(&coverage));
+        let (probed, skipped) = (self.native.functions(), self.native.skipped());
+        if probed > 0 || skipped > 0 {
+            let probed = counted(probed as u64, "native function is probed", "native functions are probed");
+            sentences.push(match skipped {
+                0 => probed,
+                _ => format!("{probed}, {skipped} cannot be: `ml-tracer symbols --pid PID` says which and why"),
+            });
+        }
+        sentences
     }
 
     /// Code that is seen in runtimes, or was in processes that have ended.

@@ -43,6 +43,16 @@ impl Pipeline {
         Ok(pipeline)
     }
 
+    /// The same with these sinks as well, for the processes of this header.
+    #[must_use]
+    pub fn with(mut self, sinks: Vec<Box<dyn Sink>>, header: &TapeHeader) -> Self {
+        for mut sink in sinks {
+            header.targets.iter().for_each(|target| sink.process(&resource_of(target)));
+            self.sinks.push(sink);
+        }
+        self
+    }
+
     /// The same, which tells what the methods have come to while records arrive.
     #[must_use]
     pub fn feeding(self, totals: Option<TotalsFeed>) -> Self {
@@ -52,7 +62,7 @@ impl Pipeline {
     /// Describes a process whose calls may now arrive, or one that runs another program now.
     pub fn add_process(&mut self, target: &Target) {
         self.assembler.add_process(target.process);
-        let resource = Arc::new(Resource::new(target, &|name: &str| std::env::var(name).ok()));
+        let resource = resource_of(target);
         for sink in &mut self.sinks {
             sink.process(&resource);
         }
@@ -133,6 +143,10 @@ impl Pipeline {
         });
         (summary.totals.clone(), deliveries)
     }
+}
+
+fn resource_of(target: &Target) -> Arc<Resource> {
+    Arc::new(Resource::new(target, &|name: &str| std::env::var(name).ok()))
 }
 
 fn deliver(sinks: &mut [Box<dyn Sink>], methods: &mut MethodTotals, output: &Output) {

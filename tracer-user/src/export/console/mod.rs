@@ -8,3 +8,4 @@ mod tree;
 pub use columns::Columns;
 pub use layout::{duration, shorten};
 pub use sink::Console;
+pub use tree::tree_lines;

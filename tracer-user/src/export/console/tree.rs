@@ -24,6 +24,15 @@ pub struct Drawing {
     pub depth: Option<NonZeroU32>,
 }
 
+/// The lines of the calls of one trace, without colour, for a terminal of so many columns. Names are fit to be shown.
+#[must_use]
+pub fn tree_lines(spans: &[Span], columns: usize) -> Vec<String> {
+    let drawing = Drawing { palette: Palette { colour: false }, room: Room::of(columns, true), depth: None };
+    let mut text = String::new();
+    Tree::new(spans).draw_calls(&mut text, &drawing);
+    text.lines().map(str::to_owned).collect()
+}
+
 /// The spans of one trace, in their order, each with the calls inside it.
 pub struct Tree<'span> {
     spans: &'span [Span],

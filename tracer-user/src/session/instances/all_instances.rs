@@ -415,6 +415,13 @@ impl Instances {
     /// What was covered and what not, with the calls counted so far.
     pub fn coverage(&mut self, processes: &mut Processes) -> Vec<RuntimeCoverage> {
         let mut coverage: Vec<_> = self.ended.drain(..).collect();
+        coverage.extend(self.coverage_now(processes));
+        coverage
+    }
+
+    /// The same of the processes that are there.
+    pub fn coverage_now(&mut self, processes: &mut Processes) -> Vec<RuntimeCoverage> {
+        let mut coverage = Vec::new();
         for instance in self.traced.iter_mut().filter(|instance| is_worth_telling(instance)) {
             let kernel = processes.in_kernel(instance.process());
             coverage.push(instance.counted_coverage(kernel.as_deref()));

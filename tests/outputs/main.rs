@@ -1,5 +1,7 @@
-//! Suite of outputs that go wrong and of names that mean harm: what nobody can read or write costs no span that can be
+//! Suite of outputs that go wrong and of names that mean harm, and of the live view: what nobody can read or write costs no span that can be
 //! delivered, no exit code, and no traced process; what a target calls itself reaches no terminal as it is.
+
+mod live_view;
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -17,7 +19,7 @@ use tracer_tests::workspace;
 
 fn main() -> ExitCode {
     const KERNEL: &[Need] = &[Need::Program, Need::Kernel];
-    let cases = vec![
+    let mut cases = vec![
         case("errors_that_cannot_be_written_cost_nothing", KERNEL, unwritable_errors),
         case("errors_that_cannot_be_written_do_not_end_the_command", KERNEL, unwritable_errors_of_run),
         case("errors_that_nobody_takes_do_not_keep_the_tracer_waiting", KERNEL, sleeping_reader_of_errors),
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         case("names_forge_no_lines", KERNEL, names_forge_no_lines),
         case("a_long_command_line_is_cut", KERNEL, long_command_line),
     ];
+    cases.extend(live_view::cases());
     suite::main(cases)
 }
 
