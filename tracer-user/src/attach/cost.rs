@@ -1,7 +1,6 @@
 //! Measures what a probe costs on this machine: empty programs on tiny functions of our own process.
 
 use std::path::Path;
-use std::time::Instant;
 
 use aya::programs::UProbe;
 use aya::programs::perf_event::{
@@ -14,13 +13,12 @@ use serde::Serialize;
 use super::error::{AttachError, chain};
 use super::multi::MultiPrograms;
 use super::object::{OBJECT, load_error, program, program_error};
-use super::own_function::{self, EMULATED, OwnFunction, SINGLE_STEPPED};
+use super::own_function::{self, EMULATED, OwnFunction, SINGLE_STEPPED, time};
 use super::placement::{Link, PlacedFile, place_one};
 use super::site::{Role, Site};
 
-/// Calls measured at once; the median of the rounds counts.
+/// Calls measured at once.
 const CALLS: u32 = 2_000;
-const ROUNDS: usize = 5;
 
 /// Calls measured at once where the user waits.
 const FEW_CALLS: u32 = 50;
@@ -106,9 +104,7 @@ struct EmptyPrograms {
 impl EmptyPrograms {
     fn load(roles: &[Role]) -> Result<Self, AttachError> {
         let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(|error| load_error(&error))?;
-        let mut multi = MultiPrograms::load_empty(OBJECT, &ebpf)?;
-        // It is on a function that is to be measured.
-        drop(multi.as_mut().and_then(MultiPrograms::take_trial));
+        let multi = MultiPrograms::load_empty(OBJECT, &ebpf)?;
         if multi.is_none() {
             for role in roles {
                 program::<UProbe>(&mut ebpf, name_of(*role))?.load().map_err(|error| program_error(&error))?;
@@ -139,18 +135,6 @@ impl EmptyPrograms {
 
 fn name_of(role: Role) -> &'static str {
     if role == Role::Return { "empty_return" } else { "empty_entry" }
-}
-
-fn time(call: fn(), calls: u32) -> f64 {
-    let mut rounds: Vec<f64> = (0..ROUNDS)
-        .map(|_| {
-            let start = Instant::now();
-            (0..calls).for_each(|_| call());
-            start.elapsed().as_nanos() as f64 / f64::from(calls)
-        })
-        .collect();
-    rounds.sort_by(f64::total_cmp);
-    rounds[ROUNDS / 2]
 }
 
 /// Sets watchpoints until there is no slot left; gives back how many there are and what a hit costs.

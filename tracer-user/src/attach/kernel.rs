@@ -43,6 +43,10 @@ pub trait Kernel: Send {
     /// The map cannot be read.
     fn calls_of(&self, functions: &[FunctionId]) -> Result<Vec<u64>, AttachError>;
 
+    /// Nanoseconds that an empty program takes at a probe here, if that was measured.
+    #[must_use]
+    fn empty_probe_ns(&self) -> Option<f64>;
+
     /// Signals that were kept from processes because they came from hits of watchpoints whose cause was lost. Complete
     /// once the probes are gone.
     #[must_use]

@@ -13,7 +13,7 @@ use tracer_common::tables::CaptureSpec;
 use super::error::AttachError;
 use super::features::{NEEDED_KERNEL, in_initial_pid_namespace, kernel_version, probe_features};
 use super::forks;
-use super::multi::MultiPrograms;
+use super::multi::{LoadedBesides, ManyAtOnce, MultiPrograms};
 use super::object::{OBJECT, array, load_error, map_error, program, program_error};
 use super::placement::{Link, PlacedFile};
 use super::probed_files::ProbedFiles;
@@ -83,6 +83,8 @@ pub struct Loaded {
     /// The program of chain mode, if it is loaded.
     pub chain: Option<ChainPrograms>,
     exceptions: ExceptionProgram,
+    /// Nanoseconds that an empty program takes at a probe, where that was measured.
+    pub empty_probe_ns: Option<f64>,
     /// The tables about Python code.
     pub tables: SharedTables,
     /// Signals that guards have kept from their processes.
@@ -147,11 +149,19 @@ impl Loaded {
             .override_global("MEMORY_STACK_OFFSET", &task.memory_stack, true)
             .load(OBJECT)
             .map_err(|error| load_error(&error))?;
-        let mut multi = if options.single_probes { None } else { MultiPrograms::load(OBJECT, &ebpf)? };
+        // Where every call is seen, exceptions are asked for in any case.
+        let exceptions = options.python_chain || options.python_frames;
+        let besides = LoadedBesides { witness: options.python_chain, exceptions };
+        let many = if options.single_probes { None } else { MultiPrograms::load(OBJECT, &ebpf, besides)? };
+        let empty_probe_ns = many.as_ref().map(|many| many.empty_probe_ns);
         let mut removals = Removals::default();
-        if let Some(trial) = multi.as_mut().and_then(MultiPrograms::take_trial) {
-            removals.begin(move || drop(trial));
-        }
+        let (multi, witness, exceptions) = match many {
+            Some(ManyAtOnce { native, witness, exceptions, trial, .. }) => {
+                removals.begin(move || drop(trial));
+                (Some(native), witness, exceptions)
+            }
+            None => (None, None, None),
+        };
         if multi.is_none() {
             for name in ["native_entry", "native_exit", "native_return"] {
                 program::<UProbe>(&mut ebpf, name)?.load().map_err(|error| program_error(&error))?;
@@ -159,7 +169,7 @@ impl Loaded {
         }
         // The ring buffer is taken away later: what runs on it must be loaded before.
         let frames = if options.python_frames { Some(FramesPrograms::load(&mut ebpf, multi.is_some())?) } else { None };
-        let chain = if options.python_chain { Some(ChainPrograms::load(&mut ebpf, multi.is_some())?) } else { None };
+        let chain = if options.python_chain { Some(ChainPrograms::new(&mut ebpf, witness)?) } else { None };
         let mut tracepoints = Vec::new();
         for (name, tracepoint) in [("thread_exit", "sched_process_exit"), ("program_exec", "sched_process_exec")] {
             let watcher = program::<RawTracePoint>(&mut ebpf, name)?;
@@ -177,7 +187,8 @@ impl Loaded {
             watch: WatchPrograms::default(),
             frames,
             chain,
-            exceptions: ExceptionProgram::default(),
+            exceptions: ExceptionProgram::new(exceptions),
+            empty_probe_ns,
             tables: SharedTables::new(options.python_entries as usize),
             kept_signals: Arc::default(),
             removals,

@@ -19,23 +19,64 @@ use super::site::{Role, Site, scope_of};
 /// `BPF_F_UPROBE_MULTI_RETURN` (include/uapi/linux/bpf.h, Linux 6.18).
 const RETURN_PROBE: u32 = 1;
 
+/// Calls that are made of the function of the first link: what a probe costs is known without another one.
+const TRIAL_CALLS: u32 = 400;
+
 /// Programs loaded for links of many uprobes.
 pub struct MultiPrograms {
     programs: Vec<(Role, OwnedFd)>,
-    /// The link that has shown that the kernel makes such links.
-    trial: Option<OwnedFd>,
+}
+
+/// What a session has loaded for links of many uprobes.
+pub struct ManyAtOnce {
+    /// The programs of native functions.
+    pub native: MultiPrograms,
+    /// The program that a part of all Python calls passes, if it was wanted.
+    pub witness: Option<MultiPrograms>,
+    /// The program that exceptions pass, if it was wanted.
+    pub exceptions: Option<MultiPrograms>,
+    /// The link that has shown that the kernel makes such links. The kernel takes some ten milliseconds to take its probe away,
+    /// and nobody has to wait for it.
+    pub trial: OwnedFd,
+    /// Nanoseconds that a program which does nothing takes at that probe.
+    pub empty_probe_ns: f64,
+}
+
+/// What is loaded besides the programs of native functions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadedBesides {
+    /// The program that a part of all Python calls passes.
+    pub witness: bool,
+    /// The program that exceptions pass.
+    pub exceptions: bool,
 }
 
 impl MultiPrograms {
-    /// Loads the programs once more, for links of many uprobes, on the maps that `loaded` has made. `Ok(None)`: the
-    /// kernel has no such links, which is found out by making one.
+    /// Loads the programs once more, for links of many uprobes, on the maps that `loaded` has made: all at the same time, because
+    /// the verifier takes most of the time of an attach. `Ok(None)`: the kernel has no such links, which is found out by making one.
     ///
     /// # Errors
     /// The object does not parse or lacks a program (it was built wrongly), or such a link is not permitted.
-    pub fn load(object: &[u8], loaded: &Ebpf) -> Result<Option<Self>, AttachError> {
-        const NAMES: [(Role, &str); 3] =
+    pub fn load(object: &[u8], loaded: &Ebpf, besides: LoadedBesides) -> Result<Option<ManyAtOnce>, AttachError> {
+        const NATIVE: [(Role, &str); 3] =
             [(Role::Entry, "native_entry"), (Role::Exit, "native_exit"), (Role::Return, "native_return")];
-        Self::load_named(object, &maps_of(loaded), &NAMES)?.tried()
+        let witness = besides.witness.then_some((Role::Entry, "python_witness"));
+        let exceptions = besides.exceptions.then_some((Role::Entry, "python_exception"));
+        let tried = [(Role::Entry, "empty_entry")];
+        let names: Vec<_> = NATIVE.into_iter().chain(tried).chain(witness).chain(exceptions).collect();
+        let mut programs = match Self::load_named(object, &maps_of(loaded), &names)? {
+            Loaded::Taken(programs) => programs.programs.into_iter(),
+            Loaded::Refused(error) => {
+                tracing::debug!(%error, "the kernel takes no uprobe_multi program");
+                return Ok(None);
+            }
+        };
+        let mut next = |count: usize| Self { programs: programs.by_ref().take(count).collect() };
+        let (native, empty) = (next(NATIVE.len()), next(tried.len()));
+        let Some(trial) = empty.tried()? else { return Ok(None) };
+        let empty_probe_ns = own_function::time(own_function::EMULATED.call, TRIAL_CALLS);
+        let (witness, exceptions) = (witness.map(|_| next(1)), exceptions.map(|_| next(1)));
+        Ok(Some(ManyAtOnce { native, witness, exceptions, trial, empty_probe_ns }))
     }
 
     /// Likewise the programs that see every Python call, on a kernel that has such links: at entries and at exits.
@@ -45,14 +86,6 @@ impl MultiPrograms {
     pub fn load_frames(object: &[u8], loaded: &Ebpf) -> Result<Self, AttachError> {
         const NAMES: [(Role, &str); 2] = [(Role::Entry, "python_frame_entry"), (Role::Exit, "python_frame_return")];
         Self::load_named(object, &maps_of(loaded), &NAMES)?.taken()
-    }
-
-    /// Likewise the program that a part of all Python calls passes.
-    ///
-    /// # Errors
-    /// As [`Self::load_frames`].
-    pub fn load_witness(object: &[u8], loaded: &Ebpf) -> Result<Self, AttachError> {
-        Self::load_named(object, &maps_of(loaded), &[(Role::Entry, "python_witness")])?.taken()
     }
 
     /// Likewise the program that exceptions pass. The ring buffer, which it does not use, may be somebody else's by then:
@@ -72,7 +105,11 @@ impl MultiPrograms {
     /// As [`Self::load`].
     pub fn load_empty(object: &[u8], loaded: &Ebpf) -> Result<Option<Self>, AttachError> {
         const NAMES: [(Role, &str); 2] = [(Role::Entry, "empty_entry"), (Role::Return, "empty_return")];
-        Self::load_named(object, &maps_of(loaded), &NAMES)?.tried()
+        match Self::load_named(object, &maps_of(loaded), &NAMES)? {
+            // The trial is on a function that is to be measured.
+            Loaded::Taken(programs) => Ok(programs.tried()?.map(drop).map(|()| programs)),
+            Loaded::Refused(_) => Ok(None),
+        }
     }
 
     fn load_named(
@@ -103,13 +140,25 @@ impl MultiPrograms {
                 Err(error) => return Ok(Loaded::Refused(error)),
             }
         }
-        Ok(Loaded::Taken(Self { programs, trial: None }))
+        Ok(Loaded::Taken(Self { programs }))
     }
 
-    /// Gives away the link that was made to find out whether the kernel makes any. The kernel takes some ten milliseconds to
-    /// take its probe away, and nobody has to wait for it.
-    pub fn take_trial(&mut self) -> Option<OwnedFd> {
-        self.trial.take()
+    /// A link of the program at entries, on a function of this very program that nobody else calls; `None` if the kernel makes none:
+    /// kernels before 6.6 take the programs as well, and refuse the link.
+    fn tried(&self) -> Result<Option<OwnedFd>, AttachError> {
+        let Some(offset) = own_function::EMULATED.offset() else {
+            tracing::debug!("our own executable could not be found in memory: no uprobe_multi link was tried");
+            return Ok(None);
+        };
+        let site = Site { offset, cookie: 0 };
+        match self.link(Role::Entry, Path::new(own_function::FILE), std::process::id(), &[site]) {
+            Ok(link) => Ok(Some(link)),
+            Err(error) if is_about_privilege(&error) => Err(AttachError::not_permitted("a uprobe_multi link", &error)),
+            Err(error) => {
+                tracing::debug!(%error, "the kernel makes no uprobe_multi link");
+                Ok(None)
+            }
+        }
     }
 
     /// Places one program at many sites of a file, for one process. Dropping the link takes the probes away.
@@ -151,34 +200,6 @@ enum Loaded {
 }
 
 impl Loaded {
-    /// The programs, if the kernel makes a link of them: kernels before 6.6 take the programs as well, and refuse the link.
-    /// One is made on a function of this very program that nobody calls.
-    fn tried(self) -> Result<Option<MultiPrograms>, AttachError> {
-        let mut programs = match self {
-            Self::Taken(programs) => programs,
-            Self::Refused(error) => {
-                tracing::debug!(%error, "the kernel takes no uprobe_multi program");
-                return Ok(None);
-            }
-        };
-        let Some(offset) = own_function::EMULATED.offset() else {
-            tracing::debug!("our own executable could not be found in memory: no uprobe_multi link was tried");
-            return Ok(None);
-        };
-        let site = Site { offset, cookie: 0 };
-        match programs.link(Role::Entry, Path::new(own_function::FILE), std::process::id(), &[site]) {
-            Ok(link) => {
-                programs.trial = Some(link);
-                Ok(Some(programs))
-            }
-            Err(error) if is_about_privilege(&error) => Err(AttachError::not_permitted("a uprobe_multi link", &error)),
-            Err(error) => {
-                tracing::debug!(%error, "the kernel makes no uprobe_multi link");
-                Ok(None)
-            }
-        }
-    }
-
     /// The programs, where the kernel is known to make links of them.
     fn taken(self) -> Result<MultiPrograms, AttachError> {
         match self {

@@ -3,6 +3,7 @@
 
 use std::arch::global_asm;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use procfs::process::{MMapPath, Process};
 
@@ -54,6 +55,22 @@ pub const SINGLE_STEPPED: OwnFunction = OwnFunction {
     call: || unsafe { ml_tracer_own_single_stepped() },
     begins: ml_tracer_own_single_stepped,
 };
+
+/// Rounds of calls that are measured; the median counts.
+const ROUNDS: usize = 5;
+
+/// Nanoseconds that one of so many calls takes.
+pub fn time(call: fn(), calls: u32) -> f64 {
+    let mut rounds: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let start = Instant::now();
+            (0..calls).for_each(|_| call());
+            start.elapsed().as_nanos() as f64 / f64::from(calls)
+        })
+        .collect();
+    rounds.sort_by(f64::total_cmp);
+    rounds[ROUNDS / 2]
+}
 
 impl OwnFunction {
     /// Where it begins in [`FILE`]; `None` where that cannot be found in memory.

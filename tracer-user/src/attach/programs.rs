@@ -88,6 +88,10 @@ impl Kernel for Programs {
         totals::calls_of(&self.loaded.lock().ebpf, functions)
     }
 
+    fn empty_probe_ns(&self) -> Option<f64> {
+        self.loaded.lock().empty_probe_ns
+    }
+
     fn kept_signals(&self) -> u64 {
         self.loaded.lock().kept_signals.load(Relaxed)
     }

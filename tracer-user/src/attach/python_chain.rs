@@ -4,12 +4,14 @@ use std::io;
 
 use aya::Ebpf;
 use aya::programs::UProbe;
+use tracer_common::chain::Chain;
 use tracer_common::cookie::Cookie;
+use tracer_common::limits::THREAD_KEY_BITS;
 use tracer_common::python::{PythonWanted, WANTED_WORDS, wanted_bit};
 
 use super::error::AttachError;
 use super::multi::MultiPrograms;
-use super::object::{OBJECT, array, map_error, program, program_error};
+use super::object::{array, hash_map, map_error, program, program_error};
 use super::placement::{Link, PlacedFile, place_one};
 use super::site::Site;
 use crate::model::{PythonCodeRule, RemoteAddress, WitnessSite};
@@ -17,19 +19,22 @@ use crate::model::{PythonCodeRule, RemoteAddress, WitnessSite};
 /// The map of the bits that wanted code has: as large as the loader makes it.
 pub const WANTED_MAP: &str = "PYTHON_WANTED";
 
+/// The map of the frames of each thread.
+const CHAINS: &str = "PYTHON_CHAINS";
+
 /// The program that runs at a witness.
 pub struct ChainPrograms {
     multi: Option<MultiPrograms>,
 }
 
 impl ChainPrograms {
-    /// Loads it.
+    /// As it is loaded already for links of many uprobes, or else loads it.
     ///
     /// # Errors
     /// Not permitted, or the kernel cannot run it.
-    pub fn load(ebpf: &mut Ebpf, many_at_once: bool) -> Result<Self, AttachError> {
-        if many_at_once {
-            return Ok(Self { multi: Some(MultiPrograms::load_witness(OBJECT, ebpf)?) });
+    pub fn new(ebpf: &mut Ebpf, multi: Option<MultiPrograms>) -> Result<Self, AttachError> {
+        if multi.is_some() {
+            return Ok(Self { multi });
         }
         program::<UProbe>(ebpf, "python_witness")?.load().map_err(|error| program_error(&error))?;
         Ok(Self { multi: None })
@@ -73,4 +78,20 @@ pub fn tell_wanted(ebpf: &mut Ebpf, slot: u32, codes: &[(RemoteAddress, PythonCo
         }
     }
     array::<PythonWanted>(ebpf, WANTED_MAP)?.set(slot, wanted, 0).map_err(|error| map_error(WANTED_MAP, &error))
+}
+
+/// Forgets the frames of all threads of a process that is let go, or runs another program. Of a thread that ends the programs
+/// forget them by themselves, if a traced call was ever seen on it.
+///
+/// # Errors
+/// There is no such map.
+pub fn forget_threads(ebpf: &mut Ebpf, process: u32) -> Result<(), AttachError> {
+    let mut chains = hash_map::<u64, [u8; size_of::<Chain>()]>(ebpf, CHAINS)?;
+    let of_process = |key: &u64| (key & ((1 << THREAD_KEY_BITS) - 1)) >> 32 == u64::from(process);
+    let its_own: Vec<u64> = chains.keys().filter_map(Result::ok).filter(of_process).collect();
+    for key in its_own {
+        // It may be gone already.
+        let _ = chains.remove(&key);
+    }
+    Ok(())
 }

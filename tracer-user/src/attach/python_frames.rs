@@ -71,13 +71,17 @@ impl FramesPrograms {
 }
 
 /// Exceptions pass this one on their way through Python frames.
-#[derive(Default)]
 pub struct ExceptionProgram {
     /// Once it is needed, for links of many uprobes.
     multi: Option<MultiPrograms>,
 }
 
 impl ExceptionProgram {
+    /// The program, if it is loaded already for links of many uprobes.
+    pub fn new(multi: Option<MultiPrograms>) -> Self {
+        Self { multi }
+    }
+
     /// Places its probe. The ring buffer, which the program does not use, may be somebody else's by now: `ring` is its
     /// descriptor.
     ///

@@ -119,7 +119,6 @@ impl KernelProcess for TracedProcess {
         const NAME: &str = "PYTHON_LAYOUTS";
         let mut loaded = self.loaded.lock();
         let loaded = &mut *loaded;
-        loaded.watch.load(&mut loaded.ebpf)?;
         let slot = u32::from(loaded.slot_of(&mut self.slot, self.process.pid)?);
         let mut layouts = array::<PythonLayout>(&mut loaded.ebpf, NAME)?;
         layouts.set(slot, *layout, 0).map_err(|error| map_error(NAME, &error))?;

@@ -7,9 +7,6 @@ use crate::model::ProcessId;
 /// Shortest window in which probes are live: placing and removing them takes some milliseconds.
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// What a look at the frames of a thread takes besides the probe, nanoseconds (docs/cpython-engine.md, chain mode).
-const LOOK_NS: f64 = 700.0;
-
 /// When the probes are live.
 #[derive(Clone, Copy, Debug)]
 pub struct DutyCycle {
@@ -47,22 +44,6 @@ impl DutyCycle {
                 )
             }
             None => format!("frames mode: process {process} makes {calls:.0} Python calls a second{windows}"),
-        }
-    }
-
-    /// The same of probes that a part of the calls passes, so many a second. Each looks at the frames, too.
-    #[must_use]
-    pub fn cost_of_witnesses(&self, process: ProcessId, passed: f64, probe_ns: Option<f64>) -> String {
-        match probe_ns {
-            Some(ns) => {
-                let ns = ns + LOOK_NS;
-                let percent = passed * ns / 1e9 * 100.0 * self.share;
-                format!(
-                    "chain mode costs process {process} about {percent:.1} % of one processor: {passed:.0} probes passed a \
-                     second, {ns:.0} ns each"
-                )
-            }
-            None => format!("chain mode: process {process} passes {passed:.0} probes a second"),
         }
     }
 

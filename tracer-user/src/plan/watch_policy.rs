@@ -189,6 +189,12 @@ impl WatchPolicy {
         }
     }
 
+    /// How its calls are seen.
+    #[must_use]
+    pub fn mode(&self) -> PythonMode {
+        self.mode
+    }
+
     /// Whether its process was forked by a traced one.
     #[must_use]
     pub fn is_followed(&self) -> bool {

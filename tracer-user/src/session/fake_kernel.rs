@@ -74,6 +74,10 @@ impl Kernel for FakeKernel {
         Ok(vec![0; functions.len()])
     }
 
+    fn empty_probe_ns(&self) -> Option<f64> {
+        None
+    }
+
     fn kept_signals(&self) -> u64 {
         0
     }

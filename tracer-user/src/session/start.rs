@@ -128,6 +128,9 @@ pub fn start_on(
         let may_have_more = follows || tracer.seen_in_runtimes() > 0;
         end_if_refused(refused, may_have_more, &targets)?;
     }
+    for cost in tracer.costs(None) {
+        tracing::warn!("{}", cost.sentence());
+    }
     tracer.accept_entries()?;
     tracer.go_on()?;
     let pace = Pace { duration, is_command, status };

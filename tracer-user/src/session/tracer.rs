@@ -8,14 +8,14 @@ use super::end::take_away;
 use super::error::SessionError;
 use super::failures::{Failures, ends_in_a_moment};
 use super::findings::Findings;
-use super::instances::{Context, Instances, TracedInstance};
+use super::instances::{Context, Instances, Measured, TracedInstance};
 use super::native_probes::{NativeProbes, lose};
 use super::processes::{LeftProcess, ProcessChanges, Processes};
 use super::report::Report;
 use crate::attach::{Kernel, Refused};
 use crate::engine::Runtimes;
 use crate::model::{ClassesInSight, Module, ProcessEvent, ProcessId, Target, TargetChange, counted};
-use crate::plan::Planner;
+use crate::plan::{Planner, PythonCost};
 use crate::target::{TargetSource, has_ended};
 
 /// What to think of a target that was ended by a signal about its code.
@@ -154,6 +154,14 @@ impl Tracer {
             }
         }
         Ok(first_refused)
+    }
+
+    /// Counts for a moment what the probes and watchpoints come to that are live in runtimes, before anything is recorded: what
+    /// they cost. `hit_ns`: what a hit of a watchpoint takes, if that is to be told.
+    pub fn costs(&mut self, hit_ns: Option<f64>) -> Vec<PythonCost> {
+        let measured = Measured { probe_ns: self.kernel.empty_probe_ns(), hit_ns };
+        let Self { processes, drain, planner, instances, .. } = self;
+        instances.costs(&mut Context { processes, planner, drain }, measured)
     }
 
     /// From now on the calls of all processes are recorded.

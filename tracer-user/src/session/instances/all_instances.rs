@@ -10,13 +10,14 @@ use super::super::error::SessionError;
 use super::super::processes::Processes;
 use super::super::settings::PythonSettings;
 use super::context::Context;
+use super::cost::{self, Measured};
 use super::meanings::KnownInstances;
 use super::traced_instance::TracedInstance;
 use crate::attach::KernelProcess;
 use crate::engine::Runtimes;
 use crate::memory::ReadLimit;
 use crate::model::{ClassesInSight, ProcessId, RuntimeCoverage, SymbolMap, Target};
-use crate::plan::{CallProfile, LookTurns, Others, Planner, StartSchedule};
+use crate::plan::{CallProfile, LookTurns, Others, Planner, PythonCost, StartSchedule};
 use crate::target::{has_ended, look_at};
 
 /// Followed processes that are watched for a moment before they begin, where nothing is known of their calls: an idle server
@@ -179,6 +180,12 @@ impl Instances {
             instance.is_of(process) && instance.policy().has_begun() && instance.policy().is_settling(now)
         };
         (!self.traced.iter().any(is_settling)).then(|| self.seen_of(process))
+    }
+
+    /// Counts for a moment what the probes and watchpoints come to that are live, before anything is recorded: what they cost.
+    /// That of watchpoints is asked for only where the time of a hit is known.
+    pub fn costs(&self, context: &mut Context<'_>, measured: Measured) -> Vec<PythonCost> {
+        cost::of_a_moment(&self.traced, context, measured)
     }
 
     /// What would be seen, without seeing anything.

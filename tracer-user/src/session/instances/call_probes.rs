@@ -110,11 +110,13 @@ impl CallProbes {
         Ok(calls)
     }
 
-    /// What to say of the cost: so many probes are passed in a second, and one takes so many nanoseconds.
-    pub fn cost(&self, process: ProcessId, passed: f64, probe_ns: Option<f64>) -> String {
-        match self.sites {
-            Sites::Frames(_) => self.duty.cost(process, passed, probe_ns),
-            Sites::Chain(_) => self.duty.cost_of_witnesses(process, passed, probe_ns),
-        }
+    /// What to say of the cost of probes that every call passes: so many calls a second, and one probe takes so many nanoseconds.
+    pub fn cost(&self, process: ProcessId, calls: f64, probe_ns: Option<f64>) -> String {
+        self.duty.cost(process, calls, probe_ns)
+    }
+
+    /// Whether every call of the process passes them. They are counted before they stay: a process may be too busy for them.
+    pub fn are_on_every_call(&self) -> bool {
+        matches!(self.sites, Sites::Frames(_))
     }
 }

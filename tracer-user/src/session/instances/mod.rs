@@ -4,10 +4,12 @@
 mod all_instances;
 mod call_probes;
 mod context;
+mod cost;
 mod meanings;
 mod traced_instance;
 
 pub use all_instances::Instances;
 pub use context::Context;
+pub use cost::Measured;
 pub use meanings::class_names;
 pub use traced_instance::TracedInstance;

@@ -117,6 +117,19 @@ impl TracedInstance {
         &self.policy
     }
 
+    /// How its calls are seen, if any are.
+    pub fn mode(&self) -> Option<PythonMode> {
+        self.policy.has_begun().then(|| self.policy.mode())
+    }
+
+    /// Calls of the code that is watched, since each was.
+    ///
+    /// # Errors
+    /// The counts cannot be read.
+    pub fn watched_calls(&self, kernel: &dyn KernelProcess) -> Result<u64, SessionError> {
+        Ok(self.code.calls(kernel, self.policy.watched())?.values().sum())
+    }
+
     /// Its process.
     pub fn process(&self) -> ProcessId {
         self.target.process
@@ -234,8 +247,8 @@ impl TracedInstance {
         Ok(())
     }
 
-    /// Counts calls for a moment and tells what the probes cost, then begins. In a process that was forked they cost what they
-    /// cost in the one that forked it.
+    /// Where every call passes the probes, counts calls for a moment and tells what they cost, then begins. In a process that was
+    /// forked they cost what they cost in the one that forked it.
     fn begin_probing(
         &mut self,
         context: &mut Context<'_>,
@@ -243,7 +256,7 @@ impl TracedInstance {
         profile: &CallProfile,
         may_wait: bool,
     ) -> Result<(), SessionError> {
-        if may_wait {
+        if may_wait && probes.are_on_every_call() {
             let calls = probes.count_for_a_moment(context, &self.code)?;
             let cost = probes.cost(self.target.process, calls, measure_emulated_probe());
             tracing::warn!("{cost}");

@@ -1,0 +1,86 @@
+//! What it costs processes that their Python calls are seen: what was counted and measured goes in, a sentence comes out.
+
+use crate::model::{ProcessId, PythonMode, counted};
+
+/// What a look at the frames of a thread takes besides the probe, nanoseconds (docs/benchmarks.md).
+const LOOK_NS: f64 = 700.0;
+
+/// What the program of watch mode takes at a hit besides the hit itself, nanoseconds (docs/benchmarks.md).
+const WATCH_NS: f64 = 1_200.0;
+
+/// What was counted for a moment, and what one of it takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PythonCost {
+    /// How the calls are seen.
+    pub mode: PythonMode,
+    /// The processes.
+    pub processes: Vec<ProcessId>,
+    /// Probes passed, or watchpoints hit, a second in all of them.
+    pub passed: f64,
+    /// Nanoseconds that an empty program takes at one, if that could be measured.
+    pub empty_ns: Option<f64>,
+}
+
+impl PythonCost {
+    /// Nanoseconds for each.
+    fn each_ns(&self) -> Option<f64> {
+        let program = if self.mode == PythonMode::Watch { WATCH_NS } else { LOOK_NS };
+        self.empty_ns.map(|empty| empty + program)
+    }
+
+    /// Share of one processor, in per cent.
+    #[must_use]
+    pub fn percent(&self) -> Option<f64> {
+        self.each_ns().map(|each| self.passed * each / 1e9 * 100.0)
+    }
+
+    /// What to say of it.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let (mode, passed) = match self.mode {
+            PythonMode::Watch => ("watch", "watchpoints hit"),
+            PythonMode::Chain => ("chain", "probes passed"),
+            PythonMode::Frames => ("frames", "probes passed"),
+        };
+        let processes = match self.processes.as_slice() {
+            [process] => format!("process {process}"),
+            several => counted(several.len() as u64, "process", "processes"),
+        };
+        match (self.percent(), self.each_ns()) {
+            (Some(percent), Some(each)) => format!(
+                "{mode} mode costs {processes} about {percent:.1} % of one processor: {:.0} {passed} a second, {each:.0} ns each",
+                self.passed
+            ),
+            _ => format!("{mode} mode: {:.0} {passed} a second in {processes}", self.passed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cost_is_told_of_one_process_and_of_several() {
+        let process = |pid| ProcessId { pid, start_time: 1 };
+        let one = PythonCost {
+            mode: PythonMode::Chain,
+            processes: vec![process(7)],
+            passed: 20_000.0,
+            empty_ns: Some(700.0),
+        };
+        assert_eq!(
+            one.sentence(),
+            "chain mode costs process 7 about 2.0 % of one processor: 20000 probes passed a second, 1000 ns each"
+        );
+        let several = PythonCost { mode: PythonMode::Watch, processes: vec![process(7), process(8)], ..one.clone() };
+        assert_eq!(
+            several.sentence(),
+            "watch mode costs 2 processes about 3.8 % of one processor: 20000 watchpoints hit a second, 1900 ns each"
+        );
+        assert_eq!(
+            PythonCost { empty_ns: None, ..one }.sentence(),
+            "chain mode: 20000 probes passed a second in process 7"
+        );
+    }
+}
