@@ -6,14 +6,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tracer_tests::bpf_maps::bpf_maps;
 use tracer_tests::process::{Running, poll};
-use tracer_tests::python::Interpreter;
+use tracer_tests::python::{CHAIN, Interpreter};
 use tracer_tests::suite::{Case, Need, case_of, is_full, report};
 use tracer_tests::tracer::Tracer;
 use tracer_tests::workspace;
 
 use crate::resources::Resources;
 
-/// The interpreter with both modes.
+/// The interpreter with all modes.
 const PYTHON: Interpreter = Interpreter::Environment("sklearn-3.11");
 
 /// Workers at a time, besides those that stay.
@@ -23,7 +23,12 @@ const OTHERS: &str = "4";
 pub fn cases() -> Vec<Case> {
     let needs = || vec![Need::Program, Need::Kernel, Need::Python(PYTHON), Need::Command("bpftool")];
     let case = |(name, mode): (&str, &'static str)| case_of(name.to_owned(), needs(), move || churn(mode));
-    [("churn_of_workers_watched", "watch"), ("churn_of_workers_in_frames_mode", "frames")].map(case).into()
+    let modes = [
+        ("churn_of_workers_watched", "watch"),
+        ("churn_of_workers_in_frames_mode", "frames"),
+        ("churn_of_workers_in_chain_mode", CHAIN),
+    ];
+    modes.map(case).into()
 }
 
 /// Seconds before what the tracer holds is looked at, and from then to the second look.
@@ -33,7 +38,7 @@ fn seconds() -> (u32, u32) {
 
 fn churn(mode: &str) -> Result<()> {
     let mut command = PYTHON.command("targets/python_churn/target.py")?;
-    command.arg(OTHERS);
+    command.arg(OTHERS).args((mode == CHAIN).then_some("through-c"));
     let mut target = Running::start(command)?;
     let stay: Vec<String> =
         target.wait_output("ready")?.split(' ').skip(1).map(|word| word.trim().to_owned()).collect();
@@ -63,7 +68,8 @@ fn churn(mode: &str) -> Result<()> {
     for map in bpf_maps(tracer)?.into_iter().filter(|map| map.kind != "array") {
         // Whose forks are counted: the one that goes on.
         let expected = if map.name == "FOLLOWED" { followed.len() } else { 0 };
-        ensure!(map.elements.len() == expected, "{} of {}: {:?}", map.elements.len(), map.name, map.elements.first());
+        let first = map.elements.first().map(|element| &element["key"]);
+        ensure!(map.elements.len() == expected, "{} of {}: {first:?}", map.elements.len(), map.name);
     }
 
     let trace = attached.stop()?;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tracer_tests::process::{Running, poll};
-use tracer_tests::python::{ALL, Interpreter, MODES, Truth};
+use tracer_tests::python::{ALL, CHAIN, Interpreter, MODES, Truth};
 use tracer_tests::python_run::PythonRun;
 use tracer_tests::spans::{SpanRow, Spans};
 use tracer_tests::suite::{Case, Need, case_of, do_meet, report};
@@ -45,9 +45,25 @@ pub fn cases() -> Vec<Case> {
         let name = format!("workers_of_a_command_are_followed_{}", interpreter.label());
         cases.push(case_of(name, needs(interpreter), move || of_a_command(interpreter)));
     }
-    for (name, preload) in [("gunicorn_workers_are_followed", false), ("gunicorn_with_preloaded_model", true)] {
-        cases.push(case_of(name.to_owned(), needs(MODELS), move || gunicorn(preload)));
+    // Each way of coming, and each way of seeing calls from 3.8 to 3.13.
+    let chained = [
+        Interpreter::Environment("plain-3.8"),
+        Interpreter::Environment("sklearn-3.11"),
+        Interpreter::Environment("sklearn-3.12"),
+        Interpreter::Environment("sklearn-3.13"),
+    ];
+    for ((name, how), interpreter) in WAYS.into_iter().zip(chained) {
+        let name = format!("{name}_{CHAIN}_{}", interpreter.label());
+        cases.push(case_of(name, needs(interpreter), move || followed(interpreter, how, CHAIN)));
     }
+    for (name, preload, mode) in [
+        ("gunicorn_workers_are_followed", false, "watch"),
+        ("gunicorn_with_preloaded_model", true, "watch"),
+        ("gunicorn_with_preloaded_model_chain", true, CHAIN),
+    ] {
+        cases.push(case_of(name.to_owned(), needs(MODELS), move || gunicorn(preload, mode)));
+    }
+    cases.push(case_of("gunicorn_workers_that_take_turns_chain".to_owned(), needs(MODELS), workers_by_turns));
     cases
 }
 
@@ -55,7 +71,11 @@ pub fn cases() -> Vec<Case> {
 const COUNT: u64 = 30;
 
 fn run(interpreter: Interpreter, how: &str, mode: &str) -> PythonRun {
-    PythonRun::of(interpreter, "python_workers", &[how, &COUNT.to_string()])
+    let count = COUNT.to_string();
+    // In this mode a call is seen only if C code calls Python code inside it.
+    let through_c = if mode == CHAIN { Some("through-c") } else { None };
+    let arguments: Vec<&str> = [how, &count].into_iter().chain(through_c).collect();
+    PythonRun::of(interpreter, "python_workers", &arguments)
         .map("targets/python_workers/map.yaml")
         .tracer_arguments(&["--python", mode])
         .batches(3)
@@ -154,10 +174,10 @@ struct Answer {
 }
 
 impl Gunicorn {
-    fn start(preload: bool) -> Result<Self> {
+    fn start(preload: bool, more: &[&str]) -> Result<Self> {
         let mut command = Command::new(workspace::python_environment("models", "bin/gunicorn"));
         command.args(["--workers", "2", "--bind", "127.0.0.1:0", "--chdir"]);
-        command.arg(workspace::tests("targets/gunicorn_server")).args(preload.then_some("--preload"));
+        command.arg(workspace::tests("targets/gunicorn_server")).args(preload.then_some("--preload")).args(more);
         command.arg("app:application").env("OMP_NUM_THREADS", "1");
         let mut running = Running::start(command)?;
         let line = running.wait_errors("Listening at: http://")?;
@@ -241,16 +261,54 @@ fn check(spans: &Spans, answers: &[(usize, Answer)], (since, until): (u64, u64))
     Ok(())
 }
 
-fn gunicorn(preload: bool) -> Result<()> {
-    let server = Gunicorn::start(preload)?;
-    let outcome = trace_gunicorn(server, preload);
+fn gunicorn(preload: bool, mode: &str) -> Result<()> {
+    let server = Gunicorn::start(preload, &[])?;
+    let outcome = trace_gunicorn(server, preload, mode);
     outcome.with_context(|| format!("preload: {preload}"))
 }
 
-fn trace_gunicorn(mut server: Gunicorn, preload: bool) -> Result<()> {
+/// Workers that end by themselves after some requests: whoever takes their place is seen whole, and nothing is made up for those
+/// that have ended.
+fn workers_by_turns() -> Result<()> {
+    const LIFE: &str = "20";
+    let mut server = Gunicorn::start(true, &["--max-requests", LIFE])?;
+    let attached = Tracer::attach(server.master.pid())?.arguments(["--follow", "--python", CHAIN]).start()?;
+    let mut answered: BTreeMap<String, usize> = BTreeMap::new();
+    for number in 0..160 {
+        // A worker that is just ending may take a connection and not answer it.
+        if let Ok(answer) = Gunicorn::ask(&server.address, number) {
+            *answered.entry(answer.pid.to_string()).or_default() += 1;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    server.master.running.signal(Signal::TERM)?;
+    ensure!(server.master.finish()?.code == Some(0), "gunicorn has not ended well");
+    let trace = attached.finish()?;
+    trace.check_whole()?;
+    let roots: Vec<&SpanRow> = trace.spans.named(TREE[0]).filter(|row| row.ending() == "returned").collect();
+    for root in &roots {
+        let inside = trace.spans.0.iter().filter(|row| row.span.parent_span_id == root.span.span_id);
+        let inside: BTreeSet<&str> = inside.map(|row| row.span.name.as_str()).collect();
+        let is_whole =
+            inside == TREE.into_iter().skip(1).collect() || root.boolean("ml.children_observed") == Some(false);
+        ensure!(is_whole, "{inside:?} in a request of {:?}", root.resource("process.pid"));
+    }
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for root in &roots {
+        *seen.entry(root.resource("process.pid").unwrap_or_default()).or_default() += 1;
+    }
+    let is_possible =
+        |(pid, count): (&String, &usize)| answered.get(pid).is_some_and(|answers| count <= &(answers + 1));
+    ensure!(seen.iter().all(is_possible), "{answered:?} requests were answered, {seen:?} were seen");
+    report(&format!("of {} workers {} were seen, {seen:?} of {answered:?}", answered.len(), seen.len()));
+    ensure!(answered.len() > 4 && seen.len() > 2, "{answered:?} requests were answered, {seen:?} were seen");
+    Ok(())
+}
+
+fn trace_gunicorn(mut server: Gunicorn, preload: bool, mode: &str) -> Result<()> {
     let untraced: BTreeMap<usize, String> =
         server.ask_all(2, 40)?.into_iter().map(|(number, answer)| (number, answer.digest)).collect();
-    let mut attached = Tracer::attach(server.master.pid())?.arguments(["--follow"]).start()?;
+    let mut attached = Tracer::attach(server.master.pid())?.arguments(["--follow", "--python", mode]).start()?;
     let first = wait_for_workers(&mut attached.running, 2)?;
     let mut phases = Vec::new();
     let since = now()?;

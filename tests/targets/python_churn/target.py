@@ -1,17 +1,22 @@
 """A server with two workers that stay, and others that come and go; nothing but Python.
 
-Usage: target.py COUNT, until its input ends. Its first line is `ready`, and the numbers of the two workers that stay: from now
-on both predict, without a pause to speak of, once they are told to. Orders, each answered by a line:
+Usage: target.py COUNT [through-c], until its input ends. Its first line is `ready`, and the numbers of the two workers that stay: from now
+on both predict, without a pause to speak of, once they are told to. With `through-c` each method passes C code that calls Python
+code. Orders, each answered by a line:
   go             the two workers that stay begin to predict
   churn SECONDS  COUNT other workers at a time, each of which lives for 0.1 to 3 seconds and predicts; `ready` when all have ended
   stop           the two workers end; `ready`, and how often each has predicted
 """
 
+import functools
 import os
 import random
 import select
 import sys
 import time
+
+
+pass_c = functools.partial(lambda: None) if "through-c" in sys.argv else object
 
 
 class Estimator:
@@ -20,6 +25,7 @@ class Estimator:
 
 class Scale(Estimator):
     def transform(self, rows):
+        pass_c()
         return [row * 3 for row in rows]
 
 
@@ -28,6 +34,7 @@ class Sum(Estimator):
         self.scale = Scale()
 
     def predict(self, rows):
+        pass_c()
         return sum(self.scale.transform(rows))
 
 

@@ -1,12 +1,14 @@
 """A server that starts workers in its first batch and has them predict in the later ones; nothing but Python.
 
-Usage: target.py HOW COUNT, COUNT predictions of each worker and of the server in each batch. HOW:
+Usage: target.py HOW COUNT [through-c], COUNT predictions of each worker and of the server in each batch. With `through-c` each
+method passes C code that calls Python code. HOW:
   fork    workers are forked, and have the server's model
   exec    workers are forked and execute another interpreter, which makes a model of its own
   shell   the same, by way of a shell
   nested  a worker is forked, and forks the other one
 """
 
+import functools
 import os
 import pathlib
 import shlex
@@ -17,12 +19,16 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "shared_pyt
 from gate import Truth, serve
 
 
+pass_c = functools.partial(lambda: None) if "through-c" in sys.argv else object
+
+
 class Estimator:
     """What the map asks for."""
 
 
 class Scale(Estimator):
     def transform(self, rows):
+        pass_c()
         return [row * 3 for row in rows]
 
 
@@ -31,6 +37,7 @@ class Sum(Estimator):
         self.scale = Scale()
 
     def predict(self, rows):
+        pass_c()
         return sum(self.scale.transform(rows))
 
 
@@ -108,7 +115,7 @@ def nested(model):
 
 
 def executed(through_shell):
-    command = [sys.executable, __file__, "worker"]
+    command = [sys.executable, __file__, "worker", *sys.argv[3:]]
     if through_shell:
         command = ["sh", "-c", shlex.join(command) + "; exit $?"]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

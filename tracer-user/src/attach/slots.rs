@@ -91,6 +91,11 @@ impl Slot {
         self.write(ebpf, self.told)
     }
 
+    /// Whether they are seen at witnesses.
+    pub fn has_witnesses(&self) -> bool {
+        self.told.python_witnesses != 0
+    }
+
     /// Nothing is known of the process any more.
     ///
     /// # Errors

@@ -48,9 +48,15 @@ impl TracedProcess {
         let Some(slot) = &mut self.slot else { return Ok(()) };
         let mut loaded = self.loaded.lock();
         let Loaded { tables, ebpf, .. } = &mut *loaded;
+        let unwanted = match slot.has_witnesses() {
+            true => python_chain::tell_wanted(ebpf, u32::from(slot.number), &[])
+                .and(slot.sees_witnesses(ebpf, false))
+                .and(python_chain::forget_threads(ebpf, self.process.pid)),
+            false => Ok(()),
+        };
         let forgotten = tables.forget(ebpf, self.process.pid);
         let told = python_watch::forget_all_watched(ebpf, self.process.pid);
-        forgotten.and(told).and(slot.next_python_epoch(ebpf))
+        unwanted.and(forgotten).and(told).and(slot.next_python_epoch(ebpf))
     }
 
     fn next_python_epoch(&mut self) -> Result<(), AttachError> {
