@@ -9,6 +9,7 @@ mod error;
 mod features;
 mod forks;
 mod guard;
+mod hit_cost;
 mod kernel;
 mod leases;
 mod loaded;
@@ -40,8 +41,11 @@ pub use cost::{ProbeCost, SiteCosts, measure_emulated_probe, measure_probe_costs
 pub use empty_probes::{EmptyProbeSites, EmptyProbes};
 pub use end_of_process::EndOfProcess;
 pub use error::AttachError;
-pub use features::{Capability, MissingPrivilege, missing_privilege, probe_features};
+pub use features::{
+    Capability, MissingPrivilege, is_virtual_machine, kernel_version, missing_privilege, probe_features,
+};
 pub use guard::run_guard;
+pub use hit_cost::measure_watchpoint_hit;
 pub use kernel::{Kernel, KernelProcess};
 pub use leases::keep_leases;
 pub use loaded::LoadOptions;

@@ -263,6 +263,25 @@ fn load_program(
     Ok(unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes) })
 }
 
+/// A program that does nothing, to be called at events.
+///
+/// # Errors
+/// The kernel does not take it: not permitted.
+pub fn load_nothing() -> io::Result<OwnedFd> {
+    // `r0 = 0`, `exit` (include/uapi/linux/bpf.h: BPF_ALU64 | BPF_MOV, BPF_JMP | BPF_EXIT).
+    const INSTRUCTIONS: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 0, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+    // SAFETY: an all-zero `bpf_attr` is a value of every member of the union.
+    let mut attributes: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the member that belongs to BPF_PROG_LOAD; plain integers.
+    let request = unsafe { &mut attributes.__bindgen_anon_3 };
+    request.prog_type = bpf_prog_type::BPF_PROG_TYPE_PERF_EVENT as u32;
+    request.insns = INSTRUCTIONS.as_ptr() as u64;
+    request.insn_cnt = INSTRUCTIONS.len() as u32;
+    request.license = c"Dual MIT/GPL".as_ptr() as u64;
+    // SAFETY: the pointers in the request outlive the call; `insn_cnt` is the number of the instructions.
+    unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes) }
+}
+
 /// # Safety
 /// Every pointer in `attributes` must be valid for what the command reads or writes.
 unsafe fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {

@@ -198,10 +198,26 @@ fn threads_of(process: u32) -> Result<Vec<u32>, Obstacle> {
 
 fn open(program: BorrowedFd<'_>, thread: u32, address: u64) -> io::Result<OwnedFd> {
     let event = open_event(thread, attributes(address, true))?;
+    enable(&event, program)?;
+    Ok(event)
+}
+
+fn enable(event: &OwnedFd, program: BorrowedFd<'_>) -> io::Result<()> {
     let (number, program) = (event.as_raw_fd(), program.as_raw_fd().unsigned_abs());
     // SAFETY: the requests take the number of a descriptor that is open, and nothing.
     let is_live = unsafe { ioctls::SET_BPF(number, program) == 0 && ioctls::ENABLE(number, 0) == 0 };
-    if is_live { Ok(event) } else { Err(io::Error::last_os_error()) }
+    if is_live { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A watchpoint on the calling thread alone, for as long as the descriptor is open.
+///
+/// # Errors
+/// No debug register is left, or not permitted.
+pub fn watch_this_thread(program: BorrowedFd<'_>, address: u64) -> io::Result<OwnedFd> {
+    // The number that stands for the calling thread (perf_event_open(2)).
+    let event = open_event(0, attributes(address, false))?;
+    enable(&event, program)?;
+    Ok(event)
 }
 
 fn attributes(address: u64, is_inherited: bool) -> perf_event_attr {

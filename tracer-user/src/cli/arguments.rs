@@ -17,6 +17,9 @@ use crate::model;
 use crate::session::PythonSettings;
 use crate::target::Selection;
 
+/// How Python calls are seen where nobody says.
+const USUAL_PYTHON_MODE: &str = "watch";
+
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 internal error, 2 usage or bad map, 3 not permitted or the kernel cannot,
 4 no such process, 5 nothing to trace.";
@@ -141,8 +144,9 @@ pub struct TraceOptions {
     pub summary: Option<PathBuf>,
     /// How Python calls are seen: `watch` (default): a few methods at one time, nothing else is slowed down; `frames`:
     /// every method, every Python call of the process pays; `chain`: every method, by looking at the frames where C code
-    /// calls Python code, beginnings and ends within bounds; `auto`: watch, frames mode is never turned on unasked
-    #[arg(long, value_name = "MODE", default_value = "watch", hide_default_value = true, hide_possible_values = true)]
+    /// calls Python code, beginnings and ends within bounds; `auto`: watch where a hit of a watchpoint is cheap, chain where it is
+    /// dear (virtual machines) and can be had; frames mode is never turned on unasked
+    #[arg(long, value_name = "MODE", default_value = USUAL_PYTHON_MODE, hide_default_value = true, hide_possible_values = true)]
     pub python: PythonMode,
     /// With --python frames: share of the time in which its probes are live, e.g. 5%
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
@@ -184,7 +188,7 @@ pub enum PythonMode {
     Frames,
     /// Probes that calls through C pass.
     Chain,
-    /// The cheaper of the two: watch.
+    /// Watch or chain, as a measurement on this machine decides.
     Auto,
 }
 
@@ -200,11 +204,12 @@ impl TraceOptions {
     /// How Python calls are to be seen.
     pub fn python(&self) -> PythonSettings {
         let mode = match self.python {
+            // Until it is chosen.
             PythonMode::Watch | PythonMode::Auto => model::PythonMode::Watch,
             PythonMode::Frames => model::PythonMode::Frames,
             PythonMode::Chain => model::PythonMode::Chain,
         };
-        PythonSettings { mode, duty: self.duty }
+        PythonSettings { mode, is_chosen: self.python == PythonMode::Auto, duty: self.duty }
     }
 }
 

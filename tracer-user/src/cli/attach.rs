@@ -15,7 +15,7 @@ use super::print::{tell, tell_plain, width_of_errors};
 use super::signals;
 use super::summary_file::SummaryFile;
 use crate::attach::{LoadOptions, missing_privilege};
-use crate::model::{MethodRow, ProcessId, PythonMode, SymbolMap, Target, first_names};
+use crate::model::{MethodRow, ProcessId, SymbolMap, Target, first_names};
 use crate::session::{
     self, Followed, Message, ProcessChanges, Report, Session, SessionError, Settings, Stop, TotalsFeed, plan_only,
 };
@@ -193,8 +193,6 @@ pub fn settings(
             ring_bytes: trace.ring_bytes.unwrap_or(defaults.ring_bytes),
             debug_log: std::env::var_os("ML_TRACER_BPF_LOG").is_some_and(|value| value == "1"),
             single_probes: trace.single_probes,
-            python_frames: trace.python().mode == PythonMode::Frames,
-            python_chain: trace.python().mode == PythonMode::Chain,
             python_entries: trace.python_entries.unwrap_or(defaults.python_entries),
             ..defaults
         },
@@ -208,6 +206,9 @@ pub fn settings(
 
 /// The line that scripts wait for.
 pub fn tell_attached(session: &Session) {
+    if let Some(cost) = session.python_cost() {
+        tell(&cost);
+    }
     tell(&format!("attached {} functions in {} ms", session.functions(), session.attach_ms()));
 }
 

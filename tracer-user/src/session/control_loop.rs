@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::error::SessionError;
 use super::message::Message;
 use super::processes::ProcessChanges;
+use super::python_mode::PythonModeReport;
 use super::report::Report;
 use super::settings::StatusFeed;
 use super::tracer::Tracer;
@@ -48,6 +49,7 @@ pub struct Pace {
 pub struct Session {
     tracer: Tracer,
     pace: Pace,
+    python: PythonModeReport,
     attach_ms: u64,
     /// What was new at the start.
     first_changes: Option<ProcessChanges>,
@@ -59,10 +61,10 @@ pub struct Session {
 
 impl Session {
     /// Runs this tracer, whose probes are live. `began` is when the start of it began.
-    pub(super) fn new(mut tracer: Tracer, pace: Pace, began: Instant) -> Self {
+    pub(super) fn new(mut tracer: Tracer, pace: Pace, python: PythonModeReport, began: Instant) -> Self {
         let first_changes = ProcessChanges { more_functions: 0, ..tracer.changes() };
         let attach_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Self { tracer, pace, attach_ms, first_changes: Some(first_changes), live: None, next_status: began }
+        Self { tracer, pace, python, attach_ms, first_changes: Some(first_changes), live: None, next_status: began }
     }
 
     /// Functions probed so far.
@@ -75,6 +77,12 @@ impl Session {
     #[must_use]
     pub fn classes_in_sight(&self) -> Vec<ClassesInSight> {
         self.tracer.classes_in_sight()
+    }
+
+    /// How Python calls are seen and what that costs, where there is something to say of it.
+    #[must_use]
+    pub fn python_cost(&self) -> Option<String> {
+        self.python.sentence()
     }
 
     /// Milliseconds from the start of the tracer until all probes were live.
@@ -144,7 +152,7 @@ impl Session {
     /// # Errors
     /// The books cannot be read; spans are delivered all the same.
     pub fn finish(self) -> Result<Report, SessionError> {
-        Ok(Report { attach_ms: self.attach_ms, ..self.tracer.finish()? })
+        Ok(Report { attach_ms: self.attach_ms, python_mode: Some(self.python), ..self.tracer.finish()? })
     }
 }
 

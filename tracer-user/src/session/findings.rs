@@ -1,6 +1,7 @@
 //! Asks the engines about every module of a process: what could be traced, and what not and why.
 
 use super::instances::Instances;
+use super::python_mode::Chosen;
 use super::settings::PythonSettings;
 use crate::attach::probe_features;
 use crate::engine::{EngineError, NativeEngine};
@@ -111,7 +112,7 @@ pub fn plan_only(
     python: PythonSettings,
     probe_moving_code: bool,
 ) -> PlanOnly {
-    let mut interpreters = Instances::new(&maps, python);
+    let mut interpreters = Instances::new(&maps, Chosen::by_measuring(python).settings);
     let mut engine = NativeEngine::new(maps).probing_moving_code(probe_moving_code).listing_all();
     let mut found = Findings::default();
     let mut problems = Vec::new();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::processes::ProcessReport;
+use super::python_mode::PythonModeReport;
 use crate::export::Delivery;
 use crate::model::{LossCounts, MethodRow, RuntimeCoverage, StreamTotals, counted};
 
@@ -43,6 +44,8 @@ pub struct Report {
     pub placeholders: u64,
     /// Whether `entries = spans + folded + lost + open` holds.
     pub identity_holds: bool,
+    /// How Python calls were seen; `null` in the summary of a replay.
+    pub python_mode: Option<PythonModeReport>,
     /// What was traced of each runtime, and what was not.
     #[serde(rename = "python")]
     pub coverage: Vec<RuntimeCoverage>,

@@ -71,12 +71,15 @@ pub struct StatusFeed {
 pub struct PythonSettings {
     /// By watchpoints, or by probes that every call passes.
     pub mode: PythonMode,
+    /// The mode is chosen at the start by what a hit of a watchpoint costs on this machine, and again for each process by what is
+    /// possible in it; `mode` is what is taken where nothing can be measured.
+    pub is_chosen: bool,
     /// Share of the time in which the probes of frames mode are live, above 0 and at most 1; `None`: all the time.
     pub duty: Option<f64>,
 }
 
 impl Default for PythonSettings {
     fn default() -> Self {
-        Self { mode: PythonMode::Watch, duty: None }
+        Self { mode: PythonMode::Watch, is_chosen: false, duty: None }
     }
 }

@@ -13,6 +13,7 @@ use super::findings::{Findings, nothing_found};
 use super::instances::{Instances, class_names};
 use super::native_probes::NativeProbes;
 use super::process_news::ProcessNews;
+use super::python_mode::{Chosen, PythonModeReport};
 use super::recording::RecordedPipeline;
 use super::settings::Settings;
 use super::tape_header::{begin_tape, tape_header};
@@ -77,9 +78,18 @@ pub fn start_on(
     let arriving = source.first();
     let targets: Vec<Target> = arriving.iter().map(|(_, target)| target.clone()).collect();
     let mut engine = NativeEngine::new(maps.clone()).probing_moving_code(probe_moving_code);
-    // What has begun empty may come to run Python, and then every moment counts.
-    let watches_python = python.mode == PythonMode::Watch && (is_command || targets.iter().any(Runtimes::may_be_in));
-    let load = LoadOptions { python_watch: watches_python, forks: follows, ..load };
+    let has_python = targets.iter().any(Runtimes::may_be_in);
+    let may_have_python = is_command || follows || has_python;
+    let chosen = if may_have_python { Chosen::by_measuring(python) } else { Chosen::as_asked(python) };
+    let python = chosen.settings;
+    let load = LoadOptions {
+        // What has begun empty may come to run Python, and then every moment counts.
+        python_watch: python.mode == PythonMode::Watch && (is_command || has_python),
+        python_frames: python.mode == PythonMode::Frames,
+        python_chain: python.mode == PythonMode::Chain,
+        forks: follows,
+        ..load
+    };
     // Loading takes the kernel about as long as the survey takes us: do both at once. Whoever tells us to stop waits for
     // neither.
     let looks = arriving.clone();
@@ -128,13 +138,12 @@ pub fn start_on(
         let may_have_more = follows || tracer.seen_in_runtimes() > 0;
         end_if_refused(refused, may_have_more, &targets)?;
     }
-    for cost in tracer.costs(None) {
-        tracing::warn!("{}", cost.sentence());
-    }
+    let costs = tracer.costs(chosen.hit_ns);
     tracer.accept_entries()?;
     tracer.go_on()?;
+    let python = PythonModeReport::new(&chosen, &costs);
     let pace = Pace { duration, is_command, status };
-    Ok(Session::new(tracer, pace, began))
+    Ok(Session::new(tracer, pace, python, began))
 }
 
 /// No native function at all could be probed, this one first: an error if that leaves nothing to trace.

@@ -12,7 +12,7 @@ use crate::attach::{CodeWatch, KernelProcess, Moved, WatchOutcome, measure_emula
 use crate::engine::{EngineError, RuntimeInstance, Runtimes};
 use crate::memory::ReadLimit;
 use crate::model::{InterpreterSite, Look, ProcessId, ProgramImage, PythonLayout, PythonMode, RuntimeCoverage, Target};
-use crate::plan::{CallProfile, Counts, Others, Planner, SurveyDelta, WatchPolicy};
+use crate::plan::{CallProfile, Counts, Others, Planner, SurveyDelta, WatchPolicy, mode_in_process};
 use crate::target::{has_ended, tracer_of};
 
 /// What a look gives.
@@ -53,15 +53,31 @@ impl TracedInstance {
     ) -> Result<Option<Self>, EngineError> {
         let began = time_worked();
         let Some(mut instance) = runtimes.find(target, limit)? else { return Ok(None) };
-        let witnesses = u32::from(settings.mode == PythonMode::Chain);
+        let runtime = instance.runtime().clone();
+        let (mode, probes) = Self::mode_and_probes(&*instance, target, settings)?;
+        let witnesses = u32::from(mode == PythonMode::Chain);
         let code = CodeWatch::new(target.process, PythonLayout { witnesses, ..instance.layout()? });
         let look = instance.look()?;
-        let probes = CallProbes::find(&*instance, target, settings)?;
         let look = (look, time_worked().saturating_sub(began));
-        let runtime = instance.runtime().clone();
-        let policy = WatchPolicy::new(Instant::now(), runtime, (settings.mode, code.layout()), look);
+        let policy = WatchPolicy::new(Instant::now(), runtime, (mode, code.layout()), look);
         let instance = instance.to_look_at(&ReadLimit::default());
         Ok(Some(Self::unseen(target, instance, policy, code, probes)))
+    }
+
+    /// How its calls are seen, and the probes that this takes. Where the session may choose, a process without places for probes
+    /// is watched.
+    fn mode_and_probes(
+        instance: &dyn RuntimeInstance,
+        target: &Target,
+        settings: PythonSettings,
+    ) -> Result<(PythonMode, Option<CallProbes>), EngineError> {
+        let found = CallProbes::find(instance, target, settings);
+        if !settings.is_chosen {
+            return Ok((settings.mode, found?));
+        }
+        let found = found.inspect_err(|problem| tracing::debug!(%problem, "watched instead")).ok().flatten();
+        let mode = mode_in_process(settings.mode, instance.runtime().version, found.is_some());
+        Ok((mode, found.filter(|_| mode != PythonMode::Watch)))
     }
 
     /// An instance that has been looked at, and of which nothing is seen yet.
