@@ -20,6 +20,7 @@ mod resources;
 mod scikit_learn;
 mod threads;
 mod unharmed;
+mod unwatched;
 mod wrappers;
 
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         follow::cases(),
         oracle::cases(),
         own_classes::cases(),
+        unwatched::cases(),
     ];
     // They measure, or want the processors for themselves.
     let alone = [looks::cases(), pauses::cases(), threads::cases(), crowd::cases(), churn::cases()];

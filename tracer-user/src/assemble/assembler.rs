@@ -11,11 +11,12 @@ use super::identity::ThreadIdentity;
 use super::python::{PythonClassNames, PythonObjects};
 use super::tally::Tally;
 use super::thread::Thread;
+use super::unwatched::Unwatched;
 use super::waiting::Waiting;
 use crate::model::{
     AttributeValue, Call, CallEnding, CallFacts, ClockAnchor, Ending, Event, FunctionDescription, FunctionId, Gap,
     Language, Loss, MonotonicNs, Parent, ProcessEvent, ProcessId, PythonNames, ReturnedError, Span, StreamTotals,
-    Subject, ThreadEvent, ThreadId,
+    Subject, ThreadEvent, ThreadId, UnwatchedMethods,
 };
 
 /// Threads remembered at one time: twice what the kernel side keeps ([`tracer_common::limits::MAX_THREADS`]), because
@@ -45,6 +46,7 @@ pub struct Assembler {
     python: PythonObjects,
     ended: EndedProcesses,
     gaps: Gaps,
+    unwatched: Unwatched,
     functions: FxHashMap<FunctionId, KnownFunction>,
     processes: FxHashMap<u32, ProcessId>,
     /// By number and when it was first seen: greenlets of one thread come by turns, each as a thread of its own.
@@ -74,6 +76,7 @@ impl Assembler {
             python: PythonObjects::new(classes),
             ended: EndedProcesses::default(),
             gaps: Gaps::default(),
+            unwatched: Unwatched::default(),
             functions: FxHashMap::default(),
             processes: FxHashMap::default(),
             threads: FxHashMap::default(),
@@ -100,6 +103,7 @@ impl Assembler {
         if self.processes.insert(process.pid, process).is_some_and(|before| before != process) {
             self.python.forget(process.pid);
             self.gaps.forget(process.pid);
+            self.unwatched.forget(process.pid);
         }
         self.ended.goes_on(process.pid);
     }
@@ -128,6 +132,11 @@ impl Assembler {
     /// then.
     pub fn add_gap(&mut self, gap: Gap) {
         self.gaps.add(gap);
+    }
+
+    /// Methods of steps of containers that are not watched from an instant on.
+    pub fn add_unwatched(&mut self, unwatched: UnwatchedMethods) {
+        self.unwatched.learn(unwatched);
     }
 
     /// Counts a record that could not be decoded.
@@ -160,7 +169,7 @@ impl Assembler {
             let name = self.thread_names.get(&call.thread).cloned();
             self.begin_thread(call.process, key, name, call.end, out);
         }
-        let Self { clock, functions, threads, totals, python, gaps, tally, .. } = self;
+        let Self { clock, functions, threads, totals, python, gaps, unwatched, tally, .. } = self;
         let Some(thread) = threads.get_mut(&key) else { return };
 
         thread.last_end = call.end;
@@ -212,6 +221,7 @@ impl Assembler {
                 function: description,
                 class_observed: class_observed.unwrap_or(true),
                 step: step_of(call, python),
+                unwatched_steps: unwatched.steps_of(call, function.and_then(KnownFunction::method), python),
                 children_observed: !has_ended || !gaps.meet(call.process, call.start, call.end),
                 folded_calls: call.folded_calls,
                 start_uncertainty_ns: call.start_uncertainty_ns,
@@ -314,6 +324,11 @@ fn ending_of(call: &Call, function: Option<&KnownFunction>, python: &mut PythonO
 }
 
 impl KnownFunction {
+    /// The method that it is of a Python class.
+    fn method(&self) -> Option<&str> {
+        self.description.method.as_deref()
+    }
+
     /// The function as the call's span names it, and whether the receiver's class, if the name needs it, was seen.
     fn named_for(&self, call: &Call, python: &mut PythonObjects) -> (Arc<FunctionDescription>, bool) {
         let Some(method) = &self.description.method else { return (Arc::clone(&self.description), true) };

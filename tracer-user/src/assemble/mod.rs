@@ -9,6 +9,7 @@ mod identity;
 mod python;
 mod tally;
 mod thread;
+mod unwatched;
 mod waiting;
 
 pub use assembler::{Assembler, Output};

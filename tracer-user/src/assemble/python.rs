@@ -34,6 +34,8 @@ struct ProcessNames {
     /// Classes that were asked for.
     asked: HashMap<RemoteAddress, Class>,
     steps: HashMap<RemoteAddress, Step>,
+    /// What each container lists.
+    listed: HashMap<RemoteAddress, Vec<Listed>>,
     last_update: u64,
 }
 
@@ -42,6 +44,17 @@ struct Step {
     /// Its name; `None` where they disagree.
     name: Option<Arc<str>>,
     class: Option<RemoteAddress>,
+}
+
+/// An object that a container lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The object.
+    pub object: RemoteAddress,
+    /// Its class.
+    pub class: RemoteAddress,
+    /// Its name in the list, if the list has names.
+    pub step: Option<Arc<str>>,
 }
 
 struct Class {
@@ -74,6 +87,7 @@ impl PythonObjects {
             }
         }
         known.steps = steps_of(&members);
+        known.listed = listed_in(members);
     }
 
     /// The process number belongs to another process now.
@@ -108,6 +122,17 @@ impl PythonObjects {
         let step = self.processes.get(&process)?.steps.get(&object)?;
         let is_other = step.class.zip(class).is_some_and(|(listed, called)| listed != called);
         step.name.clone().filter(|_| !is_other)
+    }
+
+    /// What a container lists, as far as the class of each object is known.
+    pub fn listed_in(&self, process: u32, container: RemoteAddress) -> &[Listed] {
+        let listed = self.processes.get(&process).and_then(|known| known.listed.get(&container));
+        listed.map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Bare name of a class of which names were told.
+    pub fn told_class(&self, process: u32, class: RemoteAddress) -> Option<&Arc<str>> {
+        self.processes.get(&process)?.classes.get(&class).map(|class| &class.name)
     }
 
     fn class(&mut self, process: u32, address: RemoteAddress) -> Option<&mut Class> {
@@ -161,6 +186,17 @@ fn steps_of(members: &[ContainerMember]) -> HashMap<RemoteAddress, Step> {
         }
     }
     steps
+}
+
+/// What each container lists, in its order.
+fn listed_in(members: Vec<ContainerMember>) -> HashMap<RemoteAddress, Vec<Listed>> {
+    let mut listed: HashMap<RemoteAddress, Vec<Listed>> = HashMap::new();
+    for ContainerMember { container, child, class, step } in members {
+        if let Some(class) = class {
+            listed.entry(container).or_default().push(Listed { object: child, class, step });
+        }
+    }
+    listed
 }
 
 #[cfg(test)]

@@ -112,6 +112,9 @@ fn visit_call_facts(call: &CallFacts, limits: AttributeLimits, visit: &mut impl 
     if let Some(step) = &call.step {
         visit("ml.step", ValueRef::Text(limits.shorten(step)));
     }
+    if !call.unwatched_steps.is_empty() {
+        visit("ml.unwatched_steps", ValueRef::Text(limits.shorten(&call.unwatched_steps.text())));
+    }
     for (name, is_observed) in
         [("ml.children_observed", call.children_observed), ("ml.class_observed", call.class_observed)]
     {

@@ -1,6 +1,6 @@
 //! Spans go in; how many calls of each method there were and how long they took comes out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
@@ -14,6 +14,9 @@ const MAX_METHODS: usize = 1_024;
 
 /// The row of what is beyond.
 const OTHERS: &str = "(other methods)";
+
+/// Names of steps that are kept of one method.
+const MAX_STEPS: usize = 8;
 
 /// Traces whose outermost call has not ended; what is beyond is forgotten, and the time of its calls counts as their own.
 const MAX_TRACES: usize = 4_096;
@@ -38,6 +41,7 @@ struct Method {
     total_ns: u64,
     self_ns: u64,
     durations: Histogram<u32>,
+    unwatched_steps: BTreeSet<Arc<str>>,
 }
 
 impl MethodTotals {
@@ -54,6 +58,11 @@ impl MethodTotals {
         method.max_ns = method.max_ns.max(duration);
         method.total_ns = method.total_ns.saturating_add(duration);
         method.self_ns = method.self_ns.saturating_add(duration.saturating_sub(inside));
+        if let Subject::Call(call) = &span.subject {
+            let new = call.unwatched_steps.names().iter().filter(|name| !method.unwatched_steps.contains(*name));
+            let new: Vec<_> = new.take(MAX_STEPS.saturating_sub(method.unwatched_steps.len())).cloned().collect();
+            method.unwatched_steps.extend(new);
+        }
         // It grows as far as durations go.
         let _ = method.durations.record(duration);
     }
@@ -101,7 +110,8 @@ impl MethodTotals {
 impl Method {
     fn new() -> Self {
         let durations = Histogram::new(DIGITS).expect("the crate takes 0 to 5 digits");
-        Self { calls: 0, errors: 0, max_ns: 0, total_ns: 0, self_ns: 0, durations }
+        let unwatched_steps = BTreeSet::new();
+        Self { calls: 0, errors: 0, max_ns: 0, total_ns: 0, self_ns: 0, durations, unwatched_steps }
     }
 
     fn row(&self, name: &Arc<str>) -> MethodRow {
@@ -116,6 +126,7 @@ impl Method {
             max_ns: self.max_ns,
             total_ns: self.total_ns,
             self_ns: self.self_ns,
+            unwatched_steps: self.unwatched_steps.iter().cloned().collect(),
         }
     }
 }
@@ -149,6 +160,19 @@ mod tests {
         let predict = rows.iter().find(|row| &*row.method == "Model.predict").expect("a row");
         assert_eq!((predict.total_ns, predict.self_ns), (1_000_000, 400_000), "300 by two, 300 to its own end");
         assert_eq!(&*rows[0].method, "Model.later", "the most time of its own comes first");
+    }
+
+    #[test]
+    fn steps_that_were_not_watched_are_kept_once_and_not_all() {
+        let mut totals = MethodTotals::default();
+        for number in 0..100 {
+            let mut span = call(1, Parent::Root, "predict", (0, 1_000));
+            let facts = samples::facts(&mut span);
+            [format!("step{number}").as_str(), "rf"].into_iter().for_each(|name| facts.unwatched_steps.add(name));
+            totals.span(&span);
+        }
+        let steps = &totals.rows()[0].unwatched_steps;
+        assert_eq!((steps.len(), steps.iter().filter(|name| &***name == "rf").count()), (MAX_STEPS, 1));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::background_writer::Place;
 use super::resource::{Resource, TRACER_NAME, TRACER_VERSION};
 use crate::model::{
     ArgumentType, AttributeValue, CallError, CallFacts, Ending, FunctionDescription, FunctionId, Language, Parent,
-    ProcessId, ReturnedError, Span, SpanId, Subject, ThreadId, TraceId, WallClockNs,
+    ProcessId, ReturnedError, Span, SpanId, Subject, ThreadId, TraceId, UnwatchedSteps, WallClockNs,
 };
 
 /// The traced process.
@@ -94,6 +94,7 @@ pub fn span(
             class_observed: true,
             step: None,
             children_observed: true,
+            unwatched_steps: UnwatchedSteps::none(),
             folded_calls: 0,
             start_uncertainty_ns: 0,
             may_be_several: false,

@@ -23,4 +23,7 @@ pub struct MethodRow {
     pub total_ns: u64,
     /// Time in the calls, nanoseconds, in which no traced call inside was running.
     pub self_ns: u64,
+    /// Steps whose time may be in that, because they were not watched during all of these calls; only the first ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unwatched_steps: Vec<Arc<str>>,
 }

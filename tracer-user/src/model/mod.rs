@@ -15,6 +15,7 @@ mod span;
 mod symbol_map;
 mod target;
 mod units;
+mod unwatched;
 
 pub use call::{
     Call, CallEnding, Event, ForeignCall, Gap, Join, LossCounts, LossOfReason, OpenCall, ProcessChange, ProcessEvent,
@@ -51,3 +52,4 @@ pub use target::{FileNumber, FileVersion, Mapping, Module, ProgramImage, Service
 pub use units::{
     ClockAnchor, FileOffset, FunctionId, MonotonicNs, ProcessId, RemoteAddress, ThreadId, VirtualAddress, WallClockNs,
 };
+pub use unwatched::{UnwatchedMethods, UnwatchedSteps};

@@ -9,6 +9,7 @@ use super::method_row::MethodRow;
 use super::plan::FunctionDescription;
 use super::symbol_map::ArgumentType;
 use super::units::{ProcessId, ThreadId, WallClockNs};
+use super::unwatched::UnwatchedSteps;
 
 /// W3C trace id, never all zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,6 +86,8 @@ pub struct CallFacts {
     pub step: Option<Arc<str>>,
     /// `false` if the call was open, and has ended, while not every call inside it was seen to begin.
     pub children_observed: bool,
+    /// Python: steps of the call's object that were not watched: their time may be in that of the call itself.
+    pub unwatched_steps: UnwatchedSteps,
     /// Matching calls inside that became no span of their own.
     pub folded_calls: u64,
     /// The call began no longer than so many nanoseconds before the span's start; 0: the start is exact.

@@ -16,6 +16,7 @@ mod python_choice;
 mod python_cost;
 mod python_plan;
 mod survey_history;
+mod unwatched;
 mod watch_policy;
 
 pub use calibration::Calibration;

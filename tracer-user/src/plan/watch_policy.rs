@@ -15,6 +15,7 @@ use super::look_schedule::{Activity, LookSchedule};
 use super::planner::Planner;
 use super::python_choice::only_trains;
 use super::survey_history::{SurveyDelta, SurveyHistory};
+use super::unwatched::unwatched_methods;
 use crate::model::{
     ClassesInSight, DEBUG_REGISTERS, FrameStyle, Look, ProcessId, PythonLayout, PythonLeftOut, PythonMode, PythonNames,
     PythonPlan, PythonRuntime, PythonSurvey, RemoteAddress, RuntimeCoverage,
@@ -511,6 +512,12 @@ impl WatchPolicy {
         let classes = self.survey.classes.iter().map(|class| (class.address, class.name.clone())).collect();
         let members = self.survey.members.clone();
         PythonNames { process: number, is_first: !std::mem::replace(&mut self.has_told, true), classes, members }
+    }
+
+    /// Methods of steps of containers whose calls are not seen now.
+    #[must_use]
+    pub fn unwatched(&self) -> Vec<(RemoteAddress, Vec<Arc<str>>)> {
+        unwatched_methods(&self.survey, &self.seen())
     }
 
     /// Functions that found all numbers in use, at most.

@@ -14,7 +14,9 @@ use tracer_common::records::WideCallRecord;
 use zerocopy::IntoBytes as _;
 
 use super::tape_version_1::EndOfVersion1;
-use crate::model::{ClockAnchor, FunctionDescription, Gap, LossCounts, PythonNames, RawRecord, RemoteAddress, Target};
+use crate::model::{
+    ClockAnchor, FunctionDescription, Gap, LossCounts, PythonNames, RawRecord, RemoteAddress, Target, UnwatchedMethods,
+};
 
 const MAGIC: &str = "ml-tracer-tape 2\n";
 const MAGIC_OF_VERSION_1: &str = "ml-tracer-tape 1\n";
@@ -28,6 +30,7 @@ const PYTHON_CLASS: u8 = 6;
 const PROCESS: u8 = 7;
 const GAP: u8 = 8;
 const ANCHOR: u8 = 9;
+const UNWATCHED: u8 = 10;
 
 /// No item is larger; more is a damaged length.
 const MAX_ITEM_BYTES: u32 = 64 << 20;
@@ -81,6 +84,8 @@ pub enum TapeItem<'tape> {
     Gap(Gap),
     /// The two clocks have moved apart: times are told by this anchor from its instant on.
     Anchor(ClockAnchor),
+    /// Methods of steps that are not watched, at its place among the records.
+    Unwatched(UnwatchedMethods),
     /// The end.
     End(Box<TapeEnd>),
 }
@@ -168,6 +173,14 @@ impl<Output: Write> TapeWriter<Output> {
     /// The output cannot be written.
     pub fn anchor(&mut self, anchor: ClockAnchor) -> Result<(), TapeError> {
         self.json(ANCHOR, &anchor)
+    }
+
+    /// Adds methods of steps that are not watched from an instant on.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    pub fn unwatched(&mut self, unwatched: &UnwatchedMethods) -> Result<(), TapeError> {
+        self.json(UNWATCHED, unwatched)
     }
 
     /// Adds names of Python classes and steps.
@@ -289,6 +302,7 @@ impl<Input: Read> TapeReader<Input> {
             PROCESS => TapeItem::Process(serde_json::from_slice(bytes).map_err(json)?),
             GAP => TapeItem::Gap(serde_json::from_slice(bytes).map_err(json)?),
             ANCHOR => TapeItem::Anchor(serde_json::from_slice(bytes).map_err(json)?),
+            UNWATCHED => TapeItem::Unwatched(serde_json::from_slice(bytes).map_err(json)?),
             END => TapeItem::End(serde_json::from_slice(bytes).map_err(json)?),
             kind => return Err(damaged(format!("its kind is {kind}"))),
         }))
@@ -328,6 +342,11 @@ mod tests {
     const LATER: ClockAnchor = ClockAnchor { monotonic: MonotonicNs(5), wall_clock: WallClockNs(900) };
     const GAP_OF_ONE: Gap = Gap { process: Some(7), from: MonotonicNs(3), to: None };
 
+    fn unwatched() -> UnwatchedMethods {
+        let methods = vec![(RemoteAddress(0x20), vec!["transform".into()])];
+        UnwatchedMethods { process: 7, since: MonotonicNs(4), methods }
+    }
+
     fn process() -> Target {
         Target {
             process: crate::model::ProcessId { pid: 9, start_time: 1 },
@@ -355,6 +374,7 @@ mod tests {
         writer.process(&process()).expect("memory can be written");
         writer.gap(GAP_OF_ONE).expect("memory can be written");
         writer.anchor(LATER).expect("memory can be written");
+        writer.unwatched(&unwatched()).expect("memory can be written");
         writer.record(&RawRecord(&[1, 2, 3])).expect("memory can be written");
         let end = TapeEnd { totals: LossCounts { entries: 1, spans: 1, ..LossCounts::default() } };
         writer.finish(&end).expect("memory can be written");
@@ -376,6 +396,7 @@ mod tests {
         assert_eq!(reader.next_item().expect("an item"), Some(TapeItem::Process(Box::new(process()))));
         assert_eq!(reader.next_item().expect("an item"), Some(TapeItem::Gap(GAP_OF_ONE)));
         assert_eq!(reader.next_item().expect("an item"), Some(TapeItem::Anchor(LATER)));
+        assert_eq!(reader.next_item().expect("an item"), Some(TapeItem::Unwatched(unwatched())));
         assert_eq!(reader.next_item().expect("an item"), Some(TapeItem::Record(RawRecord(&[1, 2, 3]))));
         let Some(TapeItem::End(end)) = reader.next_item().expect("an item") else { panic!("the end") };
         assert_eq!(end.totals.entries, 1);

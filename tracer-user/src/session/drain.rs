@@ -11,7 +11,9 @@ use super::error::SessionError;
 use super::process_news::ProcessNews;
 use super::recording::RecordedPipeline;
 use crate::export::Delivery;
-use crate::model::{FunctionDescription, Gap, LossCounts, MonotonicNs, OpenCall, PythonNames, StreamTotals, Target};
+use crate::model::{
+    FunctionDescription, Gap, LossCounts, MonotonicNs, OpenCall, PythonNames, StreamTotals, Target, UnwatchedMethods,
+};
 use crate::ring::RecordSource;
 
 /// Records handed on before orders are looked at again.
@@ -32,6 +34,8 @@ enum Order {
     Process(Box<Target>),
     /// Likewise.
     PythonNames(Box<PythonNames>, Sender<()>),
+    /// Likewise.
+    Unwatched(Box<UnwatchedMethods>, Sender<()>),
     /// The edge of a gap: its process, and its beginning if this is its end. The sender is dropped when no record is taken
     /// any more, and none is until the time has come.
     Gap(Option<u32>, Option<MonotonicNs>, Sender<()>, Receiver<MonotonicNs>),
@@ -43,6 +47,13 @@ enum Order {
 pub struct OpenGap {
     process: Option<u32>,
     from: MonotonicNs,
+}
+
+impl OpenGap {
+    /// When it began.
+    pub fn from(&self) -> MonotonicNs {
+        self.from
+    }
 }
 
 /// The running thread.
@@ -85,6 +96,11 @@ impl Drain {
     /// Makes Python classes and steps known, and waits until they are, for the same reason.
     pub fn add_python_names(&self, names: PythonNames) -> Result<(), SessionError> {
         self.order(|known| Order::PythonNames(Box::new(names), known))
+    }
+
+    /// Tells which methods of steps are not watched, and waits until that is known.
+    pub fn add_unwatched(&self, unwatched: UnwatchedMethods) -> Result<(), SessionError> {
+        self.order(|known| Order::Unwatched(Box::new(unwatched), known))
     }
 
     /// From now on not every call of a process (`None`: of any) is seen to begin: probes are about to come, to go, or to
@@ -161,6 +177,10 @@ impl DrainThread {
                 }
                 Ok(Order::PythonNames(names, known)) => {
                     self.pipeline.add_python_names(*names);
+                    drop(known);
+                }
+                Ok(Order::Unwatched(unwatched, known)) => {
+                    self.pipeline.add_unwatched(*unwatched);
                     drop(known);
                 }
                 Ok(Order::Gap(process, from, ready, time)) => {

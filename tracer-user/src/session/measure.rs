@@ -75,7 +75,7 @@ impl Loaded {
                 }
                 TapeItem::Process(target) => processes.push(*target),
                 // They say nothing about the speed.
-                TapeItem::Gap(_) | TapeItem::Anchor(_) => {}
+                TapeItem::Gap(_) | TapeItem::Anchor(_) | TapeItem::Unwatched(_) => {}
                 TapeItem::End(end) => {
                     let end = *end;
                     return Ok(Self { header, functions, python, processes, names, python_classes, records, end });

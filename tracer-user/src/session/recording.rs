@@ -10,7 +10,7 @@ use super::wiring::Pipeline;
 use crate::export::Delivery;
 use crate::model::{
     ClockAnchor, FunctionDescription, Gap, LossCounts, OpenCall, ProcessEvent, PythonNames, RawRecord, RemoteAddress,
-    StreamTotals, Target,
+    StreamTotals, Target, UnwatchedMethods,
 };
 use crate::ring::{TapeEnd, TapeError, TapeWriter};
 
@@ -75,6 +75,12 @@ impl RecordedPipeline {
     pub fn add_gap(&mut self, gap: Gap) {
         self.tape(|writer| writer.gap(gap));
         self.pipeline.add_gap(gap);
+    }
+
+    /// See [`Pipeline::add_unwatched`].
+    pub fn add_unwatched(&mut self, unwatched: UnwatchedMethods) {
+        self.tape(|writer| writer.unwatched(&unwatched));
+        self.pipeline.add_unwatched(unwatched);
     }
 
     /// See [`Pipeline::add_anchor`].

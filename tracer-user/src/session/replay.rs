@@ -39,6 +39,7 @@ pub fn replay(path: &Path, exports: &[Destination]) -> Result<Report, SessionErr
             TapeItem::Process(target) => pipeline.add_process(&target),
             TapeItem::Gap(gap) => pipeline.add_gap(gap),
             TapeItem::Anchor(anchor) => pipeline.add_anchor(anchor),
+            TapeItem::Unwatched(unwatched) => pipeline.add_unwatched(unwatched),
             TapeItem::End(last) => end = Some(*last),
         }
     }

@@ -9,7 +9,7 @@ use crate::decode::decode;
 use crate::export::{Delivery, Destination, ExportError, MethodTotals, Resource, Sink, Summary, open};
 use crate::model::{
     ClockAnchor, Event, FunctionDescription, Gap, LossCounts, ProcessEvent, PythonNames, RawRecord, RemoteAddress,
-    StreamTotals, Target, ThreadId,
+    StreamTotals, Target, ThreadId, UnwatchedMethods,
 };
 use crate::ring::TapeHeader;
 
@@ -88,6 +88,11 @@ impl Pipeline {
     /// Not every call is seen to begin from now on, or is again.
     pub fn add_gap(&mut self, gap: Gap) {
         self.assembler.add_gap(gap);
+    }
+
+    /// Methods of steps that are not watched from an instant on.
+    pub fn add_unwatched(&mut self, unwatched: UnwatchedMethods) {
+        self.assembler.add_unwatched(unwatched);
     }
 
     /// The two clocks have moved apart: times are told by this anchor from now on.

@@ -8,6 +8,9 @@ use crate::model::{MethodRow, printable};
 /// Methods that are shown; the rest is summed up in a line.
 const MOST_ROWS: usize = 20;
 
+/// Methods of which it is said what their own time may hide.
+const MOST_HIDING: usize = 5;
+
 /// Narrowest column of names.
 const LEAST_NAME: usize = 20;
 
@@ -102,6 +105,8 @@ pub fn lines(rows: &[MethodRow], width: usize) -> Vec<String> {
         return Vec::new();
     }
     let mut lines = [vec![table.heading], table.rows].concat();
+    let hiding = shown.iter().filter(|row| !row.unwatched_steps.is_empty());
+    lines.extend(hiding.take(MOST_HIDING).map(|row| shorten(&hidden_in(row), width)));
     let rest = rows.get(MOST_ROWS..).unwrap_or_default();
     if !rest.is_empty() {
         let (calls, own) = rest.iter().fold((0, 0), |(calls, own), row| (calls + row.calls, own + row.self_ns));
@@ -112,6 +117,12 @@ pub fn lines(rows: &[MethodRow], width: usize) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// What the time of its own of a container may hide.
+fn hidden_in(row: &MethodRow) -> String {
+    let steps: Vec<&str> = row.unwatched_steps.iter().map(AsRef::as_ref).collect();
+    format!("self of {} includes steps that were not watched: {}", printable(&row.method), steps.join(", "))
 }
 
 /// Time of their own of these methods, for shares of it.
@@ -227,6 +238,7 @@ mod tests {
             max_ns,
             total_ns: 5_700_000_000,
             self_ns,
+            unwatched_steps: Vec::new(),
         }
     }
 
@@ -286,6 +298,20 @@ mod tests {
             assert_eq!(table(&rows, 19, 120, Some(key)).heading.matches('▼').count(), 1, "{key:?}");
         }
         assert_eq!((SortKey::Name.next(1), SortKey::Errors.next(1)), (SortKey::Calls, SortKey::Name));
+    }
+
+    #[test]
+    fn time_that_hides_steps_says_so() {
+        let hiding =
+            MethodRow { unwatched_steps: vec!["rf".into(), "x".repeat(200).into()], ..row("Pipeline.predict", 1, 0) };
+        let lines = lines(&[hiding, row("Scaler.transform", 1, 0)], 100);
+        assert_eq!(lines.len(), 4);
+        assert!(
+            lines[3].starts_with("self of Pipeline.predict includes steps that were not watched: rf, xxx"),
+            "{}",
+            lines[3]
+        );
+        assert!(lines[3].chars().count() <= 100);
     }
 
     #[test]

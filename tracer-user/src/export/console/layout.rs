@@ -102,7 +102,7 @@ pub fn span_line(text: &mut String, palette: Palette, room: &Room, span: &Span, 
     let self_column = line.self_time.map(|time| format!("self {:>8}", self::duration(time))).unwrap_or_default();
     let style = if has_failed { ERROR } else { WARNING };
     let style = if is_remarkable(span) { style } else { DIM };
-    let remarks = remarks(span, &line);
+    let remarks = remarks(span, &line, room);
     let has_room = remarks.width() <= room.remarks || !room.has_own_line;
     if !self_column.is_empty() || (has_room && !remarks.is_empty()) {
         text.push_str("  ");
@@ -128,7 +128,10 @@ fn is_remarkable(span: &Span) -> bool {
     !matches!(span.ending, Ending::Returned { error: None } | Ending::Vanished { .. })
         || span.lost_before > 0
         || span.parent_is_far()
-        || matches!(span.subject, Subject::Call(CallFacts { children_observed: false, .. }))
+        || match &span.subject {
+            Subject::Call(call) => !call.children_observed || !call.unwatched_steps.is_empty(),
+            Subject::LostCall => false,
+        }
 }
 
 /// The name, and the step in brackets: where there is no room for both, each gets some of it.
@@ -143,7 +146,7 @@ fn name_and_step(span: &Span, room: usize) -> (String, String) {
     (shorten(&name, room.saturating_sub(step.width())), step)
 }
 
-fn remarks(span: &Span, line: &Line<'_>) -> String {
+fn remarks(span: &Span, line: &Line<'_>, room: &Room) -> String {
     let mut remarks: Vec<String> = Vec::new();
     match (span.ending.error(), &span.ending) {
         (Some(CallError::ThreadEnded), _) => remarks.push("(thread ended)".to_owned()),
@@ -153,16 +156,22 @@ fn remarks(span: &Span, line: &Line<'_>) -> String {
         (None, Ending::Lost) => remarks.push("(not observed)".to_owned()),
         (None, _) => {}
     }
+    let call = match &span.subject {
+        Subject::Call(call) => Some(call),
+        Subject::LostCall => None,
+    };
+    if let Some(steps) = call.map(|call| &call.unwatched_steps).filter(|steps| !steps.is_empty()) {
+        // It stands beside the time of its own, which may be theirs.
+        let names = format!("({} not watched)", steps.text());
+        let is_short = steps.count() == 1 || names.width() <= room.remarks;
+        remarks.push(if is_short { names } else { format!("({} steps not watched)", steps.count()) });
+    }
     if let Some(parent_thread) = span.parent_thread {
         remarks.push(match line.parent_is_shown {
             true => format!("thread {}", span.thread.0),
             false => format!("parent: thread {}", parent_thread.0),
         });
     }
-    let call = match &span.subject {
-        Subject::Call(call) => Some(call),
-        Subject::LostCall => None,
-    };
     if let Some(folded_calls) = call.map(|call| call.folded_calls).filter(|calls| *calls > 0) {
         remarks.push(format!("+{folded_calls} folded"));
     }

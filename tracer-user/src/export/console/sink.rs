@@ -285,6 +285,25 @@ mod tests {
     }
 
     #[test]
+    fn steps_that_were_not_watched_stand_beside_the_time_of_its_own() {
+        let predict = samples::function(0, "Pipeline", "predict");
+        let step = samples::function(1, "Scaler", "transform");
+        let printed = |names: &[&str]| {
+            let mut outer = samples::span(1, Parent::Root, 0, Some(&predict), (0, 45_000));
+            names.iter().for_each(|name| samples::facts(&mut outer).unwatched_steps.add(name));
+            let (text, _) = printed(false, |console| {
+                console.span(&samples::span(2, Parent::Span(samples::id(1)), 1, Some(&step), (0, 4_400)));
+                console.span(&outer);
+            });
+            text.lines().nth(1).expect("a line").trim_end().to_owned()
+        };
+        assert!(printed(&["rf"]).ends_with("45.00 ms  self 40.60 ms  (rf not watched)"), "{}", printed(&["rf"]));
+        let hostile = printed(&["r\u{1b}[2Jf"]);
+        assert!(hostile.contains("(r\\u{1b}[2Jf not") && hostile.chars().count() <= 100, "{hostile}");
+        assert!(printed(&["scaler", "columns", "rf"]).ends_with("(3 steps not watched)"));
+    }
+
+    #[test]
     fn what_waits_in_vain_gives_way_first() {
         let step = samples::function(0, "Loop", "step");
         let (text, delivery) = printed(false, |console| {

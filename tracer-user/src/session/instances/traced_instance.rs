@@ -1,8 +1,10 @@
 //! One instance of a runtime: looked at, decided for by the policy, seen as that says, and looked at again.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::background::{Background, Bell, Progress};
+use super::super::clock::monotonic_now;
 use super::super::drain::{Drain, OpenGap};
 use super::super::error::SessionError;
 use super::super::settings::PythonSettings;
@@ -11,7 +13,10 @@ use super::context::Context;
 use crate::attach::{CodeWatch, KernelProcess, Moved, WatchOutcome, measure_emulated_probe};
 use crate::engine::{EngineError, RuntimeInstance, Runtimes};
 use crate::memory::ReadLimit;
-use crate::model::{InterpreterSite, Look, ProcessId, ProgramImage, PythonLayout, PythonMode, RuntimeCoverage, Target};
+use crate::model::{
+    InterpreterSite, Look, MonotonicNs, ProcessId, ProgramImage, PythonLayout, PythonMode, RemoteAddress,
+    RuntimeCoverage, Target, UnwatchedMethods,
+};
 use crate::plan::{CallProfile, Counts, Others, Planner, SurveyDelta, WatchPolicy, mode_in_process};
 use crate::target::{has_ended, tracer_of};
 
@@ -39,6 +44,8 @@ pub struct TracedInstance {
     look: Option<Background<Looked>>,
     /// The time of a calibration, in which nothing is recorded.
     calibration: Option<OpenGap>,
+    /// What was told last of methods that are not watched.
+    unwatched: Vec<(RemoteAddress, Vec<Arc<str>>)>,
 }
 
 impl TracedInstance {
@@ -89,7 +96,17 @@ impl TracedInstance {
         probes: Option<CallProbes>,
     ) -> Self {
         let target = target.clone();
-        Self { target, instance, policy, code, probes, exceptions: None, look: None, calibration: None }
+        Self {
+            target,
+            instance,
+            policy,
+            code,
+            probes,
+            exceptions: None,
+            look: None,
+            calibration: None,
+            unwatched: Vec::new(),
+        }
     }
 
     /// The instance of a process that was forked by this one's and runs the same program: what is known of this one
@@ -279,6 +296,7 @@ impl TracedInstance {
         }
         self.policy.begin(context.planner, profile, &Counts::new());
         self.tell(context)?;
+        self.tell_unwatched(context, None)?;
         probes.turn(context, &self.code, true)?;
         self.probes = Some(probes);
         Ok(())
@@ -302,6 +320,17 @@ impl TracedInstance {
         Ok(self.code.tell(context.in_kernel(self.process())?, &self.policy.plan().tables)?)
     }
 
+    /// Tells the assembler which steps of containers are not watched from an instant on, or from now on, if that is new.
+    fn tell_unwatched(&mut self, context: &Context<'_>, since: Option<MonotonicNs>) -> Result<(), SessionError> {
+        let methods = self.policy.unwatched();
+        if methods == self.unwatched {
+            return Ok(());
+        }
+        self.unwatched.clone_from(&methods);
+        let since = since.unwrap_or_else(monotonic_now);
+        context.drain.add_unwatched(UnwatchedMethods { process: self.number(), since, methods })
+    }
+
     /// Tells everybody what the policy says, and moves the watchpoints.
     fn put_into_force(&mut self, context: &mut Context<'_>) -> Result<(), SessionError> {
         self.tell(context)?;
@@ -312,7 +341,10 @@ impl TracedInstance {
                 self.code.move_watchpoints(context.in_kernel(self.process())?, self.policy.watched(), &wanted)?;
             let guard = context.in_kernel(self.process())?.guard();
             self.take_note_of(moved, guard);
+            self.tell_unwatched(context, Some(gap.from()))?;
             context.drain.end_gap(gap)?;
+        } else {
+            self.tell_unwatched(context, None)?;
         }
         let counts = self.code.calls(context.in_kernel(self.process())?, self.policy.watched())?;
         self.policy.count_from_here(&counts);
@@ -348,9 +380,9 @@ impl TracedInstance {
     pub fn lose_guard(&mut self, context: &mut Context<'_>) -> Result<(), SessionError> {
         let gap = context.drain.begin_gap(Some(self.number()))?;
         context.in_kernel(self.process())?.unwatch_all()?;
-        context.drain.end_gap(gap)?;
         self.watch_nothing("its guard has been killed".to_owned());
-        Ok(())
+        self.tell_unwatched(context, Some(gap.from()))?;
+        context.drain.end_gap(gap)
     }
 
     /// From now on nothing can be watched, for a reason that is told.
@@ -433,7 +465,10 @@ impl TracedInstance {
         let step = self.policy.step(now, counts, &delta, others, context.planner);
         match (step.watch, &self.probes) {
             (None, _) => Ok(()),
-            (Some(_), Some(_)) => self.tell(context),
+            (Some(_), Some(_)) => {
+                self.tell(context)?;
+                self.tell_unwatched(context, None)
+            }
             (Some(_), None) => {
                 self.put_into_force(context)?;
                 self.accept_entries(context)
