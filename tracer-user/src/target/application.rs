@@ -10,8 +10,18 @@ use crate::model::Service;
 const MOST_PARENTS: usize = 3;
 
 /// Servers that are told the application as `module:attribute`, or by an option.
-const SERVERS: [&str; 8] =
-    ["uvicorn", "gunicorn", "hypercorn", "daphne", "granian", "waitress-serve", "celery", "flask"];
+const SERVERS: [&str; 10] = [
+    "uvicorn",
+    "gunicorn",
+    "hypercorn",
+    "daphne",
+    "granian",
+    "waitress-serve",
+    "celery",
+    "flask",
+    "bentoml",
+    "_bentoml_impl.worker.service",
+];
 
 /// Where some of them are told it.
 const APPLICATION_OPTIONS: [&str; 2] = ["-A", "--app"];
@@ -99,8 +109,11 @@ fn application(command_line: &[String]) -> Named {
     }
 }
 
-/// `gunicorn: worker [shop]`: the title that a server gives to its processes.
+/// `gunicorn: worker [shop]`, `ray::ServeReplica:shop:Prices`: the title that a server gives to its processes.
 fn of_title(first: &str) -> Option<String> {
+    if let Some(replica) = first.strip_prefix("ray::ServeReplica:") {
+        return Some(replica.to_owned());
+    }
     let (server, rest) = first.split_once(": ")?;
     let name = rest.split_once('[')?.1.strip_suffix(']')?;
     (SERVERS.contains(&server) && !name.is_empty()).then(|| name.to_owned())
@@ -178,7 +191,7 @@ fn served(program: &str, arguments: &[String]) -> String {
     named.map_or_else(|| program.to_owned(), str::to_owned)
 }
 
-/// `module:attribute`, with a call of it or without; an address and a port are none.
+/// `module:attribute` or `path.py:attribute`, with a call of it or without; an address and a port are none.
 fn is_application(word: &str) -> bool {
     let Some((module, attribute)) = word.split_once(':') else { return false };
     let attribute = attribute.split_once('(').map_or(attribute, |(name, _)| name);
@@ -188,6 +201,7 @@ fn is_application(word: &str) -> bool {
                 && name.chars().all(|other| other.is_alphanumeric() || other == '_')
         })
     };
+    let module = module.strip_suffix(".py").map_or(module, |path| path.rsplit('/').next().unwrap_or(path));
     is_dotted(module) && is_dotted(attribute)
 }
 
@@ -214,6 +228,8 @@ mod tests {
             ("python3.11 -u -W ignore -X dev serve.py --token=secret", "serve"),
             ("python -Wd -OO /srv/prices/__main__.py", "prices"),
             ("python -um mlserver start .", "mlserver"),
+            ("python /bin/bentoml serve prices/service.py:Prices -p 80", "prices/service.py:Prices"),
+            ("python -m _bentoml_impl.worker.service service:Prices --service-name Prices", "service:Prices"),
             ("/opt/pypy3.10/bin/pypy3 --check-hash-based-pycs never train.py", "train"),
         ] {
             assert_eq!(named(line), Named::Application(expected.to_owned()), "{line}");
@@ -224,6 +240,7 @@ mod tests {
     fn a_title_that_a_server_gives_itself_is_one_word() {
         let titled = |title: &str| application(&[title.to_owned()]);
         assert_eq!(titled("gunicorn: worker [shop]"), Named::Application("shop".to_owned()));
+        assert_eq!(titled("ray::ServeReplica:shop:Prices"), Named::Application("shop:Prices".to_owned()));
         assert_eq!(titled("nginx: worker process"), Named::Nowhere);
     }
 
