@@ -1,11 +1,14 @@
 //! The engines of language runtimes: a process goes in, the runtime that it runs comes out.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
 use super::contract::{EngineError, RuntimeInstance};
 use super::cpython::{self, CpythonEngine};
 use crate::memory::ReadLimit;
-use crate::model::{RuntimeCoverage, SymbolMap, Target, counted};
+use crate::model::{RuntimeCoverage, SymbolMap, Target, counted, process_numbers};
 
-/// Instances that are told of at length: workers of a server say the same again and again.
+/// Instances that are told of at length, each with those that say the same.
 const MOST_TOLD: usize = 8;
 
 /// One engine for each kind of runtime.
@@ -40,10 +43,34 @@ impl Runtimes {
     /// have spans, those with the most first.
     #[must_use]
     pub fn remarks<'span>(coverage: &[RuntimeCoverage], spans: impl Fn(u32) -> Vec<(&'span str, u64)>) -> Vec<String> {
-        let told = coverage.iter().take(MOST_TOLD);
-        let mut remarks: Vec<String> =
-            told.flat_map(|coverage| cpython::remarks(coverage, &spans(coverage.process))).collect();
-        let more = coverage.len().saturating_sub(MOST_TOLD);
+        let spans: Vec<_> = coverage.iter().map(|coverage| spans(coverage.process)).collect();
+        let mut in_all: HashMap<&str, u64> = HashMap::new();
+        for (name, count) in spans.iter().flatten() {
+            *in_all.entry(name).or_default() += count;
+        }
+        // The workers of a server say the same, if each tells what it did in the order of what all of them did.
+        let mut groups: Vec<(&str, Vec<u32>, Vec<String>)> = Vec::new();
+        // The process that starts the workers of a server has nothing itself, most of the time.
+        let is_any = coverage.iter().zip(&spans).any(|(coverage, spans)| !coverage.is_empty() || !spans.is_empty());
+        let is_worth_it =
+            |(coverage, spans): &(&RuntimeCoverage, Vec<_>)| !(is_any && coverage.is_empty() && spans.is_empty());
+        for (coverage, mut spans) in coverage.iter().zip(spans).filter(is_worth_it) {
+            spans.sort_by_key(|(name, _)| (Reverse(in_all.get(name)), *name));
+            let said = cpython::remarks(coverage, &spans);
+            match groups.iter_mut().find(|(name, _, other)| (*name, &*other) == (&*coverage.interpreter, &said)) {
+                Some((_, processes, _)) => processes.push(coverage.process),
+                None => groups.push((&coverage.interpreter, vec![coverage.process], said)),
+            }
+        }
+        let more = groups.iter().skip(MOST_TOLD).map(|(_, processes, _)| processes.len()).sum::<usize>();
+        let told = groups.into_iter().take(MOST_TOLD).flat_map(|(interpreter, processes, said)| {
+            let begin = |(number, sentence)| match number {
+                0 => format!("{interpreter} of {}: {sentence}", process_numbers(&processes)),
+                _ => format!("  {sentence}"),
+            };
+            said.into_iter().enumerate().map(begin).collect::<Vec<_>>()
+        });
+        let mut remarks: Vec<String> = told.collect();
         if more > 0 {
             let interpreters = counted(more as u64, "more interpreter", "more interpreters");
             remarks.push(format!("{interpreters} (`--summary` has everything)"));
@@ -55,5 +82,52 @@ impl Runtimes {
     #[must_use]
     pub fn left_out(coverage: &[RuntimeCoverage]) -> Option<String> {
         cpython::left_out(coverage)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{PythonLeftOut, PythonMode, WatchedCode};
+
+    fn coverage(process: u32, methods: &[&str]) -> RuntimeCoverage {
+        let code = |name: &&str| WatchedCode { code: (*name).into(), methods: vec![(*name).into()], calls_seen: 3 };
+        RuntimeCoverage {
+            process,
+            interpreter: "CPython 3.11.7".into(),
+            layout: String::new(),
+            mode: PythonMode::Watch,
+            slots: 4,
+            slots_held_by: Vec::new(),
+            seen_after_ms: None,
+            left_out: PythonLeftOut::default(),
+            watched: methods.iter().map(code).collect(),
+            not_watched: Vec::new(),
+            unnamed_classes: Vec::new(),
+            not_looked_at: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn workers_that_did_the_same_are_told_of_in_one_sentence() {
+        let both = ["Pipeline.predict", "PCA.transform"];
+        let all = [coverage(1, &[]), coverage(2, &both), coverage(3, &both), coverage(4, &both[..1])];
+        let spans = |process: u32| match process {
+            2 => vec![("Pipeline.predict", 7), ("PCA.transform", 6)],
+            3 => vec![("PCA.transform", 2), ("Pipeline.predict", 1)],
+            4 => vec![("Pipeline.predict", 1)],
+            _ => Vec::new(),
+        };
+        assert_eq!(
+            Runtimes::remarks(&all, spans),
+            [
+                "CPython 3.11.7 of processes 2, 3: covered Pipeline.predict, PCA.transform",
+                "CPython 3.11.7 of process 4: covered Pipeline.predict"
+            ]
+        );
+        assert_eq!(
+            Runtimes::remarks(&all[..1], spans),
+            ["CPython 3.11.7 of process 1: nothing to trace was found in it"]
+        );
     }
 }

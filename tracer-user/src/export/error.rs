@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// No such kind of destination.
-    #[error("`{given}` is no destination; use {instead}")]
+    #[error("there is no destination `{given}`; use {instead}")]
     UnknownDestination {
         /// What was given.
         given: String,

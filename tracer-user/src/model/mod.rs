@@ -40,7 +40,7 @@ pub use python::{
     PythonFunctionRule, PythonLayout, PythonLeftOut, PythonLoops, PythonMode, PythonNames, PythonPlan, PythonRuntime,
     PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables, Receiver, RuntimeCoverage, UnnamedClass, WatchedCode,
 };
-pub use sentence::{counted, first_names};
+pub use sentence::{counted, first_names, process_numbers};
 pub use span::{
     AttributeValue, CallError, CallFacts, Ending, Loss, Parent, ReturnedError, Span, SpanId, StreamTotals, Subject,
     TraceId,

@@ -364,6 +364,13 @@ pub struct NotWatched {
 }
 
 impl RuntimeCoverage {
+    /// Whether nothing was ever found that could have been traced.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let is_known = self.unnamed_classes.is_empty() && self.not_looked_at.is_empty();
+        is_known && self.watched.is_empty() && self.not_watched.is_empty()
+    }
+
     /// The methods that were not watched, by reason: reasons in the order in which they first occur; methods by name, those
     /// that train a model last.
     #[must_use]

@@ -271,7 +271,9 @@ fn weight(method: &str) -> u64 {
 fn not_watched(survey: &PythonSurvey, open: &HashSet<Pair>, budget: &PythonBudget) -> Vec<NotWatched> {
     let reason = match (&budget.obstacle, budget.slots) {
         (Some(obstacle), _) => obstacle.clone(),
-        (None, Some(slots)) => format!("no debug register left ({slots} are in use; `--python frames` needs none)"),
+        (None, Some(slots)) => {
+            format!("no more than {slots} can be watched at one time (`--python frames` has no such limit)")
+        }
         (None, None) => "its code is shared by several functions that cannot be told apart".to_owned(),
     };
     let user = survey.codes.iter().flat_map(|code| &code.users).filter(|user| open.contains(&pair(user)));

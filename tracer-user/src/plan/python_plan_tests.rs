@@ -106,7 +106,10 @@ fn shared_code_comes_first_and_the_rest_is_named() {
     assert_eq!(plan.watched[0].1.methods, ["PolynomialFeatures.transform", "StandardScaler.transform"]);
     assert_eq!(plan.not_watched.len(), 1);
     assert_eq!(plan.not_watched[0].name, "LogisticRegression.predict");
-    assert_eq!(plan.not_watched[0].reason, "no debug register left (2 are in use; `--python frames` needs none)");
+    assert_eq!(
+        plan.not_watched[0].reason,
+        "no more than 2 can be watched at one time (`--python frames` has no such limit)"
+    );
 }
 
 #[test]

@@ -5,10 +5,10 @@ use crate::model::{PythonLeftOut, PythonMode, RuntimeCoverage, WatchedCode, coun
 /// Names in one sentence; the rest is a number. `--summary` has them all.
 const MAX_NAMES: usize = 6;
 
-/// What a person should know of one interpreter, in a few sentences. `spans` are its methods that have spans, those with the
-/// most first.
+/// What a person should know of one interpreter, in a few sentences without its name. `spans` are its methods that have spans,
+/// in the order in which they are to be told.
 pub fn remarks(coverage: &RuntimeCoverage, spans: &[(&str, u64)]) -> Vec<String> {
-    let RuntimeCoverage { process, interpreter, mode, slots, slots_held_by, watched, .. } = coverage;
+    let RuntimeCoverage { mode, slots, slots_held_by, watched, .. } = coverage;
     let is_watching = *mode == PythonMode::Watch;
     let others = match slots_held_by.as_slice() {
         [] => String::new(),
@@ -21,20 +21,20 @@ pub fn remarks(coverage: &RuntimeCoverage, spans: &[(&str, u64)]) -> Vec<String>
     for code in watched.iter().filter(|code| code.calls_seen > 0) {
         covered.extend(called_without_spans(code, &covered));
     }
-    let covered = if covered.is_empty() {
-        let asked = if is_watching { "watched method" } else { "method that a map asks for" };
-        format!("nothing: no {asked} was called")
-    } else {
-        first_names(&covered, MAX_NAMES)
+    let covered = match (covered.is_empty(), is_watching) {
+        (true, _) if coverage.is_empty() => "nothing to trace was found in it".to_owned(),
+        (false, _) => format!("covered {}", first_names(&covered, MAX_NAMES)),
+        (true, true) => "none of the Python methods that were watched was called".to_owned(),
+        (true, false) => "none of the Python methods that a map asks for was called".to_owned(),
     };
-    let mut remarks = vec![format!("{interpreter} of process {process}: covered {covered}{others}")];
+    let mut remarks = vec![format!("{covered}{others}")];
     let has_spans = |method: &&str| spans.iter().any(|(name, _)| name == method);
     let mut silent = methods(watched.iter().filter(|code| code.calls_seen == 0));
     silent.retain(|method| !has_spans(method));
     if is_watching && !silent.is_empty() {
-        remarks.push(format!("  watched and not called: {}", first_names(&silent, MAX_NAMES)));
+        remarks.push(format!("watched and not called: {}", first_names(&silent, MAX_NAMES)));
     }
-    let unseen = |after| format!("  not watched before {after} ms after its start: calls until then were not seen");
+    let unseen = |after| format!("not watched before {after} ms after its start: calls until then were not seen");
     remarks.extend(coverage.seen_after_ms.map(unseen));
     remarks.extend(not_traced(coverage, true));
     remarks.extend(not_traced(coverage, false));
@@ -59,7 +59,7 @@ fn not_traced(coverage: &RuntimeCoverage, is_live: bool) -> Option<String> {
     let is_all = others == 0 && names.len() <= MAX_NAMES;
     let others = if others == 0 { String::new() } else { format!("; {others} more for other reasons") };
     let hint = if is_all { "" } else { " (`--summary` lists them)" };
-    Some(format!("  not traced, {reason}: {}{others}{hint}", first_names(names, MAX_NAMES)))
+    Some(format!("not traced, {reason}: {}{others}{hint}", first_names(names, MAX_NAMES)))
 }
 
 /// What a look did not get through.
@@ -70,7 +70,7 @@ fn not_looked_at(coverage: &RuntimeCoverage) -> Option<String> {
         1 => "; one more (`--summary` has it)".to_owned(),
         more => format!("; {more} more (`--summary` lists them)"),
     };
-    Some(format!("  not looked at: {} ({}){others}", first.what, first.reason))
+    Some(format!("not looked at: {} ({}){others}", first.what, first.reason))
 }
 
 /// What the tables had no room for, of all processes.
@@ -144,10 +144,10 @@ mod tests {
         assert_eq!(
             remarks(&coverage(), SPANS),
             [
-                "CPython 3.11.7 of process 4242: covered StandardScaler.transform, Pipeline.predict (3 debug registers could \
+                "covered StandardScaler.transform, Pipeline.predict (3 debug registers could \
                  be had: gdb (process 77) has the others)",
-                "  watched and not called: SVC.fit",
-                "  not traced, no debug register left: Model0.predict, Model2.predict, Model4.predict, Model6.predict, \
+                "watched and not called: SVC.fit",
+                "not traced, no debug register left: Model0.predict, Model2.predict, Model4.predict, Model6.predict, \
                  Model1.fit, Model3.fit and 2 more; 1 more for other reasons (`--summary` lists them)",
             ]
         );
@@ -159,8 +159,8 @@ mod tests {
         let reason = "it is no Python function".to_owned();
         coverage.not_watched.push(NotWatched { name: "Wrapped.predict".into(), reason, is_live: true });
         let remarks = remarks(&coverage, SPANS);
-        assert_eq!(remarks[2], "  not traced, it is no Python function: Wrapped.predict");
-        assert!(remarks[3].starts_with("  not traced, no debug register left: Model0.predict"), "{remarks:?}");
+        assert_eq!(remarks[2], "not traced, it is no Python function: Wrapped.predict");
+        assert!(remarks[3].starts_with("not traced, no debug register left: Model0.predict"), "{remarks:?}");
         assert!(remarks[0].contains("(1 debug register could be had"), "{remarks:?}");
     }
 
@@ -170,7 +170,7 @@ mod tests {
         let coverage = RuntimeCoverage { watched: Vec::new(), not_watched: Vec::new(), ..coverage() };
         let coverage = RuntimeCoverage { slots: 0, slots_held_by: Vec::new(), ..coverage };
         let told = remarks(&coverage, SPANS);
-        assert_eq!(told, ["CPython 3.11.7 of process 4242: covered StandardScaler.transform, Pipeline.predict"]);
+        assert_eq!(told, ["covered StandardScaler.transform, Pipeline.predict"]);
         // Calls of shared code that are part of others have no spans: who was called is not known.
         let coverage = RuntimeCoverage {
             watched: vec![
@@ -180,7 +180,7 @@ mod tests {
             ..coverage
         };
         let remarks = remarks(&coverage, &[]);
-        assert_eq!(remarks, ["CPython 3.11.7 of process 4242: covered wrapped, F.f"]);
+        assert_eq!(remarks, ["covered wrapped, F.f"]);
     }
 
     #[test]
@@ -190,17 +190,21 @@ mod tests {
         assert_eq!(
             remarks(&few, SPANS),
             [
-                "CPython 3.11.7 of process 4242: covered StandardScaler.transform, Pipeline.predict",
-                "  not traced, no debug register left: Model0.predict",
+                "covered StandardScaler.transform, Pipeline.predict",
+                "not traced, no debug register left: Model0.predict",
             ]
         );
         let seen_after_ms = Some(840);
-        let nothing = RuntimeCoverage { watched: Vec::new(), not_watched: Vec::new(), seen_after_ms, ..few };
+        let nothing = RuntimeCoverage { watched: Vec::new(), not_watched: Vec::new(), seen_after_ms, ..few.clone() };
+        assert_eq!(
+            remarks(&RuntimeCoverage { watched: vec![watched("SVC.fit", &["SVC.fit"], 0)], ..few }, &[])[0],
+            "none of the Python methods that a map asks for was called"
+        );
         assert_eq!(
             remarks(&nothing, &[]),
             [
-                "CPython 3.11.7 of process 4242: covered nothing: no method that a map asks for was called",
-                "  not watched before 840 ms after its start: calls until then were not seen",
+                "nothing to trace was found in it",
+                "not watched before 840 ms after its start: calls until then were not seen",
             ]
         );
     }
@@ -213,7 +217,7 @@ mod tests {
         let last = remarks(&coverage, SPANS).pop();
         assert_eq!(
             last.as_deref(),
-            Some("  not looked at: 7 classes (it takes too long); one more (`--summary` has it)")
+            Some("not looked at: 7 classes (it takes too long); one more (`--summary` has it)")
         );
     }
 
