@@ -16,7 +16,8 @@ const LOOK_EARLY: Duration = Duration::from_millis(200);
 /// later.
 const PART_OF_TIME: u32 = 10;
 
-/// A worker that was just forked makes its model soon, and then has requests: until it has, a greater share is well spent.
+/// A worker that was just forked makes its model soon, and then has requests: until it has, a greater share is well spent. All
+/// together take one processor at most.
 const PART_OF_SETTLING_TIME: u32 = 3;
 
 /// A forked process is given so long for that.
@@ -29,6 +30,10 @@ const LOOK_YOUNG: Duration = Duration::from_millis(20);
 
 /// For so long after it has come, the calls of a followed process are counted often.
 const FRESH: Duration = Duration::from_secs(4);
+
+/// A process in which nothing to trace has been found, and whose address space is as large as when it was looked at last, has
+/// imported nothing since: it is looked at all the same after four times the time each time, up to this.
+const LOOK_IDLE: Duration = Duration::from_secs(16);
 
 /// How long a process that has mapped an interpreter may take to set it up.
 const MOST_FOR_START: Duration = Duration::from_secs(30);
@@ -51,6 +56,11 @@ pub struct LookSchedule {
     every_young: Duration,
     /// Bytes of memory that the last look went through.
     memory: u64,
+    /// Bytes of address space when it began.
+    address_space: u64,
+    /// When it ended, and how long nothing needs to be looked at unless the address space changes.
+    seen: Instant,
+    idle: Duration,
     /// When its program began, if that was while the tracer was there.
     began: Option<Instant>,
     /// Whether the process was forked by a traced one.
@@ -82,6 +92,9 @@ impl LookSchedule {
             every: LOOK_EVERY,
             every_young: LOOK_YOUNG,
             memory: 0,
+            address_space: 0,
+            seen: now,
+            idle: LOOK_EARLY,
             began: None,
             is_followed: false,
             is_settling: false,
@@ -137,7 +150,22 @@ impl LookSchedule {
 
     /// A look has ended, whatever it has found.
     pub fn look_ends(&mut self, now: Instant, took: Duration) {
-        (self.looked, self.took) = (now, took);
+        (self.looked, self.seen, self.took) = (now, now, took);
+    }
+
+    /// Whether a look that is due may be left out, where nothing to trace has been found so far: so many bytes of address space
+    /// say that nothing was imported since the last one.
+    pub fn leaves_out(&mut self, now: Instant, address_space: u64) -> bool {
+        let is_young = self.age(now).is_some_and(|age| age < YOUNG);
+        let is_as_before = std::mem::replace(&mut self.address_space, address_space) == address_space;
+        if !is_as_before {
+            self.idle = LOOK_EARLY;
+        }
+        let leaves_out = is_as_before && !is_young && now.saturating_duration_since(self.seen) < self.idle;
+        if leaves_out {
+            (self.looked, self.took) = (now, Duration::ZERO);
+        }
+        leaves_out
     }
 
     /// What the look has found. `has_begun`: there is something to see.
@@ -147,6 +175,7 @@ impl LookSchedule {
         self.every = if is_new { LOOK_EVERY } else { LOOK_SELDOM.min(self.every * 2) };
         let is_busy = is_new || memory != self.memory;
         self.every_young = if is_busy { LOOK_YOUNG } else { LOOK_EVERY.min(self.every_young * 2) };
+        self.idle = if is_new { LOOK_EARLY } else { LOOK_IDLE.min(self.idle * 4) };
         self.memory = memory;
     }
 
@@ -164,7 +193,7 @@ impl LookSchedule {
         let (every, part) = if is_young {
             (self.every_young, 1)
         } else if self.is_settling(now) {
-            (LOOK_EARLY.min(self.every), PART_OF_SETTLING_TIME)
+            (LOOK_EARLY.min(self.every), PART_OF_SETTLING_TIME.max(activity.sharers))
         } else if activity.has_code {
             (self.every, shared)
         } else {
@@ -250,10 +279,41 @@ mod tests {
         assert_eq!(wait(&schedule, now, Activity { sharers: 5, ..QUIET }), MS * 15_000);
         // A worker that makes its model has a greater share, for a while.
         schedule.follow();
-        assert_eq!(wait(&schedule, now, Activity { sharers: 5, ..QUIET }), MS * 900);
+        assert_eq!(wait(&schedule, now, Activity { sharers: 2, ..QUIET }), MS * 900);
+        assert_eq!(wait(&schedule, now, Activity { sharers: 5, ..QUIET }), MS * 1_500);
         let later = now + SETTLING;
         assert!(!schedule.is_settling(later));
         assert_eq!(schedule.next_look(later, QUIET), now + MS * 3_000);
+    }
+
+    #[test]
+    fn a_process_that_imports_nothing_is_looked_at_less_and_less() {
+        let mut now = Instant::now();
+        let mut schedule = LookSchedule::new(now, MS);
+        let mut look = |now: Instant, address_space| {
+            let is_left_out = schedule.leaves_out(now, address_space);
+            if !is_left_out {
+                schedule.look_ends(now, MS);
+                schedule.found(false, 0, false);
+            }
+            !is_left_out
+        };
+        assert!(look(now, 100), "it has not been looked at");
+        let begin = now;
+        let mut looks = Vec::new();
+        while looks.len() < 8 {
+            now += LOOK_EARLY;
+            if look(now, 100) {
+                looks.push((now - begin).as_millis());
+            }
+        }
+        assert_eq!(looks, [800, 4_000, 16_800, 32_800, 48_800, 64_800, 80_800, 96_800]);
+        assert!(look(now, 101), "it has grown");
+        assert!(look(now + LOOK_EARLY * 4, 101), "and is importing, perhaps");
+        // A program that has just begun is looked at in any case.
+        let mut young = LookSchedule::new(now, MS);
+        young.begin_young(now);
+        assert!(!young.leaves_out(now, 1) && !young.leaves_out(now, 1));
     }
 
     #[test]

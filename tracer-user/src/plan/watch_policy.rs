@@ -249,6 +249,12 @@ impl WatchPolicy {
         self.schedule.look_begins(now);
     }
 
+    /// Whether a look that is due may be left out: there was nothing to see, and so many bytes of address space say that nothing
+    /// was imported since.
+    pub fn leaves_out_look(&mut self, now: Instant, address_space: u64) -> bool {
+        !self.has_begun && self.schedule.leaves_out(now, address_space)
+    }
+
     /// A look has ended that took so long, whatever it has found ([`Self::take_up`]).
     pub fn look_ends(&mut self, now: Instant, took: Duration) {
         self.schedule.look_ends(now, took);

@@ -149,6 +149,13 @@ pub fn tracer_of(pid: u32) -> Option<String> {
     (tracer != 0).then(|| format!("{name} (process {tracer})"))
 }
 
+/// Bytes of address space of a process; `None` once it has ended.
+#[must_use]
+pub fn address_space(process: ProcessId) -> Option<u64> {
+    let seen = glance(process.pid).ok().filter(|seen| seen.process == process && !seen.has_ended)?;
+    Some(seen.mapped_bytes)
+}
+
 /// Stack pointer of a thread that waits in the kernel; `None` while it runs, and once it has ended.
 #[must_use]
 pub fn stack_pointer(pid: u32, tid: u32) -> Option<RemoteAddress> {

@@ -18,7 +18,7 @@ use crate::model::{
     RuntimeCoverage, Target, UnwatchedMethods,
 };
 use crate::plan::{CallProfile, Counts, Others, Planner, SurveyDelta, WatchPolicy, mode_in_process};
-use crate::target::{has_ended, tracer_of};
+use crate::target::{address_space, has_ended, tracer_of};
 
 /// What a look gives.
 struct Looked {
@@ -413,9 +413,13 @@ impl TracedInstance {
         look.into_iter().chain(self.policy.next_count(now)).chain(probes).min()
     }
 
-    /// Begins another look at the process, on a thread of its own; the bell rings when it has ended. What it finds is taken up by
-    /// [`Self::look_again`] then.
+    /// Begins another look at the process, on a thread of its own, unless it can be left out; the bell rings when it has ended.
+    /// What it finds is taken up by [`Self::look_again`] then.
     pub fn begin_look(&mut self, bell: Bell) {
+        let address_space = address_space(self.process());
+        if address_space.is_some_and(|bytes| self.policy.leaves_out_look(Instant::now(), bytes)) {
+            return;
+        }
         let instance = self.instance.to_look_at(&ReadLimit::default());
         self.look = Background::begin_and_ring("look", bell, move |limit| look_at(instance.to_look_at(limit)));
         // Where there is no thread for it, it is tried again when the next one is due.
