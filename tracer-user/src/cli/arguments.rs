@@ -12,10 +12,10 @@ use super::display_options::DisplayOptions;
 use super::durations::parse_duration;
 use super::exit::{self, UsageError};
 use super::print::{Errors, LogLines};
+use super::selected::Selected;
 use crate::export::{DESTINATIONS, Destination, DestinationKind};
 use crate::model;
 use crate::session::PythonSettings;
-use crate::target::Selection;
 
 /// How Python calls are seen where nobody says.
 const USUAL_PYTHON_MODE: &str = "watch";
@@ -49,10 +49,11 @@ Examples:
   sudo ml-tracer attach --pid 4242 --duration 10s --export jsonl=trace.jsonl --summary summary.json
   sudo ml-tracer attach --pid 4242 --export otlp=http://collector:4318
   sudo ml-tracer attach --pid 4242 --class app.PriceModel --methods predict,preprocess
-  sudo ml-tracer attach --name gunicorn --follow
+  sudo ml-tracer attach --name gunicorn
 
-With --follow the workers that a server has, and those that it starts later, are traced like itself:
-each with its own resource (process.pid), and a line on stderr when its first functions are.
+The workers that a server has forked, and those that it starts later, are traced like itself unless
+--no-follow: each with its own resource (process.pid), and a line on stderr when its first functions
+are. What else it starts (a shell, a copy of a file) costs nothing and is not told of.
 
 Ctrl-C, SIGTERM, --duration and the end of all targets deliver everything first.";
 
@@ -73,7 +74,7 @@ Probes are live before the first instruction of CMD. Exits with CMD's exit code 
 
 Examples:
   sudo ml-tracer run --export jsonl=trace.jsonl -- ./inference --model model.bin
-  sudo ml-tracer run --follow -- gunicorn --workers 4 app:app";
+  sudo ml-tracer run -- gunicorn --workers 4 app:app";
 
 /// Nested OpenTelemetry spans of a running model server, without changing, restarting or wrapping it.
 #[derive(Debug, Parser)]
@@ -151,9 +152,8 @@ pub struct TraceOptions {
     /// With --python frames: share of the time in which its probes are live, e.g. 5%
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     pub duty: Option<f64>,
-    /// Trace the processes that a traced one has forked and will fork as well, and what they execute
-    #[arg(long)]
-    pub follow: bool,
+    #[command(flatten)]
+    pub forks: ForkOptions,
     /// Probe native functions also in files that move their own code to other memory (huge pages): safe only if it has been
     /// moved already, or never is
     #[arg(long)]
@@ -177,6 +177,31 @@ pub struct TraceOptions {
     /// Entries of each table about Python code, which all processes share
     #[arg(long, value_name = "NUMBER", hide = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub python_entries: Option<u32>,
+}
+
+/// What becomes of the processes that a traced one forks.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct ForkOptions {
+    /// Trace the named processes alone: by default those that they have forked and will fork are traced too, and what they
+    /// execute
+    #[arg(long, overrides_with = "follow")]
+    no_follow: bool,
+    /// Wait for processes that are forked later even if there is nothing to trace yet (without this option too they are
+    /// traced, unless --no-follow)
+    #[arg(long, overrides_with = "no_follow")]
+    follow: bool,
+}
+
+impl ForkOptions {
+    /// Whether forked processes are traced.
+    pub fn are_followed(self) -> bool {
+        !self.no_follow
+    }
+
+    /// Whether there is something to wait for while nothing at all can be traced.
+    pub fn are_awaited(self) -> bool {
+        self.follow
+    }
 }
 
 /// How Python calls are seen.
@@ -213,26 +238,12 @@ impl TraceOptions {
     }
 }
 
-/// Which running processes.
-#[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("which").required(true).multiple(true).args(["pids", "names", "ports"])))]
-pub struct ProcessOptions {
-    /// Processes to trace, by number (several, or with commas)
-    #[arg(long = "pid", value_name = "PID", value_delimiter = ',', value_parser = parse_pid)]
-    pub pids: Vec<u32>,
-    /// Processes of this name, script, module or application; * and ? stand for anything
-    #[arg(long = "name", value_name = "GLOB", value_parser = Selection::named)]
-    pub names: Vec<Selection>,
-    /// Processes that listen on this TCP port
-    #[arg(long = "port", value_name = "PORT", value_parser = parse_port)]
-    pub ports: Vec<Selection>,
-}
-
 /// Arguments of `attach`.
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("which").required(true).multiple(true).args(["pids", "names", "ports"])))]
 pub struct AttachArguments {
     #[command(flatten)]
-    pub which: ProcessOptions,
+    pub selected: Selected,
     #[command(flatten)]
     pub trace: TraceOptions,
     #[command(flatten)]
@@ -241,9 +252,10 @@ pub struct AttachArguments {
 
 /// Arguments of `top`.
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("which").required(true).multiple(true).args(["pids", "names", "ports"])))]
 pub struct TopArguments {
     #[command(flatten)]
-    pub which: ProcessOptions,
+    pub selected: Selected,
     #[command(flatten)]
     pub trace: TraceOptions,
 }
@@ -262,19 +274,21 @@ pub struct RunArguments {
 
 /// Arguments of `symbols`.
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("what").required(true).args(["pid", "files"])))]
+#[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["pids", "names", "ports", "files"])))]
 pub struct SymbolsArguments {
-    /// Look into a running process: the files that it has mapped and, if it runs Python, its models
-    #[arg(long, value_name = "PID")]
-    pub pid: Option<u32>,
+    #[command(flatten)]
+    pub selected: Selected,
     /// Look into programs and libraries that need not be running
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", conflicts_with_all = ["pids", "names", "ports"])]
     pub files: Vec<PathBuf>,
     /// Symbol map with rules of your own (may be given several times; later ones win)
     #[arg(long = "map", value_name = "FILE")]
     pub maps: Vec<PathBuf>,
     #[command(flatten)]
     pub classes: ClassOptions,
+    /// List what there is in the named processes alone, not in those that they have forked
+    #[arg(long)]
+    pub no_follow: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -403,17 +417,6 @@ pub fn begin_log() {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Errors).event_format(LogLines).init();
 }
 
-fn parse_pid(text: &str) -> Result<u32, String> {
-    let hint = || match text.parse::<i64>() {
-        Ok(_) => "processes have numbers from 1 on".to_owned(),
-        Err(_) => format!("that is no number of a process; `--name {text}` finds processes by name"),
-    };
-    text.parse().ok().filter(|pid| *pid > 0).ok_or_else(hint)
-}
-
-fn parse_port(text: &str) -> Result<Selection, String> {
-    let port = text.parse().ok().filter(|port| *port > 0);
-    port.map(Selection::Listening).ok_or_else(|| "ports are numbers from 1 to 65535".to_owned())
 }
 
 fn parse_share(text: &str) -> Result<f64, String> {
@@ -473,19 +476,38 @@ mod tests {
         let Command::Attach(attach) = Arguments::try_parse_from(words).expect("a right command line").command else {
             panic!("another command")
         };
-        let which = attach.which;
-        assert_eq!((which.pids, which.names.len(), which.ports.len()), (vec![1, 22, 3], 1, 1));
+        let Selected { pids, names, ports } = attach.selected;
+        assert_eq!((pids, names.len(), ports.len()), (vec![1, 22, 3], 1, 1));
         for (wrong, hint) in [
             (["--pid", "gunicorn"], "`--name gunicorn`"),
             (["--pid", "0"], "from 1 on"),
             (["--name", "a["], "character class"),
             (["--port", "70000"], "65535"),
         ] {
-            let words = ["ml-tracer", "attach"].iter().chain(&wrong);
-            let error = Arguments::try_parse_from(words).expect_err(hint).to_string();
-            assert!(error.contains(hint), "{error}");
+            for command in ["attach", "symbols"] {
+                let words = ["ml-tracer", command].into_iter().chain(wrong);
+                let error = Arguments::try_parse_from(words).expect_err(hint).to_string();
+                assert!(error.contains(hint), "{error}");
+            }
         }
+        assert!(Arguments::try_parse_from(["ml-tracer", "symbols", "--pid=1", "/bin/ls"]).is_err(), "one or the other");
         assert!(Arguments::try_parse_from(["ml-tracer", "attach"]).is_err(), "somebody has to be named");
+    }
+
+    #[test]
+    fn forked_processes_are_followed_unless_the_last_word_is_not_to() {
+        let forks = |more: &[&str]| {
+            let words = ["ml-tracer", "attach", "--pid=1"].iter().chain(more);
+            match Arguments::try_parse_from(words).expect("a right command line").command {
+                Command::Attach(attach) => (attach.trace.forks.are_followed(), attach.trace.forks.are_awaited()),
+                _ => panic!("another command"),
+            }
+        };
+        assert_eq!(forks(&[]), (true, false));
+        assert_eq!(forks(&["--follow"]), (true, true));
+        assert_eq!(forks(&["--no-follow"]), (false, false));
+        assert_eq!(forks(&["--follow", "--no-follow"]), (false, false));
+        assert_eq!(forks(&["--no-follow", "--follow"]), (true, true));
     }
 
     #[test]

@@ -6,25 +6,24 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use super::arguments::{AttachArguments, ProcessOptions, TraceOptions};
+use super::arguments::{AttachArguments, ForkOptions, TraceOptions};
 use super::class_options::ClassOptions;
 use super::display_options::DisplayOptions;
-use super::exit::{self, LacksPrivilege, UsageError};
+use super::exit::{self, demand_privilege};
 use super::list;
 use super::print::{tell, tell_plain, width_of_errors};
+use super::progress::Progress;
+use super::selected::{Selected, with_descendants};
 use super::signals;
 use super::summary_file::SummaryFile;
-use crate::attach::{LoadOptions, missing_privilege};
-use crate::model::{MethodRow, ProcessId, SymbolMap, Target, first_names};
+use crate::attach::LoadOptions;
+use crate::model::{MethodRow, SymbolMap, counted, process_numbers};
 use crate::session::{
     self, Followed, Message, ProcessChanges, Report, Session, SessionError, Settings, Stop, TotalsFeed, plan_only,
 };
 use crate::symbol_map::{self, MAP_DIRECTORY};
-use crate::target::{TargetError, Watcher, descendants, look_at};
+use crate::target::{Watcher, descendants};
 use crate::view::method_lines;
-
-/// Numbers of processes in one sentence.
-const MOST_NUMBERS: usize = 5;
 
 /// What stands between a session and a person.
 pub trait Front {
@@ -58,12 +57,12 @@ impl Front for Lines<'_> {
 
 /// Traces running processes until told to stop or until they are gone.
 pub fn attach(arguments: &AttachArguments, began: Instant) -> anyhow::Result<ExitCode> {
-    trace_running(&arguments.which, &arguments.trace, began, Lines(&arguments.display))
+    trace_running(&arguments.selected, &arguments.trace, began, Lines(&arguments.display))
 }
 
 /// The same with anything in front of the session.
 pub fn trace_running(
-    which: &ProcessOptions,
+    selected: &Selected,
     trace: &TraceOptions,
     began: Instant,
     mut front: impl Front,
@@ -71,47 +70,26 @@ pub fn trace_running(
     session::enough_descriptors()?;
     trace.check()?;
     let maps = load_maps(&trace.maps, &trace.classes)?;
-    let mut targets: Vec<Target> = Vec::new();
-    let mut unreachable: Vec<TargetError> = Vec::new();
-    for pid in wanted(which)? {
-        if pid == std::process::id() {
-            return Err(UsageError(format!("{pid} is ml-tracer itself; it cannot trace itself")).into());
-        }
-        if targets.iter().any(|target| target.process.pid == pid) {
-            continue;
-        }
-        match look_at(pid) {
-            Ok(target) => targets.push(target),
-            Err(error @ TargetError::NotPermitted { .. }) => {
-                // What is missing says more.
-                demand_privilege()?;
-                unreachable.push(error);
-            }
-            Err(error) => unreachable.push(error),
-        }
-    }
-    if targets.is_empty() && !unreachable.is_empty() {
-        return Err(unreachable.remove(0).into());
-    }
-    // Those that are there are traced.
-    unreachable.iter().for_each(|error| tell(&error.to_string()));
+    let targets = selected.look(trace.forks.are_followed())?;
     if trace.dry_run {
-        if trace.follow {
-            targets.extend(descendants(&targets).into_iter().map(|(_, target)| target));
-        }
-        return list::print_plan(&plan_only(&targets, maps, trace.python(), trace.probe_moving_code), false);
+        let all = with_descendants(targets, trace.forks.are_followed());
+        return list::print_plan(&plan_only(&all, maps, trace.python(), trace.probe_moving_code), false);
     }
     demand_privilege()?;
     let summary = SummaryFile::create(&trace.exports, trace.summary.as_deref())?;
     let (tell_session, inbox) = channel();
-    let first = targets.first().map_or(0, |target| target.process.pid);
-    let not_followed = if trace.follow { Vec::new() } else { descendants(&targets) };
-    let watcher = Watcher::new(targets, trace.follow);
+    let named: Vec<u32> = targets.iter().map(|target| target.process.pid).collect();
+    let forked = descendants(&targets).len();
+    let watcher = Watcher::new(targets, trace.forks.are_followed());
     let settings = settings(trace, &front.display(), watcher, maps, began, tell_session.clone());
     let settings = front.settings(settings);
     signals::listen(tell_session, Arc::clone(&settings.stop))?;
     let mut has_unnamed = false;
-    let ended = match session::start(settings) {
+    let also = if forked == 0 || !trace.forks.are_followed() { "" } else { " and what was forked there" };
+    let progress = Progress::of(format!("looking into {}{also}", process_numbers(&named)));
+    let started = session::start(settings);
+    drop(progress);
+    let ended = match started {
         Err(stopped @ SessionError::Stopped) => {
             tell(&stopped.to_string());
             Ended { report: Report::of_nothing(), failure: None }
@@ -119,7 +97,9 @@ pub fn trace_running(
         started => {
             let mut session = started?;
             tell_attached(&session);
-            tell_what_else(&session, first, &not_followed);
+            if session.functions() == 0 {
+                tell_nothing_yet(&named, forked, trace.forks);
+            }
             let classes = session.classes_in_sight();
             trace.classes.tell_of(&classes);
             // They are told, with what traces them: that is not nothing.
@@ -137,35 +117,10 @@ pub fn trace_running(
     Ok(ExitCode::from(if is_nothing { exit::NOTHING_TO_TRACE } else { exit::DONE }))
 }
 
-/// The numbers of the processes that were asked for; which those of a name or port are is told.
-fn wanted(which: &ProcessOptions) -> anyhow::Result<Vec<u32>> {
-    let mut pids = which.pids.clone();
-    for selection in which.names.iter().chain(&which.ports) {
-        let found = match selection.find() {
-            Ok(found) => found,
-            Err(error) => {
-                // Those of others may be hidden from this user.
-                demand_privilege()?;
-                return Err(error.into());
-            }
-        };
-        let numbers: Vec<String> = found.iter().map(u32::to_string).collect();
-        let noun = if found.len() == 1 { "process" } else { "processes" };
-        tell(&format!("{noun} {selection}: {}", numbers.join(", ")));
-        pids.extend(found);
-    }
-    Ok(pids)
-}
-
 /// Built-in maps, those of this machine, and those of the command line; after them what the options ask for.
 pub fn load_maps(files: &[PathBuf], classes: &ClassOptions) -> anyhow::Result<Vec<SymbolMap>> {
     let asked = classes.maps()?;
     Ok([symbol_map::load(files, Path::new(MAP_DIRECTORY))?.maps(), &asked].concat())
-}
-
-/// Fails before anything is tried if a capability is missing.
-pub fn demand_privilege() -> anyhow::Result<()> {
-    missing_privilege().map_or(Ok(()), |missing| Err(LacksPrivilege(missing).into()))
 }
 
 /// What the options ask of a session.
@@ -198,6 +153,7 @@ pub fn settings(
         },
         began,
         is_command: false,
+        awaits_forks: trace.forks.are_awaited(),
         duration: trace.duration,
         tell,
         stop: Arc::default(),
@@ -212,19 +168,20 @@ pub fn tell_attached(session: &Session) {
     tell(&format!("attached {} functions in {} ms", session.functions(), session.attach_ms()));
 }
 
-/// What else there is: nothing so far, or processes that are not followed.
-fn tell_what_else(session: &Session, first: u32, not_followed: &[(ProcessId, Target)]) {
-    if session.functions() == 0 {
-        tell(&format!(
-            "nothing is traced yet; models that are loaded later are seen; `ml-tracer symbols --pid {first}` lists what there is \
-             and what keeps it from being traced, `--class` and `--map` ask for more"
-        ));
-    }
-    let numbers: Vec<String> = not_followed.iter().map(|(_, target)| target.process.pid.to_string()).collect();
-    if !numbers.is_empty() {
-        let shown = first_names(&numbers.iter().map(String::as_str).collect::<Vec<_>>(), MOST_NUMBERS);
-        tell(&format!("not traced, forked by what is: processes {shown}; `--follow` traces them too"));
-    }
+/// Nothing is traced so far: where was looked, and what to do.
+fn tell_nothing_yet(named: &[u32], forked: usize, forks: ForkOptions) {
+    let have_forked = counted(forked as u64, "process that was", "processes that were");
+    let workers = match (forked, forks.are_followed()) {
+        (0, _) => String::new(),
+        (_, true) => format!(" and {have_forked} forked by it"),
+        (_, false) => format!("; {have_forked} forked by it: without --no-follow they are traced too"),
+    };
+    tell(&format!(
+        "nothing is traced yet in {}{workers}; models that are loaded later are seen; `ml-tracer symbols --pid {}` \
+         lists what there is and what keeps it from being traced, `--class` and `--map` ask for more",
+        process_numbers(named),
+        named.first().unwrap_or(&0)
+    ));
 }
 
 /// What is new about the traced processes.
@@ -269,6 +226,7 @@ pub fn finish(session: Session, stopped: Result<Stop, SessionError>) -> Result<E
     if let Some(failure) = &failure {
         tell(&failure.to_string());
     }
+    let _progress = Progress::of("taking the probes away and delivering what is left".to_owned());
     Ok(Ended { report: session.finish()?, failure })
 }
 

@@ -1,10 +1,12 @@
 //! The options that ask for classes without a map, and what is said of classes that could be asked for.
 
+use std::sync::Arc;
+
 use clap::Args;
 
 use super::exit::UsageError;
 use super::print::tell;
-use crate::model::{ClassesInSight, SymbolMap, UnnamedClass};
+use crate::model::{ClassesInSight, SymbolMap, UnnamedClass, process_numbers};
 use crate::symbol_map::{AskedClasses, nearest};
 
 /// Classes that are named in the sentence at the start.
@@ -38,32 +40,41 @@ impl ClassOptions {
 
     /// Says which named classes are not there yet but have a likely neighbour, and which classes could be traced besides.
     pub fn tell_of(&self, in_sight: &[ClassesInSight]) {
-        for sight in in_sight {
-            for sentence in self.sentences(sight) {
-                tell(&sentence);
-            }
-        }
+        self.sentences(in_sight).iter().for_each(|sentence| tell(sentence));
     }
 
-    fn sentences(&self, ClassesInSight { process, traced, unnamed }: &ClassesInSight) -> Vec<String> {
+    fn sentences(&self, in_sight: &[ClassesInSight]) -> Vec<String> {
         let mut sentences = Vec::new();
         let is = |name: &str, path: &str| path == name || path.ends_with(&format!(".{name}"));
+        let processes: Vec<u32> = in_sight.iter().map(|sight| sight.process).collect();
+        let traced = || in_sight.iter().flat_map(|sight| &sight.traced).map(|path| &**path);
+        let unnamed = || in_sight.iter().flat_map(|sight| &sight.unnamed).map(|class| &*class.class);
         for name in &self.classes {
-            let known = || traced.iter().map(|path| &**path).chain(unnamed.iter().map(|class| &*class.class));
-            if !traced.iter().any(|path| is(name, path))
-                && let Some(near) = nearest(name, known().filter(|path| !is(name, path)))
+            if !traced().any(|path| is(name, path))
+                && let Some(near) = nearest(name, traced().chain(unnamed()).filter(|path| !is(name, path)))
             {
-                sentences.push(format!("process {process} has no class {name} so far; did you mean `--class {near}`?"));
+                let (which, have) = (process_numbers(&processes), if processes.len() == 1 { "has" } else { "have" });
+                sentences.push(format!("{which} {have} no class {name} so far; did you mean `--class {near}`?"));
             }
         }
-        sentences.extend(sentence_of_unnamed(*process, unnamed));
+        // The workers of a server have the same classes, and perhaps different numbers of objects.
+        let names = |sight: &ClassesInSight| sight.unnamed.iter().map(|it| Arc::clone(&it.class)).collect::<Vec<_>>();
+        let mut groups: Vec<(Vec<Arc<str>>, Vec<u32>, &[UnnamedClass])> = Vec::new();
+        for sight in in_sight {
+            match groups.iter_mut().find(|(classes, ..)| *classes == names(sight)) {
+                Some((_, processes, _)) => processes.push(sight.process),
+                None => groups.push((names(sight), vec![sight.process], &sight.unnamed)),
+            }
+        }
+        sentences.extend(groups.iter().filter_map(|(_, processes, unnamed)| sentence_of_unnamed(processes, unnamed)));
         sentences
     }
 }
 
 /// One sentence about all of them; none if there is none.
-fn sentence_of_unnamed(process: u32, unnamed: &[UnnamedClass]) -> Option<String> {
+fn sentence_of_unnamed(processes: &[u32], unnamed: &[UnnamedClass]) -> Option<String> {
     let first = unnamed.first()?;
+    let (which_process, process) = (process_numbers(processes), processes.first()?);
     let named = |class: &UnnamedClass| format!("{} ({})", class.class, class.methods.join(", "));
     let mut names: Vec<String> = unnamed.iter().take(MOST_NAMED).map(named).collect();
     if unnamed.len() > MOST_NAMED {
@@ -72,7 +83,7 @@ fn sentence_of_unnamed(process: u32, unnamed: &[UnnamedClass]) -> Option<String>
     let which =
         if unnamed.len() == 1 { "has live objects and may be a model" } else { "have live objects and may be models" };
     Some(format!(
-        "process {process}: no map names {}, which {which}; `--class {}` or `--all-classes` traces them, `ml-tracer symbols --pid \
+        "{which_process}: no map names {}, which {which}; `--class {}` or `--all-classes` traces them, `ml-tracer symbols --pid \
          {process}` has them as a map",
         names.join(", "),
         first.class
@@ -92,8 +103,8 @@ mod tests {
     #[test]
     fn a_few_classes_are_named_and_the_others_counted() {
         let options = ClassOptions::default();
-        assert_eq!(options.sentences(&sight(&[])), Vec::<String>::new());
-        let told = options.sentences(&sight(&["app.A", "app.B", "app.C", "app.D", "app.E"]));
+        assert_eq!(options.sentences(&[sight(&[])]), Vec::<String>::new());
+        let told = options.sentences(&[sight(&["app.A", "app.B", "app.C", "app.D", "app.E"])]);
         assert_eq!(
             told,
             [
@@ -108,11 +119,26 @@ mod tests {
     fn a_class_that_is_not_there_is_told_with_its_neighbour() {
         let told = |name: &str| {
             let options = ClassOptions { classes: vec![name.to_owned()], ..ClassOptions::default() };
-            options.sentences(&ClassesInSight { unnamed: Vec::new(), ..sight(&[]) })
+            options.sentences(&[ClassesInSight { unnamed: Vec::new(), ..sight(&[]) }])
         };
         assert_eq!(told("app.Tracd"), ["process 7 has no class app.Tracd so far; did you mean `--class app.Traced`?"]);
         for quiet in ["app.Traced", "Traced", "app.Zebra"] {
             assert_eq!(told(quiet), Vec::<String>::new(), "{quiet}");
         }
+    }
+
+    #[test]
+    fn workers_with_the_same_classes_are_told_of_once() {
+        let worker = |process, names: &[&str]| ClassesInSight { process, ..sight(names) };
+        let options = ClassOptions { classes: vec!["app.Tracd".into()], ..ClassOptions::default() };
+        let told = options.sentences(&[worker(7, &[]), worker(8, &["app.A"]), worker(9, &["app.A"])]);
+        assert_eq!(
+            told,
+            [
+                "processes 7, 8, 9 have no class app.Tracd so far; did you mean `--class app.Traced`?",
+                "processes 8, 9: no map names app.A (predict, __call__), which has live objects and may be a model; `--class app.A` or \
+                 `--all-classes` traces them, `ml-tracer symbols --pid 8` has them as a map",
+            ]
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::print::{tell, tell_lines};
-use crate::attach::{AttachError, MissingPrivilege};
+use crate::attach::{AttachError, MissingPrivilege, missing_privilege};
 use crate::session::SessionError;
 use crate::symbol_map::MapErrors;
 use crate::target::TargetError;
@@ -40,6 +40,11 @@ fn advice_on(missing: &MissingPrivilege) -> &'static str {
         1 => "run as root (sudo ml-tracer ...), or grant it to the program",
         _ => "run as root (sudo ml-tracer ...), or grant them to the program",
     }
+}
+
+/// Fails before anything is tried if a capability is missing.
+pub fn demand_privilege() -> anyhow::Result<()> {
+    missing_privilege().map_or(Ok(()), |missing| Err(LacksPrivilege(missing).into()))
 }
 
 /// Prints the sentence and gives the code.
@@ -93,9 +98,7 @@ pub fn code_of_session(failure: &SessionError) -> ExitCode {
 fn session_code(failure: &SessionError) -> u8 {
     match failure {
         SessionError::NothingToTrace { .. } => NOTHING_TO_TRACE,
-        SessionError::CannotFollow | SessionError::FilesForbidden { .. } | SessionError::FewDescriptors { .. } => {
-            NOT_PERMITTED
-        }
+        SessionError::FilesForbidden { .. } | SessionError::FewDescriptors { .. } => NOT_PERMITTED,
         SessionError::TargetsEnded { .. } => NO_SUCH_PROCESS,
         SessionError::Attach(
             AttachError::NotPermitted { .. }

@@ -10,7 +10,7 @@ use super::print::{json, line, tell};
 use super::unnamed_classes::unnamed;
 use crate::model::{
     EntrySite, NotLookedAt, PlannedFunction, ProbePlan, PythonMode, ReturnMethod, RuntimeCoverage, SkipReason, Skipped,
-    first_names,
+    first_names, process_numbers,
 };
 use crate::session::PlanOnly;
 
@@ -144,25 +144,25 @@ fn write_text(plan: &ProbePlan, python: &[RuntimeCoverage], output: &mut impl Wr
             line(output, format_args!("  {:widest$}    also the code of {}", "", first_names(&others, MAX_METHODS)))?;
         }
     }
-    for coverage in python {
-        write_python(coverage, output)?;
+    let groups = grouped(python);
+    for (processes, coverage) in &groups {
+        write_python(processes, coverage, output)?;
     }
     let not_watched: usize = python.iter().map(|coverage| coverage.not_watched.len()).sum();
     if plan.skipped.len() + not_watched > 0 {
         line(output, format_args!("not traced:"))?;
     }
-    for coverage in python {
-        write_not_watched(coverage, output)?;
+    for (processes, coverage) in &groups {
+        write_not_watched(processes, coverage, output)?;
     }
     write_libraries_of_others(&plan.skipped, output)?;
     let is_own = |skipped: &&Skipped| !matches!(skipped.reason, SkipReason::OfOthers { .. });
     for skipped in plan.skipped.iter().filter(is_own) {
         line(output, format_args!("  {}  ({}): {}", skipped.name.path, skipped.module, skipped.reason))?;
     }
-    for coverage in python {
-        for NotLookedAt { what, reason } in &coverage.not_looked_at {
-            let RuntimeCoverage { interpreter, process, .. } = coverage;
-            line(output, format_args!("not looked at in {interpreter} of process {process}: {what} ({reason})"))?;
+    for (processes, RuntimeCoverage { interpreter, not_looked_at, .. }) in &groups {
+        for NotLookedAt { what, reason } in not_looked_at {
+            line(output, format_args!("not looked at in {interpreter} of {processes}: {what} ({reason})"))?;
         }
     }
     if let Some(unnamed) = unnamed(python) {
@@ -173,6 +173,20 @@ fn write_text(plan: &ProbePlan, python: &[RuntimeCoverage], output: &mut impl Wr
         output,
         format_args!("{} functions, {} not traced", plan.functions.len() + codes, plan.skipped.len() + not_watched),
     )
+}
+
+/// Interpreters of which the same is to be said: the processes, and one of them.
+fn grouped(python: &[RuntimeCoverage]) -> Vec<(String, &RuntimeCoverage)> {
+    let mut groups: Vec<(Vec<u32>, &RuntimeCoverage)> = Vec::new();
+    for coverage in python {
+        let is_same =
+            |other: &RuntimeCoverage| RuntimeCoverage { process: coverage.process, ..other.clone() } == *coverage;
+        match groups.iter_mut().find(|(_, other)| is_same(other)) {
+            Some((processes, _)) => processes.push(coverage.process),
+            None => groups.push((vec![coverage.process], coverage)),
+        }
+    }
+    groups.into_iter().map(|(processes, coverage)| (process_numbers(&processes), coverage)).collect()
 }
 
 /// What is left out in libraries that are not the program's own: many functions in few libraries.
@@ -194,25 +208,25 @@ fn write_libraries_of_others(skipped: &[Skipped], output: &mut impl Write) -> st
 }
 
 /// The Python code that is seen, and the methods of live models that it stands for.
-fn write_python(coverage: &RuntimeCoverage, output: &mut impl Write) -> std::io::Result<()> {
-    let RuntimeCoverage { process, interpreter, mode, slots, slots_held_by, watched, not_watched, .. } = coverage;
+fn write_python(processes: &str, coverage: &RuntimeCoverage, output: &mut impl Write) -> std::io::Result<()> {
+    let RuntimeCoverage { interpreter, mode, slots, slots_held_by, watched, not_watched, .. } = coverage;
     match mode {
         PythonMode::Watch => line(
             output,
             format_args!(
-                "{interpreter} of process {process}: a watchpoint on each of these, {slots} at one time{}",
+                "{interpreter} of {processes}: a watchpoint on each of these, {slots} at one time{}",
                 slots_held_by.iter().map(|holder| format!("; {holder} has others")).collect::<String>()
             ),
         ),
         PythonMode::Chain => line(
             output,
             format_args!(
-                "{interpreter} of process {process}: frames are looked at where C code calls Python, these become spans"
+                "{interpreter} of {processes}: frames are looked at where C code calls Python, these become spans"
             ),
         ),
         PythonMode::Frames => line(
             output,
-            format_args!("{interpreter} of process {process}: every Python call is looked at, these become spans"),
+            format_args!("{interpreter} of {processes}: every Python call is looked at, these become spans"),
         ),
     }?;
     if watched.is_empty() {
@@ -240,9 +254,9 @@ fn write_python(coverage: &RuntimeCoverage, output: &mut impl Write) -> std::io:
 }
 
 /// Methods of live models that are not seen, in a few lines for each reason.
-fn write_not_watched(coverage: &RuntimeCoverage, output: &mut impl Write) -> std::io::Result<()> {
+fn write_not_watched(processes: &str, coverage: &RuntimeCoverage, output: &mut impl Write) -> std::io::Result<()> {
     for (reason, names) in coverage.not_watched_by_reason() {
-        line(output, format_args!("  {} of process {}: {reason}", coverage.interpreter, coverage.process))?;
+        line(output, format_args!("  {} of {processes}: {reason}", coverage.interpreter))?;
         for (class, methods) in by_class(&names) {
             line(output, format_args!("    {class:<28}  {}", methods.join(", ")))?;
         }

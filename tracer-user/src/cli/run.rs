@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use super::arguments::RunArguments;
-use super::attach::{conclude, demand_privilege, finish, load_maps, settings, tell_attached, tell_changes};
-use super::exit::UsageError;
+use super::attach::{conclude, finish, load_maps, settings, tell_attached, tell_changes};
+use super::exit::{UsageError, demand_privilege};
 use super::list;
 use super::print::tell;
 use super::signals;
@@ -52,10 +52,10 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
     let pid = Pid::from_child(&child);
     if trace.dry_run {
         kill_process(pid, Signal::KILL)?;
-        let plan = plan_only(&[target], maps, trace.python(), trace.probe_moving_code);
+        let plan = plan_only(&[(None, target)], maps, trace.python(), trace.probe_moving_code);
         return list::print_plan(&plan, false);
     }
-    let watcher = Watcher::new(vec![target], trace.follow).of_command();
+    let watcher = Watcher::new(vec![target], trace.forks.are_followed()).of_command();
     let settings = settings(trace, &arguments.display, watcher, maps, began, tell_session.clone());
     let started = session::start(Settings { is_command: true, ..settings });
     if started.is_err() {

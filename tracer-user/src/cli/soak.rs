@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::arguments::SoakArguments;
-use super::attach::demand_privilege;
+use super::exit::demand_privilege;
 use crate::session::Soak;
 use crate::symbol_map::read_file;
 use crate::target::look_at;

@@ -7,20 +7,21 @@ use super::arguments::SymbolsArguments;
 use super::attach::load_maps;
 use super::exit::UsageError;
 use super::list;
+use super::selected::with_descendants;
 use crate::model::{Module, ProcessId, Target};
 use crate::session;
 use crate::session::{PythonSettings, plan_only};
-use crate::target::look_at;
 
 /// Lists what would be traced in a process or in files.
 pub fn symbols(arguments: &SymbolsArguments) -> anyhow::Result<ExitCode> {
     session::enough_descriptors()?;
     let maps = load_maps(&arguments.maps, &arguments.classes)?;
-    let target = match arguments.pid {
-        Some(pid) => look_at(pid)?,
-        None => files_as_target(&arguments.files)?,
+    let targets = match arguments.selected.is_empty() {
+        true => vec![files_as_target(&arguments.files)?],
+        false => arguments.selected.look(!arguments.no_follow)?,
     };
-    list::print_plan(&plan_only(&[target], maps, PythonSettings::default(), false), arguments.json)
+    let targets = with_descendants(targets, !arguments.selected.is_empty() && !arguments.no_follow);
+    list::print_plan(&plan_only(&targets, maps, PythonSettings::default(), false), arguments.json)
 }
 
 /// Files that no process has mapped, listed as if one had.

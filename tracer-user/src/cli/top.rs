@@ -31,7 +31,7 @@ pub fn top(arguments: &TopArguments, began: Instant) -> anyhow::Result<ExitCode>
     }
     let live = Live::default();
     let front = LiveFront { live, told: None };
-    trace_running(&arguments.which, &arguments.trace, began, front)
+    trace_running(&arguments.selected, &arguments.trace, began, front)
 }
 
 /// The live view in front of a session.

@@ -7,31 +7,33 @@ use crate::model::{MODEL_METHODS, RuntimeCoverage, UnnamedClass};
 use crate::symbol_map::yaml_of_classes;
 
 /// The classes of all processes that were looked at.
-pub struct Unnamed<'plan> {
-    classes: Vec<&'plan UnnamedClass>,
+pub struct Unnamed {
+    classes: Vec<UnnamedClass>,
     /// A symbol map about all of them.
     pub yaml: String,
 }
 
 /// The classes; `None` if there are none.
-pub fn unnamed(python: &[RuntimeCoverage]) -> Option<Unnamed<'_>> {
-    let classes: Vec<&UnnamedClass> = python.iter().flat_map(|coverage| &coverage.unnamed_classes).collect();
+pub fn unnamed(python: &[RuntimeCoverage]) -> Option<Unnamed> {
+    // Each worker of a server has them.
+    let mut classes: Vec<UnnamedClass> = Vec::new();
+    for class in python.iter().flat_map(|coverage| &coverage.unnamed_classes) {
+        match classes.iter_mut().find(|known| known.class == class.class) {
+            Some(known) => known.objects += class.objects,
+            None => classes.push(class.clone()),
+        }
+    }
     if classes.is_empty() {
         return None;
     }
-    let mut names: Vec<&str> = Vec::new();
-    for class in &classes {
-        if !names.contains(&&*class.class) {
-            names.push(&class.class);
-        }
-    }
+    let names: Vec<&str> = classes.iter().map(|class| &*class.class).collect();
     let has = |method: &&str| classes.iter().any(|class| class.methods.contains(method));
     let methods: Vec<&str> = MODEL_METHODS.into_iter().filter(has).collect();
     let yaml = yaml_of_classes(&names, &methods);
     Some(Unnamed { classes, yaml })
 }
 
-impl Unnamed<'_> {
+impl Unnamed {
     /// The classes under a heading of their own, and the map.
     pub fn write(&self, output: &mut impl Write) -> std::io::Result<()> {
         line(
@@ -39,7 +41,7 @@ impl Unnamed<'_> {
             format_args!("not traced, no map names these classes of the application, which have live objects:"),
         )?;
         let widest = self.classes.iter().map(|class| class.class.len()).max().unwrap_or(0).min(44);
-        for UnnamedClass { class, methods, objects } in self.classes.iter().copied() {
+        for UnnamedClass { class, methods, objects } in &self.classes {
             let objects = if *objects == 1 { "1 object".to_owned() } else { format!("{objects} objects") };
             line(output, format_args!("  {class:<widest$}  {}  ({objects})", methods.join(", ")))?;
         }
@@ -89,7 +91,8 @@ mod tests {
         let mut page = Vec::new();
         unnamed.write(&mut page).expect("memory");
         let page = String::from_utf8(page).expect("text");
-        assert!(page.contains("  app.Ranker      encode  (20 objects)\n"), "{page}");
+        assert!(page.contains("  app.Ranker      encode  (40 objects)\n"), "{page}");
+        assert_eq!(page.matches("  app.PriceModel  predict, __call__  (2 objects)\n").count(), 1, "{page}");
         assert!(
             page.ends_with("    bases: [app.PriceModel, app.Ranker]\n    methods: [predict, encode, __call__]\n"),
             "{page}"

@@ -73,7 +73,7 @@ impl Session {
         self.tracer.functions()
     }
 
-    /// Classes of the named processes, as the look at the start has found them.
+    /// Classes of the processes, as the look at the start has found them.
     #[must_use]
     pub fn classes_in_sight(&self) -> Vec<ClassesInSight> {
         self.tracer.classes_in_sight()

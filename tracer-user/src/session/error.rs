@@ -67,12 +67,6 @@ pub enum SessionError {
     /// It was told to stop before it had begun.
     #[error("stopped before any probe was live")]
     Stopped,
-    /// The kernel does not tell who was forked by whom.
-    #[error(
-        "--follow needs a kernel that tells the children of a process (CONFIG_PROC_CHILDREN, /proc/PID/task/TID/children); \
-         name every process with --pid"
-    )]
-    CannotFollow,
     /// The tracer has too many threads, or the machine has.
     #[error(
         "no thread can be had to look at the processes: is the limit of threads of this user or control group reached?"

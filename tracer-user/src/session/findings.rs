@@ -1,5 +1,7 @@
 //! Asks the engines about every module of a process: what could be traced, and what not and why.
 
+use std::collections::HashSet;
+
 use super::instances::Instances;
 use super::python_mode::Chosen;
 use super::settings::PythonSettings;
@@ -7,7 +9,7 @@ use crate::attach::probe_features;
 use crate::engine::{EngineError, NativeEngine};
 use crate::memory::ReadLimit;
 use crate::model::{
-    FileNumber, Module, ModuleFile, ProbePlan, ProbeRequest, RuntimeCoverage, Skipped, SymbolMap, Target,
+    FileNumber, Module, ModuleFile, ProbePlan, ProbeRequest, ProcessId, RuntimeCoverage, Skipped, SymbolMap, Target,
 };
 use crate::plan::Planner;
 use crate::target::native_obstacle;
@@ -104,10 +106,11 @@ pub struct PlanOnly {
     pub hints: Vec<String>,
 }
 
-/// What would be probed, without loading or placing anything; and the files that could not be read.
+/// What would be probed in these processes, each with the one that has forked it if it was not named, without loading or placing
+/// anything; and the files that could not be read. A file that several have mapped is listed once.
 #[must_use]
 pub fn plan_only(
-    targets: &[Target],
+    targets: &[(Option<ProcessId>, Target)],
     maps: Vec<SymbolMap>,
     python: PythonSettings,
     probe_moving_code: bool,
@@ -116,15 +119,25 @@ pub fn plan_only(
     let mut engine = NativeEngine::new(maps).probing_moving_code(probe_moving_code).listing_all();
     let mut found = Findings::default();
     let mut problems = Vec::new();
-    for target in targets {
-        found.look_into(&mut engine, target, &target.modules);
+    let mut known: HashSet<FileNumber> = HashSet::new();
+    for (forked_by, target) in targets {
+        // Files that were named have no numbers.
+        let is_new = |module: &&Module| target.process.pid == 0 || known.insert(module.number());
+        let modules: Vec<Module> = target.modules.iter().filter(is_new).cloned().collect();
+        found.look_into(&mut engine, target, &modules);
         match interpreters.find(target, &ReadLimit::default()) {
             Ok(interpreter) => interpreter.into_iter().for_each(|interpreter| interpreters.take(interpreter)),
-            Err(problem) => problems.push(problem),
+            Err(problem) if forked_by.is_none() => problems.push(problem),
+            Err(problem) => tracing::debug!("{problem}"),
         }
     }
     let mut planner = Planner::new(probe_features(true));
     let native = planner.plan(found.requests, found.skipped);
     let unreadable = found.unreadable.into_iter().chain(problems).collect();
-    PlanOnly { native, python: interpreters.plan_only(&mut planner), unreadable, hints: found.hints }
+    // Of a forked process in which there is nothing, nothing needs to be said.
+    let named: HashSet<u32> =
+        targets.iter().filter(|(forked_by, _)| forked_by.is_none()).map(|(_, target)| target.process.pid).collect();
+    let mut python = interpreters.plan_only(&mut planner);
+    python.retain(|coverage| named.contains(&coverage.process) || !coverage.is_empty());
+    PlanOnly { native, python, unreadable, hints: found.hints }
 }

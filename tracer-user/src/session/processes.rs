@@ -16,6 +16,10 @@ const MOST_ENDED: usize = 1_024;
 /// name of that one.
 const TELL_AFTER: Duration = Duration::from_millis(100);
 
+/// A followed process without anything to trace is waited for so long after the end of those that were named: it may be a server
+/// that a script has just started.
+const AWAITED_FOR: Duration = Duration::from_secs(5);
+
 /// A process, for the summary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ProcessReport {
@@ -150,6 +154,16 @@ impl Processes {
         self.going_on.iter().any(|known| known.process.pid == pid)
     }
 
+    /// Whether any process is traced that goes on and is worth it: one that was named, or a followed one that has something to
+    /// trace, or that was forked or has executed its program a moment ago. `may_have` says the same of its runtime.
+    pub fn is_any_of_interest(&self, now: Instant, may_have: impl Fn(ProcessId) -> bool) -> bool {
+        let is_young = |known: &Process| now.saturating_duration_since(known.since) < AWAITED_FOR;
+        let is_it = |known: &&Process| {
+            known.forked_by.is_none() || known.native > 0 || is_young(known) || may_have(known.process)
+        };
+        self.going_on.iter().filter(|known| known.problem.is_none()).any(|known| is_it(&known))
+    }
+
     /// Whether any process is traced that goes on.
     pub fn is_any_traced(&self) -> bool {
         self.going_on.iter().any(|process| process.problem.is_none())
@@ -213,8 +227,13 @@ impl Processes {
     }
 
     /// What is new since this was asked last. `seen` tells how much code of its runtime is seen in a process, unless there may be
-    /// more in a moment.
-    pub fn changes(&mut self, now: Instant, seen: impl Fn(ProcessId) -> Option<usize>) -> ProcessChanges {
+    /// more in a moment. The session may go on after the end of named ones or not.
+    pub fn changes(
+        &mut self,
+        now: Instant,
+        goes_on: bool,
+        seen: impl Fn(ProcessId) -> Option<usize>,
+    ) -> ProcessChanges {
         let mut changes = ProcessChanges::default();
         for process in &mut self.going_on {
             let is_new = process.forked_by.is_some() && process.told == 0;
@@ -236,7 +255,7 @@ impl Processes {
             process.told = functions;
         }
         let ended = std::mem::take(&mut self.ended_now);
-        if self.is_any_traced() {
+        if goes_on {
             changes.ended = ended;
         }
         changes
@@ -321,18 +340,18 @@ mod tests {
     fn a_followed_process_is_told_once_it_has_functions() {
         let mut processes = processes();
         let worker = ProcessId { pid: 2, start_time: 1 };
-        assert_eq!(processes.changes(Instant::now(), |_| Some(0)), ProcessChanges::default());
+        assert_eq!(processes.changes(Instant::now(), true, |_| Some(0)), ProcessChanges::default());
         let now = Instant::now() + TELL_AFTER;
-        assert_eq!(processes.changes(now, |_| None), ProcessChanges::default(), "there may be more in a moment");
+        assert_eq!(processes.changes(now, true, |_| None), ProcessChanges::default(), "there may be more in a moment");
         let seen = |process: ProcessId| Some(if process == worker { 4 } else { 1 });
         let followed = Followed { process: worker, forked_by: MASTER, name: "python3.11".into(), functions: 4 };
         assert_eq!(
-            processes.changes(now, seen),
+            processes.changes(now, true, seen),
             ProcessChanges { followed: vec![followed], more_functions: 1, ..ProcessChanges::default() }
         );
-        assert_eq!(processes.changes(now, seen), ProcessChanges::default());
+        assert_eq!(processes.changes(now, true, seen), ProcessChanges::default());
         assert_eq!(
-            processes.changes(now, |_| Some(5)),
+            processes.changes(now, true, |_| Some(5)),
             ProcessChanges { more_functions: 4 + 1, ..ProcessChanges::default() }
         );
     }
@@ -370,13 +389,26 @@ mod tests {
         assert!(processes.is_any_traced());
         processes.end(ProcessId { pid: 2, start_time: 1 }, 0);
         processes.end(MASTER, 0);
-        let changes = processes.changes(Instant::now(), |_| None);
+        let changes = processes.changes(Instant::now(), true, |_| None);
         assert_eq!(changes, ProcessChanges { ended: vec![MASTER], ..ProcessChanges::default() });
         let report = processes.report(|_| 0);
         let problems: Vec<_> = report.iter().map(|it| (it.pid, it.problem.as_deref())).collect();
         assert_eq!(problems, [(9, None), (1, Some("its memory cannot be read"))]);
         assert_eq!(processes.leave(other, "nor can this one's".to_owned()), LeftProcess::Named);
         assert!(!processes.is_any_traced());
+    }
+
+    #[test]
+    fn a_helper_that_has_nothing_to_trace_is_no_reason_to_go_on() {
+        let mut processes = processes();
+        let (worker, later) = (ProcessId { pid: 2, start_time: 1 }, Instant::now() + AWAITED_FOR);
+        assert!(processes.is_any_of_interest(later, |_| false), "one was named");
+        processes.end(MASTER, 0);
+        assert!(processes.is_any_of_interest(Instant::now(), |_| false), "it may be a server that has just begun");
+        assert!(!processes.is_any_of_interest(later, |_| false) && processes.is_any_traced());
+        assert!(processes.is_any_of_interest(later, |process| process == worker), "its interpreter has something");
+        processes.traced(worker).expect("it goes on").native = 1;
+        assert!(processes.is_any_of_interest(later, |_| false));
     }
 
     #[test]

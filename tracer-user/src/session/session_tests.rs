@@ -109,6 +109,10 @@ impl TargetSource for Scripted {
 
     fn forget(&mut self, _: ProcessId, _: FileNumber) {}
 
+    fn is_expecting(&self) -> bool {
+        false
+    }
+
     fn is_over(&self) -> bool {
         self.left == 0
     }
@@ -154,6 +158,7 @@ fn settings(sleepers: &[&Sleeper], told: &Told, follows: bool) -> Settings {
         load: LoadOptions::default(),
         began: Instant::now(),
         is_command: false,
+        awaits_forks: follows,
         duration: None,
         tell: channel().0,
         stop: Arc::default(),

@@ -40,6 +40,8 @@ pub struct Settings {
     pub began: Instant,
     /// The process is a command that has not begun: what is to be traced is still to come, and its end is told.
     pub is_command: bool,
+    /// Go on where nothing at all can be traced yet: what is forked later may have something.
+    pub awaits_forks: bool,
     /// The longest that it may take, from when all probes are live.
     pub duration: Option<Duration>,
     /// Where the session is told things, by its own threads too: the other end is given to [`super::Session::run`].

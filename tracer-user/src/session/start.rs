@@ -22,9 +22,14 @@ use super::wiring::Pipeline;
 use crate::attach::{AttachError, Kernel, LoadOptions, Programs, Refusal, Refused};
 use crate::engine::{NativeEngine, Runtimes};
 use crate::memory::ReadLimit;
-use crate::model::{PythonMode, Target};
+use crate::model::{ProcessId, PythonMode, Target};
 use crate::ring::{KernelRing, RecordSource};
 use crate::target::{children_are_told, has_ended};
+
+/// What a kernel without lists of children (`CONFIG_PROC_CHILDREN`) keeps from being traced.
+const CHILDREN_ARE_NOT_TOLD: &str = "this kernel does not tell the children of a process (CONFIG_PROC_CHILDREN, \
+                                     /proc/PID/task/TID/children): what the named processes have forked before is not traced; name \
+                                     each with --pid";
 
 /// The loaded programs, and the records that they submit.
 pub type LoadedKernel = (Box<dyn Kernel>, Box<dyn RecordSource>);
@@ -66,6 +71,7 @@ pub fn start_on(
         load,
         began,
         is_command,
+        awaits_forks,
         duration,
         tell,
         stop,
@@ -73,7 +79,7 @@ pub fn start_on(
     raise_descriptor_limit()?;
     let follows = source.follows();
     if follows && !children_are_told() {
-        return Err(SessionError::CannotFollow);
+        tracing::warn!("{CHILDREN_ARE_NOT_TOLD}");
     }
     let arriving = source.first();
     let targets: Vec<Target> = arriving.iter().map(|(_, target)| target.clone()).collect();
@@ -108,8 +114,11 @@ pub fn start_on(
         tracing::warn!("{sentence}");
     }
     let is_empty = found.iter().all(|found| found.requests.is_empty()) && found_instances.iter().all(Option::is_none);
-    // What is followed may have more.
-    if is_empty && !is_command && !follows {
+    // The command has not begun, and a worker may be in the middle of its beginning.
+    let is_starting =
+        |(forked_by, target): &(Option<ProcessId>, Target)| forked_by.is_some() && Runtimes::may_be_in(target);
+    let may_have_more = is_command || awaits_forks || arriving.iter().any(is_starting);
+    if is_empty && !may_have_more {
         let forbidden = found.iter().map(|found| found.forbidden).sum();
         if forbidden > 0 {
             return Err(SessionError::FilesForbidden { forbidden, processes: names_of(&targets) });
@@ -127,7 +136,8 @@ pub fn start_on(
     let pipeline = RecordedPipeline::new(pipeline, recording);
     let drain = Drain::start(records, pipeline, ProcessNews::new(tell)).map_err(|_| SessionError::DrainEnded)?;
 
-    let mut tracer = Tracer::new(kernel, drain, NativeProbes::new(engine, max_overhead), instances, source);
+    let native = NativeProbes::new(engine, max_overhead);
+    let mut tracer = Tracer::new(kernel, drain, native, instances, source).awaiting_forks(awaits_forks);
     let found = arriving.into_iter().zip(found).zip(found_instances);
     let arrivals =
         found.map(|(((forked_by, target), found), instance)| NewProcess { target, forked_by, found, instance });
@@ -135,8 +145,7 @@ pub fn start_on(
     all_ended(&targets)?;
     tracer.go_on()?;
     if let (0, Some(refused)) = (tracer.native_functions(), first_refused) {
-        let may_have_more = follows || tracer.seen_in_runtimes() > 0;
-        end_if_refused(refused, may_have_more, &targets)?;
+        end_if_refused(refused, may_have_more || tracer.seen_in_runtimes() > 0, &targets)?;
     }
     let costs = tracer.costs(chosen.hit_ns);
     tracer.accept_entries()?;

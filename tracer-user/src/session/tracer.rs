@@ -32,6 +32,8 @@ pub struct Tracer {
     source: Box<dyn TargetSource>,
     processes: Processes,
     failures: Failures,
+    /// Whether it goes on for what is forked later, however little there is to trace.
+    awaits_forks: bool,
     /// When it asks next for what nobody tells it.
     asks: Instant,
 }
@@ -70,8 +72,15 @@ impl Tracer {
             source,
             processes: Processes::default(),
             failures: Failures::default(),
+            awaits_forks: false,
             asks: Instant::now(),
         }
+    }
+
+    /// The same, which goes on for what is forked later, however little there is to trace.
+    #[must_use]
+    pub fn awaiting_forks(self, awaits_forks: bool) -> Self {
+        Self { awaits_forks, ..self }
     }
 
     /// Functions probed so far.
@@ -85,7 +94,7 @@ impl Tracer {
         self.native.functions()
     }
 
-    /// Classes of the processes that were named.
+    /// Classes of the processes.
     pub fn classes_in_sight(&self) -> Vec<ClassesInSight> {
         self.instances.classes_in_sight()
     }
@@ -113,8 +122,9 @@ impl Tracer {
 
     /// What is new since this was asked last: followed processes, and functions of others.
     pub fn changes(&mut self) -> ProcessChanges {
+        let goes_on = self.is_any_of_interest();
         let Self { processes, instances, .. } = self;
-        processes.changes(Instant::now(), |process| instances.settled_of(process))
+        processes.changes(Instant::now(), goes_on, |process| instances.settled_of(process))
     }
 
     /// Whether no span can reach any destination any more, because the readers of all have gone.
@@ -123,9 +133,19 @@ impl Tracer {
         self.drain.nobody_reads()
     }
 
-    /// Whether every target is gone and none is to come.
+    /// Whether every target is gone and none is to come. What is left of those that were forked, and has nothing to trace, does
+    /// not count: a helper may outlive its server.
     pub fn is_over(&self) -> bool {
-        self.source.is_over()
+        self.source.is_over() || !(self.is_any_of_interest() || self.source.is_expecting())
+    }
+
+    /// Whether a process goes on for which it is worth while.
+    fn is_any_of_interest(&self) -> bool {
+        let Self { processes, instances, .. } = self;
+        match self.awaits_forks {
+            true => processes.is_any_traced(),
+            false => processes.is_any_of_interest(Instant::now(), |process| instances.may_be_seen_in(process)),
+        }
     }
 
     /// Takes in the processes to begin with, whose calls are recorded from then on. Gives the first function of a named one
@@ -403,6 +423,6 @@ impl Tracer {
     /// # Errors
     /// Nothing is left that could be traced, and this is why.
     pub fn go_on(&mut self) -> Result<(), SessionError> {
-        self.failures.go_on(self.processes.is_any_traced())
+        self.failures.go_on(self.is_any_of_interest())
     }
 }

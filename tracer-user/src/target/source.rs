@@ -30,6 +30,9 @@ pub trait TargetSource: Send {
     /// Has a file told anew at the next look at a process, as if it had just been mapped.
     fn forget(&mut self, process: ProcessId, file: FileNumber);
 
+    /// Whether a process may have been forked that is not told yet.
+    fn is_expecting(&self) -> bool;
+
     /// Whether no process is left, and none is to come.
     fn is_over(&self) -> bool;
 

@@ -105,7 +105,8 @@ impl TargetSource for Watcher {
     fn next_look(&self) -> Instant {
         let forks = self.forks.as_ref().map(Forks::next_look);
         let glances = self.processes.iter().map(Watched::next_glance);
-        let all = glances.chain(forks).chain(self.records_end().filter(|_| self.processes.is_empty()));
+        let now = Instant::now();
+        let all = glances.chain(forks).chain(self.records_end().filter(|end| *end > now));
         all.min().unwrap_or_else(|| Instant::now() + NOTHING_TO_LOOK_AT)
     }
 
@@ -140,10 +141,14 @@ impl TargetSource for Watcher {
         of_process.for_each(|watched| watched.forget(file));
     }
 
-    fn is_over(&self) -> bool {
+    fn is_expecting(&self) -> bool {
         let is_expecting =
             |forks: &Forks| forks.is_expecting() || self.records_end().is_some_and(|end| Instant::now() < end);
-        self.processes.is_empty() && !self.forks.as_ref().is_some_and(is_expecting)
+        self.forks.as_ref().is_some_and(is_expecting)
+    }
+
+    fn is_over(&self) -> bool {
+        self.processes.is_empty() && !self.is_expecting()
     }
 
     fn left_out(&self) -> u64 {

@@ -24,6 +24,9 @@ use crate::target::{has_ended, look_at};
 /// has many.
 const MOST_CALIBRATED: usize = 3;
 
+/// After so much time at the start, further processes that were forked are looked at while the others are traced.
+const MOST_FOR_FORKED: Duration = Duration::from_secs(2);
+
 /// For so long what calls have shown is not asked again.
 const SHARED_FOR: Duration = Duration::from_millis(200);
 
@@ -54,6 +57,8 @@ pub struct Instances {
     known: KnownInstances,
     /// Instances that were watched for a moment to see what is called.
     calibrated: usize,
+    /// Whether it was said of a followed process why it cannot be read.
+    has_told_of_followed: bool,
     /// Rings when a look has ended.
     bell: Bell,
 }
@@ -61,6 +66,7 @@ pub struct Instances {
 struct Starting {
     target: Target,
     is_followed: bool,
+    has_just_begun: bool,
     schedule: StartSchedule,
     /// A look for its runtime, on a thread of its own.
     look: Option<Background<Finding>>,
@@ -87,6 +93,7 @@ impl Instances {
             turns: LookTurns::default(),
             known: KnownInstances::default(),
             calibrated: 0,
+            has_told_of_followed: false,
             bell: Bell::default(),
         }
     }
@@ -108,7 +115,13 @@ impl Instances {
         let mut instances = Self::new(maps, settings);
         let mut problems = Vec::new();
         let mut found: Vec<Option<TracedInstance>> = Vec::new();
+        let began = Instant::now();
         for (forked_by, target) in arriving {
+            if forked_by.is_some() && began.elapsed() > MOST_FOR_FORKED {
+                instances.find_later(target, true, false);
+                found.push(None);
+                continue;
+            }
             // What is in its file is known already if it runs the program of the one that forked it.
             let kin = forked_by.and_then(|parent| found.iter().flatten().find(|instance| instance.is_of(parent)));
             let instance = match kin.and_then(|kin| kin.in_fork(target)) {
@@ -150,11 +163,9 @@ impl Instances {
         self.known.clone()
     }
 
-    /// Classes of the processes, as far as they were looked at: of followed ones nothing, they say what the one says that has
-    /// forked them.
+    /// Classes of the processes, as far as they were looked at.
     pub fn classes_in_sight(&self) -> Vec<ClassesInSight> {
-        let named = self.traced.iter().filter(|instance| !instance.policy().is_followed());
-        named.map(|instance| instance.policy().classes_in_sight()).collect()
+        self.traced.iter().map(|instance| instance.policy().classes_in_sight()).collect()
     }
 
     /// Code objects that are seen now, and that were seen in processes that have ended.
@@ -171,6 +182,15 @@ impl Instances {
     pub fn seen_of(&self, process: ProcessId) -> usize {
         let of_process = self.traced.iter().filter(|instance| instance.is_of(process));
         of_process.map(|instance| instance.policy().seen_count()).sum()
+    }
+
+    /// Whether a process has code to see, or may come to have some in a moment.
+    pub fn may_be_seen_in(&self, process: ProcessId) -> bool {
+        let now = Instant::now();
+        let may_be_seen = |instance: &TracedInstance| {
+            instance.is_of(process) && (instance.policy().has_begun() || instance.policy().is_settling(now))
+        };
+        self.starting.iter().any(|starting| starting.target.process == process) || self.traced.iter().any(may_be_seen)
     }
 
     /// Those of one process, once no more are expected in the next moments.
@@ -225,13 +245,18 @@ impl Instances {
 
     /// A process has mapped files: perhaps a runtime is among them.
     pub fn mapped(&mut self, target: &Target, is_followed: bool) {
+        self.find_later(target, is_followed, true);
+    }
+
+    /// The same of a process that is not looked at now. `has_just_begun`: its program.
+    fn find_later(&mut self, target: &Target, is_followed: bool, has_just_begun: bool) {
         let is_known = |process: ProcessId| {
             self.traced.iter().any(|instance| instance.is_of(process))
                 || self.starting.iter().any(|starting| starting.target.process == process)
         };
         if Runtimes::may_be_in(target) && !is_known(target.process) {
             let schedule = StartSchedule::new(Instant::now());
-            self.starting.push(Starting { target: target.clone(), is_followed, schedule, look: None });
+            self.starting.push(Starting { target: target.clone(), is_followed, has_just_begun, schedule, look: None });
         }
     }
 
@@ -381,14 +406,20 @@ impl Instances {
             let is_over = starting.schedule.is_over(Instant::now());
             match instance {
                 Ok(Some(instance)) => {
-                    let instance = instance.young_since(starting.schedule.since());
+                    let since = starting.schedule.since();
+                    let instance = if starting.has_just_begun { instance.young_since(since) } else { instance };
                     let instance = if starting.is_followed { instance.followed() } else { instance };
                     self.take(instance);
                     begun.push(process);
                     continue;
                 }
                 Err(problem) if is_over && !has_ended(process) => {
-                    tracing::warn!("{problem}");
+                    // A server may have many helpers of a kind.
+                    if starting.is_followed && std::mem::replace(&mut self.has_told_of_followed, true) {
+                        tracing::debug!("{problem}");
+                    } else {
+                        tracing::warn!("{problem}");
+                    }
                 }
                 _ => {}
             }
