@@ -90,6 +90,8 @@ fn wrong_usage() -> Result<()> {
         &["attach"],
         &["attach", "--pid"],
         &["attach", "--pid", "one"],
+        &["symbols", "--pid", "one"],
+        &["symbols", "--pid", "1", "/bin/ls"],
         &["attach", "--pid", "-1"],
         &["attach", "--pid", "1", "--export", "fax"],
         &["attach", "--pid", "1", "--export", "jsonl"],
@@ -134,6 +136,12 @@ fn nothing_to_trace() -> Result<()> {
     let target = Running::start(command)?;
     let pid = target.pid().to_string();
     refused(&ml_tracer(["attach", "--pid", &pid])?, 5, &pid)?;
+    // Nor is there in what it has forked.
+    let mut command = Command::new("sh");
+    command.args(["-c", "sleep 30 & echo begun; wait"]);
+    let mut shell = Running::start(command)?;
+    shell.wait_output("begun")?;
+    refused(&ml_tracer(["attach", "--pid", &shell.pid().to_string()])?, 5, &shell.pid().to_string())?;
     // `run` keeps to the command's own exit code, and says that there was nothing.
     let finished = ml_tracer(["run", "--", "sh", "-c", "exit 9"])?;
     ensure!(finished.code == Some(9) && finished.errors.contains("nothing was traced"), "{finished:?}");

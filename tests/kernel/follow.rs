@@ -1,13 +1,16 @@
-//! Processes that a traced one forks, with `--follow` and without.
+//! Processes that a traced one forks: followed, unless `--no-follow` is given.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 use tracer_tests::spans::Spans;
 use tracer_tests::suite::{Case, Need, case, report};
 use tracer_tests::targets::{Target, build};
-use tracer_tests::tracer::{Attached, NEST_ALL, Trace, Tracer};
+use tracer_tests::tracer::{Attached, NEST_ALL, Trace, Tracer, ml_tracer};
 
 /// The tests.
 pub fn cases() -> Vec<Case> {
@@ -17,9 +20,11 @@ pub fn cases() -> Vec<Case> {
         case("workers_that_execute_a_program_are_followed", NEEDS, executed),
         case("workers_from_before_attach_are_followed", NEEDS, from_before),
         case("workers_of_a_command_are_followed", NEEDS, of_a_command),
-        case("workers_are_left_alone_unless_asked", NEEDS, left_alone),
+        case("workers_are_left_alone_if_asked", NEEDS, left_alone),
         case("children_too_short_to_be_seen_are_counted", NEEDS, short_children),
         case("more_workers_than_there_is_room_for", NEEDS, too_many),
+        case("a_helper_that_outlives_its_server_is_not_waited_for", NEEDS, helper),
+        case("workers_that_have_the_name_of_their_server_come_with_it", NEEDS, by_name),
     ]
 }
 
@@ -71,7 +76,7 @@ fn traced(more: &[&str]) -> Result<()> {
     let alone = alone.finish()?;
     let mut target = start(2, more)?;
     let pid = target.pid();
-    let mut attached = Tracer::attach(pid)?.map(NEST_ALL)?.arguments(["--follow"]).start()?;
+    let mut attached = Tracer::attach(pid)?.map(NEST_ALL)?.start()?;
     begin(&mut target, &mut attached, 2)?;
     (0..2).try_for_each(|_| target.batch())?;
     let finished = target.finish()?;
@@ -97,7 +102,7 @@ fn from_before() -> Result<()> {
     let mut target = start(3, &[])?;
     target.batch()?;
     let pid = target.pid();
-    let attached = Tracer::attach(pid)?.map(NEST_ALL)?.arguments(["--follow"]).start()?;
+    let attached = Tracer::attach(pid)?.map(NEST_ALL)?.start()?;
     target.batch()?;
     let trace = attached.stop()?;
     target.finish()?;
@@ -108,7 +113,7 @@ fn of_a_command() -> Result<()> {
     let program = build("cpp_workers")?;
     let requests = REQUESTS.to_string();
     let words = ["--", program.to_str().unwrap_or_default(), "--requests", &requests, "--gate"];
-    let mut attached = Tracer::run()?.map(NEST_ALL)?.arguments(["--follow"]).arguments(words).start()?;
+    let mut attached = Tracer::run()?.map(NEST_ALL)?.arguments(words).start()?;
     attached.running.wait_output("ready")?;
     attached.running.send_line("go")?;
     attached.running.wait_output("ready")?;
@@ -124,7 +129,7 @@ fn of_a_command() -> Result<()> {
 fn left_alone() -> Result<()> {
     let mut target = start(2, &[])?;
     let pid = target.pid();
-    let attached = Tracer::attach(pid)?.map(NEST_ALL)?.start()?;
+    let attached = Tracer::attach(pid)?.map(NEST_ALL)?.arguments(["--no-follow"]).start()?;
     (0..2).try_for_each(|_| target.batch())?;
     let trace = attached.stop()?;
     target.finish()?;
@@ -140,7 +145,7 @@ fn short_children() -> Result<()> {
     const EACH: usize = 5;
     let each = EACH.to_string();
     let mut target = Target::start("cpp_short_children", &["--children", &each])?;
-    let attached = Tracer::attach(target.pid())?.map(NEST_ALL)?.arguments(["--follow"]).start()?;
+    let attached = Tracer::attach(target.pid())?.map(NEST_ALL)?.start()?;
     target.batch()?;
     target.finish()?;
     let trace = attached.finish()?;
@@ -157,6 +162,54 @@ fn short_children() -> Result<()> {
     Ok(())
 }
 
+fn by_name() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let name = format!("serving-{}", std::process::id());
+    let program = folder.path().join(&name);
+    fs::copy(build("cpp_workers")?, &program)?;
+    let mut command = Command::new(&program);
+    command.args(["--workers", "2", "--requests", "20", "--gate"]);
+    let mut target = Target::start_command(command)?;
+    target.batch()?;
+    let summary = folder.path().join("summary");
+    let parents = |more: &[&str]| {
+        let words = ["attach", "--name", &name, "--duration", "100ms", "--summary", &summary.to_string_lossy()];
+        let attached = ml_tracer([&words, more].concat())?;
+        ensure!(attached.code == Some(0), "{attached:?}");
+        let report: Value = serde_json::from_slice(&fs::read(&summary)?)?;
+        let mut parents: Vec<Option<u64>> =
+            report["processes"].as_array().into_iter().flatten().map(|it| it["forked_by"].as_u64()).collect();
+        parents.sort_unstable();
+        Ok(parents)
+    };
+    let server = Some(u64::from(target.pid()));
+    let followed = parents(&[])?;
+    ensure!(followed == [None, server, server], "{followed:?}");
+    let all_named = parents(&["--no-follow"])?;
+    ensure!(all_named == [None; 3], "{all_named:?}");
+    target.finish().map(drop)
+}
+
+/// What has nothing to trace is no noise while its server runs, and does not keep the tracer when that has ended.
+fn helper() -> Result<()> {
+    let program = build("cpp_pipeline")?;
+    let mut command = Command::new("sh");
+    // The server comes from the shell, and the helper is its child.
+    command.args(["-c", "sleep 60 </dev/null >/dev/null 2>&1 & exec \"$@\"", "sh"]);
+    command.arg(program).args(["--requests", "20", "--gate"]);
+    let mut target = Target::start_command(command)?;
+    let attached = Tracer::attach(target.pid())?.map(NEST_ALL)?.start()?;
+    target.batch()?;
+    target.finish()?;
+    let trace = attached.finish()?;
+    trace.check_whole()?;
+    ensure!(trace.finished.code == Some(0) && trace.summary.spans() > 0, "{:?}", trace.finished);
+    let processes = trace.summary.0["processes"].as_array().map_or(0, Vec::len);
+    ensure!(processes == 1 && trace.summary.0["not_followed"] == 0, "{}", trace.summary.0);
+    ensure!(!trace.finished.errors.contains("following"), "{}", trace.finished.errors);
+    Ok(())
+}
+
 /// Processes that one tracer has room for.
 const ROOM: usize = 512;
 
@@ -164,7 +217,7 @@ fn too_many() -> Result<()> {
     let workers = ROOM + 44;
     let mut target = start(workers, &[])?;
     let pid = target.pid();
-    let mut attached = Tracer::attach(pid)?.map(NEST_ALL)?.arguments(["--follow"]).start()?;
+    let mut attached = Tracer::attach(pid)?.map(NEST_ALL)?.start()?;
     begin(&mut target, &mut attached, ROOM - 1)?;
     target.batch()?;
     let trace = attached.stop()?;

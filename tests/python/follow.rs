@@ -1,6 +1,8 @@
-//! Workers of servers: forked, executed, and started again by gunicorn, with `--follow` and without.
+//! Workers of servers: forked, executed, started again by gunicorn and uvicorn, of joblib's loky; followed unless
+//! `--no-follow` is given.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
@@ -15,7 +17,7 @@ use tracer_tests::python_run::PythonRun;
 use tracer_tests::spans::{SpanRow, Spans};
 use tracer_tests::suite::{Case, Need, case_of, do_meet, report};
 use tracer_tests::targets::Target;
-use tracer_tests::tracer::{Attached, Tracer};
+use tracer_tests::tracer::{Attached, Tracer, ml_tracer};
 use tracer_tests::workspace;
 
 /// How workers come, and what is tested with each.
@@ -40,7 +42,7 @@ pub fn cases() -> Vec<Case> {
                 cases.push(case_of(name, needs(interpreter), move || followed(interpreter, how, mode)));
             }
         }
-        let name = format!("workers_are_left_alone_unless_asked_{}", interpreter.label());
+        let name = format!("workers_are_left_alone_if_asked_{}", interpreter.label());
         cases.push(case_of(name, needs(interpreter), move || left_alone(interpreter)));
         let name = format!("workers_of_a_command_are_followed_{}", interpreter.label());
         cases.push(case_of(name, needs(interpreter), move || of_a_command(interpreter)));
@@ -64,6 +66,11 @@ pub fn cases() -> Vec<Case> {
         cases.push(case_of(name.to_owned(), needs(MODELS), move || gunicorn(preload, mode)));
     }
     cases.push(case_of("gunicorn_workers_that_take_turns_chain".to_owned(), needs(MODELS), workers_by_turns));
+    for (name, workers) in [("uvicorn_workers_are_followed", Some(2)), ("uvicorn_with_reloader_is_followed", None)] {
+        cases.push(case_of(name.to_owned(), needs(MODELS), move || uvicorn(workers)));
+    }
+    cases.push(case_of("workers_of_loky_are_followed".to_owned(), needs(MODELS), loky));
+    cases.push(case_of("workers_are_listed".to_owned(), needs(MODELS), listed));
     cases
 }
 
@@ -96,7 +103,7 @@ fn wait_for_workers(tracer: &mut Running, count: usize) -> Result<Vec<u32>> {
 }
 
 fn followed(interpreter: Interpreter, how: &str, mode: &str) -> Result<()> {
-    let run = run(interpreter, how, mode).tracer_arguments(&["--follow"]);
+    let run = run(interpreter, how, mode);
     let mut target = run.start()?;
     let mut attached = run.attach(&target)?;
     target.batch()?;
@@ -119,7 +126,7 @@ fn followed(interpreter: Interpreter, how: &str, mode: &str) -> Result<()> {
 }
 
 fn left_alone(interpreter: Interpreter) -> Result<()> {
-    let run = run(interpreter, "fork", "watch");
+    let run = run(interpreter, "fork", "watch").tracer_arguments(&["--no-follow"]);
     let mut target = run.start()?;
     let pid = target.pid();
     let attached = run.attach(&target)?;
@@ -137,7 +144,7 @@ fn of_a_command(interpreter: Interpreter) -> Result<()> {
     let command = interpreter.command("targets/python_workers/target.py")?;
     let count = COUNT.to_string();
     let mut tracer = Tracer::run()?.map_file(&workspace::tests("targets/python_workers/map.yaml"))?;
-    tracer = tracer.arguments(["--follow", "--"]).arguments([command.get_program()]).arguments(command.get_args());
+    tracer = tracer.arguments(["--"]).arguments([command.get_program()]).arguments(command.get_args());
     for (name, value) in command.get_envs() {
         if let (Some(name), Some(value)) = (name.to_str(), value.and_then(|value| value.to_str())) {
             tracer = tracer.variable(name, value);
@@ -160,8 +167,8 @@ fn of_a_command(interpreter: Interpreter) -> Result<()> {
     Ok(())
 }
 
-/// A running gunicorn, and where it listens.
-struct Gunicorn {
+/// A running server with workers, and where it listens.
+struct Server {
     master: Target,
     address: String,
 }
@@ -173,14 +180,35 @@ struct Answer {
     digest: String,
 }
 
-impl Gunicorn {
-    fn start(preload: bool, more: &[&str]) -> Result<Self> {
+impl Server {
+    fn gunicorn(preload: bool, more: &[&str]) -> Result<Self> {
         let mut command = Command::new(workspace::python_environment("models", "bin/gunicorn"));
         command.args(["--workers", "2", "--bind", "127.0.0.1:0", "--chdir"]);
         command.arg(workspace::tests("targets/gunicorn_server")).args(preload.then_some("--preload")).args(more);
-        command.arg("app:application").env("OMP_NUM_THREADS", "1");
+        command.arg("app:application");
+        Self::start(command, "Listening at: http://")
+    }
+
+    /// With a reloader, which has one worker, unless there are to be more.
+    fn uvicorn(workers: Option<usize>) -> Result<Self> {
+        let mut command = Command::new(workspace::python_environment("models", "bin/uvicorn"));
+        let folder = workspace::tests("targets/gunicorn_server");
+        command.args(["--port", "0", "--lifespan", "off", "--no-access-log", "--app-dir"]).arg(&folder);
+        match workers {
+            Some(count) => command.args(["--workers", &count.to_string()]),
+            None => command.args(["--reload", "--reload-dir"]).arg(&folder),
+        };
+        command.arg("app:asgi_application");
+        let server = Self::start(command, "running on http://")?;
+        // Its workers listen, once they have made their models.
+        poll("the first answer", || Ok(Self::ask(&server.address, 0).ok().map(drop)))?;
+        Ok(server)
+    }
+
+    fn start(mut command: Command, told: &str) -> Result<Self> {
+        command.env("OMP_NUM_THREADS", "1");
         let mut running = Running::start(command)?;
-        let line = running.wait_errors("Listening at: http://")?;
+        let line = running.wait_errors(told)?;
         let address = line.split_once("http://").and_then(|(_, rest)| rest.split_whitespace().next());
         let address = address.with_context(|| line.clone())?.to_owned();
         Ok(Self { master: Target { running }, address })
@@ -232,7 +260,7 @@ const TREE: [&str; 4] =
 
 /// Waits until a request to each worker is seen whole: a worker that makes its model after it was forked is seen in parts
 /// while it does so.
-fn wait_until_whole(server: &Gunicorn, attached: &Attached) -> Result<()> {
+fn wait_until_whole(server: &Server, attached: &Attached) -> Result<()> {
     poll("a whole request of each worker", || {
         let since = now()?;
         let answers = server.ask_all(2, 1)?;
@@ -261,8 +289,83 @@ fn check(spans: &Spans, answers: &[(usize, Answer)], (since, until): (u64, u64))
     Ok(())
 }
 
+/// uvicorn's workers are interpreters of their own, which have made their models themselves.
+fn uvicorn(workers: Option<usize>) -> Result<()> {
+    let server = Server::uvicorn(workers)?;
+    let count = workers.unwrap_or(1);
+    let untraced: BTreeMap<usize, String> =
+        server.ask_all(count, 40)?.into_iter().map(|(number, answer)| (number, answer.digest)).collect();
+    let mut attached = Tracer::attach(server.master.pid())?.start()?;
+    wait_for_workers(&mut attached.running, count)?;
+    let since = now()?;
+    let answers = server.ask_all(count, 40)?;
+    let time = (since, now()?);
+    server.master.running.signal(Signal::TERM)?;
+    drop(server.master.finish()?);
+    let trace = attached.finish()?;
+    trace.check_whole()?;
+    check(&trace.spans, &answers, time).with_context(|| trace.summary.0.to_string())?;
+    for (number, answer) in &answers {
+        let expected = untraced.get(number).unwrap_or(&answer.digest);
+        ensure!(answer.digest == *expected, "another answer to request {number}");
+    }
+    // One sentence for both, and none for the process that has started them.
+    let said = trace.finished.errors.matches(": covered Pipeline.predict").count();
+    ensure!(said == 1 && trace.finished.errors.matches("CPython").count() == 1, "{}", trace.finished.errors);
+    Ok(())
+}
+
+/// The processes that do the work where `n_jobs` is more than 1.
+fn loky() -> Result<()> {
+    let run = PythonRun::of(MODELS, "python_loky", &[&COUNT.to_string()]).batches(3);
+    let mut target = run.start()?;
+    let mut attached = run.attach(&target)?;
+    target.batch()?;
+    wait_for_workers(&mut attached.running, 2)?;
+    // One that was found in the middle of its imports is looked at again soon.
+    std::thread::sleep(Duration::from_secs(1));
+    (0..2).try_for_each(|_| target.batch())?;
+    let finished = target.finish()?;
+    let trace = attached.finish()?;
+    let alone = run.alone()?;
+    ensure!(finished == alone, "traced: {finished:?}\nalone: {alone:?}");
+    trace.check_books()?;
+    let predictions = Spans(trace.spans.0.iter().filter(|row| !row.span.name.ends_with(".fit")).cloned().collect());
+    Truth::of(&finished)?.check(&predictions).with_context(|| trace.summary.0.to_string())
+}
+
+/// What would be traced is listed with the workers, those that say the same in one place.
+fn listed() -> Result<()> {
+    let run = run(MODELS, "fork", "watch");
+    let mut target = run.start()?;
+    target.batch()?;
+    let pid = target.pid().to_string();
+    let map = workspace::tests("targets/python_workers/map.yaml");
+    let list = |arguments: &[&str]| {
+        let words = arguments.iter().map(OsStr::new).chain([OsStr::new("--map"), map.as_os_str()]);
+        let listing = ml_tracer(words)?;
+        ensure!(listing.code == Some(0), "{listing:?}");
+        Ok(listing.output)
+    };
+    let interpreters = |listing: &str| -> Vec<String> {
+        let places = listing.lines().filter(|line| line.starts_with("CPython "));
+        places.filter_map(|line| Some(line.split_once(" of ")?.1.split_once(':')?.0.to_owned())).collect()
+    };
+    for command in [&["symbols", "--pid", &pid][..], &["attach", "--dry-run", "--pid", &pid]] {
+        let with_workers = interpreters(&list(command)?);
+        let is_right = |places: &[String]| places.len() == 1 && places[0].split(", ").count() == 3;
+        ensure!(
+            is_right(&with_workers) && with_workers[0].starts_with(&format!("processes {pid}, ")),
+            "{with_workers:?}"
+        );
+        let alone = interpreters(&list(&[command, &["--no-follow"]].concat())?);
+        ensure!(alone == [format!("process {pid}")], "{alone:?}");
+    }
+    target.finish().map(drop)
+}
+
 fn gunicorn(preload: bool, mode: &str) -> Result<()> {
-    let server = Gunicorn::start(preload, &[])?;
+    let server = Server::gunicorn(preload, &[])?;
     let outcome = trace_gunicorn(server, preload, mode);
     outcome.with_context(|| format!("preload: {preload}"))
 }
@@ -271,12 +374,12 @@ fn gunicorn(preload: bool, mode: &str) -> Result<()> {
 /// that have ended.
 fn workers_by_turns() -> Result<()> {
     const LIFE: &str = "20";
-    let mut server = Gunicorn::start(true, &["--max-requests", LIFE])?;
-    let attached = Tracer::attach(server.master.pid())?.arguments(["--follow", "--python", CHAIN]).start()?;
+    let mut server = Server::gunicorn(true, &["--max-requests", LIFE])?;
+    let attached = Tracer::attach(server.master.pid())?.arguments(["--python", CHAIN]).start()?;
     let mut answered: BTreeMap<String, usize> = BTreeMap::new();
     for number in 0..160 {
         // A worker that is just ending may take a connection and not answer it.
-        if let Ok(answer) = Gunicorn::ask(&server.address, number) {
+        if let Ok(answer) = Server::ask(&server.address, number) {
             *answered.entry(answer.pid.to_string()).or_default() += 1;
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -305,10 +408,10 @@ fn workers_by_turns() -> Result<()> {
     Ok(())
 }
 
-fn trace_gunicorn(mut server: Gunicorn, preload: bool, mode: &str) -> Result<()> {
+fn trace_gunicorn(mut server: Server, preload: bool, mode: &str) -> Result<()> {
     let untraced: BTreeMap<usize, String> =
         server.ask_all(2, 40)?.into_iter().map(|(number, answer)| (number, answer.digest)).collect();
-    let mut attached = Tracer::attach(server.master.pid())?.arguments(["--follow", "--python", mode]).start()?;
+    let mut attached = Tracer::attach(server.master.pid())?.arguments(["--python", mode]).start()?;
     let first = wait_for_workers(&mut attached.running, 2)?;
     let mut phases = Vec::new();
     let since = now()?;

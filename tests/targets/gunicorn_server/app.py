@@ -1,4 +1,4 @@
-"""A WSGI application with a pipeline of scikit-learn, as gunicorn's workers run it.
+"""A WSGI application with a pipeline of scikit-learn, as gunicorn's workers run it, and the same for ASGI, as uvicorn's do.
 
 A request names a number; the answer is the number of the process and a digest of what the model predicts for it.
 """
@@ -18,10 +18,19 @@ STEPS = [("scaler", StandardScaler()), ("poly", PolynomialFeatures()), ("clf", L
 MODEL = Pipeline(STEPS).fit(FEATURES, LABELS)
 
 
-def application(environment, start_response):
-    number = int(environment["QUERY_STRING"])
+def answer(number):
     output = MODEL.predict(FEATURES[number % 280 : number % 280 + 1 + number % 7])
-    answer = {"pid": os.getpid(), "digest": hashlib.sha256(output.tobytes()).hexdigest()}
-    body = json.dumps(answer).encode()
+    return json.dumps({"pid": os.getpid(), "digest": hashlib.sha256(output.tobytes()).hexdigest()}).encode()
+
+
+def application(environment, start_response):
+    body = answer(int(environment["QUERY_STRING"]))
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
+
+
+async def asgi_application(scope, receive, send):
+    body = answer(int(scope["query_string"]))
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
