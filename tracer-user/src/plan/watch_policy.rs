@@ -208,6 +208,15 @@ impl WatchPolicy {
         self.schedule.is_settling(now)
     }
 
+    /// Whether its process was forked a moment ago and none of its calls was seen: if it goes now, it was on its way to another
+    /// program, or had other work.
+    #[must_use]
+    pub fn has_passed_by(&self, now: Instant) -> bool {
+        let counted = self.calls.all().values().copied();
+        self.schedule.is_fresh(now)
+            && self.covered.calls().map(|(_, calls)| calls).chain(counted).all(|calls| calls == 0)
+    }
+
     /// Whether there has been anything to see.
     #[must_use]
     pub fn has_begun(&self) -> bool {

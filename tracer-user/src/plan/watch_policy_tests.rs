@@ -235,6 +235,11 @@ fn a_fork_knows_what_its_parent_knew_and_begins_for_itself() {
     assert!(!fork.begins(), "it begins once");
     assert!(fork.next_look(bench.now, NOBODY) < bench.policy.next_look(bench.now, NOBODY));
     assert_eq!((fork.names(8).is_first, fork.names(8).is_first), (true, false));
+    // Nothing needs to be said of one that executes another program at once, unless something was called.
+    assert!(fork.has_passed_by(bench.now) && !bench.policy.has_passed_by(bench.now));
+    assert!(!fork.has_passed_by(bench.now + Duration::from_secs(60)));
+    fork.note(&Counts::from([(RemoteAddress(1), 1)]));
+    assert!(!fork.has_passed_by(bench.now));
 }
 
 #[test]

@@ -110,7 +110,10 @@ pub fn start_on(
     let instances = instances.ringing(Bell::new(tell.clone()));
     let loaded = loading.wait(is_stopped).ok_or_else(ended)?;
     all_ended(&targets)?;
-    for sentence in found.iter().flat_map(|found| &found.unreadable).chain(&problems) {
+    // What a server has started besides may have ended in this very moment.
+    let is_told = |(forked_by, target): &(Option<ProcessId>, Target)| forked_by.is_none() || !has_ended(target.process);
+    let told = arriving.iter().zip(&found).filter(|(arriving, _)| is_told(arriving));
+    for sentence in told.flat_map(|(_, found)| &found.unreadable).chain(&problems) {
         tracing::warn!("{sentence}");
     }
     let is_empty = found.iter().all(|found| found.requests.is_empty()) && found_instances.iter().all(Option::is_none);

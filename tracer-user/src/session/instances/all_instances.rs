@@ -274,7 +274,7 @@ impl Instances {
             self.known.remove(instance.number());
             instance.policy().add_to(&mut self.profile);
             self.seen_before += instance.policy().seen_count();
-            if !is_worth_telling(&instance) {
+            if !is_worth_telling(&instance) || instance.policy().has_passed_by(Instant::now()) {
                 continue;
             }
             if self.ended.len() >= MOST_ENDED {
