@@ -417,8 +417,6 @@ pub fn begin_log() {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Errors).event_format(LogLines).init();
 }
 
-}
-
 fn parse_share(text: &str) -> Result<f64, String> {
     let hint = "write a share of the time: 5%, 0.05, at most 100%";
     let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
