@@ -14,9 +14,9 @@ use super::processes::{LeftProcess, ProcessChanges, Processes};
 use super::report::Report;
 use crate::attach::{Kernel, Refused};
 use crate::engine::Runtimes;
-use crate::model::{ClassesInSight, Module, ProcessEvent, ProcessId, Target, TargetChange, counted};
+use crate::model::{ClassesInSight, Module, ProcessEvent, ProcessId, ProgramImage, Target, TargetChange, counted};
 use crate::plan::{Planner, PythonCost};
-use crate::target::{TargetSource, has_ended};
+use crate::target::{TargetSource, has_ended, identify};
 
 /// What to think of a target that was ended by a signal about its code.
 pub const AFTER_SIGNAL: &str = "a fault of its own, as without probes, or one of a program that copies its own code together with \
@@ -291,13 +291,23 @@ impl Tracer {
             TargetChange::Forked { parent, target } => {
                 let found = self.native.survey(&target, &target.modules, &mut *self.source);
                 let instance = self.instances.find_in_fork(parent, &target);
-                let process = target.process;
+                let (process, image) = (target.process, target.image);
                 let arrived = self.add(NewProcess { target, forked_by: Some(parent), found, instance });
                 let accepted = arrived.and_then(|_| {
                     let Self { processes, drain, planner, instances, .. } = self;
                     instances.accept_entries(process, &mut Context { processes, planner, drain })
                 });
                 self.have_told_of(process);
+                if let Err(error) = &accepted
+                    && runs_another_program(process, image)
+                {
+                    // What was to be placed went to a program that it does not run any more; the other one is told next.
+                    tracing::debug!(%process, %error, "another program meanwhile");
+                    self.instances.forget(process, &mut self.processes);
+                    let kernel = self.processes.in_kernel(process);
+                    let forgotten = kernel.map_or(Ok(()), |kernel| kernel.forget_python());
+                    return self.or_leave(process, forgotten.map_err(SessionError::from));
+                }
                 self.or_leave(process, accepted)
             }
             TargetChange::Executed { target, modules } => {
@@ -425,4 +435,9 @@ impl Tracer {
     pub fn go_on(&mut self) -> Result<(), SessionError> {
         self.failures.go_on(self.is_any_of_interest())
     }
+}
+
+/// Whether a process has executed another program than this one, and goes on.
+fn runs_another_program(process: ProcessId, image: ProgramImage) -> bool {
+    identify(process.pid).is_some_and(|(now, program)| now == process && program != image)
 }
