@@ -40,7 +40,13 @@ pub fn program_exec(context: RawTracePointContext) -> i32 {
 /// Forgets a thread, with all its greenlets.
 #[inline(always)]
 fn forget(key: u64) {
-    let Some(main) = THREADS.get_ptr_mut(key) else { return };
+    let Some(main) = THREADS.get_ptr_mut(key) else {
+        // It may have run Python code without a traced call.
+        if maps::chain_is_on() {
+            python_chain::forget(key);
+        }
+        return;
+    };
     for index in 0..MAX_GREENLETS {
         // SAFETY: a checked map value, whose thread is running this program.
         if unsafe { *python_greenlets::greenlet(main, index) } == 0 {

@@ -71,7 +71,7 @@ mod tests {
         };
         assert_eq!(
             one.sentence(),
-            "chain mode costs process 7 about 2.0 % of one processor: 20000 probes passed a second, 1000 ns each"
+            "chain mode costs process 7 about 2.8 % of one processor: 20000 probes passed a second, 1400 ns each"
         );
         let several = PythonCost { mode: PythonMode::Watch, processes: vec![process(7), process(8)], ..one.clone() };
         assert_eq!(

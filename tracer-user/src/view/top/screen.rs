@@ -274,6 +274,7 @@ mod tests {
             max_ns: 3_000_000,
             total_ns: 100_000_000,
             self_ns: 1_000_000 * (1_000 - number as u64),
+            unwatched_steps: Vec::new(),
         };
         let inside = (2..12).map(|number| call(number, Parent::Span(SpanId([1; 8])), (u64::from(number), 100)));
         let spans = inside.chain([call(1, Parent::Root, (0, 99_000_000))]).collect();
