@@ -374,7 +374,7 @@ fn gunicorn(preload: bool, mode: &str) -> Result<()> {
 /// that have ended.
 fn workers_by_turns() -> Result<()> {
     const LIFE: &str = "20";
-    let mut server = Server::gunicorn(true, &["--max-requests", LIFE])?;
+    let server = Server::gunicorn(true, &["--max-requests", LIFE])?;
     let attached = Tracer::attach(server.master.pid())?.arguments(["--python", CHAIN]).start()?;
     let mut answered: BTreeMap<String, usize> = BTreeMap::new();
     for number in 0..160 {

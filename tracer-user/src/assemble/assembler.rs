@@ -28,6 +28,7 @@ const MAX_KNOWN_PROCESSES: usize = 64 * tracer_common::limits::MAX_PROCESSES as 
 
 /// What comes out of the assembler.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are spans, and each is on its way to the sinks at once")]
 pub enum Output {
     /// A call, or a placeholder for a lost one.
     Span(Span),

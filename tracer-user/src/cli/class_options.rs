@@ -59,14 +59,14 @@ impl ClassOptions {
         }
         // The workers of a server have the same classes, and perhaps different numbers of objects.
         let names = |sight: &ClassesInSight| sight.unnamed.iter().map(|it| Arc::clone(&it.class)).collect::<Vec<_>>();
-        let mut groups: Vec<(Vec<Arc<str>>, Vec<u32>, &[UnnamedClass])> = Vec::new();
+        let mut groups: Vec<(&ClassesInSight, Vec<u32>)> = Vec::new();
         for sight in in_sight {
-            match groups.iter_mut().find(|(classes, ..)| *classes == names(sight)) {
-                Some((_, processes, _)) => processes.push(sight.process),
-                None => groups.push((names(sight), vec![sight.process], &sight.unnamed)),
+            match groups.iter_mut().find(|(first, _)| names(first) == names(sight)) {
+                Some((_, processes)) => processes.push(sight.process),
+                None => groups.push((sight, vec![sight.process])),
             }
         }
-        sentences.extend(groups.iter().filter_map(|(_, processes, unnamed)| sentence_of_unnamed(processes, unnamed)));
+        sentences.extend(groups.iter().filter_map(|(first, processes)| sentence_of_unnamed(processes, &first.unnamed)));
         sentences
     }
 }

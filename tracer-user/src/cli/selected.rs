@@ -60,7 +60,7 @@ impl Selected {
         // Those that are there are traced.
         unreachable.iter().for_each(|error| tell(&error.to_string()));
         if are_followed && targets.len() > self.pids.len() {
-            let forked: HashSet<u32> = targets.iter().flat_map(|target| pids_forked_by(target)).collect();
+            let forked: HashSet<u32> = targets.iter().flat_map(pids_forked_by).collect();
             targets.retain(|target| self.pids.contains(&target.process.pid) || !forked.contains(&target.process.pid));
         }
         Ok(targets)

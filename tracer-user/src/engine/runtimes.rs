@@ -57,7 +57,7 @@ impl Runtimes {
         for (coverage, mut spans) in coverage.iter().zip(spans).filter(is_worth_it) {
             spans.sort_by_key(|(name, _)| (Reverse(in_all.get(name)), *name));
             let said = cpython::remarks(coverage, &spans);
-            match groups.iter_mut().find(|(name, _, other)| (*name, &*other) == (&*coverage.interpreter, &said)) {
+            match groups.iter_mut().find(|(name, _, other)| *name == &*coverage.interpreter && *other == said) {
                 Some((_, processes, _)) => processes.push(coverage.process),
                 None => groups.push((&coverage.interpreter, vec![coverage.process], said)),
             }
