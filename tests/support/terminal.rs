@@ -37,8 +37,13 @@ impl Terminal {
         let back = File::from(open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?);
         tcsetwinsize(&front, size(rows, columns))?;
         fcntl_setfl(&front, fcntl_getfl(&front)? | OFlags::NONBLOCK)?;
-        let mut inside = Command::new("setsid");
-        inside.arg("--ctty").arg(command.get_program()).args(command.get_args()).env("TERM", "xterm-256color");
+        // Whatever ignores a signal passes that on to what it starts, as `nohup` does.
+        let mut inside = Command::new("env");
+        inside
+            .args(["--default-signal", "setsid", "--ctty"])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .env("TERM", "xterm-256color");
         inside.stdin(back.try_clone()?).stdout(back.try_clone()?).stderr(back.try_clone()?);
         let child = inside.spawn().context("cannot start setsid")?;
         Ok(Self { child, front: File::from(front), back, screen: vt100::Parser::new(rows, columns, 0) })

@@ -5,8 +5,12 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ratatui::DefaultTerminal;
+use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::event::{Event, poll, read};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, size};
+use ratatui::layout::Rect;
+use ratatui::{DefaultTerminal, Terminal, TerminalOptions, Viewport};
 
 use super::keys::{Choices, Wish};
 use super::live::{Live, Snapshot};
@@ -37,6 +41,7 @@ pub enum TopError {
 /// The terminal, while it is ours. Dropping it gives it back.
 pub struct Top {
     terminal: DefaultTerminal,
+    area: Rect,
 }
 
 impl Top {
@@ -63,14 +68,37 @@ impl Top {
         Self::check()?;
         give_back_before_panics();
         IS_GIVEN_BACK.store(false, Ordering::Release);
-        match ratatui::try_init() {
-            Ok(terminal) => Ok(Self { terminal }),
-            Err(error) => {
-                give_back();
-                Err(error.into())
-            }
-        }
+        let begun = area().and_then(|area| {
+            let terminal = ratatui::try_init_with_options(options(area))?;
+            execute!(stdout(), EnterAlternateScreen, Clear(ClearType::All))?;
+            Ok(Self { terminal, area })
+        });
+        begun.map_err(|error| {
+            give_back();
+            error.into()
+        })
     }
+
+    /// Begins with an empty screen where the terminal has another size than before. The library would ask the terminal where its
+    /// cursor is, whose answer comes too late over a slow line.
+    fn fit(&mut self) -> std::io::Result<()> {
+        let area = area()?;
+        if area != self.area {
+            self.terminal = Terminal::with_options(CrosstermBackend::new(stdout()), options(area))?;
+            self.area = area;
+            execute!(stdout(), Clear(ClearType::All))?;
+        }
+        Ok(())
+    }
+}
+
+/// All of the terminal.
+fn area() -> std::io::Result<Rect> {
+    size().map(|(columns, rows)| Rect::new(0, 0, columns, rows))
+}
+
+fn options(area: Rect) -> TerminalOptions {
+    TerminalOptions { viewport: Viewport::Fixed(area) }
 }
 
 impl Drop for Top {
@@ -119,6 +147,7 @@ pub fn run_top(
                 snapshot = live.snapshot();
             }
             let notes = notes();
+            top.fit()?;
             top.terminal.draw(|frame| draw(frame, &snapshot, &mut choices, &notes))?;
             drawn = Some(Instant::now());
         }
@@ -134,7 +163,7 @@ pub fn run_top(
                 }
                 Wish::Nothing => {}
             },
-            Event::Resize(..) => top.terminal.clear()?,
+            Event::Resize(..) => {}
             _ => continue,
         }
         drawn = None;
