@@ -20,7 +20,7 @@ pub struct DisplayOptions {
     /// Only traces with a call whose name fits, whole: `RandomForest*.predict`; a class or a method alone is enough (may be given
     /// several times; one of them has to fit)
     #[arg(long = "filter", value_name = "GLOB")]
-    pub names: Vec<NameFilter>,
+    pub filters: Vec<NameFilter>,
     /// Only traces whose outermost call took at least this long, e.g. 10ms
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub min_duration: Option<Duration>,
@@ -43,7 +43,7 @@ impl DisplayOptions {
     fn shown(&self) -> Shown {
         Shown {
             quiet: self.quiet,
-            names: self.names.clone(),
+            names: self.filters.clone(),
             min_duration: self.min_duration.unwrap_or_default(),
             errors: self.errors,
             depth: self.depth,
