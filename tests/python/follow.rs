@@ -11,13 +11,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tracer_tests::process::{Running, poll};
+use tracer_tests::process::{Finished, Running, poll};
 use tracer_tests::python::{ALL, CHAIN, Interpreter, MODES, Truth};
 use tracer_tests::python_run::PythonRun;
 use tracer_tests::spans::{SpanRow, Spans};
 use tracer_tests::suite::{Case, Need, case_of, do_meet, report};
 use tracer_tests::targets::Target;
-use tracer_tests::tracer::{Attached, Tracer, ml_tracer};
+use tracer_tests::tracer::{Attached, Trace, Tracer, ml_tracer};
 use tracer_tests::workspace;
 
 /// How workers come, and what is tested with each.
@@ -102,8 +102,8 @@ fn wait_for_workers(tracer: &mut Running, count: usize) -> Result<Vec<u32>> {
     (0..count).map(|_| number(tracer.wait_errors("following process")?)).collect()
 }
 
-fn followed(interpreter: Interpreter, how: &str, mode: &str) -> Result<()> {
-    let run = run(interpreter, how, mode);
+/// Traces a program whose first batch makes two workers; its outcome has to be the one that it has alone.
+fn traced_with_two_workers(run: &PythonRun) -> Result<(Finished, Trace)> {
     let mut target = run.start()?;
     let mut attached = run.attach(&target)?;
     target.batch()?;
@@ -116,6 +116,12 @@ fn followed(interpreter: Interpreter, how: &str, mode: &str) -> Result<()> {
     let trace = attached.finish()?;
     let alone = run.alone()?;
     ensure!(finished == alone, "traced: {finished:?}\nalone: {alone:?}");
+    Ok((finished, trace))
+}
+
+fn followed(interpreter: Interpreter, how: &str, mode: &str) -> Result<()> {
+    let run = run(interpreter, how, mode);
+    let (finished, trace) = traced_with_two_workers(&run)?;
     trace.check_whole()?;
     Truth::of(&finished)?.check(&trace.spans).with_context(|| trace.summary.0.to_string())?;
     ensure!(processes(&trace.spans).len() == 3, "spans of {:?}", processes(&trace.spans));
@@ -319,17 +325,7 @@ fn uvicorn(workers: Option<usize>) -> Result<()> {
 /// The processes that do the work where `n_jobs` is more than 1.
 fn loky() -> Result<()> {
     let run = PythonRun::of(MODELS, "python_loky", &[&COUNT.to_string()]).batches(3);
-    let mut target = run.start()?;
-    let mut attached = run.attach(&target)?;
-    target.batch()?;
-    wait_for_workers(&mut attached.running, 2)?;
-    // One that was found in the middle of its imports is looked at again soon.
-    std::thread::sleep(Duration::from_secs(1));
-    (0..2).try_for_each(|_| target.batch())?;
-    let finished = target.finish()?;
-    let trace = attached.finish()?;
-    let alone = run.alone()?;
-    ensure!(finished == alone, "traced: {finished:?}\nalone: {alone:?}");
+    let (finished, trace) = traced_with_two_workers(&run)?;
     trace.check_books()?;
     let predictions = Spans(trace.spans.0.iter().filter(|row| !row.span.name.ends_with(".fit")).cloned().collect());
     Truth::of(&finished)?.check(&predictions).with_context(|| trace.summary.0.to_string())
