@@ -59,7 +59,15 @@ fn sizes_and_keys() -> Result<()> {
         ensure!(screen.contains("▼method"), "{rows} x {columns}:\n{screen}");
         ensure!(rows < 20 || screen.contains("Pipeline.predict"), "{rows} x {columns}:\n{screen}");
     }
-    terminal.resize(24, 80)?;
+    // A key that comes together with another size is a key like others.
+    for (columns, key, column) in [(90, "c", "▼calls"), (80, "9", "▼p95"), (90, "s", "▼self"), (80, "n", "▼method")]
+    {
+        terminal.signal(Signal::STOP)?;
+        terminal.resize(24, columns)?;
+        terminal.press(key)?;
+        terminal.signal(Signal::CONT)?;
+        terminal.wait_for(column)?;
+    }
     terminal.press("r")?;
     terminal.wait_for("no call of a traced method has ended yet")?;
     target.batch()?;

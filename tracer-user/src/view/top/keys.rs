@@ -1,6 +1,6 @@
 //! What keys do: which column the table is sorted by, what has the room, where the list stands.
 
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::super::method_table::SortKey;
 
