@@ -21,6 +21,7 @@ mod scikit_learn;
 mod threads;
 mod unharmed;
 mod unwatched;
+mod windows;
 mod wrappers;
 
 use std::process::ExitCode;
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
         unwatched::cases(),
     ];
     // They measure, or want the processors for themselves.
-    let alone = [looks::cases(), pauses::cases(), threads::cases(), crowd::cases(), churn::cases()];
+    let alone = [looks::cases(), pauses::cases(), threads::cases(), crowd::cases(), churn::cases(), windows::cases()];
     let alone = alone.into_iter().flatten().map(Case::alone);
     suite::main(beside_others.into_iter().flatten().chain(alone).collect())
 }

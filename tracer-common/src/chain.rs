@@ -41,6 +41,21 @@ pub enum Witness {
     Unwinds = 5,
 }
 
+/// Which calls may begin at the witnesses of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum WitnessWindow {
+    /// None: there are no witnesses.
+    #[default]
+    Closed = 0,
+    /// All.
+    Open = 1,
+    /// Those that no call is around whose beginning was not seen: whole trees.
+    OpenForWhole = 2,
+    /// Those inside calls that are open: no tree begins any more.
+    Closing = 3,
+}
+
 /// A frame that was there at the last witness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -129,6 +144,11 @@ pub struct Chain {
     pub at: u32,
     /// Bytes of the block that has been read.
     pub block_bytes: u32,
+    /// A [`WitnessWindow`].
+    pub window: u32,
+    /// The place, from 1, of the outermost frame of wanted code whose beginning was not seen; 0 if there is none. Kept only where whole
+    /// trees are wanted.
+    pub unseen: u32,
     /// Always 0.
     pub reserved: u32,
     /// What has been read.
@@ -142,7 +162,7 @@ pub struct Chain {
 const _: () = {
     assert!(size_of::<ChainFrame>() == 56);
     assert!(size_of::<WalkedFrame>() == 40);
-    assert!(size_of::<Chain>() == 144 + 8 * READ_WORDS + 40 * MAX_WALK + 56 * MAX_CHAIN);
+    assert!(size_of::<Chain>() == 152 + 8 * READ_WORDS + 40 * MAX_WALK + 56 * MAX_CHAIN);
     assert!(MAX_CHAIN.is_power_of_two() && MAX_WALK.is_power_of_two());
     assert!((BLOCK_BYTES + HEADER_BYTES) as usize <= 8 * READ_WORDS && READ_WORDS.is_power_of_two());
 };

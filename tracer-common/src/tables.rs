@@ -12,8 +12,9 @@ pub struct ProcessSlot {
     pub accepts_entries: u32,
     /// Counts the times that probes of Python code were taken away while others stayed.
     pub python_epoch: u32,
-    /// 1 if Python calls are seen at witnesses: what begins inside Python code is one, too.
-    pub python_witnesses: u32,
+    /// Which Python calls are seen at witnesses: a [`crate::chain::WitnessWindow`]. What begins inside Python code is one, too, unless
+    /// it is closed.
+    pub witness_window: u32,
 }
 
 /// Which arguments of a function are captured: a slot of the capture map, by function number.

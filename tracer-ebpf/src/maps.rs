@@ -55,9 +55,9 @@ pub static PYTHON_LAYOUTS: Array<PythonLayout> = Array::with_max_entries(MAX_PRO
 #[map]
 pub static PYTHON_PUSH_SITES: Array<PythonPushSites> = Array::with_max_entries(MAX_PROCESSES, 0);
 
-/// Python calls that passed a probe of the frames mode, traced or not.
+/// Probes passed that a part or all of the Python calls of a process pass, by process slot.
 #[map]
-pub static PYTHON_PASSED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+pub static PYTHON_PASSED: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_PROCESSES, 0);
 
 /// The Python code whose calls are seen.
 #[map]

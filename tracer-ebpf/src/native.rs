@@ -12,6 +12,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use tracer_common::{
+    chain::WitnessWindow,
     cookie::{Cookie, jump_is_taken},
     counters::Counter,
     limits::MAX_DEPTH,
@@ -36,7 +37,7 @@ pub fn native_entry(context: ProbeContext) -> u32 {
     if slot.process != (identity >> 32) as u32 || slot.accepts_entries == 0 {
         return 0;
     }
-    if maps::chain_is_on() && slot.python_witnesses != 0 {
+    if maps::chain_is_on() && slot.witness_window != WitnessWindow::Closed as u32 {
         // SAFETY: the program's context.
         let stack_pointer = unsafe { (*context.regs).rsp };
         python_chain::witness(identity, cookie.process_slot(), 0, stack_pointer);

@@ -305,8 +305,9 @@ pub extern "C" fn end_left(thread: *mut ThreadStack, process_slot: u32, stack_po
             let left = if (*top).kind == FrameKind::Native as u32 {
                 (*top).stack_pointer < stack_pointer && own_stack::has(thread, stack_pointer)
             } else if sees_witnesses(process_slot) {
-                // What is gone has ended at the witness that has just been passed.
-                false
+                // What is gone has ended at the witness that has just been passed. Of what was open when there were none for a while
+                // nothing is known.
+                (*top).python_epoch != epoch_of(process_slot)
             } else {
                 is_in_chain(thread, top, process_slot) == 0
             };
@@ -342,7 +343,7 @@ fn sees_witnesses(process_slot: u32) -> bool {
 
 /// Times that Python probes of a process were taken away.
 #[inline(always)]
-fn epoch_of(process_slot: u32) -> u32 {
+pub fn epoch_of(process_slot: u32) -> u32 {
     PROCESSES.get(process_slot).map_or(0, |slot| slot.python_epoch)
 }
 
@@ -361,7 +362,7 @@ pub extern "C" fn end_left_call(thread: *mut ThreadStack, now: u64) -> u64 {
         if (*top).kind == FrameKind::Native as u32 {
             return endings::end_wide(thread, RecordEnding::Unwound as u32, now, 0, 0);
         }
-        if sees_witnesses((*top).process_slot) {
+        if sees_witnesses((*top).process_slot) && (*top).python_epoch == epoch_of((*top).process_slot) {
             let last = python_chain::last_witness(bpf_get_current_pid_tgid());
             (*thread).end_uncertainty_ns = now.saturating_sub(last);
             return endings::end_wide(thread, RecordEnding::Vanished as u32, now, 0, 0);

@@ -14,15 +14,15 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use tracer_common::{
-    chain::{Chain, HEADER_BYTES, LEFT, MAX_CHAIN, MAX_WALK, USUAL_BLOCK_BYTES, Witness},
+    chain::{Chain, HEADER_BYTES, LEFT, MAX_CHAIN, MAX_WALK, USUAL_BLOCK_BYTES, Witness, WitnessWindow},
     cookie::Cookie,
     limits::{MAX_PROCESSES, MAX_THREADS},
-    python::{FrameStyle, PythonWanted, WANTED_WORDS, wanted_bit},
+    python::{FrameStyle, PythonKey, PythonWanted, WANTED_WORDS, wanted_bit},
     records::RecordEnding,
 };
 
 use crate::{
-    maps::{PROCESSES, PYTHON_LAYOUTS, PYTHON_PASSED, chain_is_on},
+    maps::{PROCESSES, PYTHON_CODES, PYTHON_LAYOUTS, PYTHON_PASSED, chain_is_on, copy_of},
     python_chain_calls::{begin, end_by_exception, end_gone, lose, mark_merged},
     python_chain_quick::chain_goes_on,
     python_frame::{code_of, current_frame, exception_of, read_u64},
@@ -62,12 +62,10 @@ pub fn python_witness(context: ProbeContext) -> u32 {
     let cookie = Cookie(unsafe { bpf_get_attach_cookie(context.as_ptr()) });
     let identity = bpf_get_current_pid_tgid();
     let Some(slot) = PROCESSES.get(cookie.process_slot()) else { return 0 };
-    if slot.process != (identity >> 32) as u32 {
+    if slot.process != (identity >> 32) as u32 || slot.witness_window == WitnessWindow::Closed as u32 {
         return 0;
     }
-    if slot.accepts_entries == 0
-        && let Some(passed) = PYTHON_PASSED.get_ptr_mut(0)
-    {
+    if let Some(passed) = PYTHON_PASSED.get_ptr_mut(cookie.process_slot()) {
         // SAFETY: a checked map value of this processor; no exact figure is promised.
         unsafe { *passed += 1 };
     }
@@ -95,6 +93,7 @@ pub fn python_witness(context: ProbeContext) -> u32 {
     // SAFETY: a checked map value used by this thread alone.
     unsafe {
         (*chain).accepts = slot.accepts_entries;
+        (*chain).window = slot.witness_window;
         (*chain).process_slot = cookie.process_slot();
         (*chain).stack_pointer = stack_pointer;
         (*chain).entering = entering;
@@ -180,8 +179,12 @@ pub fn witness(identity: u64, process_slot: u32, python_thread: u64, stack_point
     unsafe {
         let python_thread = if python_thread == 0 { (*main).python_thread } else { python_thread };
         let Some(slot) = PROCESSES.get(process_slot) else { return };
+        if slot.witness_window == WitnessWindow::Closed as u32 {
+            return;
+        }
         let Some(chain) = chain_of(identity, 0) else { return };
         (*chain).accepts = slot.accepts_entries;
+        (*chain).window = slot.witness_window;
         (*chain).process_slot = process_slot;
         (*chain).stack_pointer = stack_pointer;
         (*chain).entering = 0;
@@ -254,6 +257,7 @@ pub extern "C" fn look(chain: *mut Chain, python_thread: u64) -> u64 {
         }
         let Some(other) = chain_of_root(root, python_thread) else { return 0 };
         (*other).accepts = (*chain).accepts;
+        (*other).window = (*chain).window;
         (*other).process_slot = (*chain).process_slot;
         (*other).stack_pointer = (*chain).stack_pointer;
         (*other).entering = (*chain).entering;
@@ -412,6 +416,9 @@ pub extern "C" fn update(chain: *mut Chain, walk: u64, ending: u32) -> u64 {
             }
         }
         (*chain).length = kept;
+        if kept < (*chain).unseen {
+            (*chain).unseen = 0;
+        }
         mark_repeated(chain);
         let mut may_begin = 0;
         let first = kept.wrapping_sub((*chain).base);
@@ -446,10 +453,38 @@ pub extern "C" fn add(chain: *mut Chain, index: u32, has_begun: u32) -> u64 {
         let new = walked(chain, index);
         let is_entry = (*new).is_entry != 0 || place == 0;
         let base = if is_entry { place } else { (*known(chain, place - 1)).base };
-        let is_new = has_begun != 0 && (*chain).accepts != 0 && may_be_wanted((*chain).process_slot, (*new).code);
+        let may_be_wanted = may_be_wanted((*chain).process_slot, (*new).code);
+        let is_new = has_begun != 0 && (*chain).accepts != 0 && may_be_wanted;
+        if has_begun == 0 && may_be_wanted {
+            note_unseen(chain, (*new).code);
+        }
         remember(chain, (*new).frame, (*new).identity, (*new).instruction, (base, is_new));
         u64::from(is_new)
     }
+}
+
+/// A frame is there whose beginning was not seen. Where whole trees are wanted, none of what begins inside a call of wanted code is
+/// seen then. A global function, as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn note_unseen(chain: *mut Chain, code: u64) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
+    if chain.is_null() {
+        return 0;
+    }
+    // SAFETY: as above.
+    unsafe {
+        if (*chain).window < WitnessWindow::OpenForWhole as u32 || (*chain).unseen != 0 {
+            return 0;
+        }
+        let process = (bpf_get_current_pid_tgid() >> 32) as u32;
+        if copy_of(&PYTHON_CODES, &PythonKey { address: code, process, reserved: 0 }).is_some() {
+            (*chain).unseen = (*chain).length + 1;
+        }
+    }
+    0
 }
 
 /// Remembers the frame that C code enters at this witness: its call begins now. 1 if it may be wanted.

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use tracer_common::{
-    chain::Chain,
+    chain::{Chain, WitnessWindow},
     counters::Counter,
     limits::MAX_DEPTH,
     python::{FrameStyle, NO_FUNCTION, PythonKey},
@@ -41,7 +41,11 @@ pub extern "C" fn begin(chain: *mut Chain, place: u32) -> u64 {
         let frame = (*known(chain, place)).frame;
         let code = PythonKey { address: code_of(layout, frame), process, reserved: 0 };
         let Some(rule) = copy_of(&PYTHON_CODES, &code) else { return 0 };
-        let Some(thread) = stack::of_current_thread((*chain).key) else {
+        let thread = stack::of_current_thread((*chain).key);
+        if is_in_part_of_tree(chain, thread) {
+            return 0;
+        }
+        let Some(thread) = thread else {
             count_call(&code);
             count(Counter::Entries, 1);
             count(Counter::LostThreadTableFull, 1);
@@ -99,6 +103,32 @@ pub extern "C" fn begin(chain: *mut Chain, place: u32) -> u64 {
     0
 }
 
+/// Whether what begins now would be seen without what is around it, or begin a tree that is not seen to its end, where whole trees are
+/// wanted.
+///
+/// # Safety
+/// Both pointers must be checked.
+#[inline(always)]
+unsafe fn is_in_part_of_tree(chain: *mut Chain, thread: Option<*mut ThreadStack>) -> bool {
+    // SAFETY: promised by the caller.
+    unsafe {
+        if (*chain).window < WitnessWindow::OpenForWhole as u32 {
+            return false;
+        }
+        if (*chain).unseen != 0 || (*chain).window == WitnessWindow::OpenForWhole as u32 {
+            return (*chain).unseen != 0;
+        }
+        let Some(thread) = thread else { return true };
+        let depth = (*thread).depth;
+        if depth == 0 {
+            return true;
+        }
+        let around = stack::frame(thread, depth - 1);
+        (*around).kind != FrameKind::Native as u32
+            && (*around).python_epoch != python_calls::epoch_of((*chain).process_slot)
+    }
+}
+
 /// A call that has begun on the stack is remembered with its frame, and how exactly its beginning is known.
 ///
 /// # Safety
@@ -135,7 +165,8 @@ pub extern "C" fn lose(chain: *mut Chain, code: u64) -> u64 {
     }
     let process = (bpf_get_current_pid_tgid() >> 32) as u32;
     let code = PythonKey { address: code, process, reserved: 0 };
-    if copy_of(&PYTHON_CODES, &code).is_none() {
+    // SAFETY: as above.
+    if copy_of(&PYTHON_CODES, &code).is_none() || unsafe { (*chain).unseen } != 0 {
         return 0;
     }
     count_call(&code);
@@ -248,6 +279,9 @@ pub extern "C" fn end_one(thread: *mut ThreadStack, now: u64, ending: u32) -> u6
         let top = stack::frame(thread, (*thread).depth.wrapping_sub(1));
         if (*top).kind == FrameKind::Native as u32 {
             return endings::end_wide(thread, RecordEnding::Unwound as u32, now, 0, 0);
+        }
+        if (*top).python_epoch != python_calls::epoch_of((*top).process_slot) {
+            return endings::end_wide(thread, RecordEnding::Unobserved as u32, now, 0, 0);
         }
         if (*top).exception != 0
             && let Some(layout) = PYTHON_LAYOUTS.get((*top).process_slot)

@@ -85,6 +85,9 @@ pub extern "C" fn chain_goes_on(chain: *mut Chain) -> u64 {
         }
         let base = (*innermost).base;
         (*chain).length = length;
+        if length < (*chain).unseen {
+            (*chain).unseen = 0;
+        }
         (*chain).walked = new;
         for index in 0..MOST_NEW {
             if index >= new {

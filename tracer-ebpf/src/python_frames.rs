@@ -83,7 +83,7 @@ pub fn python_frame_entry(context: ProbeContext) -> u32 {
     if !is_hit(&context, cookie) {
         return 0;
     }
-    if let Some(passed) = PYTHON_PASSED.get_ptr_mut(0) {
+    if let Some(passed) = PYTHON_PASSED.get_ptr_mut(cookie.process_slot()) {
         // SAFETY: a checked map value of this processor; no exact figure is promised.
         unsafe { *passed += 1 };
     }

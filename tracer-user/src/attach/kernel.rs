@@ -7,7 +7,7 @@ use super::placement::Refused;
 use super::python_watch::WatchOutcome;
 use crate::model::{
     FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts, OpenCall, ProbePlan,
-    ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress, WitnessSite,
+    ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress, WitnessSite, WitnessWindow,
 };
 
 /// The loaded programs.
@@ -164,17 +164,29 @@ pub trait KernelProcess {
     /// Not permitted, or the kernel does not take a probe.
     fn place_witnesses(&mut self, path: &Path, sites: &[WitnessSite]) -> Result<(), AttachError>;
 
-    /// Takes these probes away. Calls that are open then are let go.
+    /// Which calls are seen at the second kind of probes: none until this is told.
     ///
     /// # Errors
     /// The process map cannot be written.
+    fn see_witnesses(&mut self, window: WitnessWindow) -> Result<(), AttachError>;
+
+    /// Takes the probes of either kind away. Calls that are open then are let go.
+    ///
+    /// # Errors
+    /// A map cannot be written.
     fn remove_frames(&mut self) -> Result<(), AttachError>;
 
-    /// Python calls of all processes that have passed such probes so far, traced or not.
+    /// Probes of either kind that were passed so far; those that some process before it has passed may be among them.
     ///
     /// # Errors
     /// The map cannot be read.
     fn python_calls_passed(&self) -> Result<u64, AttachError>;
+
+    /// Whether a call is open on any of its threads.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    fn has_open_calls(&self) -> Result<bool, AttachError>;
 
     /// Places the probe that exceptions pass on their way through Python frames.
     ///

@@ -59,13 +59,13 @@ impl FramesPrograms {
         wanted.iter().map(|site| place_one(single, file, *site).map(Link::Single).map_err(failed)).collect()
     }
 
-    /// Python calls of all processes that have passed the probes so far, traced or not.
+    /// Probes that the Python calls of the process in this slot, and of those that had it before, have passed so far.
     ///
     /// # Errors
     /// The map cannot be read.
-    pub fn calls_passed(ebpf: &Ebpf) -> Result<u64, AttachError> {
+    pub fn calls_passed(ebpf: &Ebpf, slot: u16) -> Result<u64, AttachError> {
         const NAME: &str = "PYTHON_PASSED";
-        let values = per_processor(ebpf, NAME)?.get(&0, 0).map_err(|error| map_error(NAME, &error))?;
+        let values = per_processor(ebpf, NAME)?.get(&u32::from(slot), 0).map_err(|error| map_error(NAME, &error))?;
         Ok(values.iter().sum())
     }
 }

@@ -7,6 +7,7 @@ use tracer_common::tables::ProcessSlot;
 
 use super::error::AttachError;
 use super::object::{array, map_error};
+use crate::model::WitnessWindow;
 
 /// The tables, by the names of their maps.
 const PROCESSES: &str = "PROCESSES";
@@ -82,18 +83,13 @@ impl Slot {
         self.write(ebpf, self.told)
     }
 
-    /// Python calls of the process are seen at witnesses, or not.
+    /// Which Python calls of the process are seen at witnesses.
     ///
     /// # Errors
     /// The map cannot be written.
-    pub fn sees_witnesses(&mut self, ebpf: &mut Ebpf, sees: bool) -> Result<(), AttachError> {
-        self.told.python_witnesses = u32::from(sees);
+    pub fn see_witnesses(&mut self, ebpf: &mut Ebpf, window: WitnessWindow) -> Result<(), AttachError> {
+        self.told.witness_window = window as u32;
         self.write(ebpf, self.told)
-    }
-
-    /// Whether they are seen at witnesses.
-    pub fn has_witnesses(&self) -> bool {
-        self.told.python_witnesses != 0
     }
 
     /// Nothing is known of the process any more.

@@ -71,6 +71,22 @@ pub fn take_elsewhere(ebpf: &mut Ebpf, process: u32, left: &mut Vec<OpenCall>) -
     Ok(())
 }
 
+/// Whether a call is open on a thread of a process.
+pub fn has_open_calls(ebpf: &Ebpf, process: u32) -> Result<bool, AttachError> {
+    for element in hash_map_to_read::<u64, ThreadStack>(ebpf, "THREADS")?.iter() {
+        let (key, stack) = element.map_err(|error| map_error("THREADS", &error))?;
+        if process_of(key) == process && stack.depth > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The process of a thread, by the key of its stack.
+fn process_of(key: u64) -> u32 {
+    ((key & ((1 << THREAD_KEY_BITS) - 1)) >> 32) as u32
+}
+
 /// Calls of these functions so far, folded ones included.
 pub fn calls_of(ebpf: &Ebpf, functions: &[FunctionId]) -> Result<Vec<u64>, AttachError> {
     let calls = per_processor(ebpf, "CALLS")?;
@@ -97,7 +113,7 @@ fn open_calls_of(key: u64, stack: &ThreadStack) -> Vec<OpenCall> {
         .zip(1..)
         .map(|((depth, frame), position)| {
             let mut record = open_record(frame);
-            record.call.process = ((key & ((1 << THREAD_KEY_BITS) - 1)) >> 32) as u32;
+            record.call.process = process_of(key);
             record.call.thread = key as u32;
             record.call.depth = depth as u32;
             record.call.thread_first_seen_ns = stack.first_seen_ns;

@@ -23,7 +23,7 @@ use super::watchpoints::Obstacle;
 use crate::memory::MappedFile;
 use crate::model::{
     FileNumber, InterpreterSite, InterpreterSites, ModuleFile, PlannedFunction, ProbePlan, ProcessId, PythonLayout,
-    PythonLeftOut, PythonTables, RemoteAddress, WitnessSite,
+    PythonLeftOut, PythonTables, RemoteAddress, WitnessSite, WitnessWindow,
 };
 
 /// A traced process. Dropping it takes everything away that belongs to it, and makes room for another one; what of that takes
@@ -47,12 +47,12 @@ impl TracedProcess {
     fn forget_python_tables(&mut self) -> Result<(), AttachError> {
         let Some(slot) = &mut self.slot else { return Ok(()) };
         let mut loaded = self.loaded.lock();
-        let Loaded { tables, ebpf, .. } = &mut *loaded;
-        let unwanted = match slot.has_witnesses() {
-            true => python_chain::tell_wanted(ebpf, u32::from(slot.number), &[])
-                .and(slot.sees_witnesses(ebpf, false))
+        let Loaded { tables, ebpf, chain, .. } = &mut *loaded;
+        let unwanted = match chain {
+            Some(_) => python_chain::tell_wanted(ebpf, u32::from(slot.number), &[])
+                .and(slot.see_witnesses(ebpf, WitnessWindow::Closed))
                 .and(python_chain::forget_threads(ebpf, self.process.pid)),
-            false => Ok(()),
+            None => Ok(()),
         };
         let forgotten = tables.forget(ebpf, self.process.pid);
         let told = python_watch::forget_all_watched(ebpf, self.process.pid);
@@ -128,8 +128,7 @@ impl KernelProcess for TracedProcess {
         let slot = u32::from(loaded.slot_of(&mut self.slot, self.process.pid)?);
         let mut layouts = array::<PythonLayout>(&mut loaded.ebpf, NAME)?;
         layouts.set(slot, *layout, 0).map_err(|error| map_error(NAME, &error))?;
-        if let Some(own) = self.slot.as_mut().filter(|_| layout.witnesses != 0) {
-            own.sees_witnesses(&mut loaded.ebpf, true)?;
+        if layout.witnesses != 0 {
             python_chain::tell_wanted(&mut loaded.ebpf, slot, &tables.codes)?;
         }
         loaded.tables.tell(&mut loaded.ebpf, self.process.pid, slot, tables)
@@ -218,13 +217,34 @@ impl KernelProcess for TracedProcess {
         Ok(())
     }
 
+    fn see_witnesses(&mut self, window: WitnessWindow) -> Result<(), AttachError> {
+        match &mut self.slot {
+            Some(slot) => slot.see_witnesses(&mut self.loaded.lock().ebpf, window),
+            None => Ok(()),
+        }
+    }
+
     fn remove_frames(&mut self) -> Result<(), AttachError> {
+        self.see_witnesses(WitnessWindow::Closed)?;
         self.python.remove_frames();
-        self.next_python_epoch()
+        self.next_python_epoch()?;
+        let mut loaded = self.loaded.lock();
+        if loaded.chain.is_some() {
+            // What they were is not what they are when the next witness comes.
+            python_chain::forget_threads(&mut loaded.ebpf, self.process.pid)?;
+        }
+        Ok(())
     }
 
     fn python_calls_passed(&self) -> Result<u64, AttachError> {
-        FramesPrograms::calls_passed(&self.loaded.lock().ebpf)
+        match &self.slot {
+            Some(slot) => FramesPrograms::calls_passed(&self.loaded.lock().ebpf, slot.number),
+            None => Ok(0),
+        }
+    }
+
+    fn has_open_calls(&self) -> Result<bool, AttachError> {
+        totals::has_open_calls(&self.loaded.lock().ebpf, self.process.pid)
     }
 
     fn place_exceptions(&mut self, path: &Path, site: &InterpreterSite) -> Result<(), AttachError> {

@@ -15,7 +15,7 @@ use super::print::{Errors, LogLines};
 use super::selected::Selected;
 use crate::export::{DESTINATIONS, Destination, DestinationKind};
 use crate::model;
-use crate::session::PythonSettings;
+use crate::session::{PythonSettings, Share};
 
 /// How Python calls are seen where nobody says.
 const USUAL_PYTHON_MODE: &str = "watch";
@@ -149,7 +149,7 @@ pub struct TraceOptions {
     /// dear (virtual machines) and can be had; frames mode is never turned on unasked
     #[arg(long, value_name = "MODE", default_value = USUAL_PYTHON_MODE, hide_default_value = true, hide_possible_values = true)]
     pub python: PythonMode,
-    /// With --python frames: share of the time in which its probes are live, e.g. 5%
+    /// With --python frames or chain: share of the time in which its probes are live, e.g. 5%
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     pub duty: Option<f64>,
     #[command(flatten)]
@@ -158,8 +158,8 @@ pub struct TraceOptions {
     /// moved already, or never is
     #[arg(long)]
     pub probe_moving_code: bool,
-    /// Take the probes of the dearest native functions away where those of a process take more than this share of one processor,
-    /// e.g. 20%; measured every two seconds
+    /// Share of one processor that the probes of a process may take, e.g. 20%; measured again and again. The dearest native functions
+    /// lose theirs; Python calls are seen in windows (--python frames, chain: whole trees)
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     pub max_overhead: Option<f64>,
     /// Print what would be probed, and probe nothing
@@ -220,8 +220,11 @@ pub enum PythonMode {
 impl TraceOptions {
     /// Refuses options that say nothing without another one.
     pub fn check(&self) -> Result<(), UsageError> {
-        if self.duty.is_some() && self.python != PythonMode::Frames {
-            return Err(UsageError("--duty is about --python frames; the other modes have no windows".to_owned()));
+        let has_windows = matches!(self.python, PythonMode::Frames | PythonMode::Chain);
+        if self.duty.is_some() && !has_windows {
+            return Err(UsageError(
+                "--duty is about --python frames and chain; watchpoints have no windows".to_owned(),
+            ));
         }
         Ok(())
     }
@@ -234,7 +237,12 @@ impl TraceOptions {
             PythonMode::Frames => model::PythonMode::Frames,
             PythonMode::Chain => model::PythonMode::Chain,
         };
-        PythonSettings { mode, is_chosen: self.python == PythonMode::Auto, duty: self.duty }
+        let share = match (self.duty, self.max_overhead) {
+            (Some(share), _) => Share::OfTime(share),
+            (None, Some(most)) => Share::OfProcessor(most),
+            (None, None) => Share::Always,
+        };
+        PythonSettings { mode, is_chosen: self.python == PythonMode::Auto, share }
     }
 }
 
@@ -455,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_of_the_time_is_for_frames_mode() {
+    fn a_share_of_the_time_is_for_modes_with_probes() {
         let check = |more: &[&str]| {
             let words = ["ml-tracer", "attach", "--pid=1", "--duty=5%"].iter().chain(more);
             match Arguments::try_parse_from(words).expect("a right command line").command {
@@ -463,8 +471,7 @@ mod tests {
                 _ => panic!("another command"),
             }
         };
-        assert!(check(&["--python=frames"]));
-        assert!(!check(&["--python=chain"]));
+        assert!(check(&["--python=frames"]) && check(&["--python=chain"]));
         assert!(!check(&["--python=watch"]) && !check(&["--python=auto"]) && !check(&[]));
     }
 

@@ -100,6 +100,7 @@ mod tests {
             slots: 4,
             slots_held_by: Vec::new(),
             seen_after_ms: None,
+            seen_percent: None,
             left_out: PythonLeftOut::default(),
             watched: methods.iter().map(code).collect(),
             not_watched: Vec::new(),

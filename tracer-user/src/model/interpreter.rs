@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use tracer_common::chain::Witness;
+pub use tracer_common::chain::{Witness, WitnessWindow};
 
 use super::function::SkipReason;
 use super::units::FileOffset;

@@ -28,6 +28,7 @@ pub use function::{
 };
 pub use interpreter::{
     FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites, Witness, WitnessSite,
+    WitnessWindow,
 };
 pub use language::{Language, NamedBy};
 pub use look::Look;

@@ -329,6 +329,8 @@ pub struct RuntimeCoverage {
     pub slots_held_by: Vec<String>,
     /// Milliseconds from the start of the interpreter until any of its code was seen; `None` if it was there before the tracer.
     pub seen_after_ms: Option<u64>,
+    /// Share of the time, in per cent, in which its calls were seen, where the probes may not be live all the time; `None`: all of it.
+    pub seen_percent: Option<u32>,
     /// What found no room in the tables, at most at one time.
     pub left_out: PythonLeftOut,
     /// Code that was watched.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::attach::{AttachError, Kernel, KernelProcess, Refused, WatchOutcome};
 use crate::model::{
     FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts, OpenCall, ProbePlan,
-    ProcessId, PythonLayout, PythonLeftOut, PythonTables, RawRecord, RemoteAddress, WitnessSite,
+    ProcessId, PythonLayout, PythonLeftOut, PythonTables, RawRecord, RemoteAddress, WitnessSite, WitnessWindow,
 };
 use crate::ring::RecordSource;
 
@@ -180,8 +180,16 @@ impl KernelProcess for FakeProcess {
         Ok(())
     }
 
+    fn see_witnesses(&mut self, _: WitnessWindow) -> Result<(), AttachError> {
+        Ok(())
+    }
+
     fn remove_frames(&mut self) -> Result<(), AttachError> {
         Ok(())
+    }
+
+    fn has_open_calls(&self) -> Result<bool, AttachError> {
+        Ok(false)
     }
 
     fn python_calls_passed(&self) -> Result<u64, AttachError> {

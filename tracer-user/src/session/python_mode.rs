@@ -109,6 +109,7 @@ fn word(mode: PythonMode) -> &'static str {
 mod tests {
     use super::*;
     use crate::model::ProcessId;
+    use crate::plan::Share;
 
     #[test]
     fn what_was_chosen_is_one_sentence_with_its_cost() {
@@ -118,7 +119,7 @@ mod tests {
             passed: 25_000.0,
             empty_ns: Some(700.0),
         };
-        let settings = PythonSettings { mode: PythonMode::Chain, is_chosen: true, duty: None };
+        let settings = PythonSettings { mode: PythonMode::Chain, is_chosen: true, share: Share::Always };
         let chosen = Chosen { settings, reason: Some("a hit takes 9.4 µs".to_owned()), hit_ns: Some(9_400.0) };
         let report = PythonModeReport::new(&chosen, &[cost]);
         assert_eq!(

@@ -10,6 +10,7 @@ use super::message::Message;
 use crate::attach::LoadOptions;
 use crate::export::{Destination, Sink};
 use crate::model::{MethodRow, PythonMode, SymbolMap};
+pub use crate::plan::Share;
 use crate::target::TargetSource;
 
 /// What a session is asked to do.
@@ -76,12 +77,12 @@ pub struct PythonSettings {
     /// The mode is chosen at the start by what a hit of a watchpoint costs on this machine, and again for each process by what is
     /// possible in it; `mode` is what is taken where nothing can be measured.
     pub is_chosen: bool,
-    /// Share of the time in which the probes of frames mode are live, above 0 and at most 1; `None`: all the time.
-    pub duty: Option<f64>,
+    /// How much of the time probes in the interpreter may be live.
+    pub share: Share,
 }
 
 impl Default for PythonSettings {
     fn default() -> Self {
-        Self { mode: PythonMode::Watch, is_chosen: false, duty: None }
+        Self { mode: PythonMode::Watch, is_chosen: false, share: Share::Always }
     }
 }

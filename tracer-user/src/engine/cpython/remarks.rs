@@ -36,6 +36,8 @@ pub fn remarks(coverage: &RuntimeCoverage, spans: &[(&str, u64)]) -> Vec<String>
     }
     let unseen = |after| format!("not watched before {after} ms after its start: calls until then were not seen");
     remarks.extend(coverage.seen_after_ms.map(unseen));
+    let in_windows = |percent| format!("seen in {percent} % of the time: other calls are not counted");
+    remarks.extend(coverage.seen_percent.map(in_windows));
     remarks.extend(not_traced(coverage, true));
     remarks.extend(not_traced(coverage, false));
     remarks.extend(not_looked_at(coverage));
@@ -121,6 +123,7 @@ mod tests {
             slots: 3,
             slots_held_by: vec!["gdb (process 77)".into()],
             seen_after_ms: None,
+            seen_percent: None,
             left_out: crate::model::PythonLeftOut::default(),
             watched: vec![
                 watched("Pipeline.predict", &["Pipeline.predict"], 10),

@@ -7,10 +7,10 @@ use super::super::drain::OpenGap;
 use super::super::error::SessionError;
 use super::super::settings::PythonSettings;
 use super::context::Context;
-use crate::attach::CodeWatch;
+use crate::attach::{CodeWatch, measure_emulated_probe};
 use crate::engine::{EngineError, RuntimeInstance};
-use crate::model::{InterpreterSites, ProcessId, PythonMode, Target, Witness, WitnessSite};
-use crate::plan::DutyCycle;
+use crate::model::{InterpreterSites, ProcessId, PythonMode, Target, Witness, WitnessSite, WitnessWindow};
+use crate::plan::{DutyCycle, Share, Turn, each_ns};
 
 /// How long calls are counted before the probes stay, to tell what they cost.
 const COUNTING: Duration = Duration::from_millis(200);
@@ -20,6 +20,13 @@ pub struct CallProbes {
     file: PathBuf,
     sites: Sites,
     duty: DutyCycle,
+    /// Nanoseconds that it takes each time that they are counted ([`KernelProcess::python_calls_passed`]), once that was measured; 0 if it
+    /// cannot be.
+    ///
+    /// [`KernelProcess::python_calls_passed`]: crate::attach::KernelProcess::python_calls_passed
+    each_ns: Option<f64>,
+    /// What was counted when they became live.
+    counted: u64,
     /// The time since they were live last.
     gap: Option<OpenGap>,
 }
@@ -45,14 +52,15 @@ impl CallProbes {
             PythonMode::Frames => Sites::Frames(instance.call_sites(target)?),
             PythonMode::Chain => Sites::Chain(instance.witness_sites(target)?),
         };
-        let duty = DutyCycle::new(Instant::now(), settings.duty);
-        Ok(instance.file(target).map(|file| Self { file, sites, duty, gap: None }))
+        let duty = DutyCycle::new(Instant::now(), settings.share, settings.mode == PythonMode::Chain);
+        Ok(instance.file(target).map(|file| Self { file, sites, duty, each_ns: None, counted: 0, gap: None }))
     }
 
     /// The same in a process that was forked: its file is opened through it, because the other one may end.
     pub fn in_fork(&self, instance: &dyn RuntimeInstance, target: &Target) -> Option<Self> {
         let file = instance.file(target)?;
-        Some(Self { file, sites: self.sites.clone(), duty: self.duty.anew(Instant::now()), gap: None })
+        let (sites, duty) = (self.sites.clone(), self.duty.anew(Instant::now()));
+        Some(Self { file, sites, duty, each_ns: self.each_ns, counted: 0, gap: None })
     }
 
     /// Whether one of the probes is passed where an exception ends a call, so that exceptions need not be seen elsewhere.
@@ -70,43 +78,112 @@ impl CallProbes {
 
     /// Turns the probes on or off when it is time.
     pub fn keep_time(&mut self, context: &mut Context<'_>, code: &CodeWatch) -> Result<(), SessionError> {
-        match self.duty.step(Instant::now()) {
-            Some(on) => self.turn(context, code, on),
+        let now = Instant::now();
+        if self.duty.due().is_none_or(|due| now < due) {
+            return Ok(());
+        }
+        let spent = self.spent(context, code)?;
+        let kernel = context.in_kernel(code.process())?;
+        // What cannot be read is not waited for.
+        let turn = self.duty.step(now, spent, || kernel.has_open_calls().unwrap_or(false));
+        match turn {
+            Some(turn) => self.turn(context, code, turn),
             None => Ok(()),
         }
     }
 
-    /// Probes come and go one after the other: what is open meanwhile may lack children.
-    pub fn turn(&mut self, context: &mut Context<'_>, code: &CodeWatch, on: bool) -> Result<(), SessionError> {
-        let gap = match self.gap.take() {
-            Some(gap) => gap,
-            None => context.drain.begin_gap(Some(code.process().pid))?,
-        };
-        if on {
-            let kernel = context.in_kernel(code.process())?;
-            match &self.sites {
-                Sites::Frames(sites) => kernel.place_frames(&self.file, sites)?,
-                Sites::Chain(sites) => kernel.place_witnesses(&self.file, sites)?,
-            }
-            context.drain.end_gap(gap)?;
-        } else {
-            context.in_kernel(code.process())?.remove_frames()?;
-            self.gap = Some(gap);
+    /// Processor time that the probes have taken since they became live.
+    fn spent(&mut self, context: &mut Context<'_>, code: &CodeWatch) -> Result<Duration, SessionError> {
+        if !self.duty.is_live() || !matches!(self.duty.share(), Share::OfProcessor(_)) {
+            return Ok(Duration::ZERO);
         }
-        self.duty.turned(Instant::now(), on);
+        let mode = self.mode();
+        let each_ns = *self.each_ns.get_or_insert_with(|| measure_emulated_probe().map_or(0.0, |ns| each_ns(mode, ns)));
+        let counted = context.in_kernel(code.process())?.python_calls_passed()?;
+        Ok(Duration::from_secs_f64(counted.saturating_sub(self.counted) as f64 * each_ns / 1e9))
+    }
+
+    fn mode(&self) -> PythonMode {
+        match self.sites {
+            Sites::Frames(_) => PythonMode::Frames,
+            Sites::Chain(_) => PythonMode::Chain,
+        }
+    }
+
+    /// Probes come and go one after the other: what is open meanwhile may lack children.
+    pub fn turn(&mut self, context: &mut Context<'_>, code: &CodeWatch, turn: Turn) -> Result<(), SessionError> {
+        let spent = self.spent(context, code)?;
+        match turn {
+            Turn::On => {
+                let gap = self.begin_gap(context, code)?;
+                let is_first = !self.duty.has_windows();
+                let kernel = context.in_kernel(code.process())?;
+                match &self.sites {
+                    Sites::Frames(sites) => kernel.place_frames(&self.file, sites)?,
+                    Sites::Chain(sites) => {
+                        kernel.place_witnesses(&self.file, sites)?;
+                        let all = if is_first { WitnessWindow::Open } else { WitnessWindow::OpenForWhole };
+                        kernel.see_witnesses(all)?;
+                    }
+                }
+                self.counted = kernel.python_calls_passed()?;
+                context.drain.end_gap(gap)?;
+            }
+            Turn::Closing => context.in_kernel(code.process())?.see_witnesses(WitnessWindow::Closing)?,
+            Turn::Off => {
+                let gap = self.begin_gap(context, code)?;
+                context.in_kernel(code.process())?.remove_frames()?;
+                self.gap = Some(gap);
+            }
+        }
+        let had_windows = self.duty.has_windows();
+        self.duty.turned(Instant::now(), turn, spent);
+        if !had_windows && let Some(sentence) = self.first_window(code.process(), spent) {
+            tracing::warn!("{sentence}");
+        }
         Ok(())
+    }
+
+    /// The gap that is open, or one that begins now.
+    fn begin_gap(&mut self, context: &Context<'_>, code: &CodeWatch) -> Result<OpenGap, SessionError> {
+        match self.gap.take() {
+            Some(gap) => Ok(gap),
+            None => context.drain.begin_gap(Some(code.process().pid)),
+        }
+    }
+
+    /// What to say once the first window is over, because the probes took more than they may.
+    fn first_window(&self, process: ProcessId, spent: Duration) -> Option<String> {
+        let Share::OfProcessor(most) = self.duty.share() else { return None };
+        let live = self.duty.live_share()?;
+        let took = most / live;
+        let whole = if self.mode() == PythonMode::Chain { ", whole trees only" } else { "" };
+        (!spent.is_zero()).then(|| {
+            format!(
+                "seeing the Python calls of process {process} took about {:.0} % of one processor, --max-overhead allows {:.0} %: \
+                 they are seen in windows from now on, in {:.0} % of the time{whole}",
+                took * 100.0,
+                most * 100.0,
+                live * 100.0
+            )
+        })
+    }
+
+    /// The share of the time in which calls were seen, if not all of it.
+    pub fn live_share(&self) -> Option<f64> {
+        self.duty.live_share()
     }
 
     /// Counts calls for a moment: gives how many there are in a second.
     pub fn count_for_a_moment(&mut self, context: &mut Context<'_>, code: &CodeWatch) -> Result<f64, SessionError> {
         code.tell(context.in_kernel(code.process())?, &Default::default())?;
         let before = context.in_kernel(code.process())?.python_calls_passed()?;
-        self.turn(context, code, true)?;
+        self.turn(context, code, Turn::On)?;
         let began = Instant::now();
         std::thread::sleep(COUNTING);
         let calls = context.in_kernel(code.process())?.python_calls_passed()?.saturating_sub(before) as f64
             / began.elapsed().as_secs_f64();
-        self.turn(context, code, false)?;
+        self.turn(context, code, Turn::Off)?;
         Ok(calls)
     }
 

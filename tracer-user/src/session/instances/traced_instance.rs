@@ -17,7 +17,7 @@ use crate::model::{
     InterpreterSite, Look, MonotonicNs, ProcessId, ProgramImage, PythonLayout, PythonMode, RemoteAddress,
     RuntimeCoverage, Target, UnwatchedMethods,
 };
-use crate::plan::{CallProfile, Counts, Others, Planner, SurveyDelta, WatchPolicy, mode_in_process};
+use crate::plan::{CallProfile, Counts, Others, Planner, SurveyDelta, Turn, WatchPolicy, mode_in_process};
 use crate::target::{address_space, has_ended, tracer_of};
 
 /// What a look gives.
@@ -297,7 +297,7 @@ impl TracedInstance {
         self.policy.begin(context.planner, profile, &Counts::new());
         self.tell(context)?;
         self.tell_unwatched(context, None)?;
-        probes.turn(context, &self.code, true)?;
+        probes.turn(context, &self.code, Turn::On)?;
         self.probes = Some(probes);
         Ok(())
     }
@@ -494,7 +494,9 @@ impl TracedInstance {
     pub fn counted_coverage(&mut self, kernel: Option<&dyn KernelProcess>) -> RuntimeCoverage {
         // What the programs cannot be asked any more was counted a moment ago.
         let counts = self.code.calls_as_far_as_known(kernel, &self.policy.to_cover());
-        self.policy.counted_coverage(&counts, self.code.left_out(kernel))
+        let coverage = self.policy.counted_coverage(&counts, self.code.left_out(kernel));
+        let live = self.probes.as_ref().and_then(CallProbes::live_share);
+        RuntimeCoverage { seen_percent: live.map(|share| (share * 100.0).ceil() as u32), ..coverage }
     }
 }
 
