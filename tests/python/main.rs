@@ -1,6 +1,7 @@
 //! Python suite: the tracer attached to interpreters that nobody prepared; spans compared with what the programs say of
 //! themselves.
 
+mod auto_mode;
 mod changing_models;
 mod churn;
 mod crowd;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         oracle::cases(),
         own_classes::cases(),
         unwatched::cases(),
+        auto_mode::cases(),
     ];
     // They measure, or want the processors for themselves.
     let alone = [looks::cases(), pauses::cases(), threads::cases(), crowd::cases(), churn::cases(), windows::cases()];

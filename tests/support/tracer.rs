@@ -82,7 +82,12 @@ impl Tracer {
     fn with_command(name: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let mut command = Command::new(workspace::ml_tracer());
-        command.arg(name).arg("--export").arg(format!("jsonl={}", folder.path().join("spans.jsonl").display()));
+        // Most tests are about one way to see Python calls; one that is named later has the last word.
+        command
+            .arg(name)
+            .args(["--python", "watch"])
+            .arg("--export")
+            .arg(format!("jsonl={}", folder.path().join("spans.jsonl").display()));
         command.arg("--summary").arg(folder.path().join("summary.json"));
         Ok(Self { folder, command })
     }

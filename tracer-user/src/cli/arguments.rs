@@ -18,7 +18,7 @@ use crate::model;
 use crate::session::{PythonSettings, Share};
 
 /// How Python calls are seen where nobody says.
-const USUAL_PYTHON_MODE: &str = "watch";
+const USUAL_PYTHON_MODE: &str = "auto";
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 internal error, 2 usage or bad map, 3 not permitted or the kernel cannot,
@@ -143,11 +143,11 @@ pub struct TraceOptions {
     /// Write the totals as JSON, and what of Python was traced and what not
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
-    /// How Python calls are seen: `watch` (default): a few methods at one time, nothing else is slowed down; `frames`:
-    /// every method, every Python call of the process pays; `chain`: every method, by looking at the frames where C code
-    /// calls Python code, beginnings and ends within bounds; `auto`: watch where a hit of a watchpoint is cheap, chain where it is
-    /// dear (virtual machines) and can be had; frames mode is never turned on unasked
-    #[arg(long, value_name = "MODE", default_value = USUAL_PYTHON_MODE, hide_default_value = true, hide_possible_values = true)]
+    /// How Python calls are seen: `auto` (default): watch as long as that suffices for the methods that are called, then chain where it
+    /// can be had; `watch`: a few methods at one time, nothing else is slowed down; `chain`: every method, by looking at the frames where C
+    /// code calls Python code, beginnings and ends within bounds; `frames`: every method, every Python call of the process pays; it is
+    /// never turned on unasked
+    #[arg(long, value_name = "MODE", default_value = USUAL_PYTHON_MODE, overrides_with = "python", hide_default_value = true, hide_possible_values = true)]
     pub python: PythonMode,
     /// With --python frames or chain: share of the time in which its probes are live, e.g. 5%
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
@@ -242,7 +242,7 @@ impl TraceOptions {
             (None, Some(most)) => Share::OfProcessor(most),
             (None, None) => Share::Always,
         };
-        PythonSettings { mode, is_chosen: self.python == PythonMode::Auto, share }
+        PythonSettings { mode, is_chosen: self.python == PythonMode::Auto, may_go_over: false, share }
     }
 }
 

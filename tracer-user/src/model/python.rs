@@ -284,6 +284,8 @@ pub struct PythonPlan {
     pub without_objects: HashMap<RemoteAddress, Vec<String>>,
     /// Whether other code could be watched instead.
     pub has_more: bool,
+    /// Whether some of that is code of live objects, does more than train, and was not found uncalled.
+    pub may_need_more: bool,
     /// Functions that found all numbers in use.
     pub without_number: usize,
     /// Functions that have got a number that had none.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::model::RemoteAddress;
+use crate::model::{FrameStyle, PythonLayout, PythonMode, RemoteAddress};
 
 /// How much can be seen, and what is known of the traffic.
 #[derive(Clone, Debug, Default)]
@@ -28,4 +28,9 @@ pub struct PythonBudget {
     pub without_objects: bool,
     /// Functions that may get a number now that had none; `None`: as many as there are numbers.
     pub new_numbers: Option<usize>,
+}
+
+/// Whether a call's function object is seen: a heap frame does not hold it, and otherwise the caller's stack tells.
+pub fn function_is_seen(mode: PythonMode, layout: &PythonLayout) -> bool {
+    mode != PythonMode::Frames || layout.style != FrameStyle::Heap as u32
 }

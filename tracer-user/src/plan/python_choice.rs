@@ -50,7 +50,12 @@ pub fn choose<'survey>(
         plan.watched.push((best.address, WatchedCode { code: best.name.to_string(), methods, calls_seen: 0 }));
         chosen.push(best);
     }
-    plan.has_more = choice.take_best(&mut waiting).is_some();
+    let next = choice.take_best(&mut waiting);
+    plan.has_more = next.is_some();
+    plan.may_need_more = next.is_some_and(|code| {
+        let value = choice.value(code);
+        value.is_wanted && value.may_be_called && !only_trains(code)
+    });
     plan.not_watched = not_watched(survey, &choice.wanted, budget);
     chosen
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::budget::PythonBudget;
+use super::budget::{PythonBudget, function_is_seen};
 use super::calibration::Calibration;
 use super::call_counts::{CallCounts, Counts};
 use super::call_profile::CallProfile;
@@ -14,11 +14,12 @@ use super::function_numbers::MOST_PYTHON;
 use super::look_schedule::{Activity, LookSchedule};
 use super::planner::Planner;
 use super::python_choice::only_trains;
+use super::step::{Others, Step};
 use super::survey_history::{SurveyDelta, SurveyHistory};
 use super::unwatched::unwatched_methods;
 use crate::model::{
-    ClassesInSight, DEBUG_REGISTERS, FrameStyle, Look, ProcessId, PythonLayout, PythonLeftOut, PythonMode, PythonNames,
-    PythonPlan, PythonRuntime, PythonSurvey, RemoteAddress, RuntimeCoverage,
+    ClassesInSight, DEBUG_REGISTERS, Look, ProcessId, PythonLayout, PythonLeftOut, PythonMode, PythonNames, PythonPlan,
+    PythonRuntime, PythonSurvey, RemoteAddress, RuntimeCoverage,
 };
 
 /// How often the calls of watched code are counted: code that is not called makes room for other code.
@@ -71,26 +72,6 @@ pub struct WatchPolicy {
     without_number: usize,
 }
 
-/// What a step gives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// Code to see from now on, in place of what was seen until now; `None`: nothing changes.
-    pub watch: Option<Vec<RemoteAddress>>,
-    /// When the process is to be looked at again.
-    pub next_look: Instant,
-    /// When the calls of what is watched are to be counted again; `None`: not before the next look.
-    pub next_count: Option<Instant>,
-}
-
-/// What the other processes of the session tell.
-#[derive(Clone, Copy, Debug)]
-pub struct Others<'session> {
-    /// The calls in all of them.
-    pub profile: &'session CallProfile,
-    /// Processes that share the time for looks.
-    pub sharers: u32,
-}
-
 impl WatchPolicy {
     /// The policy for an interpreter that was looked at a moment ago; the look took so long. Mode and layout say how its calls
     /// are seen.
@@ -104,8 +85,7 @@ impl WatchPolicy {
         let Look { mut survey, .. } = look;
         let mut history = SurveyHistory::default();
         history.take_up(&PythonSurvey::default(), &mut survey);
-        // A heap frame does not hold its function; otherwise the caller's stack tells.
-        let function_is_seen = mode != PythonMode::Frames || layout.style != FrameStyle::Heap as u32;
+        let function_is_seen = function_is_seen(mode, layout);
         Self::unseen(runtime, (mode, function_is_seen), (survey, history), (now, LookSchedule::new(now, took)))
     }
 
@@ -117,6 +97,19 @@ impl WatchPolicy {
         let known = (self.survey.clone(), self.history.clone());
         let schedule = LookSchedule::of_fork(now, !self.has_begun);
         Self::unseen(runtime, (self.mode, self.function_is_seen), known, (now, schedule))
+    }
+
+    /// The same, seen in another way from now on, after [`Self::begin`]: nothing is seen until then. What was covered so far is
+    /// remembered.
+    #[must_use]
+    pub fn in_mode(&self, now: Instant, (mode, layout): (PythonMode, &PythonLayout)) -> Self {
+        let mut covered = self.covered.clone();
+        covered.take_over(&self.plan, |code| self.watched.contains(&code), |code| self.calls.counted(code));
+        let known = (self.survey.clone(), self.history.clone());
+        let kind = (mode, function_is_seen(mode, layout));
+        let unseen = Self::unseen(self.runtime.clone(), kind, known, (now, self.schedule.clone()));
+        let (numbers, without_number) = (self.numbers, self.without_number);
+        Self { covered, numbers, without_number, has_told: self.has_told, seen_after: self.seen_after, ..unseen }
     }
 
     fn unseen(
@@ -247,10 +240,7 @@ impl WatchPolicy {
     /// Code objects that are seen now.
     #[must_use]
     pub fn seen_count(&self) -> usize {
-        match self.mode {
-            PythonMode::Watch => self.watched.len(),
-            PythonMode::Frames | PythonMode::Chain => self.plan.watched.len(),
-        }
+        self.seen().len()
     }
 
     /// A look at the process has begun.
@@ -470,6 +460,23 @@ impl WatchPolicy {
     #[must_use]
     pub fn is_beyond_slots(&self) -> bool {
         self.mode == PythonMode::Watch && self.plan.watched.len() > self.slots
+    }
+
+    /// Whether this code, which is called, is more than can be watched at one time, or as much, where nobody has looked whether more is called.
+    #[must_use]
+    pub fn is_too_much(&self, called: &Counts) -> bool {
+        let may_need_more = self.plan.may_need_more && self.calibrated.is_empty();
+        let most = if may_need_more { self.slots.saturating_sub(1) } else { self.slots };
+        self.mode == PythonMode::Watch && (called.len() > most || self.slots == 0)
+    }
+
+    /// What was called so far, and by a calibration or elsewhere if nothing was counted.
+    #[must_use]
+    pub fn called(&self, calibrated: &Counts, profile: &CallProfile) -> Counts {
+        let mut called = self.calls.all().clone();
+        called.extend(calibrated);
+        called.retain(|_, calls| *calls > 0);
+        if called.is_empty() { profile.of(&self.survey) } else { called }
     }
 
     /// This code is watched from now on.

@@ -31,7 +31,7 @@ impl Chosen {
         }
         let hit_ns = measure_watchpoint_hit();
         let choice = choose_mode(Machine { kernel: kernel_version(), is_virtual: is_virtual_machine(), hit_ns });
-        let settings = PythonSettings { mode: choice.mode, ..settings };
+        let settings = PythonSettings { mode: choice.mode, may_go_over: choice.may_go_over, ..settings };
         Self { settings, reason: Some(choice.reason), hit_ns }
     }
 }
@@ -119,7 +119,8 @@ mod tests {
             passed: 25_000.0,
             empty_ns: Some(700.0),
         };
-        let settings = PythonSettings { mode: PythonMode::Chain, is_chosen: true, share: Share::Always };
+        let settings =
+            PythonSettings { mode: PythonMode::Chain, is_chosen: true, may_go_over: false, share: Share::Always };
         let chosen = Chosen { settings, reason: Some("a hit takes 9.4 µs".to_owned()), hit_ns: Some(9_400.0) };
         let report = PythonModeReport::new(&chosen, &[cost]);
         assert_eq!(

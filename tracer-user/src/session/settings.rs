@@ -74,15 +74,17 @@ pub struct StatusFeed {
 pub struct PythonSettings {
     /// By watchpoints, or by probes that every call passes.
     pub mode: PythonMode,
-    /// The mode is chosen at the start by what a hit of a watchpoint costs on this machine, and again for each process by what is
-    /// possible in it; `mode` is what is taken where nothing can be measured.
+    /// The mode is chosen at the start by what is possible on this machine, and again for each process by what is possible in it; `mode` is
+    /// what is taken where nothing can be measured.
     pub is_chosen: bool,
+    /// A process that calls more than can be watched goes over from watch mode to chain mode.
+    pub may_go_over: bool,
     /// How much of the time probes in the interpreter may be live.
     pub share: Share,
 }
 
 impl Default for PythonSettings {
     fn default() -> Self {
-        Self { mode: PythonMode::Watch, is_chosen: false, share: Share::Always }
+        Self { mode: PythonMode::Watch, is_chosen: false, may_go_over: false, share: Share::Always }
     }
 }

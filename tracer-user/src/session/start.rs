@@ -85,14 +85,15 @@ pub fn start_on(
     let targets: Vec<Target> = arriving.iter().map(|(_, target)| target.clone()).collect();
     let mut engine = NativeEngine::new(maps.clone()).probing_moving_code(probe_moving_code);
     let has_python = targets.iter().any(Runtimes::may_be_in);
-    let may_have_python = is_command || follows || has_python;
+    // What is forked later may come to run Python all the same: then it is watched.
+    let may_have_python = is_command || has_python;
     let chosen = if may_have_python { Chosen::by_measuring(python) } else { Chosen::as_asked(python) };
     let python = chosen.settings;
     let load = LoadOptions {
         // What has begun empty may come to run Python, and then every moment counts.
         python_watch: python.mode == PythonMode::Watch && (is_command || has_python),
         python_frames: python.mode == PythonMode::Frames,
-        python_chain: python.mode == PythonMode::Chain,
+        python_chain: python.mode == PythonMode::Chain || python.may_go_over,
         forks: follows,
         ..load
     };

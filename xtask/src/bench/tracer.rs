@@ -32,7 +32,7 @@ impl Tracer {
         let summary = place.file(&format!("{name}.summary.json"));
         let mut command = pinned(processors, &place.tracer);
         command
-            .args(["attach", &format!("--pid={pid}")])
+            .args(["attach", "--python=watch", &format!("--pid={pid}")])
             .arg(format!("--export=jsonl={}", place.file(&format!("{name}.jsonl")).display()))
             .arg(format!("--summary={}", summary.display()))
             .args(more);

@@ -63,6 +63,11 @@ impl CallProbes {
         Some(Self { file, sites, duty, each_ns: self.each_ns, counted: 0, gap: None })
     }
 
+    /// The same in the process that has had them, which has them no more.
+    pub fn anew(self) -> Self {
+        Self { duty: self.duty.anew(Instant::now()), counted: 0, gap: None, ..self }
+    }
+
     /// Whether one of the probes is passed where an exception ends a call, so that exceptions need not be seen elsewhere.
     pub fn tell_exceptions(&self) -> bool {
         match &self.sites {

@@ -3,8 +3,10 @@
 
 mod all_instances;
 mod call_probes;
+mod chain_in_reserve;
 mod context;
 mod cost;
+mod looked;
 mod meanings;
 mod traced_instance;
 

@@ -1,7 +1,7 @@
 //! One instance of a runtime: looked at, decided for by the policy, seen as that says, and looked at again.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::super::background::{Background, Bell, Progress};
 use super::super::clock::monotonic_now;
@@ -9,26 +9,18 @@ use super::super::drain::{Drain, OpenGap};
 use super::super::error::SessionError;
 use super::super::settings::PythonSettings;
 use super::call_probes::CallProbes;
+use super::chain_in_reserve::{ChainInReserve, UNSEEN, cost_of_chain, going_back, going_over};
 use super::context::Context;
+use super::looked::{Looked, look_at, time_worked};
 use crate::attach::{CodeWatch, KernelProcess, Moved, WatchOutcome, measure_emulated_probe};
 use crate::engine::{EngineError, RuntimeInstance, Runtimes};
 use crate::memory::ReadLimit;
 use crate::model::{
-    InterpreterSite, Look, MonotonicNs, ProcessId, ProgramImage, PythonLayout, PythonMode, RemoteAddress,
+    InterpreterSite, MonotonicNs, NotWatched, ProcessId, ProgramImage, PythonLayout, PythonMode, RemoteAddress,
     RuntimeCoverage, Target, UnwatchedMethods,
 };
-use crate::plan::{CallProfile, Counts, Others, Planner, SurveyDelta, Turn, WatchPolicy, mode_in_process};
+use crate::plan::{CallProfile, Counts, Others, Planner, SurveyDelta, Turn, WatchPolicy, suits_chain};
 use crate::target::{address_space, has_ended, tracer_of};
-
-/// What a look gives.
-struct Looked {
-    /// The instance, with what it has learned.
-    instance: Box<dyn RuntimeInstance>,
-    /// What it has found.
-    look: Result<Look, EngineError>,
-    /// Processor time that it took.
-    took: Duration,
-}
 
 /// One instance and what is seen of it.
 pub struct TracedInstance {
@@ -38,6 +30,10 @@ pub struct TracedInstance {
     code: CodeWatch,
     /// Where probes are used instead of watchpoints.
     probes: Option<CallProbes>,
+    /// Those of chain mode, if more may come to be called than can be watched.
+    reserve: Option<ChainInReserve>,
+    /// What was called in watch mode, and not since chain mode began.
+    called_before: Counts,
     /// Where exceptions pass in the runtime's file, once that was asked.
     exceptions: Option<Option<InterpreterSite>>,
     /// A look that is under way, on a thread of its own.
@@ -62,13 +58,14 @@ impl TracedInstance {
         let Some(mut instance) = runtimes.find(target, limit)? else { return Ok(None) };
         let runtime = instance.runtime().clone();
         let (mode, probes) = Self::mode_and_probes(&*instance, target, settings)?;
+        let reserve = ChainInReserve::find(&*instance, target, settings);
         let witnesses = u32::from(mode == PythonMode::Chain);
         let code = CodeWatch::new(target.process, PythonLayout { witnesses, ..instance.layout()? });
         let look = instance.look()?;
         let look = (look, time_worked().saturating_sub(began));
         let policy = WatchPolicy::new(Instant::now(), runtime, (mode, code.layout()), look);
         let instance = instance.to_look_at(&ReadLimit::default());
-        Ok(Some(Self::unseen(target, instance, policy, code, probes)))
+        Ok(Some(Self { reserve, ..Self::unseen(target, instance, policy, code, probes) }))
     }
 
     /// How its calls are seen, and the probes that this takes. Where the session may choose, a process without places for probes
@@ -83,8 +80,9 @@ impl TracedInstance {
             return Ok((settings.mode, found?));
         }
         let found = found.inspect_err(|problem| tracing::debug!(%problem, "watched instead")).ok().flatten();
-        let mode = mode_in_process(settings.mode, instance.runtime().version, found.is_some());
-        Ok((mode, found.filter(|_| mode != PythonMode::Watch)))
+        let found = found.filter(|_| suits_chain(instance.runtime().version));
+        let mode = if found.is_some() { settings.mode } else { PythonMode::Watch };
+        Ok((mode, found))
     }
 
     /// An instance that has been looked at, and of which nothing is seen yet.
@@ -102,6 +100,8 @@ impl TracedInstance {
             policy,
             code,
             probes,
+            reserve: None,
+            called_before: Counts::new(),
             exceptions: None,
             look: None,
             calibration: None,
@@ -123,7 +123,8 @@ impl TracedInstance {
         let policy = self.policy.in_fork(Instant::now(), target.process);
         let code = self.code.in_fork(target.process);
         let exceptions = self.exceptions.clone();
-        Some(Self { exceptions, ..Self::unseen(target, instance, policy, code, probes) })
+        let reserve = self.reserve.as_ref().and_then(|reserve| reserve.in_fork(&*instance, target));
+        Some(Self { exceptions, reserve, ..Self::unseen(target, instance, policy, code, probes) })
     }
 
     /// The same after a look at it, for which it waits.
@@ -270,6 +271,9 @@ impl TracedInstance {
         may_wait: bool,
     ) -> Result<(), SessionError> {
         let called = if may_wait { self.calibrate(context, profile)? } else { Counts::new() };
+        if self.may_go_over(&called, profile) {
+            return self.go_over(context, &called, profile);
+        }
         self.policy.begin(context.planner, profile, &called);
         self.put_into_force(context)?;
         if self.policy.is_beyond_slots() {
@@ -278,6 +282,73 @@ impl TracedInstance {
             self.put_into_force(context)?;
         }
         Ok(())
+    }
+
+    fn may_go_over(&self, calibrated: &Counts, profile: &CallProfile) -> bool {
+        let is_at_hand = self.reserve.as_ref().is_some_and(ChainInReserve::is_at_hand);
+        is_at_hand && self.policy.is_too_much(&self.policy.called(calibrated, profile))
+    }
+
+    /// Goes over to chain mode.
+    fn go_over(
+        &mut self,
+        context: &mut Context<'_>,
+        calibrated: &Counts,
+        profile: &CallProfile,
+    ) -> Result<(), SessionError> {
+        let called = self.policy.called(calibrated, profile);
+        let Some(probes) = self.reserve.as_mut().and_then(ChainInReserve::take) else { return Ok(()) };
+        tracing::warn!("{}", going_over(self.process()));
+        self.enter(PythonMode::Chain, context)?;
+        if !probes.tell_exceptions() {
+            self.see_exceptions(context);
+        }
+        self.begin_probing(context, probes, profile, false)?;
+        let passed = context.in_kernel(self.process())?.python_calls_passed()?;
+        if let Some(reserve) = &mut self.reserve {
+            reserve.begin_trial(Instant::now(), called, passed);
+        }
+        Ok(())
+    }
+
+    /// Takes everything away that sees its calls; from now on they are seen in another way.
+    fn enter(&mut self, mode: PythonMode, context: &mut Context<'_>) -> Result<(), SessionError> {
+        context.in_kernel(self.process())?.forget_python()?;
+        let witnesses = u32::from(mode == PythonMode::Chain);
+        self.code = CodeWatch::new(self.process(), PythonLayout { witnesses, ..*self.code.layout() });
+        self.policy = self.policy.in_mode(Instant::now(), (mode, self.code.layout()));
+        self.policy.begins();
+        Ok(())
+    }
+
+    /// Tells what chain mode costs and what it does not see, once it has been tried; where it sees nothing, goes back.
+    fn end_trial(&mut self, context: &mut Context<'_>, profile: &CallProfile) -> Result<(), SessionError> {
+        let kernel = context.in_kernel(self.process())?;
+        let passed = kernel.python_calls_passed()?;
+        let Some(reserve) = &mut self.reserve else { return Ok(()) };
+        let counts = |called: &Counts| {
+            let codes: Vec<RemoteAddress> = called.keys().copied().collect();
+            self.code.calls_as_far_as_known(Some(kernel), &codes)
+        };
+        let Some((end, a_second)) = reserve.end_trial(passed, counts) else { return Ok(()) };
+        if !end.is_blind {
+            tracing::warn!("{}", cost_of_chain(self.process(), a_second));
+            self.called_before = end.called_before;
+            return Ok(());
+        }
+        tracing::warn!("{}", going_back(self.process()));
+        let gap = context.drain.begin_gap(Some(self.number()))?;
+        self.enter(PythonMode::Watch, context)?;
+        if let (Some(reserve), Some(probes)) = (&mut self.reserve, self.probes.take()) {
+            reserve.give_back(probes.anew());
+        }
+        if !self.code.tells_exceptions() {
+            self.see_exceptions(context);
+        }
+        self.policy.begin(context.planner, profile, &end.called_before);
+        self.put_into_force(context)?;
+        self.accept_entries(context)?;
+        context.drain.end_gap(gap)
     }
 
     /// Where every call passes the probes, counts calls for a moment and tells what they cost, then begins. In a process that was
@@ -410,7 +481,8 @@ impl TracedInstance {
     pub fn due(&self, now: Instant, sharers: u32, may_look: bool) -> Option<Instant> {
         let look = (may_look && self.look.is_none()).then(|| self.policy.next_look(now, sharers));
         let probes = self.probes.as_ref().filter(|_| self.policy.has_begun()).and_then(CallProbes::due);
-        look.into_iter().chain(self.policy.next_count(now)).chain(probes).min()
+        let trial = self.reserve.as_ref().and_then(ChainInReserve::due);
+        look.into_iter().chain(self.policy.next_count(now)).chain(probes).chain(trial).min()
     }
 
     /// Begins another look at the process, on a thread of its own, unless it can be left out; the bell rings when it has ended.
@@ -450,6 +522,9 @@ impl TracedInstance {
             probes.keep_time(context, &self.code)?;
         }
         let now = Instant::now();
+        if self.reserve.as_ref().and_then(ChainInReserve::due).is_some_and(|due| now >= due) {
+            self.end_trial(context, others.profile)?;
+        }
         let delta = match looked {
             Some(Looked { instance, look, took }) => {
                 self.policy.look_ends(now, took);
@@ -467,6 +542,12 @@ impl TracedInstance {
         }
         let counts = self.code.calls(context.in_kernel(self.process())?, &self.policy.to_count(&delta))?;
         let step = self.policy.step(now, counts, &delta, others, context.planner);
+        if self.may_go_over(&Counts::new(), others.profile) {
+            let gap = context.drain.begin_gap(Some(self.number()))?;
+            self.go_over(context, &Counts::new(), others.profile)?;
+            self.accept_entries(context)?;
+            return context.drain.end_gap(gap);
+        }
         match (step.watch, &self.probes) {
             (None, _) => Ok(()),
             (Some(_), Some(_)) => {
@@ -496,22 +577,16 @@ impl TracedInstance {
         let counts = self.code.calls_as_far_as_known(kernel, &self.policy.to_cover());
         let coverage = self.policy.counted_coverage(&counts, self.code.left_out(kernel));
         let live = self.probes.as_ref().and_then(CallProbes::live_share);
-        RuntimeCoverage { seen_percent: live.map(|share| (share * 100.0).ceil() as u32), ..coverage }
+        let seen_percent = live.map(|share| (share * 100.0).ceil() as u32);
+        let mut coverage = RuntimeCoverage { seen_percent, ..coverage };
+        let is_unseen = |code: &RemoteAddress| {
+            self.called_before.contains_key(code) && counts.get(code).is_none_or(|calls| *calls == 0)
+        };
+        let unseen = self.policy.plan().watched.iter().filter(|(code, _)| is_unseen(code));
+        let methods = unseen.flat_map(|(_, code)| code.methods.iter().cloned());
+        coverage.not_watched.extend(methods.map(|name| NotWatched { name, reason: UNSEEN.to_owned(), is_live: true }));
+        coverage
     }
-}
-
-/// Takes a look, and measures the processor time that it takes: it takes no more where the machine is busy with other things.
-fn look_at(mut instance: Box<dyn RuntimeInstance>) -> Looked {
-    let began = time_worked();
-    let look = instance.look();
-    Looked { instance, look, took: time_worked().saturating_sub(began) }
-}
-
-/// Processor time that this thread has taken.
-fn time_worked() -> Duration {
-    use rustix::time::{ClockId, clock_gettime};
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// Who may hold the other debug registers of a process.

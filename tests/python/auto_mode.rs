@@ -1,0 +1,128 @@
+//! `--python auto`: watched as long as the debug registers suffice, in chain mode from then on, and watched again where that sees nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tracer_tests::process::Running;
+use tracer_tests::python::Interpreter;
+use tracer_tests::spans::SpanRow;
+use tracer_tests::suite::{Case, Need, case_of};
+use tracer_tests::tracer::{Attached, Trace, Tracer};
+
+/// CPython 3.11 and newer goes over to chain mode.
+const PYTHON: Interpreter = Interpreter::Environment("sklearn-3.12");
+
+/// This one does not.
+const OLD_PYTHON: Interpreter = Interpreter::Environment("oracle-3.9");
+
+/// What stderr says then.
+const GOES_OVER: &str = "are seen in chain mode from now on";
+
+/// The steps of the two pipelines.
+const STEPS: [&[&str]; 2] = [
+    &["LogisticRegression.predict", "PolynomialFeatures.transform", "StandardScaler.transform"],
+    &["MinMaxScaler.transform", "RandomForestClassifier.predict"],
+];
+
+type Test = fn() -> Result<()>;
+
+const TESTS: [(&str, Test); 5] = [
+    ("more_methods_than_registers_are_all_seen", || many(true)),
+    ("more_methods_than_registers_are_all_seen_once_they_are_called", || many(false)),
+    ("as_many_methods_as_registers_stay_watched", || stays(PYTHON, "few")),
+    ("an_old_interpreter_stays_watched", || stays(OLD_PYTHON, "many")),
+    ("what_chain_mode_does_not_see_is_watched_again", plain),
+];
+
+/// The tests.
+pub fn cases() -> Vec<Case> {
+    let needs = || vec![Need::Program, Need::Kernel, Need::Python(PYTHON), Need::Python(OLD_PYTHON)];
+    TESTS.into_iter().map(|(name, test)| case_of(name.to_owned(), needs(), test)).collect()
+}
+
+fn start(python: Interpreter, kind: &str) -> Result<Running> {
+    let mut command = python.command("targets/python_auto/target.py")?;
+    command.arg(kind);
+    let mut target = Running::start(command)?;
+    target.wait_output("ready")?;
+    Ok(target)
+}
+
+fn attach(target: &Running) -> Result<Attached> {
+    Tracer::attach(target.pid())?.arguments(["--python", "auto"]).start()
+}
+
+/// The trace, and how its only interpreter was seen in the end.
+fn finish(mut target: Running, attached: Attached) -> Result<(Trace, String)> {
+    let trace = attached.stop()?;
+    target.close_input();
+    ensure!(target.finish()?.code == Some(0), "the target did not end well");
+    trace.check_whole()?;
+    let mode = trace.summary.0["python"][0]["mode"].as_str().unwrap_or_default().to_owned();
+    Ok((trace, mode))
+}
+
+fn many(are_called_before: bool) -> Result<()> {
+    let mut target = start(PYTHON, "many")?;
+    let mut attached;
+    if are_called_before {
+        target.send_line("go")?;
+        std::thread::sleep(Duration::from_millis(200));
+        attached = attach(&target)?;
+    } else {
+        attached = attach(&target)?;
+        target.send_line("go")?;
+        attached.running.wait_errors(GOES_OVER)?;
+    }
+    std::thread::sleep(Duration::from_secs(4));
+    let (trace, mode) = finish(target, attached)?;
+    ensure!(mode == "chain", "{mode} mode: {}", trace.finished.errors);
+    ensure!(trace.finished.errors.contains(GOES_OVER), "{}", trace.finished.errors);
+    ensure!(trace.finished.errors.contains("chain mode costs process"), "{}", trace.finished.errors);
+    let mut children: BTreeMap<&[u8], Vec<&str>> = BTreeMap::new();
+    for row in &trace.spans.0 {
+        children.entry(&row.span.parent_span_id).or_default().push(&row.span.name);
+    }
+    let parts = |row: &SpanRow| {
+        let mut parts = children.get(row.span.span_id.as_slice()).cloned().unwrap_or_default();
+        parts.sort_unstable();
+        parts
+    };
+    let is_whole = |row: &&SpanRow| STEPS.contains(&parts(row).as_slice());
+    let mut roots: Vec<&SpanRow> = trace.spans.named("Pipeline.predict").collect();
+    roots.sort_by_key(|row| row.span.start_time_unix_nano);
+    let first = roots.iter().position(|row| is_whole(&row)).unwrap_or(roots.len());
+    let (before, after) = roots.split_at(first);
+    // The one that is cut by the end may lack some.
+    let whole = after.iter().filter(|row| is_whole(row)).count();
+    ensure!(whole + 1 >= after.len() && whole > 50, "{whole} of {} trees are whole", after.len());
+    ensure!(!are_called_before || before.len() <= 1, "{} trees at the beginning are not whole", before.len());
+    let kinds: BTreeSet<Vec<&str>> = after.iter().map(|row| parts(row)).collect();
+    ensure!(STEPS.iter().all(|steps| kinds.contains(*steps)), "{kinds:?}");
+    Ok(())
+}
+
+fn stays(python: Interpreter, kind: &str) -> Result<()> {
+    let mut target = start(python, kind)?;
+    target.send_line("go")?;
+    let attached = attach(&target)?;
+    attached.wait_for_span()?;
+    std::thread::sleep(Duration::from_secs(2));
+    let (trace, mode) = finish(target, attached)?;
+    ensure!(mode == "watch" && !trace.finished.errors.contains(GOES_OVER), "{mode} mode: {}", trace.finished.errors);
+    ensure!(trace.spans.count("Pipeline.predict") > 50, "{} predictions", trace.spans.count("Pipeline.predict"));
+    Ok(())
+}
+
+fn plain() -> Result<()> {
+    let mut target = start(PYTHON, "plain")?;
+    target.send_line("go")?;
+    let mut attached = attach(&target)?;
+    attached.running.wait_errors("they are watched again")?;
+    std::thread::sleep(Duration::from_secs(2));
+    let (trace, mode) = finish(target, attached)?;
+    ensure!(mode == "watch", "{mode} mode: {}", trace.finished.errors);
+    ensure!(trace.spans.0.len() > 400, "{} spans", trace.spans.0.len());
+    Ok(())
+}

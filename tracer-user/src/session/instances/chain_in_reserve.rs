@@ -1,0 +1,127 @@
+//! Chain mode for a process that is watched: taken when more is called than can be watched, and given up again where it sees none of
+//! that.
+
+use std::time::{Duration, Instant};
+
+use super::super::settings::PythonSettings;
+use super::call_probes::CallProbes;
+use crate::attach::measure_emulated_probe;
+use crate::engine::RuntimeInstance;
+use crate::model::{ProcessId, PythonMode, Target};
+use crate::plan::{Counts, PythonCost, suits_chain};
+
+/// For so long it is tried: C code may never call Python code in what is called, and then there is nothing to be seen.
+const TRIAL: Duration = Duration::from_secs(2);
+
+/// So often it is tried: the calls may have stopped just then.
+const MOST_TRIALS: u32 = 2;
+
+/// Why a method is not seen, for people.
+pub const UNSEEN: &str = "called before chain mode began and not seen since: C code may call no Python code in it (`--python watch` sees it)";
+
+/// The probes that it takes, as long as they are not used, and what has become of it.
+pub struct ChainInReserve {
+    probes: Option<CallProbes>,
+    trials: u32,
+    trial: Option<Trial>,
+}
+
+/// It is being tried.
+struct Trial {
+    began: Instant,
+    /// Probes passed when it began.
+    passed: u64,
+    /// What was called before.
+    called: Counts,
+}
+
+/// What a trial has come to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TrialEnd {
+    /// What was called before and not since.
+    pub called_before: Counts,
+    /// Whether nothing of that was called since.
+    pub is_blind: bool,
+}
+
+impl ChainInReserve {
+    /// The probes of chain mode, if the process may go over to it and has places for them.
+    pub fn find(instance: &dyn RuntimeInstance, target: &Target, settings: PythonSettings) -> Option<Self> {
+        if !settings.may_go_over || !suits_chain(instance.runtime().version) {
+            return None;
+        }
+        let found = CallProbes::find(instance, target, PythonSettings { mode: PythonMode::Chain, ..settings });
+        let found = found.inspect_err(|problem| tracing::debug!(%problem, "it stays watched"));
+        found.ok().flatten().map(Self::new)
+    }
+
+    fn new(probes: CallProbes) -> Self {
+        Self { probes: Some(probes), trials: 0, trial: None }
+    }
+
+    /// The same in a process that was forked, if they are at hand here.
+    pub fn in_fork(&self, instance: &dyn RuntimeInstance, target: &Target) -> Option<Self> {
+        self.probes.as_ref()?.in_fork(instance, target).map(Self::new)
+    }
+
+    /// Whether it can be taken.
+    pub fn is_at_hand(&self) -> bool {
+        self.probes.is_some() && self.trials < MOST_TRIALS
+    }
+
+    /// It is taken; so many calls were counted of each code before.
+    pub fn take(&mut self) -> Option<CallProbes> {
+        self.trials += 1;
+        self.probes.take()
+    }
+
+    /// It is tried from now on.
+    pub fn begin_trial(&mut self, now: Instant, called: Counts, passed: u64) {
+        self.trial = Some(Trial { began: now, passed, called });
+    }
+
+    /// When the trial is over.
+    pub fn due(&self) -> Option<Instant> {
+        self.trial.as_ref().map(|trial| trial.began + TRIAL)
+    }
+
+    /// Ends the trial, if it is time: gives what it has come to, and how many probes were passed in a second. `passed` are those until now,
+    /// and `counts` the calls of that code since it began.
+    pub fn end_trial(&mut self, passed: u64, counts: impl FnOnce(&Counts) -> Counts) -> Option<(TrialEnd, f64)> {
+        let Trial { began, passed: before, called } = self.trial.take()?;
+        let since = counts(&called);
+        let is_called = |code| since.get(code).is_some_and(|calls| *calls > 0);
+        let is_blind = !called.is_empty() && !called.keys().any(is_called);
+        let called_before =
+            called.iter().filter(|(code, _)| !is_called(code)).map(|(code, calls)| (*code, *calls)).collect();
+        let a_second = passed.saturating_sub(before) as f64 / began.elapsed().as_secs_f64();
+        Some((TrialEnd { called_before, is_blind }, a_second))
+    }
+
+    /// It is given up: the probes are at hand again.
+    pub fn give_back(&mut self, probes: CallProbes) {
+        self.probes = Some(probes);
+    }
+}
+
+/// What to say when a process goes over.
+pub fn going_over(process: ProcessId) -> String {
+    format!(
+        "process {process} calls more Python methods than can be watched; all of them are seen in chain mode from now on, beginnings and ends within bounds \
+         (`--python watch` keeps to what can be watched, exactly)"
+    )
+}
+
+/// What to say when it goes back.
+pub fn going_back(process: ProcessId) -> String {
+    format!(
+        "process {process}: chain mode has seen none of the methods that were called before, perhaps because C code calls no Python \
+         code in them; they are watched again"
+    )
+}
+
+/// What to say once it has been tried: so many probes are passed a second.
+pub fn cost_of_chain(process: ProcessId, passed: f64) -> String {
+    let empty_ns = measure_emulated_probe();
+    PythonCost { mode: PythonMode::Chain, processes: vec![process], passed, empty_ns }.sentence()
+}
