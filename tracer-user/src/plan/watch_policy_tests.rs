@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::model::{CodeUser, KernelFeatures, PythonCode, Receiver};
+use crate::model::{CodeUser, FrameStyle, KernelFeatures, PythonCode, Receiver};
 
 const NOBODY: u32 = 1;
 
@@ -248,4 +248,47 @@ fn nothing_begins_before_there_is_code() {
     assert!(!bench.policy.begins());
     assert!(bench.policy.take_up(look(2, 0)).is_any);
     assert!(bench.policy.begins());
+}
+
+#[test]
+fn more_than_the_registers_hold_is_too_much() {
+    let is_too_much = |bench: &Bench| {
+        let called = bench.policy.called(&Counts::new(), &bench.profile);
+        bench.policy.is_too_much(&called)
+    };
+    let mut bench = Bench::new(PythonMode::Watch, look(6, 1));
+    bench.begin(&Counts::new());
+    bench.step(&[1, 2, 3], 20, None);
+    assert!(!is_too_much(&bench), "three are called");
+    bench.step(&[1, 2, 3, 5], 20, None);
+    assert_eq!(bench.watched(), [1, 2, 3, 5]);
+    assert!(is_too_much(&bench), "nobody knows of the sixth");
+    let calibrated: Counts = (1..=4).map(|code| (RemoteAddress(code), 9)).collect();
+    let mut bench = Bench::new(PythonMode::Watch, look(6, 1));
+    assert!(!bench.policy.is_too_much(&calibrated));
+    bench.begin(&calibrated);
+    bench.step(&[1, 2, 3, 4], 20, None);
+    assert!(!is_too_much(&bench), "the others were tried out");
+    let five: Counts = (1..=5).map(|code| (RemoteAddress(code), 9)).collect();
+    assert!(bench.policy.is_too_much(&five));
+    bench.policy.limit("gdb".to_owned());
+    bench.policy.watch_nothing("it cannot be guarded".to_owned());
+    assert!(bench.policy.is_too_much(&Counts::new()), "nothing can be watched at all");
+}
+
+#[test]
+fn in_another_mode_all_is_seen_and_what_was_covered_is_remembered() {
+    let mut bench = Bench::new(PythonMode::Watch, look(6, 1));
+    bench.begin(&Counts::new());
+    bench.step(&[1, 2], 20, None);
+    let layout = PythonLayout { style: FrameStyle::DataStack as u32, ..PythonLayout::default() };
+    bench.policy = bench.policy.in_mode(bench.now, (PythonMode::Chain, &layout));
+    bench.calls.clear();
+    bench.begin(&Counts::new());
+    assert_eq!((bench.policy.mode(), bench.policy.seen_count()), (PythonMode::Chain, 6));
+    assert!(!bench.policy.is_too_much(&bench.counts()));
+    let counts: Counts = [(RemoteAddress(1), 7)].into();
+    let coverage = bench.policy.counted_coverage(&counts, PythonLeftOut::default());
+    let seen = |name: &str| coverage.watched.iter().find(|code| code.code == name).map(|code| code.calls_seen);
+    assert_eq!((seen("Model1.predict"), seen("Model2.predict"), seen("Model6.predict")), (Some(27), Some(20), Some(0)));
 }

@@ -158,6 +158,7 @@ impl TargetSource for Watcher {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
     use std::process::Command;
 
     use super::super::process::look_at;
@@ -227,9 +228,15 @@ mod tests {
 
     #[test]
     fn another_program_in_the_same_process_is_told_once() {
-        let mut child =
-            Command::new("sh").args(["-c", "read go; exec sleep 60"]).stdin(std::process::Stdio::piped()).spawn();
-        let child = child.as_mut().expect("sh is everywhere");
+        let mut child = Command::new("sh")
+            .args(["-c", "echo; read go; exec sleep 60"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("sh is everywhere");
+        // It may be in the middle of becoming the shell.
+        let mut line = [0];
+        child.stdout.as_mut().expect("a pipe").read_exact(&mut line).expect("a line");
         let target = look_at(child.id()).expect("it runs");
         let mut watcher = Watcher::new(vec![target.clone()], false);
         assert_eq!(watcher.first(), [(None, target.clone())]);
