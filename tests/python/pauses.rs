@@ -29,6 +29,7 @@ pub fn cases() -> Vec<Case> {
         case("a_paused_control_group_holds_up_nobody", NEEDS, control_groups),
         case("a_guard_lives_apart", NEEDS, quarters),
         case("a_stopped_guard_keeps_nobody_from_ending", NEEDS, ends),
+        case("a_killed_guard_takes_no_signal_along", NEEDS, storm),
     ]
 }
 
@@ -86,6 +87,27 @@ fn signals() -> Result<()> {
             let finished = target.finish()?;
             ensure!(finished.code == Some(0), "{state}: {finished:?}");
         }
+    }
+    Ok(())
+}
+
+/// The guard is killed at any moment while one signal after the other reaches the process: none is lost, or the process would wait for
+/// it for ever.
+fn storm() -> Result<()> {
+    for round in 0..if is_full() { 100 } else { 20 } {
+        let mut target = PythonRun::of(SYSTEM, "python_traps", &["storm", "20000"]).start()?;
+        let attached = attach(&target, "true")?;
+        let guard = guard_of(&target)?;
+        target.begin_batch()?;
+        sleep(Duration::from_millis(30 + round % 7));
+        kill_process(guard, Signal::KILL)?;
+        target
+            .running
+            .wait_output("ready")
+            .with_context(|| format!("the process has lost a signal in round {round}"))?;
+        attached.stop()?.check_books()?;
+        let finished = target.finish()?;
+        ensure!(finished.code == Some(0), "{finished:?}");
     }
     Ok(())
 }

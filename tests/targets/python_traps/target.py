@@ -9,6 +9,7 @@ Usage: target.py WHAT COUNT. WHAT happens COUNT times in each batch, between pre
             executed `int1`, which it has not. Ends a process that is not guarded.
   fault     the process reads address 0 in the end
   pauses    threads come and go and signals are handled; tells the longest time that one round has taken
+  storm     signals follow each other as fast as they are handled, and each one is waited for
   idle      as many threads as COUNT do nothing, while the first one predicts
   churn     threads of two milliseconds come and go all the time, while the first one calls four methods
 """
@@ -267,6 +268,22 @@ def pauses(count):
     return batch
 
 
+def storm(count):
+    handled = []
+    signal.signal(signal.SIGUSR1, lambda *_: handled.append(1))
+
+    def batch():
+        predict(0)
+        for number in range(count):
+            before = len(handled)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            while len(handled) == before:
+                pass
+        return count
+
+    return batch
+
+
 def idle(count):
     for _ in range(count):
         threading.Thread(target=lambda: time.sleep(1000), daemon=True).start()
@@ -306,6 +323,6 @@ def churn(count):
     return batch
 
 
-WHAT = {"pauses": pauses, "idle": idle, "churn": churn, "signals": signals, "stops": stops, "children": children, "own": own, "lost": lost, "fault": fault}
+WHAT = {"pauses": pauses, "storm": storm, "idle": idle, "churn": churn, "signals": signals, "stops": stops, "children": children, "own": own, "lost": lost, "fault": fault}
 BATCH = WHAT[sys.argv[1]](int(sys.argv[2]))
 serve(lambda: repr(BATCH()).encode(), TRUTH)

@@ -8,7 +8,7 @@ use std::ptr::without_provenance_mut;
 
 use nix::sys::ptrace::{self, Event, Options};
 use nix::unistd::Pid;
-use rustix::process::{WaitOptions, wait};
+use rustix::process::{WaitOptions, waitpid};
 
 /// What became of a thread since the last look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,14 +72,51 @@ pub fn byte_at(thread: i32, address: u64) -> io::Result<u8> {
     Ok(ptrace::read(Pid::from_raw(thread), without_provenance_mut(address))?.to_le_bytes()[0])
 }
 
-/// A thread with something to report, `None` if there is none now.
+/// A thread with something to report, `None` if there is none now. One that stands still before a signal reports it again and
+/// again until it goes on: the kernel forgets the signal as soon as the report is taken, and somebody who kills the guard before it
+/// has passed the signal on would have the process lose it.
 ///
 /// # Errors
 /// No thread is left (`ECHILD`).
 pub fn next_report() -> io::Result<Option<(i32, Report)>> {
-    // nix would take a real-time signal for an error, and the thread would stand still for ever.
-    let report = wait(WaitOptions::NOHANG | WaitOptions::from_bits_retain(libc::__WALL as u32))?;
-    Ok(report.map(|(thread, status)| (thread.as_raw_nonzero().get(), meaning(status.as_raw()))))
+    let Some((thread, report)) = look_for_report()? else { return Ok(None) };
+    // That one is better lost than passed on, if it has no cause.
+    if !matches!(report, Report::Signal(signal) if signal != libc::SIGTRAP) {
+        take_report(thread);
+    }
+    Ok(Some((thread, report)))
+}
+
+/// Takes the report of a thread, which does not report the same again.
+pub fn take_report(thread: i32) {
+    // nix would take a real-time signal for an error, and the thread would stand still for ever. A thread that was killed meanwhile
+    // reports its end instead, and has nothing to report after that.
+    let options = WaitOptions::NOHANG | WaitOptions::from_bits_retain(libc::__WALL as u32);
+    let _ = waitpid(rustix::process::Pid::from_raw(thread), options);
+}
+
+/// What a thread has to report, which it goes on to report.
+fn look_for_report() -> io::Result<Option<(i32, Report)>> {
+    let kinds = libc::WEXITED | libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // SAFETY: every field of the structure may be zero.
+    let mut told: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: the structure is large enough for what the kernel writes.
+        if unsafe { libc::waitid(libc::P_ALL, 0, &raw mut told, kinds) } == 0 {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    // SAFETY: the kernel fills these fields in; where there is nothing to report they are zero.
+    let (thread, status) = unsafe { (told.si_pid(), told.si_status()) };
+    let report = match told.si_code {
+        libc::CLD_STOPPED | libc::CLD_TRAPPED => meaning(status << 8 | 0x7f),
+        _ => Report::Ended,
+    };
+    Ok((thread != 0).then_some((thread, report)))
 }
 
 fn meaning(status: i32) -> Report {

@@ -212,7 +212,7 @@ impl SignalFilter {
         }
     }
 
-    /// A thread that was killed meanwhile cannot be answered, and need not be.
+    /// A thread that was killed meanwhile cannot be answered, and need not be: its end is its next report.
     fn answer_one(&mut self, thread: i32, report: Report) {
         let answered = match report {
             Report::Signal(libc::SIGTRAP) if is_without_cause(thread) => {
@@ -232,7 +232,10 @@ impl SignalFilter {
                 Ok(())
             }
         };
-        drop(answered);
+        // It would report the same for ever.
+        if answered.is_err() {
+            ptrace::take_report(thread);
+        }
     }
 
     fn listed(&self) -> io::Result<Vec<i32>> {
