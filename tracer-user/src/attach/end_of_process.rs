@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// `PIDFD_GET_INFO` and `PIDFD_INFO_EXIT` (include/uapi/linux/pidfd.h, Linux 6.18; the kernel keeps the exit status from 6.15 on).
-const GET_INFORMATION: libc::c_ulong = 0xc040_ff0b;
+const GET_INFORMATION: u32 = 0xc040_ff0b;
 const WITH_EXIT: u64 = 1 << 3;
 
 /// `struct pidfd_info` of the first version that has all of this.
@@ -71,7 +71,8 @@ impl EndOfProcess {
         let mut information = Information { mask: WITH_EXIT, ..Information::default() };
         let descriptor = self.descriptor.as_ref()?;
         // SAFETY: the request carries the size of the structure, which the kernel fills in and which outlives the call.
-        let result = unsafe { libc::ioctl(descriptor.as_raw_fd(), GET_INFORMATION, &raw mut information) };
+        let result =
+            unsafe { libc::ioctl(descriptor.as_raw_fd(), GET_INFORMATION as libc::Ioctl, &raw mut information) };
         (result == 0 && information.mask & WITH_EXIT != 0).then_some(information.exit_code)
     }
 }

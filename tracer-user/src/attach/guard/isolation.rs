@@ -90,9 +90,10 @@ fn can_hold_up(mount: &MountInfo) -> bool {
 }
 
 fn take_priority() {
-    let parameters = libc::sched_param { sched_priority: PRIORITY };
-    // SAFETY: the structure outlives the call; 0 is this thread, the only one.
-    let taken = unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const parameters) };
+    // The kernel's `sched_param` is this number alone. It is asked itself: musl's `sched_setscheduler` refuses whatever it is told.
+    let priority = PRIORITY;
+    // SAFETY: the number outlives the call; 0 is this thread, the only one.
+    let taken = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_RR, &raw const priority) };
     if taken != 0 {
         let _ = rustix::process::setpriority_process(None, NICEST_TO_US);
     }

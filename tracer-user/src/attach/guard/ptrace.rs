@@ -1,7 +1,7 @@
 //! ptrace(2) and waitpid(2), as far as a guard needs them. The calls that name a thread work only from the thread that
 //! seized it.
 
-use std::ffi::c_uint;
+use std::ffi::c_long;
 use std::io;
 use std::mem::offset_of;
 use std::ptr::without_provenance_mut;
@@ -39,12 +39,12 @@ pub fn seize(thread: i32) -> io::Result<()> {
 
 /// Lets a thread go on, with this signal (0: without one).
 pub fn resume(thread: i32, signal: i32) -> io::Result<()> {
-    request(libc::PTRACE_CONT, thread, signal)
+    request(libc::PTRACE_CONT.into(), thread, signal)
 }
 
 /// Leaves a thread stopped as its stop signal wants it, until SIGCONT.
 pub fn leave_stopped(thread: i32) -> io::Result<()> {
-    request(libc::PTRACE_LISTEN, thread, 0)
+    request(libc::PTRACE_LISTEN.into(), thread, 0)
 }
 
 /// Lets a thread go on, and is not told of it any more.
@@ -131,10 +131,12 @@ fn meaning(status: i32) -> Report {
     }
 }
 
-/// What nix has no words for: `PTRACE_LISTEN`, and to go on with a real-time signal.
-fn request(request: c_uint, thread: i32, signal: i32) -> io::Result<()> {
+/// What nix has no words for: `PTRACE_LISTEN`, and to go on with a real-time signal. The C libraries do not agree on the type of
+/// a request, so the kernel is asked itself.
+fn request(request: c_long, thread: i32, signal: i32) -> io::Result<()> {
+    let (thread, signal) = (c_long::from(thread), c_long::from(signal));
     // SAFETY: the two requests take numbers; what is not a thread of ours is refused by the kernel.
-    let result = unsafe { libc::ptrace(request, thread, 0_usize, signal as usize) };
+    let result = unsafe { libc::syscall(libc::SYS_ptrace, request, thread, 0_usize, signal) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
