@@ -76,6 +76,12 @@ Examples:
   sudo ml-tracer run --export jsonl=trace.jsonl -- ./inference --model model.bin
   sudo ml-tracer run -- gunicorn --workers 4 app:app";
 
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  ml-tracer completions bash > /usr/share/bash-completion/completions/ml-tracer
+  ml-tracer completions zsh > /usr/local/share/zsh/site-functions/_ml-tracer
+  ml-tracer completions fish > ~/.config/fish/completions/ml-tracer.fish";
+
 /// Nested OpenTelemetry spans of a running model server, without changing, restarting or wrapping it.
 #[derive(Debug, Parser)]
 #[command(name = "ml-tracer", version, after_help = with_exit_codes(MAIN_HELP), max_term_width = 100)]
@@ -106,6 +112,12 @@ pub enum Command {
     /// Check this machine: kernel, permissions, and what a probe costs here
     #[command(after_help = EXIT_CODES)]
     Doctor(DoctorArguments),
+    /// Print the completions of a shell for this program
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions(CompletionsArguments),
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    ManPages(ManPagesArguments),
     /// Replay a recorded tape into destinations
     #[command(hide = true)]
     Replay(ReplayArguments),
@@ -316,6 +328,33 @@ pub struct DoctorArguments {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArguments {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub shell: CompletedShell,
+}
+
+/// Shells that are completed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CompletedShell {
+    /// Bash.
+    Bash,
+    /// Z shell.
+    Zsh,
+    /// Fish.
+    Fish,
+}
+
+/// Arguments of `man-pages`.
+#[derive(Debug, Args)]
+pub struct ManPagesArguments {
+    /// Where they go; made if it is not there
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
 }
 
 /// Arguments of `replay`.

@@ -4,12 +4,14 @@ mod arguments;
 mod attach;
 mod check_map;
 mod class_options;
+mod completions;
 mod display_options;
 mod doctor;
 mod durations;
 mod exit;
 mod guard;
 mod list;
+mod man_pages;
 mod place_empty_probes;
 mod print;
 mod progress;
@@ -49,6 +51,8 @@ pub fn run() -> ExitCode {
         arguments::Command::Symbols(arguments) => symbols::symbols(&arguments),
         arguments::Command::CheckMap(arguments) => check_map::check_map(&arguments),
         arguments::Command::Doctor(arguments) => doctor::doctor(&arguments),
+        arguments::Command::Completions(arguments) => completions::completions(&arguments),
+        arguments::Command::ManPages(arguments) => man_pages::man_pages(&arguments),
         arguments::Command::Replay(arguments) => replay::replay(&arguments),
         arguments::Command::PlaceEmptyProbes(arguments) => place_empty_probes::place_empty_probes(&arguments),
         arguments::Command::Soak(arguments) => soak::soak(&arguments),
