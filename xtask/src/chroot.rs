@@ -1,4 +1,5 @@
-//! A Debian sid to run programs in: the newest CPython as a distribution builds it, seen from outside as in a container.
+//! Root directories to run programs in: a Debian sid with the newest CPython as a distribution builds it, seen from outside as
+//! in a container; and the oldest Debian on which what is released has to run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,10 +26,7 @@ pub fn debian_sid(requirements: &Path, pip: &Path) -> Result<PathBuf> {
     if fs::read_to_string(&mark).is_ok_and(|found| found == fingerprint) {
         return Ok(folder);
     }
-    ensure!(is_root(), "debootstrap needs root");
-    if !folder.join("usr/bin/python3").exists() {
-        bootstrap(&folder)?;
-    }
+    bootstrap(&folder, "sid")?;
     let version = "import sys; print('%d.%d' % sys.version_info[:2])";
     let version = output_of(Command::new("chroot").arg(&folder).args(["/usr/bin/python3", "-c", version]))?;
     let packages = folder.join(PACKAGES);
@@ -46,17 +44,31 @@ pub fn debian_sid(requirements: &Path, pip: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Debian's own way to make a system in a folder. Works beside the place that it takes in the end, so that what is there is
-/// whole.
-fn bootstrap(folder: &Path) -> Result<()> {
-    system_packages("a Debian sid for CPython 3.14", &["debootstrap", "ca-certificates"])?;
+/// Sets up `target/chroot/bullseye`, a Debian 11 with its own `python3`.
+///
+/// # Errors
+/// As [`debian_sid`].
+pub fn debian_11() -> Result<PathBuf> {
+    let folder = workspace::root().join("target/chroot/bullseye");
+    bootstrap(&folder, "bullseye")?;
+    Ok(folder)
+}
+
+/// Debian's own way to make a system in a folder, with `python3`, unless it is there. Works beside the place that it takes in
+/// the end, so that what is there is whole.
+fn bootstrap(folder: &Path, suite: &str) -> Result<()> {
+    ensure!(is_root(), "debootstrap needs root");
+    if folder.join("usr/bin/python3").exists() {
+        return Ok(());
+    }
+    system_packages(&format!("a Debian {suite} in a folder"), &["debootstrap", "ca-certificates"])?;
     let fresh = folder.with_extension("fresh");
     remove(&fresh)?;
     fs::create_dir_all(&fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
     let done = run(
-        "debootstrap sid",
+        &format!("debootstrap {suite}"),
         Command::new("debootstrap")
-            .args(["--variant=minbase", "--include=python3", "sid"])
+            .args(["--variant=minbase", "--include=python3", suite])
             .arg(&fresh)
             .arg("http://deb.debian.org/debian")
             .stdout(std::process::Stdio::null()),

@@ -10,6 +10,7 @@ mod build_ebpf;
 mod check;
 mod chroot;
 mod demo;
+mod dist;
 mod fuzz;
 mod kernels;
 mod process;
@@ -51,6 +52,8 @@ enum Command {
     Check,
     /// Trace a real model server while it answers requests; sets up what that needs.
     Demo,
+    /// Build what a release consists of, in `target/dist`: a static program, a Debian package, checksums.
+    Dist,
     /// Give the parsers what a stranger may have written: coverage-guided, each target for some seconds.
     Fuzz {
         /// Targets; all of them unless some are named.
@@ -67,7 +70,7 @@ enum Command {
     },
     /// Set up what the tests need: compilers, Python environments, a Debian sid. `cargo xtask test` does it by itself.
     Prepare {
-        /// With what only the long run needs: Debian's PyTorch.
+        /// With what only the long run needs: Debian's PyTorch, a Debian 11.
         #[arg(long)]
         full: bool,
     },
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
         Command::BuildEbpf { check: true } => build_ebpf::check(),
         Command::Check => check::run(),
         Command::Demo => demo::run(),
+        Command::Dist => dist::run(),
         Command::Fuzz { targets, seconds } => fuzz::run(&targets, seconds, fuzz::Profile::Fuzz),
         Command::Kernels { suites } => kernels::run(&suites),
         Command::Prepare { full } => test::prepare(full),

@@ -26,7 +26,7 @@ use rustix::process::setpriority_process;
 
 use crate::kernels::Tested;
 use crate::python::{self, Python};
-use crate::{build_ebpf, check, chroot, fuzz, kernels, provision};
+use crate::{build_ebpf, check, chroot, dist, fuzz, kernels, provision};
 
 /// Python environments of the suites beside the one of the models: name below `target/venv`, requirements file,
 /// interpreter. Where an interpreter is missing, so is its environment, and the tests that want it are skipped.
@@ -66,6 +66,9 @@ const OF_THE_SOURCE: [Step; 4] = [
 /// Seconds of each fuzz target: enough to find that one does not work at all. Who looks for more asks for more.
 const FUZZ_SECONDS: u32 = 5;
 
+/// What would be released, which the long run tries on other systems.
+const DISTRIBUTION: Step = ("distribution", || once(dist::run));
+
 /// With the program and a prepared machine.
 const SUITES: Step = ("suites", || suites(&[]));
 
@@ -84,7 +87,8 @@ pub fn run(full: bool) -> Result<()> {
     let started = Instant::now();
     let mut done = side_by_side(&FIRST);
     if full {
-        prepare_torch();
+        prepare_more();
+        done.push(take(&DISTRIBUTION));
     }
     let suites = if full { FULL_SUITES } else { SUITES };
     done.extend(std::thread::scope(|scope| {
@@ -209,7 +213,7 @@ pub fn prepare(full: bool) -> Result<()> {
         }
     }
     if full {
-        prepare_torch();
+        prepare_more();
     }
     // Before all others: Debian sid is filled with its pip.
     let pip = python::models()?.join("bin/python");
@@ -226,10 +230,13 @@ pub fn prepare(full: bool) -> Result<()> {
     })
 }
 
-/// PyTorch where it can be had.
-fn prepare_torch() {
+/// What only the long run wants, where it can be had.
+fn prepare_more() {
     if let Err(error) = torch() {
         eprintln!("==> no PyTorch: {error:#}; the tests that want it are skipped");
+    }
+    if let Err(error) = chroot::debian_11() {
+        eprintln!("==> no Debian 11: {error:#}; the tests that want it are skipped");
     }
 }
 
