@@ -10,6 +10,7 @@ pub mod process;
 pub mod python;
 pub mod python_run;
 pub mod receiver;
+pub mod root;
 pub mod spans;
 pub mod suite;
 pub mod targets;

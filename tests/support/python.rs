@@ -20,6 +20,8 @@ pub enum Interpreter {
     Environment(&'static str),
     /// The one of Debian sid, in a root directory of its own.
     Sid,
+    /// The one of Debian 11, without packages, likewise: `cargo xtask prepare --full` makes it.
+    Debian11,
 }
 
 /// Interpreters for targets that need no packages, every version from 3.8 on.
@@ -63,7 +65,7 @@ pub const LIBRARIES: Interpreter = Interpreter::Environment("libraries-3.12");
 /// The system's own with Debian's PyTorch, transformers and sentence-transformers: `cargo xtask prepare --full` makes it.
 pub const TORCH: Interpreter = Interpreter::Environment("torch-system");
 
-/// Where the folder `tests` is inside the root directory of Debian sid.
+/// Where the folder `tests` is inside the root directory of a Debian.
 const INSIDE: &str = "opt/tests";
 
 /// One copy at a time.
@@ -76,6 +78,7 @@ impl Interpreter {
         match self {
             Self::Environment(name) => name.rsplit('-').next().unwrap_or(name),
             Self::Sid => "sid",
+            Self::Debian11 => "debian_11",
         }
     }
 
@@ -87,7 +90,12 @@ impl Interpreter {
                 (workspace::python_environment(name, "bin/python"), "its interpreter, if there is one")
             }
             // Written when everything is in place.
-            Self::Sid => (sid().join("opt/requirements.sha256"), "Debian sid, if this runs as root with debootstrap"),
+            Self::Sid => {
+                (root_of("sid").join("opt/requirements.sha256"), "Debian sid, if this runs as root with debootstrap")
+            }
+            Self::Debian11 => {
+                (debian_11().join("usr/bin/python3"), "--full and Debian 11, if this runs as root with debootstrap")
+            }
         };
         (!file.exists()).then(|| format!("{} is missing: `cargo xtask prepare` makes it with {what}", file.display()))
     }
@@ -101,7 +109,12 @@ impl Interpreter {
             Self::Environment(name) => Command::new(workspace::python_environment(name, "bin/python")),
             Self::Sid => {
                 let mut command = Command::new("chroot");
-                command.arg(sid()).arg("/usr/bin/python3").env("PYTHONPATH", "/opt/packages");
+                command.arg(root_of("sid")).arg("/usr/bin/python3").env("PYTHONPATH", "/opt/packages");
+                command
+            }
+            Self::Debian11 => {
+                let mut command = Command::new("chroot");
+                command.arg(debian_11()).arg("/usr/bin/python3");
                 command
             }
         };
@@ -116,20 +129,26 @@ impl Interpreter {
     /// # Errors
     /// As [`Self::command`].
     pub fn place_of(self, script: &str) -> Result<PathBuf> {
-        match self {
-            Self::Environment(_) => Ok(workspace::tests(script)),
-            Self::Sid => {
-                let folder = script.split_once('/').map_or("", |(folder, _)| folder);
-                let _copying = COPYING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                copy_scripts(&workspace::tests(folder), &sid().join(INSIDE).join(folder))?;
-                Ok(Path::new("/").join(INSIDE).join(script))
-            }
-        }
+        let root = match self {
+            Self::Environment(_) => return Ok(workspace::tests(script)),
+            Self::Sid => root_of("sid"),
+            Self::Debian11 => debian_11(),
+        };
+        let folder = script.split_once('/').map_or("", |(folder, _)| folder);
+        let _copying = COPYING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        copy_scripts(&workspace::tests(folder), &root.join(INSIDE).join(folder))?;
+        Ok(Path::new("/").join(INSIDE).join(script))
     }
 }
 
-fn sid() -> PathBuf {
-    workspace::root().join("target/chroot/sid")
+/// The root directory of Debian 11.
+#[must_use]
+pub fn debian_11() -> PathBuf {
+    root_of("bullseye")
+}
+
+fn root_of(suite: &str) -> PathBuf {
+    workspace::root().join("target/chroot").join(suite)
 }
 
 /// Copies the Python files below a folder, where they have changed.

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::process::{Finished, Running, poll, run};
+use crate::root;
 use crate::spans::Spans;
 use crate::workspace;
 
@@ -138,6 +139,18 @@ impl Tracer {
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(format!("{shell} && exec \"$@\"")).arg("sh");
         command.arg(self.command.get_program()).args(self.command.get_args());
+        self.command = command;
+        self
+    }
+
+    /// Has it done by a program inside a root directory of its own, as [`root::inside`] starts one, which sees of the outside nothing
+    /// but the kernel's file systems and the folder of this tracer.
+    #[must_use]
+    pub fn in_root(mut self, root: &Path, program: &str) -> Self {
+        let outside = self.folder.path().to_string_lossy().into_owned();
+        let mut command = root::inside(root, self.folder.path());
+        command.arg(program);
+        command.args(self.command.get_args().map(|word| word.to_string_lossy().replace(&outside, root::FOLDER)));
         self.command = command;
         self
     }
