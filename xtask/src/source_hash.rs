@@ -164,6 +164,8 @@ pub fn locked_packages(lock: &str) -> Vec<LockedPackage> {
         }
     }
     found.retain(|package| !package.checksum.is_empty());
+    // They name a version only where the lock file has another one too, of whatever other package.
+    found.iter_mut().for_each(|package| package.dependencies.clear());
     found.sort();
     found
 }
