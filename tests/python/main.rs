@@ -4,6 +4,7 @@
 mod auto_mode;
 mod changing_models;
 mod churn;
+mod containers;
 mod crowd;
 mod follow;
 mod greenlets;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         greenlets::cases(),
         changing_models::cases(),
         scikit_learn::cases(),
+        containers::cases(),
         interpreters::cases(),
         libraries::cases(),
         native_code::cases(),

@@ -99,6 +99,8 @@ pub struct PythonLayout {
     pub code_instructions: u32,
     /// Always 0.
     pub reserved: u32,
+    /// Address of `PyCell_Type`, 0 if not known.
+    pub cell_type: u64,
 }
 
 /// How a frame tells that C code has entered it.
@@ -216,6 +218,8 @@ pub struct PythonCount {
     pub references: u64,
     /// Calls of functions that a map asks for, whether they were recorded or not.
     pub calls: u64,
+    /// Those of them that made no span because they were folded into a call around them, or are of an excluded class.
+    pub folded: u64,
 }
 
 /// Debug registers of an x86-64 processor: as much code can be watched at one time.
@@ -293,13 +297,13 @@ pub struct WaitingContainer {
 pub const WAITING_CONTAINERS: u32 = 64;
 
 const _: () = {
-    assert!(size_of::<PythonLayout>() == 2 * 8 + 28 * 4 + 2 * 8 + 6 * 4);
+    assert!(size_of::<PythonLayout>() == 2 * 8 + 28 * 4 + 2 * 8 + 6 * 4 + 8);
     assert!(size_of::<PythonLoops>() == 8 + 8 * MAX_LOOPS);
     assert!(size_of::<PythonWanted>() == 8 * WANTED_WORDS);
     assert!(WANTED_WORDS.is_power_of_two());
     assert!(size_of::<PythonKey>() == 16);
     assert!(size_of::<PythonCodeRule>() == 24);
-    assert!(size_of::<PythonCount>() == 16);
+    assert!(size_of::<PythonCount>() == 24);
     assert!(size_of::<PythonWatched>() == 32);
     assert!(size_of::<PythonFunctionRule>() == 16);
     assert!(size_of::<PythonClassRule>() == 16);

@@ -115,6 +115,15 @@ pub fn begin_count(code: &PythonKey, first: &PythonCount) {
     }
 }
 
+/// Counts a call of Python code that makes no span of its own: code whose calls never do is not worth a watchpoint.
+#[inline(always)]
+pub fn count_folded(code: u64, process: u32) {
+    if let Some(counted) = PYTHON_COUNTS.get_ptr_mut(&PythonKey { address: code, process, reserved: 0 }) {
+        // SAFETY: a checked map value; whoever calls holds the interpreter's lock.
+        unsafe { (*counted).folded += 1 };
+    }
+}
+
 /// 1 to log each decision; set before loading, so that the verifier removes the code otherwise.
 #[unsafe(no_mangle)]
 static DEBUG_LOG: u8 = 0;

@@ -10,7 +10,7 @@ use tracer_common::{
 
 use crate::{
     endings,
-    maps::{self, PROCESSES, PYTHON_LAYOUTS},
+    maps::{self, PROCESSES, PYTHON_LAYOUTS, count_folded},
     own_stack, python_chain,
     python_frame::{code_of, current_frame, field},
     python_join, python_push, python_resolve, stack,
@@ -27,6 +27,8 @@ pub fn enter(thread: *mut ThreadStack) {
         end_left(thread, (*thread).entering.process_slot, (*thread).entering.stack_pointer);
         if is_folded_by_caller(thread, (*thread).entering.stack_pointer, (*thread).entering.process) == 0 {
             push(thread);
+        } else {
+            count_folded((*thread).entering.code, (*thread).entering.process);
         }
         (*thread).entering.frame = 0;
     }

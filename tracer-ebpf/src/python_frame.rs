@@ -50,7 +50,9 @@ pub fn receiver_of(layout: &PythonLayout, frame: u64, receiver: u32, offset: u32
     }
     let local = reference(layout, frame, layout.frame_locals + offset);
     if receiver == Receiver::Cell as u32 {
-        return field(local, layout.cell_content);
+        // The first instructions of a function make the cell: where none of them has run, the argument is there as it was given.
+        let is_made = layout.cell_type == 0 || field(local, layout.object_type) == layout.cell_type;
+        return if is_made { field(local, layout.cell_content) } else { local };
     }
     if receiver == Receiver::FirstOfTuple as u32 {
         let first = field(local, layout.tuple_items);

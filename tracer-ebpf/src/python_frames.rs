@@ -153,7 +153,7 @@ pub fn count_call(code: &PythonKey) {
     match PYTHON_COUNTS.get_ptr_mut(code) {
         // SAFETY: a checked map value; whoever calls holds the interpreter's lock.
         Some(counted) => unsafe { (*counted).calls += 1 },
-        None => begin_count(code, &PythonCount { references: 0, calls: 1 }),
+        None => begin_count(code, &PythonCount { references: 0, calls: 1, folded: 0 }),
     }
 }
 

@@ -7,7 +7,7 @@ use tracer_common::{
 };
 
 use crate::{
-    maps::{PYTHON_CLASSES, PYTHON_LAYOUTS, copy_of},
+    maps::{PYTHON_CLASSES, PYTHON_LAYOUTS, copy_of, count_folded},
     python_frame::{code_of, field, receiver_of},
     python_join, stack,
 };
@@ -54,6 +54,7 @@ fn innermost(thread: *mut ThreadStack, process: u32, own_frame: u64, is_certain:
             python_join::forget_container(frame, process);
             (*thread).depth = depth - 1;
             (*thread).excluded += 1;
+            count_folded((*frame).code, process);
             return;
         }
         if depth >= 2 {
@@ -64,6 +65,7 @@ fn innermost(thread: *mut ThreadStack, process: u32, own_frame: u64, is_certain:
                 (*frame).folded_into = depth - 2;
                 (*around).folded_calls += 1;
                 (*thread).folded += 1;
+                count_folded((*frame).code, process);
                 python_join::forget_container(frame, process);
                 return;
             }

@@ -89,7 +89,7 @@ pub fn count_changed(address: u64, stack_pointer: u64, instruction: u64) {
 fn counted(code: &PythonKey) -> Option<(*mut PythonCount, i32)> {
     let now = read_u32(code.address);
     let Some(last) = PYTHON_COUNTS.get_ptr_mut(code) else {
-        begin_count(code, &PythonCount { references: u64::from(now), calls: 0 });
+        begin_count(code, &PythonCount { references: u64::from(now), calls: 0, folded: 0 });
         return None;
     };
     // SAFETY: a checked map value; whoever writes the count of a code object holds the interpreter's lock.

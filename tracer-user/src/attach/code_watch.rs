@@ -9,13 +9,13 @@ use super::error::AttachError;
 use super::kernel::KernelProcess;
 use super::python_watch::WatchOutcome;
 use crate::memory::{LiveProcess, Memory as _};
-use crate::model::{InterpreterSite, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress};
+use crate::model::{CodeCalls, InterpreterSite, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress};
 
 /// While candidates are tried out, their calls are counted so often.
 const COUNT_EVERY: Duration = Duration::from_millis(3);
 
 /// Calls of code objects since they were watched.
-type Counts = HashMap<RemoteAddress, u64>;
+type Counts = HashMap<RemoteAddress, CodeCalls>;
 
 /// The code of one process.
 #[derive(Clone, Debug)]
@@ -160,12 +160,12 @@ impl CodeWatch {
             let mut total = 0;
             while began.elapsed() < step && total < enough {
                 std::thread::sleep(COUNT_EVERY);
-                total = self.calls(kernel, group)?.values().sum();
+                total = self.calls(kernel, group)?.values().map(|calls| calls.seen).sum();
             }
             for code in group {
                 let counted = kernel.python_calls(*code)?;
                 kernel.unwatch(*code)?;
-                if counted > 0 {
+                if counted.seen > 0 {
                     calls.insert(*code, counted);
                 }
             }

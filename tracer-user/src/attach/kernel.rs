@@ -6,8 +6,8 @@ use super::error::AttachError;
 use super::placement::Refused;
 use super::python_watch::WatchOutcome;
 use crate::model::{
-    FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts, OpenCall, ProbePlan,
-    ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress, WitnessSite, WitnessWindow,
+    CodeCalls, FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts, OpenCall,
+    ProbePlan, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress, WitnessSite, WitnessWindow,
 };
 
 /// The loaded programs.
@@ -142,7 +142,7 @@ pub trait KernelProcess {
     ///
     /// # Errors
     /// The map cannot be read.
-    fn python_calls(&self, code: RemoteAddress) -> Result<u64, AttachError>;
+    fn python_calls(&self, code: RemoteAddress) -> Result<CodeCalls, AttachError>;
 
     /// The guard, by the number of its own process.
     #[must_use]

@@ -13,7 +13,7 @@ use tracer_common::python::{PythonCount, PythonKey, PythonWatched};
 use super::error::AttachError;
 use super::features::is_virtual_machine;
 use super::object::{hash_map, map_error, program, program_error};
-use crate::model::RemoteAddress;
+use crate::model::{CodeCalls, RemoteAddress};
 
 /// The maps, by their names.
 const COUNTS: &str = "PYTHON_COUNTS";
@@ -159,7 +159,7 @@ fn change_watched(
 /// # Errors
 /// There is no such map.
 pub fn tell_references(ebpf: &mut Ebpf, process: u32, code: RemoteAddress, count: u32) -> Result<(), AttachError> {
-    let count = PythonCount { references: u64::from(count), calls: 0 };
+    let count = PythonCount { references: u64::from(count), calls: 0, folded: 0 };
     let _ = hash_map::<PythonKey, PythonCount>(ebpf, COUNTS)?.insert(key(process, code), count, NO_EXIST);
     Ok(())
 }
@@ -168,10 +168,15 @@ pub fn tell_references(ebpf: &mut Ebpf, process: u32, code: RemoteAddress, count
 ///
 /// # Errors
 /// The map cannot be read.
-pub fn calls(ebpf: &mut Ebpf, process: u32, code: RemoteAddress) -> Result<u64, AttachError> {
+pub fn calls(ebpf: &mut Ebpf, process: u32, code: RemoteAddress) -> Result<CodeCalls, AttachError> {
     let counts = hash_map::<PythonKey, PythonCount>(ebpf, COUNTS)?;
     // Nothing was counted where there is no element.
-    Ok(counts.get(&key(process, code), 0).map_or(0, |count| count.calls))
+    let counted = |count: PythonCount| CodeCalls {
+        seen: count.calls,
+        folded: count.folded.min(count.calls),
+        references: count.references,
+    };
+    Ok(counts.get(&key(process, code), 0).map_or_else(|_| CodeCalls::default(), counted))
 }
 
 fn key(process: u32, code: RemoteAddress) -> PythonKey {

@@ -22,8 +22,8 @@ use super::totals;
 use super::watchpoints::Obstacle;
 use crate::memory::MappedFile;
 use crate::model::{
-    FileNumber, InterpreterSite, InterpreterSites, ModuleFile, PlannedFunction, ProbePlan, ProcessId, PythonLayout,
-    PythonLeftOut, PythonTables, RemoteAddress, WitnessSite, WitnessWindow,
+    CodeCalls, FileNumber, InterpreterSite, InterpreterSites, ModuleFile, PlannedFunction, ProbePlan, ProcessId,
+    PythonLayout, PythonLeftOut, PythonTables, RemoteAddress, WitnessSite, WitnessWindow,
 };
 
 /// A traced process. Dropping it takes everything away that belongs to it, and makes room for another one; what of that takes
@@ -184,7 +184,7 @@ impl KernelProcess for TracedProcess {
         self.next_python_epoch()
     }
 
-    fn python_calls(&self, code: RemoteAddress) -> Result<u64, AttachError> {
+    fn python_calls(&self, code: RemoteAddress) -> Result<CodeCalls, AttachError> {
         python_watch::calls(&mut self.loaded.lock().ebpf, self.process.pid, code)
     }
 

@@ -2,6 +2,7 @@
 
 mod call;
 mod capability;
+mod code_calls;
 mod function;
 mod interpreter;
 mod language;
@@ -22,6 +23,7 @@ pub use call::{
     RawRecord, ThreadEvent,
 };
 pub use capability::KernelFeatures;
+pub use code_calls::CodeCalls;
 pub use function::{
     EntrySite, FunctionName, LibraryOwner, ObjectLocation, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason,
     Skipped, UnwindProof,
@@ -47,7 +49,8 @@ pub use span::{
     TraceId,
 };
 pub use symbol_map::{
-    ArgumentRule, ArgumentType, Children, Comparison, Container, ErrorRule, FunctionRule, Origin, Recurse, SymbolMap,
+    ArgumentRule, ArgumentType, Children, Comparison, Container, ErrorRule, FEW, FunctionRule, Origin, Recurse,
+    SymbolMap,
 };
 pub use target::{FileNumber, FileVersion, Mapping, Module, ProgramImage, Service, Target, TargetChange};
 pub use units::{

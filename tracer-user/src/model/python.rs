@@ -167,6 +167,8 @@ pub struct CodeUser {
     pub instances: u32,
     /// Of these, how many are reached from a live container or a module variable, and so are part of a model in use.
     pub in_models: u32,
+    /// Of these in turn, how many no other traced object holds: calls of them are the outermost ones.
+    pub roots: u32,
 }
 
 /// An object that a container lists as its child.
@@ -286,6 +288,8 @@ pub struct PythonPlan {
     pub has_more: bool,
     /// Whether some of that is code of live objects, does more than train, and was not found uncalled.
     pub may_need_more: bool,
+    /// Whether there is other code of models that no other model holds, and that was not tried.
+    pub has_untried_root: bool,
     /// Functions that found all numbers in use.
     pub without_number: usize,
     /// Functions that have got a number that had none.

@@ -65,6 +65,20 @@ pub enum Children {
     Named(Vec<String>),
     /// A field holds a list, tuple or dictionary of children, or one child.
     Plain(Vec<String>),
+    /// The same, and the class is looked into only where none of its objects has more than [`FEW`] children.
+    Few(Vec<String>),
+}
+
+/// As many children are few.
+pub const FEW: usize = 16;
+
+impl Children {
+    /// The fields.
+    #[must_use]
+    pub fn fields(&self) -> &[String] {
+        let (Self::Named(fields) | Self::Plain(fields) | Self::Few(fields)) = self;
+        fields
+    }
 }
 
 /// One function with a span of its own making.

@@ -14,7 +14,7 @@ pub struct PythonBudget {
     pub obstacle: Option<String>,
     /// Whether a call's function object is seen. If not, code that several functions share is of no use.
     pub function_is_seen: bool,
-    /// Calls that were counted while the code was watched.
+    /// Calls that were counted while the code was watched, and those that are expected of other code because it is called elsewhere.
     pub calls: HashMap<RemoteAddress, u64>,
     /// Calls in other processes of what is the same code there, and was not watched without effect here.
     pub elsewhere: HashMap<RemoteAddress, u64>,
@@ -22,6 +22,10 @@ pub struct PythonBudget {
     pub called_before: HashSet<RemoteAddress>,
     /// Code that was watched without being called, while other code was.
     pub uncalled: HashSet<RemoteAddress>,
+    /// Whether the last slot goes to code that has not been tried and may be the outermost one of a tree: none of these is seen.
+    pub tries_roots: bool,
+    /// Code whose calls are all folded into calls around them.
+    pub only_folded: HashSet<RemoteAddress>,
     /// Bare names of classes that had objects at an earlier look: a request may make some again.
     pub had_objects: HashSet<Arc<str>>,
     /// Whether what is left of the budget goes to classes that were never seen to have objects.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::model::RemoteAddress;
+use crate::model::{CodeCalls, RemoteAddress};
 
 /// So many calls of other code show that code is not called which was watched meanwhile. Fewer may be one training, in which
 /// other code is called than afterwards, or the beginning of a call, the steps of which are still to come.
@@ -12,35 +12,53 @@ const ENOUGH_OF_OTHERS: u64 = 16;
 /// After so long without a call of watched code, classes without objects have their turns again.
 const QUIET: Duration = Duration::from_secs(3);
 
+/// Code whose calls were all folded is watched again after so long; each further time it waits twice as long, so many times.
+const FOLDED_FOR: Duration = Duration::from_secs(60);
+const MOST_DOUBLED: u32 = 4;
+
 /// Calls of code objects, each since it was watched.
-pub type Counts = HashMap<RemoteAddress, u64>;
+pub type Counts = HashMap<RemoteAddress, CodeCalls>;
+
+/// A number for each code object.
+pub type Weights = HashMap<RemoteAddress, u64>;
 
 /// What the counts have shown so far.
 #[derive(Clone, Debug, Default)]
 pub struct CallCounts {
     /// Calls of each code object at the last count.
     counted: Counts,
-    /// Calls of what is watched now, old ones of which count for less.
-    recent: Counts,
+    /// Calls of what is watched now that were not folded; old ones count for less.
+    recent: Weights,
     /// Calls that were seen while all that is chosen was watched.
     traffic: u64,
     /// The same when watched code began to be watched.
-    watched_since: Counts,
+    watched_since: Weights,
+    /// The lowest reference count of what is watched now: while it is higher, a call is running.
+    at_rest: Weights,
     /// Code that was watched without being called, while other code was or when it had its turn.
     uncalled: HashSet<RemoteAddress>,
     /// Of the uncalled code, what was watched while other code was called: it has not merely had its turn in a quiet time.
     uncalled_in_traffic: HashSet<RemoteAddress>,
+    /// Code whose calls were all folded into others while it was watched.
+    only_folded: HashMap<RemoteAddress, OnlyFolded>,
     /// When watched code was last found to have been called.
     called_at: Option<Instant>,
     /// Whether each class without objects has had its turn to be watched.
     all_had_a_turn: bool,
 }
 
+/// Code that is not worth a watchpoint for some time.
+#[derive(Clone, Copy, Debug)]
+struct OnlyFolded {
+    until: Instant,
+    times: u32,
+}
+
 impl CallCounts {
     /// Calls of a code object at the last count.
     #[must_use]
-    pub fn counted(&self, code: RemoteAddress) -> u64 {
-        self.counted.get(&code).copied().unwrap_or(0)
+    pub fn counted(&self, code: RemoteAddress) -> CodeCalls {
+        self.counted.get(&code).copied().unwrap_or_default()
     }
 
     /// All code that was counted, with its calls.
@@ -48,9 +66,9 @@ impl CallCounts {
         &self.counted
     }
 
-    /// Calls of what is watched now, old ones of which count for less.
+    /// Calls of what is watched now that were not folded; old ones count for less.
     #[must_use]
-    pub fn recent(&self) -> &Counts {
+    pub fn recent(&self) -> &Weights {
         &self.recent
     }
 
@@ -66,6 +84,13 @@ impl CallCounts {
         self.uncalled_in_traffic.contains(&code)
     }
 
+    /// Code whose calls are folded into others, all of them, as far as is known now.
+    #[must_use]
+    pub fn only_folded(&self, now: Instant) -> HashSet<RemoteAddress> {
+        let is_left_out = |(_, folded): &(&RemoteAddress, &OnlyFolded)| now < folded.until;
+        self.only_folded.iter().filter(is_left_out).map(|(code, _)| *code).collect()
+    }
+
     /// Whether a call was ever seen.
     #[must_use]
     pub fn was_called(&self) -> bool {
@@ -78,6 +103,18 @@ impl CallCounts {
         self.all_had_a_turn
     }
 
+    /// Code that has made spans so far, or by a calibration; what is called `elsewhere` if there is none.
+    #[must_use]
+    pub fn called(&self, calibrated: &Counts, elsewhere: HashMap<RemoteAddress, u64>) -> Counts {
+        let mut called = self.counted.clone();
+        called.extend(calibrated);
+        called.retain(|_, calls| calls.spans() > 0);
+        if called.is_empty() {
+            called.extend(elsewhere.into_iter().map(|(code, calls)| (code, calls.into())));
+        }
+        called
+    }
+
     /// Notes what was counted, without a conclusion.
     pub fn note(&mut self, counts: &Counts) {
         self.counted.extend(counts);
@@ -87,17 +124,28 @@ impl CallCounts {
     /// that trains a model and does nothing else.
     pub fn take_up(&mut self, now: Instant, counts: Counts, only_trains: impl Fn(RemoteAddress) -> bool) -> bool {
         // Calls of an earlier time say nothing about code that is watched only since then.
-        let since = |code: &RemoteAddress, calls: &u64| calls.saturating_sub(self.counted(*code));
+        let since = |code: &RemoteAddress, calls: &CodeCalls| calls.spans().saturating_sub(self.counted(*code).spans());
         let traffic: u64 = counts.iter().map(|(code, calls)| since(code, calls)).sum();
         let is_traffic = traffic > 0;
+        let mut at_rest = Weights::with_capacity(counts.len());
+        for (code, calls) in &counts {
+            let lowest = self.at_rest.get(code).copied().unwrap_or(u64::MAX);
+            at_rest.insert(*code, lowest.min(calls.references));
+        }
+        // A call may run for longer than from one count to the next.
+        let is_running = |code: &RemoteAddress, calls: &CodeCalls| {
+            calls.spans() > 0 && at_rest.get(code).is_some_and(|at_rest| calls.references > *at_rest)
+        };
         // Old calls count for less with every count that sees new ones, and those of what has trained a model for nothing: it
         // may never be called again.
-        let recent = |(code, calls): (&RemoteAddress, &u64)| {
+        let recent = |(code, calls): (&RemoteAddress, &CodeCalls)| {
             let before = self.recent.get(code).copied().unwrap_or(0);
             let kept = if only_trains(*code) { 0 } else { before / 2 };
-            (*code, if is_traffic { kept + since(code, calls) } else { before })
+            let recent = if is_traffic { kept + since(code, calls) } else { before };
+            (*code, recent.max(u64::from(is_running(code, calls))))
         };
         self.recent = counts.iter().map(recent).collect();
+        self.at_rest = at_rest;
         self.counted = counts;
         if is_traffic {
             self.called_at = Some(now);
@@ -110,6 +158,22 @@ impl CallCounts {
     #[must_use]
     pub fn uncalled_in_this_traffic(&self) -> Vec<RemoteAddress> {
         self.not_called_lately().filter(|code| self.traffic_since(*code) >= ENOUGH_OF_OTHERS).collect()
+    }
+
+    /// The watched code that was called often enough, and always inside a call that is not looked into: it is worth no watchpoint
+    /// for some time.
+    pub fn take_out_folded(&mut self, now: Instant) -> Vec<RemoteAddress> {
+        let is_folded = |code: &RemoteAddress| {
+            let calls = self.counted(*code);
+            calls.folded >= ENOUGH_OF_OTHERS && calls.spans() == 0
+        };
+        let folded: Vec<RemoteAddress> = self.recent.keys().copied().filter(is_folded).collect();
+        for code in &folded {
+            let times = self.only_folded.get(code).map_or(0, |before| before.times + 1);
+            let until = now + FOLDED_FOR * 2_u32.pow(times.min(MOST_DOUBLED));
+            self.only_folded.insert(*code, OnlyFolded { until, times });
+        }
+        folded
     }
 
     /// The watched code that has had its turn. It is asked after a count without calls. What is not called may still be called, and stays.
@@ -145,6 +209,7 @@ impl CallCounts {
     pub fn may_be_called(&mut self, code: impl Fn(RemoteAddress) -> bool) {
         self.uncalled.retain(|uncalled| !code(*uncalled));
         self.uncalled_in_traffic.retain(|uncalled| !code(*uncalled));
+        self.only_folded.retain(|folded, _| !code(*folded));
     }
 
     /// Whether some of what is watched was not called lately.
@@ -159,6 +224,7 @@ impl CallCounts {
         self.counted.extend(counts);
         let since = |code: &RemoteAddress| self.watched_since.get(code).copied().unwrap_or(self.traffic);
         self.watched_since = counts.keys().map(|code| (*code, since(code))).collect();
+        self.at_rest.retain(|code, _| counts.contains_key(code));
     }
 
     /// Nothing is watched any more.
@@ -166,6 +232,7 @@ impl CallCounts {
         self.counted.clear();
         self.recent.clear();
         self.watched_since.clear();
+        self.at_rest.clear();
     }
 
     fn not_called_lately(&self) -> impl Iterator<Item = RemoteAddress> {
@@ -186,6 +253,10 @@ mod tests {
     const OTHER: RemoteAddress = RemoteAddress(2);
 
     fn counts(calls: [u64; 2]) -> Counts {
+        HashMap::from([(CALLED, calls[0].into()), (OTHER, calls[1].into())])
+    }
+
+    fn weights(calls: [u64; 2]) -> Weights {
         HashMap::from([(CALLED, calls[0]), (OTHER, calls[1])])
     }
 
@@ -204,9 +275,9 @@ mod tests {
         assert!(calls.take_up(now, counts([16, 0]), |_| false));
         assert_eq!(calls.uncalled_in_this_traffic(), [OTHER]);
         // What comes to be watched only now starts anew.
-        let newer = HashMap::from([(CALLED, 16), (RemoteAddress(3), 0)]);
+        let newer = HashMap::from([(CALLED, 16.into()), (RemoteAddress(3), 0.into())]);
         calls.count_from_here(&newer);
-        calls.take_up(now, HashMap::from([(CALLED, 20), (RemoteAddress(3), 0)]), |_| false);
+        calls.take_up(now, HashMap::from([(CALLED, 20.into()), (RemoteAddress(3), 0.into())]), |_| false);
         assert!(calls.uncalled_in_this_traffic().is_empty());
     }
 
@@ -215,11 +286,11 @@ mod tests {
         let (now, mut calls) = (Instant::now(), watched());
         let trains = |code| code == OTHER;
         calls.take_up(now, counts([8, 8]), trains);
-        assert_eq!(calls.recent(), &counts([8, 8]));
+        assert_eq!(calls.recent(), &weights([8, 8]));
         calls.take_up(now, counts([10, 8]), trains);
-        assert_eq!(calls.recent(), &counts([6, 0]));
+        assert_eq!(calls.recent(), &weights([6, 0]));
         assert!(!calls.take_up(now, counts([10, 8]), trains), "nothing was called");
-        assert_eq!(calls.recent(), &counts([6, 0]));
+        assert_eq!(calls.recent(), &weights([6, 0]));
     }
 
     #[test]
@@ -245,5 +316,45 @@ mod tests {
         calls.may_be_called(|code| code == CALLED);
         assert_eq!(calls.uncalled(), &HashSet::from([OTHER]));
         assert!(!calls.is_uncalled_in_traffic(CALLED));
+    }
+
+    #[test]
+    fn calls_that_are_folded_are_no_traffic_and_take_the_watchpoint_away_for_some_time() {
+        let (now, mut calls) = (Instant::now(), watched());
+        let folded = |times: u64| {
+            HashMap::from([
+                (CALLED, times.into()),
+                (OTHER, CodeCalls { seen: 10 * times, folded: 10 * times, references: 2 }),
+            ])
+        };
+        calls.take_up(now, folded(1), |_| false);
+        assert_eq!(calls.recent(), &weights([1, 0]));
+        assert!(calls.take_out_folded(now).is_empty(), "a few calls show nothing");
+        calls.take_up(now, folded(2), |_| false);
+        assert_eq!(calls.take_out_folded(now), [OTHER]);
+        assert_eq!(calls.only_folded(now), HashSet::from([OTHER]));
+        let later = now + FOLDED_FOR;
+        assert!(calls.only_folded(later).is_empty(), "it may be called by itself now");
+        calls.take_out_folded(later);
+        assert_eq!(calls.only_folded(later + FOLDED_FOR), HashSet::from([OTHER]), "it waits longer each time");
+        calls.may_be_called(|code| code == OTHER);
+        assert!(calls.only_folded(later).is_empty());
+    }
+
+    #[test]
+    fn a_call_that_runs_is_a_call_however_long_it_takes() {
+        let (now, mut calls) = (Instant::now(), watched());
+        let running = |root: u64, inside: u64, references| {
+            HashMap::from([(CALLED, inside.into()), (OTHER, CodeCalls { seen: root, folded: 0, references })])
+        };
+        calls.take_up(now, running(0, 0, 2), |_| false);
+        calls.take_up(now, running(1, 10, 3), |_| false);
+        for count in 2..8 {
+            calls.take_up(now, running(1, 20 * count, 3), |_| false);
+            assert!(calls.uncalled_in_this_traffic().is_empty(), "it has not returned");
+        }
+        calls.take_up(now, running(1, 200, 2), |_| false);
+        calls.take_up(now, running(1, 220, 2), |_| false);
+        assert_eq!(calls.uncalled_in_this_traffic(), [OTHER]);
     }
 }

@@ -7,6 +7,7 @@ mod call_counts;
 mod call_profile;
 mod covered_code;
 mod duty_cycle;
+mod elsewhere;
 mod function_numbers;
 mod look_schedule;
 mod look_turns;

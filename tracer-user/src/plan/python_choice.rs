@@ -42,7 +42,11 @@ pub fn choose<'survey>(
     let mut chosen: Vec<&PythonCode> = Vec::new();
     let mut waiting = choice.candidates();
     while budget.slots.is_none_or(|slots| chosen.len() < slots) {
-        let Some(best) = choice.take_best(&mut waiting) else { break };
+        // While no outermost call is seen, and each tree is in pieces, the last watchpoint is for what may be one.
+        let is_last = budget.tries_roots && budget.slots.is_some_and(|slots| slots > 1 && chosen.len() + 1 == slots);
+        let has_untried = chosen.iter().any(|code| choice.is_untried_root(code));
+        let root = if is_last && !has_untried { choice.best_untried_root() } else { None };
+        let Some(best) = root.or_else(|| choice.take_best(&mut waiting)) else { break };
         let methods = choice.cover(best);
         if methods.is_empty() {
             plan.without_objects.insert(best.address, choice.in_question(best));
@@ -56,6 +60,7 @@ pub fn choose<'survey>(
         let value = choice.value(code);
         value.is_wanted && value.may_be_called && !only_trains(code)
     });
+    plan.has_untried_root = choice.best_untried_root().is_some();
     plan.not_watched = not_watched(survey, &choice.wanted, budget);
     chosen
 }
@@ -103,10 +108,32 @@ impl<'survey> Choice<'survey> {
         choice
     }
 
-    /// All code with what it is worth before any is chosen, the best on top.
+    /// All code with what it is worth before any is chosen, the best on top. What is only ever folded is worth nothing.
     fn candidates(&self) -> BinaryHeap<Candidate<'survey>> {
         let candidate = |code: &&'survey PythonCode| Candidate { value: self.value(code), code };
-        self.candidates.iter().map(candidate).collect()
+        self.candidates.iter().filter(|code| !self.budget.only_folded.contains(&code.address)).map(candidate).collect()
+    }
+
+    /// Whether code may be called as the outermost one of a tree, as far as nobody knows yet: a model that no other one holds
+    /// has it, and it was not watched so far.
+    fn is_untried_root(&self, code: &PythonCode) -> bool {
+        let budget = self.budget;
+        let is_known = budget.calls.get(&code.address).is_some_and(|calls| *calls > 0)
+            || budget.called_before.contains(&code.address)
+            || budget.uncalled.contains(&code.address)
+            || budget.only_folded.contains(&code.address);
+        !is_known && serves_root(code)
+    }
+
+    /// The best of those that are not covered yet.
+    fn best_untried_root(&self) -> Option<&'survey PythonCode> {
+        let is_wanted = |user: &&CodeUser| self.wanted.contains(&pair(user)) && weight(&user.method) > FIT;
+        let worth = |code: &PythonCode| -> u64 {
+            code.users.iter().filter(is_wanted).map(|user| u64::from(user.roots) * weight(&user.method)).sum()
+        };
+        let untried = self.candidates.iter().filter(|code| self.is_untried_root(code));
+        let worth = untried.map(|code| (worth(code), Reverse(code.address), *code)).filter(|(worth, ..)| *worth > 0);
+        worth.max_by_key(|(worth, address, _)| (*worth, *address)).map(|(.., code)| code)
     }
 
     /// Takes the best code that is left. What code is worth never grows while other code is chosen, so one that is still
@@ -160,13 +187,14 @@ impl<'survey> Choice<'survey> {
         let open = || code.users.iter().filter(is_open);
         let sum = |count: fn(&CodeUser) -> u32| wanted().map(|it| u64::from(count(it)) * weight(&it.method)).sum();
         Value {
-            calls: self.budget.calls.get(&code.address).copied().unwrap_or(0),
+            calls: worth_of_calls(code, self.budget.calls.get(&code.address).copied().unwrap_or(0)),
             elsewhere: self.budget.elsewhere.get(&code.address).copied().unwrap_or(0),
             is_wanted: wanted().next().is_some(),
             may_be_called: !self.budget.uncalled.contains(&code.address)
                 && open().any(|user| !self.tried.contains(&pair(user))),
             was_called: self.budget.called_before.contains(&code.address),
             in_models: sum(|user| user.in_models),
+            roots: sum(|user| user.roots),
             instances: sum(|user| user.instances),
             named: self.of_named(open()),
             in_containers: self.of_containers(open()),
@@ -232,6 +260,7 @@ impl Ord for Candidate<'_> {
 /// What a code object is worth; compared field by field.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Value {
+    /// See [`worth_of_calls`].
     calls: u64,
     /// Calls in other processes.
     elsewhere: u64,
@@ -239,6 +268,7 @@ struct Value {
     may_be_called: bool,
     was_called: bool,
     in_models: u64,
+    roots: u64,
     instances: u64,
     named: u64,
     in_containers: u64,
@@ -255,6 +285,32 @@ const FIT: u64 = 1;
 
 /// The same for a class that the application names and that has no object yet.
 const TRAINED: u64 = 35;
+
+/// A call that is the outermost one of its tree is worth so many calls inside a tree: without it the tree is in pieces, and without
+/// one of the others it lacks a part.
+const ROOT: u64 = 16;
+
+/// What so many calls of code are worth.
+#[must_use]
+pub fn worth_of_calls(code: &PythonCode, calls: u64) -> u64 {
+    if serves_root(code) { calls.saturating_mul(ROOT) } else { calls }
+}
+
+/// Whether code serves models that no other model holds, at least as many as it serves others, and does more than train them. What
+/// serves many, such as a wrapper around every `transform`, is called inside others mostly.
+fn serves_root(code: &PythonCode) -> bool {
+    let users = || code.users.iter().filter(|user| weight(&user.method) > FIT);
+    let roots: u64 = users().map(|user| u64::from(user.roots)).sum();
+    let in_models: u64 = users().map(|user| u64::from(user.in_models)).sum();
+    roots > 0 && 2 * roots >= in_models
+}
+
+/// Whether some of the code that is called serves such a model: then trees have their outermost call.
+#[must_use]
+pub fn sees_root(survey: &PythonSurvey, calls: &HashMap<RemoteAddress, u64>) -> bool {
+    let is_called = |code: &&PythonCode| calls.get(&code.address).is_some_and(|calls| *calls > 0);
+    survey.codes.iter().filter(is_called).any(serves_root)
+}
 
 /// Whether code is called in training only.
 #[must_use]
@@ -273,6 +329,9 @@ fn weight(method: &str) -> u64 {
     }
 }
 
+/// Why code is not watched that would make no span.
+const FOLDED: &str = "all its calls were folded into the calls around them";
+
 fn not_watched(survey: &PythonSurvey, open: &HashSet<Pair>, budget: &PythonBudget) -> Vec<NotWatched> {
     let reason = match (&budget.obstacle, budget.slots) {
         (Some(obstacle), _) => obstacle.clone(),
@@ -281,9 +340,13 @@ fn not_watched(survey: &PythonSurvey, open: &HashSet<Pair>, budget: &PythonBudge
         }
         (None, None) => "its code is shared by several functions that cannot be told apart".to_owned(),
     };
-    let user = survey.codes.iter().flat_map(|code| &code.users).filter(|user| open.contains(&pair(user)));
-    let mut left: Vec<NotWatched> =
-        user.map(|user| NotWatched { name: name_of(user), reason: reason.clone(), is_live: false }).collect();
+    let of_code = survey.codes.iter().flat_map(|code| code.users.iter().map(|user| (code.address, user)));
+    let of_code = of_code.filter(|(_, user)| open.contains(&pair(user)));
+    let left = of_code.map(|(code, user)| {
+        let reason = if budget.only_folded.contains(&code) { FOLDED.to_owned() } else { reason.clone() };
+        NotWatched { name: name_of(user), reason, is_live: false }
+    });
+    let mut left: Vec<NotWatched> = left.collect();
     left.extend(survey.skipped.iter().map(|PythonSkipped { name, reason, is_live }| NotWatched {
         name: name.clone(),
         reason: reason.to_string(),

@@ -18,6 +18,7 @@ fn code(address: u64, name: &str, users: &[(&str, &str, u32)]) -> PythonCode {
                 method: (*method).into(),
                 instances: *in_models,
                 in_models: *in_models,
+                roots: 0,
             })
             .collect(),
         loops: None,

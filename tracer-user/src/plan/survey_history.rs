@@ -120,9 +120,9 @@ impl SurveyHistory {
     }
 }
 
-fn addresses(survey: &PythonSurvey) -> Vec<(RemoteAddress, bool)> {
-    let classes = survey.classes.iter().map(|class| (class.address, class.is_named));
-    classes.chain(survey.codes.iter().map(|code| (code.address, false))).collect()
+fn addresses(survey: &PythonSurvey) -> Vec<(RemoteAddress, bool, bool)> {
+    let classes = survey.classes.iter().map(|class| (class.address, class.is_named, class.nests));
+    classes.chain(survey.codes.iter().map(|code| (code.address, false, false))).collect()
 }
 
 fn methods(survey: &PythonSurvey, which: fn(&CodeUser) -> bool) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
@@ -161,6 +161,7 @@ mod tests {
                 method: "predict".into(),
                 instances: count,
                 in_models: count,
+                roots: 0,
             }],
             loops: None,
             wraps: Vec::new(),

@@ -61,6 +61,7 @@ mod tests {
             method: (*method).into(),
             instances: 1,
             in_models: 1,
+            roots: 0,
         };
         PythonCode {
             address: RemoteAddress(address),

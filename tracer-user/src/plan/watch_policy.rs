@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use super::budget::{PythonBudget, function_is_seen};
 use super::calibration::Calibration;
-use super::call_counts::{CallCounts, Counts};
+use super::call_counts::{CallCounts, Counts, Weights};
 use super::call_profile::CallProfile;
 use super::covered_code::CoveredCode;
+use super::elsewhere::Elsewhere;
 use super::function_numbers::MOST_PYTHON;
 use super::look_schedule::{Activity, LookSchedule};
 use super::planner::Planner;
-use super::python_choice::only_trains;
+use super::python_choice::{only_trains, sees_root};
 use super::step::{Others, Step};
 use super::survey_history::{SurveyDelta, SurveyHistory};
 use super::unwatched::unwatched_methods;
@@ -46,9 +47,10 @@ pub struct WatchPolicy {
     calls: CallCounts,
     /// Calls that a calibration has shown.
     calibrated: Counts,
-    /// Code that was chosen among with what calls elsewhere have shown of it.
-    considered: HashSet<RemoteAddress>,
-    /// Code that is watched now.
+    /// What calls in other processes have shown so far.
+    others: Elsewhere,
+    /// Code that was left out of the last choice because all its calls are folded.
+    only_folded: HashSet<RemoteAddress>,
     watched: Vec<RemoteAddress>,
     /// Code that was seen before, and its calls then.
     covered: CoveredCode,
@@ -99,17 +101,15 @@ impl WatchPolicy {
         Self::unseen(runtime, (self.mode, self.function_is_seen), known, (now, schedule))
     }
 
-    /// The same, seen in another way from now on, after [`Self::begin`]: nothing is seen until then. What was covered so far is
-    /// remembered.
+    /// The same, to be seen in another way after [`Self::begin`]. What was covered so far is remembered.
     #[must_use]
     pub fn in_mode(&self, now: Instant, (mode, layout): (PythonMode, &PythonLayout)) -> Self {
         let mut covered = self.covered.clone();
-        covered.take_over(&self.plan, |code| self.watched.contains(&code), |code| self.calls.counted(code));
-        let known = (self.survey.clone(), self.history.clone());
-        let kind = (mode, function_is_seen(mode, layout));
+        covered.take_over(&self.plan, |code| self.watched.contains(&code), |code| self.calls.counted(code).seen);
+        let (known, kind) = ((self.survey.clone(), self.history.clone()), (mode, function_is_seen(mode, layout)));
         let unseen = Self::unseen(self.runtime.clone(), kind, known, (now, self.schedule.clone()));
-        let (numbers, without_number) = (self.numbers, self.without_number);
-        Self { covered, numbers, without_number, has_told: self.has_told, seen_after: self.seen_after, ..unseen }
+        let Self { numbers, without_number, has_told, seen_after, .. } = *self;
+        Self { covered, numbers, without_number, has_told, seen_after, ..unseen }
     }
 
     fn unseen(
@@ -128,7 +128,8 @@ impl WatchPolicy {
             plan: PythonPlan::default(),
             calls: CallCounts::default(),
             calibrated: Counts::new(),
-            considered: HashSet::new(),
+            others: Elsewhere::default(),
+            only_folded: HashSet::new(),
             watched: Vec::new(),
             covered: CoveredCode::default(),
             slots: DEBUG_REGISTERS,
@@ -205,7 +206,7 @@ impl WatchPolicy {
     /// program, or had other work.
     #[must_use]
     pub fn has_passed_by(&self, now: Instant) -> bool {
-        let counted = self.calls.all().values().copied();
+        let counted = self.calls.all().values().map(|calls| calls.seen);
         self.schedule.is_fresh(now)
             && self.covered.calls().map(|(_, calls)| calls).chain(counted).all(|calls| calls == 0)
     }
@@ -320,11 +321,11 @@ impl WatchPolicy {
     pub fn begin(&mut self, planner: &mut Planner, profile: &CallProfile, calibrated: &Counts) {
         let elsewhere = match self.mode {
             PythonMode::Watch => profile.of(&self.survey),
-            PythonMode::Frames | PythonMode::Chain => Counts::new(),
+            PythonMode::Frames | PythonMode::Chain => Weights::new(),
         };
-        self.considered.extend(elsewhere.keys());
         self.calibrated.clone_from(calibrated);
-        self.choose(planner, calibrated.clone(), elsewhere);
+        let here = calibrated.iter().map(|(code, calls)| (*code, calls.spans())).collect();
+        self.choose(planner, here, elsewhere);
     }
 
     /// Code whose calls are to be counted for the next step.
@@ -381,16 +382,20 @@ impl WatchPolicy {
         if is_traffic {
             calls.add_uncalled_in_traffic(&uncalled);
         }
+        let is_in_pieces = is_traffic && !calls.is_any_not_called_lately() && !sees_root(survey, calls.recent());
+        let tries_root = is_in_pieces && plan.has_untried_root && self.slots > 1;
+        let is_folded = !calls.take_out_folded(now).is_empty();
+        let only_folded = calls.only_folded(now);
+        let may_be_called_again = self.only_folded.iter().any(|code| !only_folded.contains(code));
         // What is called elsewhere is called here too, until it was watched here while other code was called.
         let mut elsewhere = profile.of(survey);
-        elsewhere.retain(|code, _| !calls.is_uncalled_in_traffic(*code));
+        elsewhere.retain(|code, _| !calls.is_uncalled_in_traffic(*code) && !only_folded.contains(code));
+        self.only_folded = only_folded;
         let has_room = self.watched.len() < self.slots || calls.is_any_not_called_lately();
-        let is_unheard_of = |code: &RemoteAddress| !self.watched.contains(code) && !self.considered.contains(code);
-        let knows_more = has_room && elsewhere.keys().any(is_unheard_of);
-        if !delta.is_any && !wants_more && !knows_more {
+        let knows_more = self.others.knows_more(survey, has_room, (&self.watched, calls.recent()), &elsewhere);
+        if ![delta.is_any, wants_more, tries_root, is_folded, may_be_called_again, knows_more].contains(&true) {
             return false;
         }
-        self.considered.extend(elsewhere.keys());
         self.calls.add_uncalled(uncalled);
         let here = self.calls.recent().clone();
         self.choose_again(planner, here, elsewhere);
@@ -402,29 +407,32 @@ impl WatchPolicy {
         // An interpreter that ends has no objects any more: what was covered is remembered.
         self.covered.add_all(&self.plan);
         self.calls.note(counts);
-        let here = self.calls.all().clone();
-        self.choose_again(planner, here, Counts::new());
+        let here = self.calls.all().iter().map(|(code, calls)| (*code, calls.seen)).collect();
+        self.choose_again(planner, here, Weights::new());
     }
 
     /// Chooses, and keeps the calls of what is not chosen any more.
-    fn choose_again(&mut self, planner: &mut Planner, here: Counts, elsewhere: Counts) {
+    fn choose_again(&mut self, planner: &mut Planner, here: Weights, elsewhere: Weights) {
         let before = std::mem::take(&mut self.plan);
         self.choose(planner, here, elsewhere);
         let kept: HashSet<RemoteAddress> = self.wanted().into_iter().collect();
-        self.covered.take_over(&before, |code| !kept.contains(&code), |code| self.calls.counted(code));
+        self.covered.take_over(&before, |code| !kept.contains(&code), |code| self.calls.counted(code).seen);
     }
 
     /// Chooses, given the calls that were counted here and elsewhere.
-    fn choose(&mut self, planner: &mut Planner, here: Counts, elsewhere: Counts) {
-        let now = self.calls.all().iter().map(|(code, calls)| (*code, *calls));
+    fn choose(&mut self, planner: &mut Planner, mut here: Weights, elsewhere: Weights) {
+        let now = self.calls.all().iter().map(|(code, calls)| (*code, calls.seen));
+        self.others.add_to(&mut here, &elsewhere);
         let called = self.covered.calls().chain(now);
         let budget = PythonBudget {
             slots: (self.mode == PythonMode::Watch).then_some(self.slots),
             obstacle: self.obstacle.clone(),
+            tries_roots: !sees_root(&self.survey, &here),
             calls: here,
             elsewhere,
             called_before: called.filter(|(_, calls)| *calls > 0).map(|(code, _)| code).collect(),
             uncalled: self.calls.uncalled().clone(),
+            only_folded: self.only_folded.clone(),
             without_objects: true,
             new_numbers: Some(MOST_NUMBERS.saturating_sub(self.numbers)),
             ..self.unlimited()
@@ -462,7 +470,7 @@ impl WatchPolicy {
         self.mode == PythonMode::Watch && self.plan.watched.len() > self.slots
     }
 
-    /// Whether this code, which is called, is more than can be watched at one time, or as much, where nobody has looked whether more is called.
+    /// Whether this called code is more than can be watched at one time, or as much, where more may be called.
     #[must_use]
     pub fn is_too_much(&self, called: &Counts) -> bool {
         let may_need_more = self.plan.may_need_more && self.calibrated.is_empty();
@@ -473,10 +481,7 @@ impl WatchPolicy {
     /// What was called so far, and by a calibration or elsewhere if nothing was counted.
     #[must_use]
     pub fn called(&self, calibrated: &Counts, profile: &CallProfile) -> Counts {
-        let mut called = self.calls.all().clone();
-        called.extend(calibrated);
-        called.retain(|_, calls| *calls > 0);
-        if called.is_empty() { profile.of(&self.survey) } else { called }
+        self.calls.called(calibrated, profile.of(&self.survey))
     }
 
     /// This code is watched from now on.
@@ -504,7 +509,7 @@ impl WatchPolicy {
     pub fn watch_nothing(&mut self, reason: String) -> String {
         // What was called until now was covered.
         let watched = std::mem::take(&mut self.watched);
-        self.covered.take_over(&self.plan, |code| watched.contains(&code), |code| self.calls.counted(code));
+        self.covered.take_over(&self.plan, |code| watched.contains(&code), |code| self.calls.counted(code).seen);
         self.slots = 0;
         let sentence = format!(
             "{reason}; in a virtual machine a watchpoint may end an unguarded process, so no Python code is watched \
@@ -524,8 +529,11 @@ impl WatchPolicy {
     /// Adds the calls that were counted, by the name of the code.
     pub fn add_to(&self, profile: &mut CallProfile) {
         for code in &self.survey.codes {
-            let calibrated = self.calibrated.get(&code.address).copied().unwrap_or(0);
-            profile.add(code, self.calls.counted(code.address).max(calibrated));
+            let counted = self.calls.counted(code.address);
+            let calibrated = self.calibrated.get(&code.address).copied().unwrap_or_default();
+            // While calls were tried out nobody knew which of them are folded.
+            let calls = if counted.seen > 0 { counted.spans() } else { calibrated.spans() };
+            profile.add(code, calls);
         }
     }
 
@@ -550,7 +558,7 @@ impl WatchPolicy {
 
     /// What would be seen, without seeing anything.
     pub fn plan_only(&mut self, planner: &mut Planner) -> RuntimeCoverage {
-        self.choose(planner, Counts::new(), Counts::new());
+        self.choose(planner, Weights::new(), Weights::new());
         self.coverage()
     }
 
@@ -565,7 +573,7 @@ impl WatchPolicy {
     pub fn counted_coverage(&mut self, counts: &Counts, left_out: PythonLeftOut) -> RuntimeCoverage {
         let mut coverage = RuntimeCoverage { left_out: left_out.most(self.left_out()), ..self.coverage() };
         let is_seen: HashSet<RemoteAddress> = self.to_cover().into_iter().collect();
-        let counted = |code| counts.get(&code).copied().unwrap_or_else(|| self.calls.counted(code));
+        let counted = |code| counts.get(&code).copied().unwrap_or_else(|| self.calls.counted(code)).seen;
         coverage.watched = self.covered.told(&self.plan, |code| is_seen.contains(&code), counted);
         coverage
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::model::{CodeUser, FrameStyle, KernelFeatures, PythonCode, Receiver};
+use crate::model::{CodeCalls, CodeUser, FrameStyle, KernelFeatures, PythonCode, Receiver};
 
 const NOBODY: u32 = 1;
 
@@ -14,6 +14,7 @@ fn code(address: u64, class: &str, instances: u32) -> PythonCode {
         method: "predict".into(),
         instances,
         in_models: instances,
+        roots: 0,
     };
     PythonCode {
         address: RemoteAddress(address),
@@ -41,7 +42,7 @@ struct Bench {
     profile: CallProfile,
     policy: WatchPolicy,
     /// Calls of each code object since it was watched.
-    calls: Counts,
+    calls: Weights,
 }
 
 impl Bench {
@@ -59,7 +60,7 @@ impl Bench {
             planner: Planner::new(KernelFeatures::default()),
             profile: CallProfile::default(),
             policy: WatchPolicy::new(now, runtime, (mode, &layout), (look, Duration::from_millis(1))),
-            calls: Counts::new(),
+            calls: Weights::new(),
         }
     }
 
@@ -80,7 +81,7 @@ impl Bench {
     }
 
     fn counts(&self) -> Counts {
-        let calls = |code: &RemoteAddress| (*code, self.calls.get(code).copied().unwrap_or(0));
+        let calls = |code: &RemoteAddress| (*code, self.calls.get(code).copied().unwrap_or(0).into());
         self.policy.seen().iter().map(calls).collect()
     }
 
@@ -167,7 +168,7 @@ fn what_a_calibration_has_shown_comes_first() {
     let mut bench = Bench::new(PythonMode::Watch, look(9, 1));
     let calibration = bench.policy.calibration(&mut bench.planner, &bench.profile).expect("more than four");
     assert_eq!(calibration.groups.concat().len(), 9);
-    bench.begin(&HashMap::from([(RemoteAddress(9), 3), (RemoteAddress(8), 1)]));
+    bench.begin(&HashMap::from([(RemoteAddress(9), 3.into()), (RemoteAddress(8), 1.into())]));
     assert_eq!(bench.watched(), [1, 2, 8, 9]);
     bench.profile.add(&code(1, "Model1", 1), 1);
     assert!(bench.policy.calibration(&mut bench.planner, &bench.profile).is_none(), "others have shown it");
@@ -238,7 +239,7 @@ fn a_fork_knows_what_its_parent_knew_and_begins_for_itself() {
     // Nothing needs to be said of one that executes another program at once, unless something was called.
     assert!(fork.has_passed_by(bench.now) && !bench.policy.has_passed_by(bench.now));
     assert!(!fork.has_passed_by(bench.now + Duration::from_secs(60)));
-    fork.note(&Counts::from([(RemoteAddress(1), 1)]));
+    fork.note(&Counts::from([(RemoteAddress(1), 1.into())]));
     assert!(!fork.has_passed_by(bench.now));
 }
 
@@ -263,13 +264,13 @@ fn more_than_the_registers_hold_is_too_much() {
     bench.step(&[1, 2, 3, 5], 20, None);
     assert_eq!(bench.watched(), [1, 2, 3, 5]);
     assert!(is_too_much(&bench), "nobody knows of the sixth");
-    let calibrated: Counts = (1..=4).map(|code| (RemoteAddress(code), 9)).collect();
+    let calibrated: Counts = (1..=4).map(|code| (RemoteAddress(code), 9.into())).collect();
     let mut bench = Bench::new(PythonMode::Watch, look(6, 1));
     assert!(!bench.policy.is_too_much(&calibrated));
     bench.begin(&calibrated);
     bench.step(&[1, 2, 3, 4], 20, None);
     assert!(!is_too_much(&bench), "the others were tried out");
-    let five: Counts = (1..=5).map(|code| (RemoteAddress(code), 9)).collect();
+    let five: Counts = (1..=5).map(|code| (RemoteAddress(code), 9.into())).collect();
     assert!(bench.policy.is_too_much(&five));
     bench.policy.limit("gdb".to_owned());
     bench.policy.watch_nothing("it cannot be guarded".to_owned());
@@ -287,8 +288,70 @@ fn in_another_mode_all_is_seen_and_what_was_covered_is_remembered() {
     bench.begin(&Counts::new());
     assert_eq!((bench.policy.mode(), bench.policy.seen_count()), (PythonMode::Chain, 6));
     assert!(!bench.policy.is_too_much(&bench.counts()));
-    let counts: Counts = [(RemoteAddress(1), 7)].into();
+    let counts: Counts = [(RemoteAddress(1), 7.into())].into();
     let coverage = bench.policy.counted_coverage(&counts, PythonLeftOut::default());
     let seen = |name: &str| coverage.watched.iter().find(|code| code.code == name).map(|code| code.calls_seen);
     assert_eq!((seen("Model1.predict"), seen("Model2.predict"), seen("Model6.predict")), (Some(27), Some(20), Some(0)));
+}
+
+/// Code 5 is that of a model that no other one holds, but there are more objects of the others.
+fn look_with_root() -> Look {
+    let mut look = look(6, 1);
+    let users = look.survey.codes.iter_mut().flat_map(|code| &mut code.users);
+    users.filter(|user| &*user.class == "Model5").for_each(|user| user.roots = user.in_models);
+    look
+}
+
+#[test]
+fn the_outermost_call_is_tried_and_is_worth_more_than_those_inside() {
+    let mut bench = Bench::new(PythonMode::Watch, look_with_root());
+    // A calibration has seen four others: it is tried all the same.
+    bench.begin(&(1..=4).map(|code| (RemoteAddress(code), 30.into())).collect());
+    assert_eq!(bench.watched(), [1, 2, 3, 5]);
+    for _ in 0..5 {
+        // It is called once for three of each of the others.
+        bench.step(&[5], 10, None);
+        bench.step(&[1, 2, 3, 4, 6], 30, None);
+        assert!(bench.watched().contains(&5), "{:?}", bench.watched());
+    }
+    // Where it is not called, it gives its place back.
+    let mut other = Bench::new(PythonMode::Watch, look_with_root());
+    other.begin(&(1..=4).map(|code| (RemoteAddress(code), 30.into())).collect());
+    other.step(&[1, 2, 3, 4], 30, None);
+    assert_eq!(other.watched(), [1, 2, 3, 4]);
+}
+
+#[test]
+fn what_a_worker_has_learned_takes_the_place_of_what_is_worth_less_in_the_others() {
+    let mut bench = Bench::new(PythonMode::Watch, look(6, 1));
+    bench.begin(&Counts::new());
+    bench.step(&[1, 2, 3, 4], 10, None);
+    assert_eq!(bench.watched(), [1, 2, 3, 4], "all are called");
+    for (number, calls) in [(1, 100), (2, 100), (3, 100), (4, 100), (6, 500)] {
+        bench.profile.add(&code(100 + number, &format!("Model{number}"), 1), calls);
+    }
+    assert!(bench.step(&[1, 2, 3, 4], 10, None).watch.is_some());
+    assert!(bench.watched().contains(&6), "{:?}", bench.watched());
+    assert_eq!(bench.step(&[1, 2, 3, 4, 6], 50, None).watch, None);
+}
+
+#[test]
+fn code_whose_calls_are_all_folded_takes_no_watchpoint() {
+    let mut bench = Bench::new(PythonMode::Watch, look(4, 1));
+    bench.begin(&Counts::new());
+    let counts = |bench: &Bench| -> Counts {
+        let folded = CodeCalls { seen: 100, folded: 100, references: 3 };
+        let of = |code: &RemoteAddress| (*code, if code.0 == 4 { folded } else { 20.into() });
+        bench.policy.seen().iter().map(of).collect()
+    };
+    bench.now += COUNT_EVERY;
+    let others = Others { profile: &bench.profile, sharers: NOBODY };
+    let counted = counts(&bench);
+    let step = bench.policy.step(bench.now, counted, &SurveyDelta::default(), others, &mut bench.planner);
+    assert_eq!(step.watch.map(|watch| watch.len()), Some(3));
+    bench.put_into_force();
+    assert_eq!(bench.watched(), [1, 2, 3]);
+    let coverage = bench.policy.counted_coverage(&Counts::new(), PythonLeftOut::default());
+    let left: Vec<_> = coverage.not_watched.iter().map(|left| (left.name.as_str(), left.reason.as_str())).collect();
+    assert_eq!(left, [("Model4.predict", "all its calls were folded into the calls around them")]);
 }

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::attach::{AttachError, Kernel, KernelProcess, Refused, WatchOutcome};
 use crate::model::{
-    FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts, OpenCall, ProbePlan,
-    ProcessId, PythonLayout, PythonLeftOut, PythonTables, RawRecord, RemoteAddress, WitnessSite, WitnessWindow,
+    CodeCalls, FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts, OpenCall,
+    ProbePlan, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RawRecord, RemoteAddress, WitnessSite,
+    WitnessWindow,
 };
 use crate::ring::RecordSource;
 
@@ -160,8 +161,8 @@ impl KernelProcess for FakeProcess {
         Ok(())
     }
 
-    fn python_calls(&self, _: RemoteAddress) -> Result<u64, AttachError> {
-        Ok(0)
+    fn python_calls(&self, _: RemoteAddress) -> Result<CodeCalls, AttachError> {
+        Ok(CodeCalls::default())
     }
 
     fn guard(&self) -> Option<u32> {

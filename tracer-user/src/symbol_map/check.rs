@@ -227,6 +227,7 @@ impl Checker<'_> {
             let children = match fields {
                 ContainerFields::Named(fields) => Children::Named(self.fields(fields)),
                 ContainerFields::Children(fields) => Children::Plain(self.fields(fields)),
+                ContainerFields::Few(fields) => Children::Few(self.fields(fields)),
             };
             containers.push(Container { class: self.name(class, "class"), children });
         }

@@ -73,7 +73,7 @@ pub(super) enum SchemaVersion {
     First,
 }
 
-/// Where a container keeps its children: names of its fields.
+/// Where a container keeps its children: names of its fields. `field.attribute` is an attribute of what the field holds.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum ContainerFields {
@@ -84,6 +84,10 @@ pub(super) enum ContainerFields {
     /// Fields with plain lists of children, or with one child; `[]` for a class that is looked into and lists none.
     #[schemars(with = "Vec<String>")]
     Children(List<Text>),
+    /// The same, of a class that is looked into only where its objects have 16 children at most: a call of one with more of them
+    /// stays one span.
+    #[schemars(with = "Vec<String>")]
+    Few(List<Text>),
 }
 
 /// One function with a span of its own making.

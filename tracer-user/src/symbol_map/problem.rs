@@ -223,7 +223,7 @@ impl MapProblem {
                 Self::WrongType("expected one word or a mapping".to_owned())
             }
             YamlError::ExpectedMappingEndAfterEnumVariantValue { .. } => {
-                Self::WrongType("expected only one of `named` and `children`".to_owned())
+                Self::WrongType("expected only one of `named`, `children` and `few`".to_owned())
             }
             YamlError::UnexpectedValueForUnitEnumVariant { .. } => {
                 Self::WrongType("expected one word, found a mapping".to_owned())

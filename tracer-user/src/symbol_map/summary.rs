@@ -24,10 +24,12 @@ impl fmt::Display for Summary<'_> {
             Recurse::Only(containers) if containers.is_empty() => write!(formatter, "\n  recurse: nothing nests")?,
             Recurse::Only(containers) => {
                 for container in containers {
-                    let (kind, fields) = match &container.children {
-                        Children::Named(fields) => ("named", fields),
-                        Children::Plain(fields) => ("children", fields),
+                    let kind = match &container.children {
+                        Children::Named(_) => "named",
+                        Children::Plain(_) => "children",
+                        Children::Few(_) => "few",
                     };
+                    let fields = container.children.fields();
                     let fields = if fields.is_empty() { "none".to_owned() } else { fields.join(", ") };
                     write!(formatter, "\n  recurse: {} ({kind} {fields})", container.class)?;
                 }

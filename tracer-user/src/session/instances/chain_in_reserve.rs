@@ -90,7 +90,7 @@ impl ChainInReserve {
     pub fn end_trial(&mut self, passed: u64, counts: impl FnOnce(&Counts) -> Counts) -> Option<(TrialEnd, f64)> {
         let Trial { began, passed: before, called } = self.trial.take()?;
         let since = counts(&called);
-        let is_called = |code| since.get(code).is_some_and(|calls| *calls > 0);
+        let is_called = |code| since.get(code).is_some_and(|calls| calls.seen > 0);
         let is_blind = !called.is_empty() && !called.keys().any(is_called);
         let called_before =
             called.iter().filter(|(code, _)| !is_called(code)).map(|(code, calls)| (*code, *calls)).collect();

@@ -161,7 +161,7 @@ impl TracedInstance {
     /// # Errors
     /// The counts cannot be read.
     pub fn watched_calls(&self, kernel: &dyn KernelProcess) -> Result<u64, SessionError> {
-        Ok(self.code.calls(kernel, self.policy.watched())?.values().sum())
+        Ok(self.code.calls(kernel, self.policy.watched())?.values().map(|calls| calls.seen).sum())
     }
 
     /// Its process.
@@ -580,7 +580,7 @@ impl TracedInstance {
         let seen_percent = live.map(|share| (share * 100.0).ceil() as u32);
         let mut coverage = RuntimeCoverage { seen_percent, ..coverage };
         let is_unseen = |code: &RemoteAddress| {
-            self.called_before.contains_key(code) && counts.get(code).is_none_or(|calls| *calls == 0)
+            self.called_before.contains_key(code) && counts.get(code).is_none_or(|calls| calls.seen == 0)
         };
         let unseen = self.policy.plan().watched.iter().filter(|(code, _)| is_unseen(code));
         let methods = unseen.flat_map(|(_, code)| code.methods.iter().cloned());

@@ -33,7 +33,7 @@ fn the_errors_on_the_page_are_the_real_ones() {
 fn every_key_reaches_the_model() {
     let maps = parsed(
         "schema: ml-tracer/v1\nlibrary: l\nlanguage: cpp\nmodule: 'lib*.so'\nmethods: [fit, Predict]\n\
-         recurse:\n  ml::Pipeline: {named: [steps, more]}\n  Forest: {children: [trees]}\n\
+         recurse:\n  ml::Pipeline: {named: [steps, more]}\n  Forest: {children: [trees]}\n  Bag: {few: [parts.model]}\n\
          leaf: [ml.Tree]\nexclude: ['std::*']\nfunctions:\n  - symbol: ml_run\n    span: Model.run\n    \
          attributes:\n      ml.rows: {arg: 3, type: i32}\n      ml.big: {arg: 11, type: bool}\n    \
          error: {when: return <= -1, type: i64}\n  - symbol: ml::Model::*\n",
@@ -47,14 +47,15 @@ fn every_key_reaches_the_model() {
         (containers[1].class.as_str(), &containers[1].children),
         ("Forest", &Children::Plain(vec!["trees".into()]))
     );
+    assert_eq!(containers[2].children, Children::Few(vec!["parts.model".into()]));
     assert_eq!((map.leaf.as_slice(), map.exclude.as_slice()), (&["ml.Tree".into()][..], &["std::*".into()][..]));
     let [run, rest] = map.functions.as_slice() else { panic!("two functions") };
-    assert_eq!((run.symbol.as_str(), run.span.as_deref(), run.line), ("ml_run", Some("Model.run"), 12));
+    assert_eq!((run.symbol.as_str(), run.span.as_deref(), run.line), ("ml_run", Some("Model.run"), 13));
     assert_eq!((run.attributes[0].attribute.as_str(), run.attributes[0].argument), ("ml.rows", 3));
     assert_eq!((run.attributes[1].argument, run.attributes[1].kind), (11, ArgumentType::Bool));
     let error = run.error.expect("an error rule");
     assert_eq!((error.comparison, error.value, error.kind), (Comparison::LessOrEqual, -1, ArgumentType::I64));
-    assert_eq!((rest.span.as_deref(), rest.attributes.len(), rest.error, rest.line), (None, 0, None, 18));
+    assert_eq!((rest.span.as_deref(), rest.attributes.len(), rest.error, rest.line), (None, 0, None, 19));
     assert_eq!((map.origin.line, map.origin.built_in), (1, false));
 }
 

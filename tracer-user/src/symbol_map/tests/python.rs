@@ -105,7 +105,7 @@ fn maps_of_other_languages_and_maps_without_methods_say_nothing() {
 fn named_containers_are_inherited_and_plain_ones_are_not() {
     let rules = rules(&["methods: [fit]\nbases: [sklearn.base.BaseEstimator]\nrecurse:\n  \
          sklearn.pipeline.Pipeline: {named: [steps]}\n  sklearn.compose.ColumnTransformer: {named: [transformers_]}\n  \
-         Forest: {children: [estimators_]}\n  my.Special: {named: [parts]}\n  Blas: {children: []}"]);
+         Forest: {children: [estimators_]}\n  Bag: {few: [estimators_]}\n  my.Special: {named: [parts]}\n  Blas: {children: []}"]);
     let named = |fields: &[&str]| Some(Children::Named(fields.iter().map(|field| (*field).to_owned()).collect()));
     let plain = |fields: &[&str]| Some(Children::Plain(fields.iter().map(|field| (*field).to_owned()).collect()));
     let of = |classes: &[&str]| {
@@ -123,6 +123,8 @@ fn named_containers_are_inherited_and_plain_ones_are_not() {
     assert_eq!(of(&subclass), named(&["parts"]), "the nearest base decides");
     assert_eq!(of(&["a.Forest", "sklearn.base.BaseEstimator"]), plain(&["estimators_"]));
     assert_eq!(of(&["a.Deep", "a.Forest", "sklearn.base.BaseEstimator"]), None);
+    assert_eq!(of(&["a.Bag", "sklearn.base.BaseEstimator"]), Some(Children::Few(vec!["estimators_".into()])));
+    assert_eq!(of(&["a.Deep", "a.Bag", "sklearn.base.BaseEstimator"]), None);
     assert_eq!(of(&["a.Blas", "sklearn.base.BaseEstimator"]), plain(&[]), "looked into, with no children listed");
 }
 

@@ -122,7 +122,7 @@ fn wrong_types() {
     check_cpp("recurse:\n  P: {named: a}", "m.yaml:6:14: wrong type of value: expected a list");
     check_cpp(
         "recurse:\n  P: {named: [a], children: [b]}",
-        "m.yaml:6:19: wrong type of value: expected only one of `named` and `children`",
+        "m.yaml:6:19: wrong type of value: expected only one of `named`, `children` and `few`",
     );
     check_function(
         "    attributes: {a: {arg: 1.5, type: i32}}",

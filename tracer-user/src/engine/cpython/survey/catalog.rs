@@ -35,7 +35,7 @@ impl Catalog {
         methods: &mut Methods<M>,
         interpreter: &Interpreter<M>,
         (class, rule): (&HeapClass, &ClassRule),
-        (instances, in_models): (u32, u32),
+        (instances, in_models, roots): (u32, u32, u32),
     ) -> bool {
         let mut has_any = false;
         for method in &rule.methods {
@@ -49,6 +49,7 @@ impl Catalog {
                         method: method.clone(),
                         instances,
                         in_models,
+                        roots,
                     };
                     self.add_chain(methods, interpreter, &chain, rule, user).unwrap_or_else(|_| {
                         methods.torn += 1;

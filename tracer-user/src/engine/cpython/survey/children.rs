@@ -35,7 +35,6 @@ pub(super) fn of<M: Memory>(
     (container, class): (RemoteAddress, RemoteAddress),
     rule: &Children,
 ) -> Result<Found, ReadProblem> {
-    let (Children::Named(fields) | Children::Plain(fields)) = rule;
     interpreter.confirmed(|interpreter| {
         // It may have been freed since it was found.
         if interpreter.type_of(container)? != class {
@@ -50,12 +49,16 @@ pub(super) fn of<M: Memory>(
             collections: HashSet::new(),
             objects_left: OBJECT_LIMIT,
             arrays: None,
+            attributes: None,
         };
         // In the order of the map: the first field that has a child names it.
-        for field in fields {
+        for path in rule.fields() {
+            let (field, attributes) =
+                path.split_once('.').map_or((path.as_str(), None), |(field, rest)| (field, Some(rest)));
             if let Some(value) = interpreter.instance_attribute(container, field)? {
                 // A single child goes by the name of the field.
-                let step: Option<Arc<str>> = matches!(rule, Children::Named(_)).then(|| field.as_str().into());
+                let step: Option<Arc<str>> = matches!(rule, Children::Named(_)).then(|| field.into());
+                reading.attributes = attributes;
                 reading.read_field(value, step.as_ref())?;
             }
         }
@@ -73,11 +76,13 @@ struct Reading<'look, M> {
     collections: HashSet<RemoteAddress>,
     /// Objects that are still looked at.
     objects_left: usize,
+    /// Where the field holds something around the children: the attribute that leads to them, and on from there.
+    attributes: Option<&'look str>,
     /// The type of numpy's arrays and others that were asked whether they are it.
     arrays: Option<(RemoteAddress, bool)>,
 }
 
-impl<M: Memory> Reading<'_, M> {
+impl<'look, M: Memory> Reading<'look, M> {
     /// Takes up what a field holds; `step` is for a single child.
     fn read_field(&mut self, value: RemoteAddress, step: Option<&Arc<str>>) -> Result<(), ReadProblem> {
         let first = self.found.members.len();
@@ -101,6 +106,9 @@ impl<M: Memory> Reading<'_, M> {
         // Objects/odictobject.c, `_odictobject`), a named tuple is a tuple.
         let collection = [flag::TUPLE, flag::LIST, flag::DICTIONARY].into_iter().find(|kinds| facts.has(*kinds));
         if self.classes.get(kind).is_some() && collection.is_none() {
+            if let Some(path) = self.attributes {
+                return self.read_attribute(value, path, step, depth);
+            }
             if !self.classes.is_metaclass(kind) {
                 self.add(value, kind, step);
             }
@@ -139,6 +147,25 @@ impl<M: Memory> Reading<'_, M> {
         } else {
             Ok(())
         }
+    }
+
+    /// Takes up what an attribute of an object holds that stands around children.
+    fn read_attribute(
+        &mut self,
+        object: RemoteAddress,
+        path: &'look str,
+        step: Option<&Arc<str>>,
+        depth: usize,
+    ) -> Result<(), ReadProblem> {
+        let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
+        let Some(depth) = depth.checked_sub(1) else { return Ok(()) };
+        if let Some(value) = self.interpreter.instance_attribute(object, name)? {
+            self.attributes = rest;
+            let read = self.read(value, step, depth);
+            self.attributes = Some(path);
+            read?;
+        }
+        Ok(())
     }
 
     /// Whether a type is that of numpy's arrays. A list holds objects of one type, mostly.

@@ -219,6 +219,5 @@ fn is_plain_function<M: Memory>(interpreter: &Interpreter<M>, member: RemoteAddr
 
 /// Whether children are kept in any field: a class may be one that is looked into and keeps none.
 fn lists_any(children: &Children) -> bool {
-    let (Children::Named(fields) | Children::Plain(fields)) = children;
-    !fields.is_empty()
+    !children.fields().is_empty()
 }

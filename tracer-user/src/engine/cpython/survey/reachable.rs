@@ -22,6 +22,8 @@ const ITEM_LIMIT: usize = 1_000;
 pub(super) struct Reachable {
     /// Traced objects.
     pub objects: HashSet<RemoteAddress>,
+    /// Those of them that are reached without going through another traced object: no other model holds them.
+    pub roots: HashSet<RemoteAddress>,
     /// Classes that a variable of the application itself holds: it has imported them by name, or made them.
     pub classes: HashSet<RemoteAddress>,
 }
@@ -43,6 +45,7 @@ pub(super) fn from_modules<M: Memory>(
         is_partial,
         own_modules,
         reachable: HashSet::new(),
+        roots: HashSet::new(),
         seen: HashSet::new(),
         queue: VecDeque::new(),
     };
@@ -51,11 +54,11 @@ pub(super) fn from_modules<M: Memory>(
             if *is_own && classes.get(*value).is_some() {
                 named.insert(*value);
             }
-            walk.meet(*value, if *is_own { 1 } else { DEPTH_LIMIT });
+            walk.meet(*value, if *is_own { 1 } else { DEPTH_LIMIT }, false);
         }
     }
     walk.go();
-    Reachable { objects: walk.reachable, classes: named }
+    Reachable { objects: walk.reachable, roots: walk.roots, classes: named }
 }
 
 struct Walk<'look, M> {
@@ -66,17 +69,23 @@ struct Walk<'look, M> {
     /// Modules of the application.
     own_modules: &'look OwnModules,
     reachable: HashSet<RemoteAddress>,
+    roots: HashSet<RemoteAddress>,
     seen: HashSet<RemoteAddress>,
-    queue: VecDeque<(RemoteAddress, u8)>,
+    /// Objects to look into, how far they are from a variable, and whether a traced object leads to them.
+    queue: VecDeque<(RemoteAddress, u8, bool)>,
 }
 
 impl<M: Memory> Walk<'_, M> {
-    fn meet(&mut self, object: RemoteAddress, depth: u8) {
-        if self.wanted.contains(&object) || (self.is_partial && self.is_traced(object)) {
+    fn meet(&mut self, object: RemoteAddress, depth: u8, is_inside: bool) {
+        let is_traced = self.wanted.contains(&object) || (self.is_partial && self.is_traced(object));
+        if is_traced {
             self.reachable.insert(object);
+            if !is_inside {
+                self.roots.insert(object);
+            }
         }
         if depth < DEPTH_LIMIT && self.seen.insert(object) {
-            self.queue.push_back((object, depth));
+            self.queue.push_back((object, depth, is_inside || is_traced));
         }
     }
 
@@ -87,9 +96,9 @@ impl<M: Memory> Walk<'_, M> {
 
     fn go(&mut self) {
         for _ in 0..OBJECT_LIMIT {
-            let Some((object, depth)) = self.queue.pop_front() else { return };
+            let Some((object, depth, is_inside)) = self.queue.pop_front() else { return };
             for inner in self.held_by(object).unwrap_or_default().into_iter().take(ITEM_LIMIT) {
-                self.meet(inner, depth + 1);
+                self.meet(inner, depth + 1, is_inside);
             }
         }
     }

@@ -15,7 +15,9 @@ use super::modules::{self, Module, OwnModules};
 use super::scan::{AddressSet, Extent, scan};
 use super::{children, instances, reachable};
 use crate::memory::{Memory, MemoryError, ReadLimit};
-use crate::model::{ContainerMember, MODEL_METHODS, PythonClass, PythonSurvey, RemoteAddress, UnnamedClass};
+use crate::model::{
+    Children, ContainerMember, FEW, MODEL_METHODS, PythonClass, PythonSurvey, RemoteAddress, UnnamedClass,
+};
 use crate::symbol_map::PythonRules;
 
 /// Times that memory is gone through in one look: for classes, for those of metaclasses, of metaclasses of these, and
@@ -38,6 +40,9 @@ const TRACED_LIMIT: usize = 4_096;
 const DESCRIBED_LIMIT: usize = 16_384;
 const MEMBER_LIMIT: usize = 16_384;
 const UNNAMED_LIMIT: usize = 256;
+
+/// Containers that are asked for what they hold.
+const HELD_LIMIT: usize = 1_000;
 
 /// Objects of a class that looks like a model are counted so far.
 const MOST_COUNTED: u32 = 1_000;
@@ -102,6 +107,7 @@ impl Surveyor {
         left.walk = limit.is_over();
         limit.allow(READING_CHILDREN);
         survey.members = self.members(interpreter, &mut finds, &reachable, (&mut survey.torn_reads, &mut left));
+        reachable.roots.extend(alone(interpreter, &survey.members, &reachable.objects));
         reachable.objects.extend(survey.members.iter().flat_map(|member| [member.container, member.child]));
         limit.allow(DESCRIBING);
         self.describe(interpreter, &finds, &reachable, (&mut survey, &mut left, limit));
@@ -261,6 +267,18 @@ impl Surveyor {
         members
     }
 
+    /// Classes that are looked into only where their objects have few children, and that have an object with more.
+    fn crowded<M: Memory>(&self, interpreter: &Interpreter<M>, members: &[ContainerMember]) -> HashSet<RemoteAddress> {
+        let lists = members.chunk_by(|first, second| first.container == second.container);
+        let long = lists.filter(|list| list.len() > FEW).filter_map(|list| list.first());
+        let classes = long.filter_map(|member| interpreter.type_of(member.container).ok());
+        let is_few = |class: &RemoteAddress| {
+            let rule = self.classes.get(*class).and_then(|class| class.rule.as_ref());
+            rule.is_some_and(|rule| matches!(rule.children, Some(Children::Few(_))))
+        };
+        classes.filter(is_few).collect()
+    }
+
     /// Objects that are part of a model, as far as module variables lead to them. And the classes that the application names.
     /// `is_partial`: there are more objects than were kept; those that are part of a model are taken in here.
     fn reachable<M: Memory>(
@@ -293,7 +311,10 @@ impl Surveyor {
         let mut traced: Vec<_> = self.classes.traced().collect();
         let objects_of = |class| finds.objects.get(&class).map(Vec::as_slice).unwrap_or_default();
         let count = |objects: usize| u32::try_from(objects).unwrap_or(u32::MAX);
-        let in_models = |class| objects_of(class).iter().filter(|object| reachable.objects.contains(object)).count();
+        let among =
+            |class, set: &HashSet<RemoteAddress>| objects_of(class).iter().filter(|it| set.contains(it)).count();
+        let in_models = |class| among(class, &reachable.objects);
+        let crowded = self.crowded(interpreter, &survey.members);
         // What is in use comes first: there may be more than there is time for.
         traced.sort_by_cached_key(|(address, class, rule)| {
             let is_unused = (in_models(*address) == 0, objects_of(*address).is_empty());
@@ -306,8 +327,8 @@ impl Surveyor {
             }
             let instances = count(objects_of(address).len());
             if rule.excluded.is_none() {
-                let in_models = count(in_models(address));
-                let has_any = catalog.add(&mut methods, interpreter, (class, rule), (instances, in_models));
+                let numbers = (instances, count(in_models(address)), count(among(address, &reachable.roots)));
+                let has_any = catalog.add(&mut methods, interpreter, (class, rule), numbers);
                 if !has_any {
                     continue;
                 }
@@ -317,7 +338,7 @@ impl Surveyor {
                 name: class.name.clone(),
                 path: class.path.clone(),
                 library: rule.library.clone(),
-                nests: rule.nests,
+                nests: rule.nests && !crowded.contains(&address),
                 is_container: rule.children.is_some(),
                 excluded: rule.excluded.clone(),
                 instances,
@@ -340,4 +361,23 @@ impl Surveyor {
         survey.codes = catalog.codes.into_values().collect();
         survey.skipped = catalog.skipped;
     }
+}
+
+/// Containers that nothing of the application is known to lead to, and that no other one of these lists or holds: models of their
+/// own, which are in the variables of a function that runs, for example.
+fn alone<M: Memory>(
+    interpreter: &Interpreter<M>,
+    members: &[ContainerMember],
+    reachable: &HashSet<RemoteAddress>,
+) -> HashSet<RemoteAddress> {
+    let containers = members.iter().map(|member| member.container);
+    let mut alone: HashSet<RemoteAddress> = containers.filter(|object| !reachable.contains(object)).collect();
+    // Unfitted copies of models are held and not listed.
+    let held = alone.iter().take(HELD_LIMIT).filter_map(|object| interpreter.instance_attributes(*object).ok());
+    let held: HashSet<RemoteAddress> = held.flatten().map(|(_, value)| value).collect();
+    alone.retain(|object| !held.contains(object));
+    members.iter().for_each(|member| {
+        alone.remove(&member.child);
+    });
+    alone
 }

@@ -115,6 +115,31 @@ class Search(BaseEstimator):
         return X
 
 
+class Around:
+    def __init__(self, model):
+        self.model = model
+
+
+class Calibrated(BaseEstimator):
+    __module__ = "sklearn.calibration"
+
+    def __init__(self, models):
+        self.parts_ = [Around(model) for model in models]
+
+    def predict(self, X):
+        return X
+
+
+class Bagging(BaseEstimator):
+    __module__ = "sklearn.ensemble._bagging"
+
+    def __init__(self, models):
+        self.estimators_ = models
+
+    def predict(self, X):
+        return X
+
+
 class Scaler(BaseEstimator):
     __module__ = "sklearn.preprocessing._data"
 
@@ -233,6 +258,8 @@ ordered = Search(None, {})
 ordered.named_ = collections.OrderedDict([("gone", Booster(6)), ("last", sub)])
 ordered.named_["next"] = Duck()
 del ordered.named_["gone"]
+calibrated = Calibrated([Duck(), Duck()])
+bagging = Bagging([Duck() for _ in range(17)])
 excluded = Excluded()
 prices = [PriceModel(), Cheap(), Cheap()]
 temporary = iter([Scaler(5.0)])
@@ -271,6 +298,8 @@ CHAINS = {
     },
     Scaler: {"transform": chain(Scaler.transform)},
     Search: {"predict": chain(Search.predict)},
+    Calibrated: {"predict": chain(Calibrated.predict)},
+    Bagging: {"predict": chain(Bagging.predict)},
     Booster: {"fit": chain(Booster.fit), "predict": chain(vars(Booster)["predict"].func)},
     Duck: {"transform": chain(Duck.transform)},
     local: {"transform": chain(local.transform)},
@@ -288,6 +317,8 @@ def members():
     yield from ((union, step, name) for name, step in union.transformer_list if step)
     yield from ((forest, tree, None) for tree in forest.estimators_)
     yield from ((sub, step, name) for name, step in sub.steps)
+    yield from ((calibrated, part.model, None) for part in calibrated.parts_)
+    yield from ((bagging, part, None) for part in bagging.estimators_)
     yield (search, search.best_estimator_, "best_estimator_")
     yield (search, sub, "first")
     yield (ordered, sub, "last")
@@ -314,4 +345,4 @@ print(
 )
 for _ in sys.stdin:
     model = Pipeline([("other", Booster(5))])
-    search = ordered = None
+    search = ordered = calibrated = bagging = None

@@ -30,6 +30,8 @@ recurse:
   sklearn.pipeline.FeatureUnion: {named: [transformer_list]}
   sklearn.model_selection.Search: {named: [best_estimator_, named_]}
   sklearn.ensemble.Forest: {children: [estimators_]}
+  sklearn.ensemble.Bagging: {few: [estimators_]}
+  sklearn.calibration.Calibrated: {few: [parts_.model]}
 exclude: [__main__.Excluded]
 ";
 /// How long a changed model may take to be seen.
@@ -90,8 +92,10 @@ fn check(survey: &PythonSurvey, expected: &Expected, name: &str) {
     for class in &expected.classes {
         let found = found[class.path.as_str()];
         assert_eq!((found.address.0, found.instances), (class.address, class.instances), "{name}: {found:?}");
-        let is_container = ["Pipeline", "SubPipeline", "FeatureUnion", "Forest", "Search"].contains(&&*found.name);
-        assert_eq!((found.is_container, found.nests), (is_container, is_container), "{name}: {found:?}");
+        let containers = ["Pipeline", "SubPipeline", "FeatureUnion", "Forest", "Search", "Calibrated", "Bagging"];
+        let is_container = containers.contains(&&*found.name);
+        let nests = is_container && &*found.name != "Bagging";
+        assert_eq!((found.is_container, found.nests), (is_container, nests), "{name}: {found:?}");
         assert_eq!(found.excluded.is_some(), &*found.name == "Excluded");
         for (method, chain) in &class.chains {
             let of_chain: BTreeSet<u64> = chain.iter().map(|(_, code)| *code).collect();
@@ -152,6 +156,12 @@ fn check_receivers(survey: &PythonSurvey, name: &str) {
     };
     assert_eq!(in_models("Scaler"), Some((7, 6)), "{name}: one is held by no model and no variable");
     assert_eq!(in_models("Booster"), Some((2, 2)), "{name}: held by an attribute of an attribute of a variable");
+    let roots = |class: &str| {
+        let reached = survey.codes.iter().flat_map(|code| &code.users).find(|reached| &*reached.class == class);
+        reached.map(|reached| reached.roots)
+    };
+    assert_eq!(roots("Pipeline"), Some(1), "{name}: one is a step of the other");
+    assert_eq!((roots("Search"), roots("Duck")), (Some(2), Some(0)), "{name}: others hold them all");
 }
 
 #[test]
