@@ -92,7 +92,7 @@ fn many(are_called_before: bool) -> Result<()> {
     let is_whole = |row: &&SpanRow| STEPS.contains(&parts(row).as_slice());
     let mut roots: Vec<&SpanRow> = trace.spans.named("Pipeline.predict").collect();
     roots.sort_by_key(|row| row.span.start_time_unix_nano);
-    let first = roots.iter().position(|row| is_whole(&row)).unwrap_or(roots.len());
+    let first = roots.iter().position(is_whole).unwrap_or(roots.len());
     let (before, after) = roots.split_at(first);
     // The one that is cut by the end may lack some.
     let whole = after.iter().filter(|row| is_whole(row)).count();

@@ -12,6 +12,9 @@ use tracer_tests::tracer::Trace;
 /// Spans that are looked at, the last ones.
 const LAST: usize = 8;
 
+/// A test of one interpreter.
+type Test = fn(Interpreter) -> Result<()>;
+
 /// The tests.
 pub fn cases() -> Vec<Case> {
     let needs = |interpreter| vec![Need::Program, Need::Kernel, Need::Python(interpreter)];
@@ -24,7 +27,7 @@ pub fn cases() -> Vec<Case> {
                 cases.push(case_of(name, needs(interpreter), move || whole_trees(interpreter, mode)));
             }
         }
-        let watched: [(&str, fn(Interpreter) -> Result<()>); 2] =
+        let watched: [(&str, Test); 2] =
             [("outermost_calls_stay_watched", outermost), ("what_is_only_folded_is_not_watched", only_folded)];
         for (place, (name, test)) in watched.into_iter().enumerate() {
             if do_meet(1, version, place) {

@@ -17,13 +17,13 @@ use tracer_common::{
     chain::{Chain, HEADER_BYTES, LEFT, MAX_CHAIN, MAX_WALK, USUAL_BLOCK_BYTES, Witness, WitnessWindow},
     cookie::Cookie,
     limits::{MAX_PROCESSES, MAX_THREADS},
-    python::{FrameStyle, PythonKey, PythonWanted, WANTED_WORDS, wanted_bit},
+    python::{FrameStyle, PythonWanted, WANTED_WORDS, wanted_bit},
     records::RecordEnding,
 };
 
 use crate::{
-    maps::{PROCESSES, PYTHON_CODES, PYTHON_LAYOUTS, PYTHON_PASSED, chain_is_on, copy_of},
-    python_chain_calls::{begin, end_by_exception, end_gone, lose, mark_merged},
+    maps::{PROCESSES, PYTHON_LAYOUTS, PYTHON_PASSED, chain_is_on},
+    python_chain_calls::{begin, end_by_exception, end_gone, lose, mark_merged, note_unseen},
     python_chain_quick::chain_goes_on,
     python_frame::{code_of, current_frame, exception_of, read_u64},
     python_greenlets,
@@ -461,30 +461,6 @@ pub extern "C" fn add(chain: *mut Chain, index: u32, has_begun: u32) -> u64 {
         remember(chain, (*new).frame, (*new).identity, (*new).instruction, (base, is_new));
         u64::from(is_new)
     }
-}
-
-/// A frame is there whose beginning was not seen. Where whole trees are wanted, none of what begins inside a call of wanted code is
-/// seen then. A global function, as above.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn note_unseen(chain: *mut Chain, code: u64) -> u64 {
-    if !chain_is_on() {
-        return 0;
-    }
-    if chain.is_null() {
-        return 0;
-    }
-    // SAFETY: as above.
-    unsafe {
-        if (*chain).window < WitnessWindow::OpenForWhole as u32 || (*chain).unseen != 0 {
-            return 0;
-        }
-        let process = (bpf_get_current_pid_tgid() >> 32) as u32;
-        if copy_of(&PYTHON_CODES, &PythonKey { address: code, process, reserved: 0 }).is_some() {
-            (*chain).unseen = (*chain).length + 1;
-        }
-    }
-    0
 }
 
 /// Remembers the frame that C code enters at this witness: its call begins now. 1 if it may be wanted.

@@ -41,11 +41,10 @@ pub extern "C" fn begin(chain: *mut Chain, place: u32) -> u64 {
         let frame = (*known(chain, place)).frame;
         let code = PythonKey { address: code_of(layout, frame), process, reserved: 0 };
         let Some(rule) = copy_of(&PYTHON_CODES, &code) else { return 0 };
-        let thread = stack::of_current_thread((*chain).key);
-        if is_in_part_of_tree(chain, thread) {
+        if is_in_part_of_tree(chain) != 0 {
             return 0;
         }
-        let Some(thread) = thread else {
+        let Some(thread) = stack::of_current_thread((*chain).key) else {
             count_call(&code);
             count(Counter::Entries, 1);
             count(Counter::LostThreadTableFull, 1);
@@ -104,29 +103,58 @@ pub extern "C" fn begin(chain: *mut Chain, place: u32) -> u64 {
 }
 
 /// Whether what begins now would be seen without what is around it, or begin a tree that is not seen to its end, where whole trees are
-/// wanted.
-///
-/// # Safety
-/// Both pointers must be checked.
-#[inline(always)]
-unsafe fn is_in_part_of_tree(chain: *mut Chain, thread: Option<*mut ThreadStack>) -> bool {
-    // SAFETY: promised by the caller.
+/// wanted. A global function, as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn is_in_part_of_tree(chain: *mut Chain) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
+    if chain.is_null() {
+        return 0;
+    }
+    // SAFETY: as above.
     unsafe {
         if (*chain).window < WitnessWindow::OpenForWhole as u32 {
-            return false;
+            return 0;
         }
         if (*chain).unseen != 0 || (*chain).window == WitnessWindow::OpenForWhole as u32 {
-            return (*chain).unseen != 0;
+            return u64::from((*chain).unseen != 0);
         }
-        let Some(thread) = thread else { return true };
+        let Some(thread) = THREADS.get_ptr_mut((*chain).key) else { return 1 };
         let depth = (*thread).depth;
         if depth == 0 {
-            return true;
+            return 1;
         }
         let around = stack::frame(thread, depth - 1);
-        (*around).kind != FrameKind::Native as u32
-            && (*around).python_epoch != python_calls::epoch_of((*chain).process_slot)
+        let is_of_before = (*around).kind != FrameKind::Native as u32
+            && (*around).python_epoch != python_calls::epoch_of((*chain).process_slot);
+        u64::from(is_of_before)
     }
+}
+
+/// A frame is there whose beginning was not seen. Where whole trees are wanted, none of what begins inside a call of wanted code is
+/// seen then. A global function, as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn note_unseen(chain: *mut Chain, code: u64) -> u64 {
+    if !chain_is_on() {
+        return 0;
+    }
+    if chain.is_null() {
+        return 0;
+    }
+    // SAFETY: as above.
+    unsafe {
+        if (*chain).window < WitnessWindow::OpenForWhole as u32 || (*chain).unseen != 0 {
+            return 0;
+        }
+        let process = (bpf_get_current_pid_tgid() >> 32) as u32;
+        if copy_of(&PYTHON_CODES, &PythonKey { address: code, process, reserved: 0 }).is_some() {
+            (*chain).unseen = (*chain).length + 1;
+        }
+    }
+    0
 }
 
 /// A call that has begun on the stack is remembered with its frame, and how exactly its beginning is known.

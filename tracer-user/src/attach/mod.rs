@@ -9,6 +9,7 @@ mod error;
 mod features;
 mod forks;
 mod guard;
+mod heaps;
 mod hit_cost;
 mod kernel;
 mod leases;
@@ -45,6 +46,7 @@ pub use features::{
     Capability, MissingPrivilege, is_virtual_machine, kernel_version, missing_privilege, probe_features,
 };
 pub use guard::run_guard;
+pub use heaps::share_heaps;
 pub use hit_cost::measure_watchpoint_hit;
 pub use kernel::{Kernel, KernelProcess};
 pub use leases::keep_leases;

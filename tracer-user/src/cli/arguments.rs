@@ -15,7 +15,7 @@ use super::print::{Errors, LogLines};
 use super::selected::Selected;
 use crate::export::{DESTINATIONS, Destination, DestinationKind};
 use crate::model;
-use crate::session::{PythonSettings, Share};
+use crate::session::PythonSettings;
 
 /// How Python calls are seen where nobody says.
 const USUAL_PYTHON_MODE: &str = "auto";
@@ -250,9 +250,9 @@ impl TraceOptions {
             PythonMode::Chain => model::PythonMode::Chain,
         };
         let share = match (self.duty, self.max_overhead) {
-            (Some(share), _) => Share::OfTime(share),
-            (None, Some(most)) => Share::OfProcessor(most),
-            (None, None) => Share::Always,
+            (Some(share), _) => model::Share::OfTime(share),
+            (None, Some(most)) => model::Share::OfProcessor(most),
+            (None, None) => model::Share::Always,
         };
         PythonSettings { mode, is_chosen: self.python == PythonMode::Auto, may_go_over: false, share }
     }

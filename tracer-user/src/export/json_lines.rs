@@ -40,7 +40,8 @@ pub struct JsonLines {
 
 /// The line that is being filled for one process.
 struct Line {
-    /// Everything before the first span.
+    resource: Arc<Resource>,
+    /// Everything before the first span, while there are spans.
     head: Vec<u8>,
     text: Vec<u8>,
     spans: u64,
@@ -76,9 +77,10 @@ impl JsonLines {
         })
     }
 
-    fn describe(&mut self, resource: &Resource) {
-        let line = Line { head: line_head(resource), text: Vec::new(), spans: 0 };
-        if let Some(mut gone) = self.lines.insert(resource.process, line) {
+    fn describe(&mut self, resource: Arc<Resource>) {
+        let process = resource.process;
+        let line = Line { resource, head: Vec::new(), text: Vec::new(), spans: 0 };
+        if let Some(mut gone) = self.lines.insert(process, line) {
             gone.end(&mut self.chunk);
         }
     }
@@ -103,14 +105,17 @@ impl Sink for JsonLines {
     }
 
     fn process(&mut self, resource: &Arc<Resource>) {
-        self.describe(resource);
+        self.describe(Arc::clone(resource));
     }
 
     fn span(&mut self, span: &Span) {
         if self.lines.get(span.process).is_none() {
-            self.describe(&Resource::unknown(span.process, &|_| None));
+            self.describe(Arc::new(Resource::unknown(span.process, &|_| None)));
         }
         let Some(line) = self.lines.get(span.process) else { return };
+        if line.head.is_empty() {
+            line.head = line_head(&line.resource);
+        }
         if line.spans == 0 {
             line.text.extend_from_slice(&line.head);
         } else {
@@ -132,7 +137,7 @@ impl Sink for JsonLines {
     fn flush(&mut self) {
         for line in self.lines.values_mut() {
             if line.spans == 0 {
-                line.text = Vec::new(); // a process that is silent keeps no memory
+                (line.head, line.text) = (Vec::new(), Vec::new()); // a process that is silent keeps no memory
             }
             line.end(&mut self.chunk);
         }

@@ -12,6 +12,7 @@ mod plan;
 mod printable;
 mod python;
 mod sentence;
+mod share;
 mod span;
 mod symbol_map;
 mod target;
@@ -44,6 +45,7 @@ pub use python::{
     PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables, Receiver, RuntimeCoverage, UnnamedClass, WatchedCode,
 };
 pub use sentence::{counted, first_names, process_numbers};
+pub use share::Share;
 pub use span::{
     AttributeValue, CallError, CallFacts, Ending, Loss, Parent, ReturnedError, Span, SpanId, StreamTotals, Subject,
     TraceId,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::model::ProcessId;
+use crate::model::{ProcessId, Share};
 
 /// Shortest window in which probes are live for a share of the time: placing and removing them takes some milliseconds.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -15,17 +15,6 @@ const ASKED_EVERY: Duration = Duration::from_millis(20);
 
 /// For so long open calls are waited for at the end of a window; what takes longer is not seen to its end.
 const MOST_WAITING: Duration = Duration::from_secs(10);
-
-/// How much of the time probes may be live.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Share {
-    /// All of it.
-    Always,
-    /// This share, above 0 and at most 1.
-    OfTime(f64),
-    /// As much as takes no more than this share of one processor, above 0.
-    OfProcessor(f64),
-}
 
 /// What is to be done with the probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

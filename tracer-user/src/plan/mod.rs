@@ -24,7 +24,7 @@ mod watch_policy;
 pub use calibration::Calibration;
 pub use call_counts::Counts;
 pub use call_profile::CallProfile;
-pub use duty_cycle::{DutyCycle, Share, Turn};
+pub use duty_cycle::{DutyCycle, Turn};
 pub use look_schedule::StartSchedule;
 pub use look_turns::LookTurns;
 pub use mode_choice::{Machine, ModeChoice, choose_mode, suits_chain};

@@ -44,8 +44,8 @@ pub fn choose<'survey>(
     while budget.slots.is_none_or(|slots| chosen.len() < slots) {
         // While no outermost call is seen, and each tree is in pieces, the last watchpoint is for what may be one.
         let is_last = budget.tries_roots && budget.slots.is_some_and(|slots| slots > 1 && chosen.len() + 1 == slots);
-        let has_untried = chosen.iter().any(|code| choice.is_untried_root(code));
-        let root = if is_last && !has_untried { choice.best_untried_root() } else { None };
+        let is_for_root = is_last && !chosen.iter().any(|code| choice.is_untried_root(code));
+        let root = if is_for_root { choice.best_untried_root() } else { None };
         let Some(best) = root.or_else(|| choice.take_best(&mut waiting)) else { break };
         let methods = choice.cover(best);
         if methods.is_empty() {

@@ -106,8 +106,9 @@ impl WatchPolicy {
     pub fn in_mode(&self, now: Instant, (mode, layout): (PythonMode, &PythonLayout)) -> Self {
         let mut covered = self.covered.clone();
         covered.take_over(&self.plan, |code| self.watched.contains(&code), |code| self.calls.counted(code).seen);
-        let (known, kind) = ((self.survey.clone(), self.history.clone()), (mode, function_is_seen(mode, layout)));
-        let unseen = Self::unseen(self.runtime.clone(), kind, known, (now, self.schedule.clone()));
+        let known = (self.survey.clone(), self.history.clone());
+        let how = (mode, function_is_seen(mode, layout));
+        let unseen = Self::unseen(self.runtime.clone(), how, known, (now, self.schedule.clone()));
         let Self { numbers, without_number, has_told, seen_after, .. } = *self;
         Self { covered, numbers, without_number, has_told, seen_after, ..unseen }
     }
@@ -232,10 +233,7 @@ impl WatchPolicy {
     /// Code that is seen now.
     #[must_use]
     pub fn seen(&self) -> Vec<RemoteAddress> {
-        match self.mode {
-            PythonMode::Watch => self.watched.clone(),
-            PythonMode::Frames | PythonMode::Chain => self.wanted(),
-        }
+        if self.mode == PythonMode::Watch { self.watched.clone() } else { self.wanted() }
     }
 
     /// Code objects that are seen now.

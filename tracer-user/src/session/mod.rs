@@ -40,7 +40,7 @@ pub use processes::{Followed, ProcessChanges};
 pub use python_mode::{CostReport, PythonModeReport};
 pub use replay::replay;
 pub use report::Report;
-pub use settings::{PythonSettings, Settings, Share, StatusFeed, TotalsFeed};
+pub use settings::{PythonSettings, Settings, StatusFeed, TotalsFeed};
 pub use soak::{Soak, SoakFigures};
 pub use start::start;
 pub use tracer::AFTER_SIGNAL;

@@ -108,8 +108,7 @@ fn word(mode: PythonMode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ProcessId;
-    use crate::plan::Share;
+    use crate::model::{ProcessId, Share};
 
     #[test]
     fn what_was_chosen_is_one_sentence_with_its_cost() {

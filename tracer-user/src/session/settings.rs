@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use super::message::Message;
 use crate::attach::LoadOptions;
 use crate::export::{Destination, Sink};
-use crate::model::{MethodRow, PythonMode, SymbolMap};
-pub use crate::plan::Share;
+use crate::model::{MethodRow, PythonMode, Share, SymbolMap};
 use crate::target::TargetSource;
 
 /// What a session is asked to do.

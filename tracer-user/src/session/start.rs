@@ -19,7 +19,7 @@ use super::settings::Settings;
 use super::tape_header::{begin_tape, tape_header};
 use super::tracer::{NewProcess, Tracer};
 use super::wiring::Pipeline;
-use crate::attach::{AttachError, Kernel, LoadOptions, Programs, Refusal, Refused};
+use crate::attach::{AttachError, Kernel, LoadOptions, Programs, Refusal, Refused, share_heaps};
 use crate::engine::{NativeEngine, Runtimes};
 use crate::memory::ReadLimit;
 use crate::model::{ProcessId, PythonMode, Target};
@@ -76,6 +76,7 @@ pub fn start_on(
         tell,
         stop,
     } = settings;
+    share_heaps();
     raise_descriptor_limit()?;
     let follows = source.follows();
     if follows && !children_are_told() {

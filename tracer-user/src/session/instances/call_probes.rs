@@ -9,8 +9,8 @@ use super::super::settings::PythonSettings;
 use super::context::Context;
 use crate::attach::{CodeWatch, measure_emulated_probe};
 use crate::engine::{EngineError, RuntimeInstance};
-use crate::model::{InterpreterSites, ProcessId, PythonMode, Target, Witness, WitnessSite, WitnessWindow};
-use crate::plan::{DutyCycle, Share, Turn, each_ns};
+use crate::model::{InterpreterSites, ProcessId, PythonMode, Share, Target, Witness, WitnessSite, WitnessWindow};
+use crate::plan::{DutyCycle, Turn, each_ns};
 
 /// How long calls are counted before the probes stay, to tell what they cost.
 const COUNTING: Duration = Duration::from_millis(200);

@@ -217,9 +217,14 @@ fn record(pid: u32) -> (Snapshot, PythonSurvey) {
     );
     let classes = survey.classes.iter().map(|class| class.address);
     let metaclasses: Vec<_> = classes.clone().filter_map(|class| interpreter.type_of(class).ok()).collect();
-    // A field may be of a class that no map is about.
+    // A field may be of a class that no map is about, and so may be what a list in it holds.
     let fields = survey.members.iter().flat_map(|member| interpreter.instance_attributes(member.container));
-    let kinds = fields.flatten().filter_map(|(_, value)| interpreter.type_of(value).ok());
+    let values: Vec<_> = fields.flatten().map(|(_, value)| value).collect();
+    let lists = values.iter().filter(|value| {
+        interpreter.type_of(**value).and_then(|kind| interpreter.class(kind)).is_ok_and(|class| &*class.name == "list")
+    });
+    let items: Vec<_> = lists.filter_map(|list| interpreter.list_items(*list).ok()).flatten().collect();
+    let kinds = values.iter().chain(&items).filter_map(|value| interpreter.type_of(*value).ok());
     let kinds: Vec<_> = kinds.filter(|kind| interpreter.class(*kind).is_ok_and(|class| class.is_heap_type)).collect();
     let members = survey.members.iter().flat_map(|member| [member.container, member.child]);
     let functions = survey.functions.iter().map(|function| function.address);
