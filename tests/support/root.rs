@@ -11,12 +11,15 @@ pub const FOLDER: &str = "/mnt";
 const SCRIPT: &str = r#"
 root=$1 folder=$2
 shift 2
-mount --rbind /proc "$root/proc" && mount --rbind /sys "$root/sys" && mount --bind "$folder" "$root/mnt" || exit
+for place in proc sys dev; do
+    mount --rbind "/$place" "$root/$place" || exit
+done
+mount --bind "$folder" "$root/mnt" || exit
 exec chroot "$root" "$@"
 "#;
 
 /// What a root directory needs to have for this.
-pub const PLACES: [&str; 3] = ["proc", "sys", "mnt"];
+pub const PLACES: [&str; 4] = ["proc", "sys", "dev", "mnt"];
 
 /// The beginning of a command whose next word is a program of the root directory. It sees `folder` as [`FOLDER`].
 #[must_use]

@@ -47,6 +47,8 @@ nested OpenTelemetry spans of a running model server
 const OVERRIDES: &str = "\
 # One package for every release of Debian and Ubuntu: it needs no library of any of them.
 ml-tracer: statically-linked-binary [usr/bin/ml-tracer]
+# The names of functions are left, so that the report of a fault can be read.
+ml-tracer: unstripped-binary-or-object [usr/bin/ml-tracer]
 # It is no package of Debian's own archive, which has the bug that it closes.
 ml-tracer: initial-upload-closes-no-bugs [usr/share/doc/ml-tracer/changelog.Debian.gz:1]
 ";

@@ -31,7 +31,7 @@ pub fn build() -> Result<PathBuf> {
     let root = workspace::root();
     let mut command = provision::cargo();
     command.args(["build", "--release", "--locked", "--package", "tracer-user", "--target", TARGET]);
-    command.env("CARGO_PROFILE_RELEASE_STRIP", "symbols").env("CARGO_ENCODED_RUSTFLAGS", without_places(&root)?);
+    command.env("CARGO_ENCODED_RUSTFLAGS", without_places(&root)?);
     provision::run(&format!("cargo build --release --target {TARGET} (some minutes)"), &mut command)?;
     let file = root.join("target").join(TARGET).join("release/ml-tracer");
     let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
