@@ -85,10 +85,12 @@ PREDICTION = """
 Pipeline.predict
   StandardScaler.transform (scale)
   LogisticRegression.predict (clf)"""
+# Its `predict` calls the one that it overrides.
 REGRESSION = """
 Pipeline.predict
   StandardScaler.transform (scale)
-  LinearRegression.predict (reg)"""
+  LinearRegression.predict (reg)
+    LinearRegression.predict (reg)"""
 # It asks for `decision_function`, which the map does not name.
 CALIBRATION = """
 StandardScaler.transform (scale)
@@ -206,7 +208,7 @@ KINDS = {
     "regressor_chain": (
         lambda: RegressorChain(regressor()),
         LABELS,
-        inside("RegressorChain.predict", REGRESSION, REGRESSION),
+        inside("RegressorChain.predict", *[REGRESSION] * 4),
     ),
     "one_to_rest": (
         lambda: OneVsRestClassifier(classifier()),
@@ -218,10 +220,11 @@ KINDS = {
         CLASSES,
         inside("OneVsOneClassifier.predict", *[PREDICTION] * 3, *["StandardScaler.transform (scale)"] * 3),
     ),
+    # One of the three columns of its code is the same for all classes.
     "code": (
         lambda: OutputCodeClassifier(classifier(), code_size=1, random_state=0),
         CLASSES,
-        inside("OutputCodeClassifier.predict", *["StandardScaler.transform (scale)"] * 3),
+        inside("OutputCodeClassifier.predict", *["StandardScaler.transform (scale)"] * 2),
     ),
     "target": (
         lambda: TransformedTargetRegressor(regressor(), transformer=StandardScaler()),
