@@ -1,7 +1,7 @@
 //! Models that contain models: whole trees where all calls are seen. Where four code objects can be watched the outermost call
-//! keeps its watchpoint, and what is only ever folded takes none.
+//! keeps its watchpoint.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tracer_tests::process::poll;
 use tracer_tests::python::{CHAIN, Interpreter, SCIKIT_LEARN};
 use tracer_tests::python_run::PythonRun;
@@ -11,9 +11,6 @@ use tracer_tests::tracer::Trace;
 
 /// Spans that are looked at, the last ones.
 const LAST: usize = 8;
-
-/// A test of one interpreter.
-type Test = fn(Interpreter) -> Result<()>;
 
 /// The tests.
 pub fn cases() -> Vec<Case> {
@@ -27,12 +24,9 @@ pub fn cases() -> Vec<Case> {
                 cases.push(case_of(name, needs(interpreter), move || whole_trees(interpreter, mode)));
             }
         }
-        let watched: [(&str, Test); 2] =
-            [("outermost_calls_stay_watched", outermost), ("what_is_only_folded_is_not_watched", only_folded)];
-        for (place, (name, test)) in watched.into_iter().enumerate() {
-            if do_meet(1, version, place) {
-                cases.push(case_of(format!("{name}_{label}"), needs(interpreter), move || test(interpreter)));
-            }
+        if do_meet(1, version, 0) {
+            let name = format!("outermost_calls_stay_watched_{label}");
+            cases.push(case_of(name, needs(interpreter), move || outermost(interpreter)));
         }
     }
     cases
@@ -55,20 +49,6 @@ fn outermost(interpreter: Interpreter) -> Result<()> {
         roots.len() == LAST && roots.iter().all(|row| row.span.name == "StackingClassifier.predict")
     })?;
     trace.spans.check()
-}
-
-/// More models than are looked into: nothing is to be seen of them, and so nothing is watched of them.
-fn only_folded(interpreter: Interpreter) -> Result<()> {
-    let trace = watched_until(interpreter, "many", |spans| {
-        let calls = last(spans, |row| row.span.name == "BaggingClassifier.predict_proba");
-        calls.len() == LAST && calls.iter().all(|row| row.integer("ml.folded_calls").is_none())
-    })?;
-    let python = trace.summary.python().first().context("no interpreter")?;
-    let left = python["not_watched"].as_array().context("nothing is left out")?;
-    let of_model = left.iter().find(|left| left["name"] == "LogisticRegression.predict_proba");
-    let reason = of_model.and_then(|left| left["reason"].as_str());
-    ensure!(reason == Some("all its calls were folded into the calls around them"), "{python}");
-    Ok(())
 }
 
 /// Has one kind of model predict in watch mode until the spans say what they should.
