@@ -3,6 +3,7 @@
 //! Each function is what one program in `fuzz_targets` does with one input. `cargo xtask fuzz` builds and runs them.
 
 mod changes;
+mod conversation;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use tracer_user::symbol::{ElfFile, Functions};
 use tracer_user::symbol_map::{Matchers, PythonRules, built_in, parse};
 
 use changes::Changes;
+pub use conversation::requests;
 
 /// Names the sound ELF file of [`dwarf`].
 pub const SOUND_ELF: &str = "ML_TRACER_FUZZ_ELF";

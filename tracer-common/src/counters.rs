@@ -32,11 +32,16 @@ pub enum Counter {
     LostUnclear = 9,
     /// More than [`crate::limits::MAX_OTHER_STACK_CALLS`] calls were open on other stacks than their threads' own.
     LostOtherStacksFull = 10,
+    /// Records of what was done with connections that found no room in the ring buffer, or whose thread found none in its table. No
+    /// call is lost with them.
+    LostSocketRecords = 11,
+    /// Connections for which there was no room, see [`crate::limits::MAX_CONNECTIONS`]. No call is lost with them.
+    LostConnections = 12,
 }
 
 impl Counter {
     /// Slots of the counter map.
-    pub const COUNT: u32 = 11;
+    pub const COUNT: u32 = 13;
 
     /// Every counter, in the order of its number.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -51,6 +56,8 @@ impl Counter {
         Self::HitsWithoutCause,
         Self::LostUnclear,
         Self::LostOtherStacksFull,
+        Self::LostSocketRecords,
+        Self::LostConnections,
     ];
 
     /// Whether the counter counts calls whose span is lost.

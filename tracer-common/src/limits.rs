@@ -14,6 +14,9 @@ pub const MAX_PROCESSES: u32 = 1 << 9;
 /// Followed processes and those that they have forked, at one time: most that a server forks run nothing that is traced.
 pub const MAX_FOLLOWED: u32 = 1 << 14;
 
+/// Connections of traced servers that are open at one time, of all processes.
+pub const MAX_CONNECTIONS: u32 = 1 << 14;
+
 /// Functions that one tracer can tell apart: slots of the capture map (the cookie would hold 2^24).
 pub const MAX_FUNCTIONS: u32 = 1 << 14;
 

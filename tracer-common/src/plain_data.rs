@@ -4,7 +4,7 @@ use crate::python::{
     OpenContainer, PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout,
     PythonLoops, PythonWanted, PythonWatched, WaitingContainer,
 };
-use crate::tables::{CaptureSpec, ProcessSlot};
+use crate::tables::{CaptureSpec, ConnectionKey, ConnectionState, ProcessSlot};
 use crate::thread_stack::{OtherStackCall, OtherStackKey, ThreadStack};
 
 // SAFETY: `#[repr(C)]`, only integers, no padding (sizes asserted beside the type): every bit pattern is a value.
@@ -39,3 +39,7 @@ unsafe impl aya::Pod for PythonClassRule {}
 unsafe impl aya::Pod for OpenContainer {}
 // SAFETY: as above.
 unsafe impl aya::Pod for WaitingContainer {}
+// SAFETY: as above.
+unsafe impl aya::Pod for ConnectionKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for ConnectionState {}

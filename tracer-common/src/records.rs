@@ -39,8 +39,8 @@ impl RecordHeader {
     }
 }
 
-/// Kinds of records. Numbers are never reused; user space must accept unknown ones as errors, not panics. 3, 4 and 5 are
-/// kept for requests, payloads and samples, which nothing makes yet.
+/// Kinds of records. Numbers are never reused; user space must accept unknown ones as errors, not panics. 4 and 5 are
+/// kept for payloads and samples, which nothing makes yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum RecordKind {
@@ -48,6 +48,8 @@ pub enum RecordKind {
     Call = 1,
     /// A [`WideCallRecord`]: a Python call, or any call in a tree that is joined to another thread's.
     WideCall = 2,
+    /// A [`SocketRecord`], and behind it bytes of a request or of an answer.
+    Request = 3,
     /// A [`ProcessRecord`].
     Process = 6,
     /// A [`ThreadRecord`].
@@ -227,7 +229,58 @@ pub struct ThreadRecord {
     pub name: [u8; THREAD_NAME_BYTES],
 }
 
+/// What was done with a connection that a process is asked over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum SocketAction {
+    /// It was accepted.
+    Accepted = 1,
+    /// Bytes were read from it.
+    Read = 2,
+    /// Bytes were written to it.
+    Written = 3,
+    /// It was closed.
+    Closed = 4,
+}
+
+/// Bytes of a request that one record has room for; a longer read makes several.
+pub const MAX_CAPTURED: usize = 4096;
+
+/// A process has done something with a connection: 56 bytes, and behind them the bytes that were captured, up to the next multiple
+/// of 8.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
+#[repr(C)]
+pub struct SocketRecord {
+    /// Kind [`RecordKind::Request`]; the captured bytes are the second part.
+    pub header: RecordHeader,
+    /// Process.
+    pub process: u32,
+    /// Thread.
+    pub thread: u32,
+    /// The descriptor of the connection.
+    pub descriptor: u32,
+    /// One of [`SocketAction`].
+    pub action: u32,
+    /// When it had been done, monotonic ns.
+    pub time_ns: u64,
+    /// When the connection was accepted, or the programs were told of it.
+    pub opened_ns: u64,
+    /// Bytes that were read or written.
+    pub length: u64,
+    /// How many of them were captured: the first ones.
+    pub captured: u32,
+    /// Any of [`WAS_BEFORE`] and [`HAS_LOST`].
+    pub flags: u32,
+}
+
+/// The connection was there before the programs were told of it.
+pub const WAS_BEFORE: u32 = 1;
+/// A record of the connection was lost before this one.
+pub const HAS_LOST: u32 = 2;
+
 const _: () = {
+    assert!(size_of::<SocketRecord>() == 56);
     assert!(size_of::<RecordHeader>() == 8);
     assert!(size_of::<CallRecord>() == 152);
     assert!(size_of::<Join>() == 40);

@@ -27,7 +27,37 @@ pub struct CaptureSpec {
     pub positions: [u32; MAX_ARGUMENTS],
 }
 
+/// A connection that a traced process is asked over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ConnectionKey {
+    /// The process.
+    pub process: u32,
+    /// The descriptor.
+    pub descriptor: u32,
+}
+
+/// What the programs know of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ConnectionState {
+    /// When it was accepted, or the programs were told of it (monotonic ns).
+    pub opened_ns: u64,
+    /// Address of the kernel's `struct file`, which tells whether the descriptor is still the connection's; 0: not known yet.
+    pub file: u64,
+    /// Bytes of requests that were captured since something was written.
+    pub captured: u32,
+    /// 1 if it was there before the programs were told of it.
+    pub was_before: u32,
+    /// 1 if a record of it was lost.
+    pub has_lost: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
 const _: () = {
+    assert!(size_of::<ConnectionKey>() == 8);
+    assert!(size_of::<ConnectionState>() == 32);
     assert!(size_of::<ProcessSlot>() == 16);
     assert!(size_of::<CaptureSpec>() == 20);
 };

@@ -25,6 +25,7 @@ mod python_push;
 mod python_resolve;
 mod python_walk;
 mod python_watch;
+mod sockets;
 mod stack;
 mod thread_end;
 

@@ -29,6 +29,8 @@ pub enum Target {
     Snapshot,
     /// Symbol maps.
     SymbolMap,
+    /// What goes over the connections of a server.
+    Requests,
 }
 
 /// What the compiler does to the workspace's own crates and not to build scripts, which have nobody to report to. The arguments are
@@ -148,6 +150,7 @@ impl Target {
             Self::Elf => Some(folder.join("sound")),
             Self::Tape => Some(root.join("tests/tapes")),
             Self::SymbolMap => Some(root.join("symbols")),
+            Self::Requests => Some(root.join("fuzz/conversations")),
             Self::Dwarf | Self::Record | Self::Snapshot => None,
         }
     }

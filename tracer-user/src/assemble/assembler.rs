@@ -9,14 +9,15 @@ use super::ended::EndedProcesses;
 use super::gaps::Gaps;
 use super::identity::ThreadIdentity;
 use super::python::{PythonClassNames, PythonObjects};
+use super::requests::request_span;
 use super::tally::Tally;
 use super::thread::Thread;
 use super::unwatched::Unwatched;
 use super::waiting::Waiting;
 use crate::model::{
     AttributeValue, Call, CallEnding, CallFacts, ClockAnchor, Ending, Event, FunctionDescription, FunctionId, Gap,
-    Language, Loss, MonotonicNs, Parent, ProcessEvent, ProcessId, PythonNames, ReturnedError, Span, StreamTotals,
-    Subject, ThreadEvent, ThreadId, UnwatchedMethods,
+    Language, Loss, MonotonicNs, OtherProtocol, OutOfStep, Parent, ProcessEvent, ProcessId, PythonNames, Request,
+    RequestEnding, ReturnedError, Span, StreamTotals, Subject, ThreadEvent, ThreadId, UnwatchedMethods,
 };
 
 /// Threads remembered at one time: twice what the kernel side keeps ([`tracer_common::limits::MAX_THREADS`]), because
@@ -57,6 +58,8 @@ pub struct Assembler {
     forgotten_until: Option<MonotonicNs>,
     totals: StreamTotals,
     tally: Tally,
+    /// Whether requests that their callers do not record make no span.
+    follows_callers: bool,
 }
 
 struct KnownFunction {
@@ -85,7 +88,14 @@ impl Assembler {
             forgotten_until: None,
             totals: StreamTotals::default(),
             tally: Tally::default(),
+            follows_callers: true,
         }
+    }
+
+    /// The same, for which requests that their callers do not record make spans too, or (`true`) none.
+    #[must_use]
+    pub fn following_callers(self, follows_callers: bool) -> Self {
+        Self { follows_callers, ..self }
     }
 
     /// Makes a function known. Its calls must not arrive earlier.
@@ -151,7 +161,33 @@ impl Assembler {
             Event::Call(call) => self.call(call, out),
             Event::Process(event) => self.process_changed(event),
             Event::Thread(event) => self.thread_seen(event, out),
+            // Requests are found in what connections do, and come as such.
+            Event::Socket(_) => {}
         }
+    }
+
+    /// Takes a request that is over, which makes a span unless its caller does not record it.
+    pub fn request(&mut self, request: Request, out: &mut impl FnMut(Output)) {
+        let totals = &mut self.totals.requests;
+        totals.requests += 1;
+        totals.unanswered += u64::from(request.ending != RequestEnding::Answered);
+        if self.follows_callers && request.facts.trace.as_ref().is_some_and(|trace| !trace.is_sampled) {
+            totals.not_sampled += 1;
+            return;
+        }
+        let number = request.connection.process;
+        let process = self.processes.get(&number).copied().unwrap_or(ProcessId { pid: number, start_time: 0 });
+        out(Output::Span(request_span(request, process, self.seed, &self.clock)));
+    }
+
+    /// Nothing more is told of a connection, which does not fit together any more.
+    pub fn out_of_step(&mut self, reason: OutOfStep) {
+        *self.totals.requests.out_of_step.entry(reason).or_default() += 1;
+    }
+
+    /// A connection is not looked at, because it speaks something else.
+    pub fn other_protocol(&mut self, protocol: OtherProtocol) {
+        *self.totals.requests.others.entry(protocol).or_default() += 1;
     }
 
     /// The stream has ended: gives the placeholders for parents that never came.

@@ -1,6 +1,6 @@
 //! Trace and span ids computed from what a record says, so that no span has to wait for its parent.
 
-use crate::model::{MonotonicNs, SpanId, ThreadId, TraceId};
+use crate::model::{ConnectionId, MonotonicNs, SpanId, ThreadId, TraceId};
 
 /// The part of the ids that is the same for all calls of one thread.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,12 @@ impl ThreadIdentity {
                 finalize(state)
             }),
         }
+    }
+
+    /// Identity of a connection, whose requests have ids like the calls of a thread; it is none of a thread.
+    pub fn of_connection(seed: u64, connection: ConnectionId) -> Self {
+        let ConnectionId { process, descriptor, opened } = connection;
+        Self::new(finalize(seed ^ CONNECTIONS) ^ u64::from(process), ThreadId(descriptor), opened)
     }
 
     /// Id of the span of a call. Calls of one thread never share an id.
@@ -42,6 +48,9 @@ impl ThreadIdentity {
 
 /// An odd number near 2^64 divided by the golden ratio. Source: SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
 const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Keeps the ids of connections apart from those of threads: "requests".
+const CONNECTIONS: u64 = 0x7265_7175_6573_7473;
 
 /// A bijection on 64 bits in which every input bit moves about half of the output bits.
 /// Source of the constants: SplitMix64, variant 13 of Stafford's mixers.

@@ -7,6 +7,7 @@ mod ended;
 mod gaps;
 mod identity;
 mod python;
+mod requests;
 mod tally;
 mod thread;
 mod unwatched;

@@ -57,7 +57,7 @@ fn python_call(call: u64, parent: Option<u64>, sequence: u64, class: RemoteAddre
 fn facts(span: &Span) -> &CallFacts {
     match &span.subject {
         Subject::Call(call) => call,
-        Subject::LostCall => panic!("{span:?}"),
+        Subject::LostCall | Subject::Request(_) => panic!("{span:?}"),
     }
 }
 

@@ -6,8 +6,8 @@ use tracer_common::limits::MAX_ARGUMENTS;
 
 use super::*;
 use crate::model::{
-    ArgumentRule, ArgumentType, CallError, Comparison, ErrorRule, Language, Parent, ProcessChange, RemoteAddress,
-    SpanId, WallClockNs,
+    ArgumentRule, ArgumentType, CallError, CallersTrace, Comparison, ConnectionId, ErrorRule, Language, Parent,
+    ProcessChange, RemoteAddress, RequestFacts, SpanId, TraceId, WallClockNs,
 };
 
 pub const CLOCK: ClockAnchor = ClockAnchor { monotonic: MonotonicNs(1_000), wall_clock: WallClockNs(1_000_000) };
@@ -340,6 +340,7 @@ fn random_trees_with_random_losses_stay_true() {
                     let mut above = std::iter::successors(parent_of(truth), |above| parent_of(numbers[above]));
                     assert!(above.any(|above| above == ancestor), "not an ancestor");
                 }
+                Parent::Remote(_) => panic!("{span:?}"),
             }
             let (start, end) = (CLOCK.wall_clock_of(truth.start), CLOCK.wall_clock_of(truth.end));
             assert!(span.start >= start && span.end <= end && span.start <= span.end);
@@ -375,4 +376,80 @@ fn forged_records_do_no_harm() {
     }
     let (spans, ..) = run(assembler(), &calls);
     assert!(spans.iter().all(|span| span.start <= span.end));
+}
+
+fn request(trace: Option<CallersTrace>, ending: RequestEnding) -> Request {
+    Request {
+        connection: ConnectionId { process: 4200, descriptor: 5, opened: MonotonicNs(1_500) },
+        number: 2,
+        thread: ThreadId(9),
+        start: MonotonicNs(2_000),
+        end: MonotonicNs(5_000),
+        ending,
+        facts: RequestFacts {
+            method: "GET".into(),
+            path: "/".into(),
+            query: None,
+            scheme: "http".into(),
+            version: "1.1",
+            server: None,
+            client: None,
+            user_agent: None,
+            status: Some(200),
+            trace,
+            request_bytes: 0,
+            answer_bytes: Some(0),
+        },
+    }
+}
+
+fn spans_of_requests(assembler: Assembler, requests: Vec<Request>) -> (Vec<Span>, StreamTotals) {
+    let mut assembler = assembler;
+    let mut spans = Vec::new();
+    let out = &mut |output| match output {
+        Output::Span(span) => spans.push(span),
+        Output::Loss(loss) => panic!("{loss:?}"),
+    };
+    requests.into_iter().for_each(|request| assembler.request(request, out));
+    let totals = assembler.finish(out);
+    (spans, totals)
+}
+
+#[test]
+fn a_request_is_in_its_caller_s_trace_or_begins_one() {
+    let trace = CallersTrace { trace_id: TraceId([7; 16]), parent: SpanId([8; 8]), is_sampled: true, state: None };
+    let requests = vec![request(Some(trace), RequestEnding::Answered), request(None, RequestEnding::Answered)];
+    let (spans, totals) = spans_of_requests(assembler(), requests);
+    assert_eq!((spans[0].trace_id, spans[0].parent), (TraceId([7; 16]), Parent::Remote(SpanId([8; 8]))));
+    assert_eq!((spans[1].parent, spans[0].process), (Parent::Root, PROCESS));
+    assert_eq!((spans[0].start, spans[0].end), (WallClockNs(1_001_000), WallClockNs(1_004_000)));
+    assert_eq!(spans[0].span_id, spans[1].span_id, "the same request of the same connection");
+    assert_ne!(spans[1].trace_id, TraceId([7; 16]));
+    assert_eq!((totals.requests.requests, totals.requests.unanswered, totals.spans), (2, 0, 0));
+}
+
+#[test]
+fn a_request_ends_as_it_was_seen_to() {
+    let endings = [
+        (RequestEnding::Answered, Ending::Returned { error: None }),
+        (RequestEnding::Closed, Ending::Unanswered),
+        (RequestEnding::OutOfStep, Ending::Unanswered),
+        (RequestEnding::ProcessEnded, Ending::ThreadEnded),
+        (RequestEnding::StillOpen, Ending::StillOpen),
+    ];
+    let requests = endings.iter().map(|(ending, _)| request(None, *ending)).collect();
+    let (spans, totals) = spans_of_requests(assembler(), requests);
+    let found: Vec<&Ending> = spans.iter().map(|span| &span.ending).collect();
+    assert_eq!(found, endings.iter().map(|(_, ending)| ending).collect::<Vec<_>>());
+    assert_eq!((totals.requests.requests, totals.requests.unanswered), (5, 4));
+}
+
+#[test]
+fn what_a_caller_does_not_record_makes_no_span_unless_all_is_asked_for() {
+    let trace = CallersTrace { trace_id: TraceId([7; 16]), parent: SpanId([8; 8]), is_sampled: false, state: None };
+    let unsampled = || vec![request(Some(trace.clone()), RequestEnding::Answered)];
+    let (spans, totals) = spans_of_requests(assembler(), unsampled());
+    assert_eq!((spans.len(), totals.requests.requests, totals.requests.not_sampled), (0, 1, 1));
+    let (spans, totals) = spans_of_requests(assembler().following_callers(false), unsampled());
+    assert_eq!((spans.len(), totals.requests.not_sampled), (1, 0));
 }

@@ -49,6 +49,15 @@ pub enum AttachError {
         /// What the loader or the verifier said.
         problem: String,
     },
+    /// Requests cannot be seen on this kernel.
+    #[error(
+        "`--requests sockets` needs the tracepoints of system calls (CONFIG_FTRACE_SYSCALLS, and tracefs: `mount -t tracefs \
+         nodev /sys/kernel/tracing`, or CAP_SYS_ADMIN): {problem}"
+    )]
+    NoRequests {
+        /// What the kernel said.
+        problem: String,
+    },
     /// Something of the embedded object is not there: the program was built wrongly.
     #[error("the embedded BPF object lacks `{name}`; rebuild it with `cargo xtask build-ebpf`")]
     Incomplete {

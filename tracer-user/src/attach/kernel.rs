@@ -194,6 +194,13 @@ pub trait KernelProcess {
     /// Not permitted, or the kernel does not take it.
     fn place_exceptions(&mut self, path: &Path, site: &InterpreterSite) -> Result<(), AttachError>;
 
+    /// From now on records tell of the connections that it accepts, and of those that it is asked over already: their descriptors
+    /// are asked for once the others are seen.
+    ///
+    /// # Errors
+    /// The programs are not loaded, or a map cannot be written.
+    fn look_at_requests(&mut self, open: &mut dyn FnMut() -> Vec<u32>) -> Result<(), AttachError>;
+
     /// It runs another program now, which wants the debug registers: takes everything away that sees Python calls, and
     /// forgets what the programs were told of them.
     ///

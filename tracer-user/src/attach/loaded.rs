@@ -22,6 +22,7 @@ use super::python_frames::{ExceptionProgram, FramesPrograms};
 use super::python_tables::{PYTHON_ENTRIES, PYTHON_TABLES, SharedTables};
 use super::python_watch::WatchPrograms;
 use super::removals::Removals;
+use super::requests::{REQUEST_TABLES, RequestPrograms};
 use super::slots::{Slot, Slots};
 use super::task_layout::task_layout;
 use crate::model::{InterpreterSite, KernelFeatures, OpenCall, PlannedFunction};
@@ -45,6 +46,8 @@ pub struct LoadOptions {
     pub python_entries: u32,
     /// Tell which processes the traced ones fork, and count them.
     pub forks: bool,
+    /// See what traced processes read from their connections, and write to them.
+    pub requests: bool,
 }
 
 impl Default for LoadOptions {
@@ -58,6 +61,7 @@ impl Default for LoadOptions {
             python_chain: false,
             python_entries: PYTHON_ENTRIES,
             forks: false,
+            requests: false,
         }
     }
 }
@@ -83,6 +87,8 @@ pub struct Loaded {
     /// The program of chain mode, if it is loaded.
     pub chain: Option<ChainPrograms>,
     exceptions: ExceptionProgram,
+    /// What sees requests, if it is loaded.
+    pub requests: Option<RequestPrograms>,
     /// Nanoseconds that an empty program takes at a probe, where that was measured.
     pub empty_probe_ns: Option<f64>,
     /// The tables about Python code.
@@ -139,6 +145,11 @@ impl Loaded {
         if !options.python_chain {
             loader.map_max_entries(WANTED_MAP, 1);
         }
+        if !options.requests {
+            for table in REQUEST_TABLES {
+                loader.map_max_entries(table, 1);
+            }
+        }
         let mut ebpf = loader
             .map_max_entries("RECORDS", options.ring_bytes)
             .override_global("DEBUG_LOG", &debug_log, true)
@@ -147,6 +158,9 @@ impl Loaded {
             .override_global("TASK_THREAD_POINTER_OFFSET", &task.thread_pointer, true)
             .override_global("TASK_MEMORY_OFFSET", &task.memory, true)
             .override_global("MEMORY_STACK_OFFSET", &task.memory_stack, true)
+            .override_global("TASK_FILES_OFFSET", &task.files, true)
+            .override_global("FILES_TABLE_OFFSET", &task.files_table, true)
+            .override_global("TABLE_FILES_OFFSET", &task.table_files, true)
             .load(OBJECT)
             .map_err(|error| load_error(&error))?;
         // Where every call is seen, exceptions are asked for in any case.
@@ -170,6 +184,7 @@ impl Loaded {
         // The ring buffer is taken away later: what runs on it must be loaded before.
         let frames = if options.python_frames { Some(FramesPrograms::load(&mut ebpf, multi.is_some())?) } else { None };
         let chain = if options.python_chain { Some(ChainPrograms::new(&mut ebpf, witness)?) } else { None };
+        let requests = if options.requests { Some(RequestPrograms::load(&mut ebpf, &task)?) } else { None };
         let mut tracepoints = Vec::new();
         for (name, tracepoint) in [("thread_exit", "sched_process_exit"), ("program_exec", "sched_process_exec")] {
             let watcher = program::<RawTracePoint>(&mut ebpf, name)?;
@@ -188,6 +203,7 @@ impl Loaded {
             frames,
             chain,
             exceptions: ExceptionProgram::new(exceptions),
+            requests,
             empty_probe_ns,
             tables: SharedTables::new(options.python_entries as usize),
             kept_signals: Arc::default(),

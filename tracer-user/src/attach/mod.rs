@@ -27,12 +27,14 @@ mod python_tables;
 mod python_watch;
 mod readback;
 mod removals;
+mod requests;
 mod signals;
 mod site;
 mod slots;
 mod task_layout;
 mod totals;
 mod traced_process;
+mod tracepoints;
 mod trial;
 mod watchpoints;
 

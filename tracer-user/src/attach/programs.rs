@@ -76,6 +76,7 @@ impl Kernel for Programs {
         loaded.removals = Removals::default();
         loaded.watch.end();
         loaded.tracepoints.clear();
+        loaded.requests = None;
         remove(loaded.files.take_exits());
     }
 

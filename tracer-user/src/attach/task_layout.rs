@@ -29,6 +29,12 @@ pub struct TaskLayout {
     pub memory: u64,
     /// From the beginning of `struct mm_struct` to `start_stack`.
     pub memory_stack: u64,
+    /// From the beginning of a task to its `files`.
+    pub files: u64,
+    /// From the beginning of `struct files_struct` to its `fdt`.
+    pub files_table: u64,
+    /// From the beginning of `struct fdtable` to its `fd`.
+    pub table_files: u64,
 }
 
 /// Reads the offsets.
@@ -42,6 +48,9 @@ pub fn task_layout() -> TaskLayout {
         thread_pointer: thread_pointer().unwrap_or_default(),
         memory: types.offset_in("task_struct", "mm").unwrap_or_default(),
         memory_stack: types.offset_in("mm_struct", "start_stack").unwrap_or_default(),
+        files: types.offset_in("task_struct", "files").unwrap_or_default(),
+        files_table: types.offset_in("files_struct", "fdt").unwrap_or_default(),
+        table_files: types.offset_in("fdtable", "fd").unwrap_or_default(),
     }
 }
 
@@ -203,7 +212,8 @@ mod tests {
     fn this_kernel_tells_it() {
         if std::fs::exists(TYPES).unwrap_or(false) {
             let layout = task_layout();
-            for offset in [layout.number, layout.thread_pointer, layout.memory, layout.memory_stack] {
+            let TaskLayout { number, thread_pointer, memory, memory_stack, files, files_table, table_files } = layout;
+            for offset in [number, thread_pointer, memory, memory_stack, files, files_table, table_files] {
                 assert!(offset > 0 && offset < 1 << 14, "{layout:?}");
             }
         }

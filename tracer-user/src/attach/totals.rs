@@ -54,6 +54,8 @@ pub fn read(ebpf: &Ebpf, left: &[OpenCall]) -> Result<(LossCounts, Vec<OpenCall>
         lost,
         returns_without_entry: counted[Counter::ReturnsWithoutEntry as usize],
         hits_without_cause: counted[Counter::HitsWithoutCause as usize],
+        socket_records_lost: counted[Counter::LostSocketRecords as usize],
+        connections_lost: counted[Counter::LostConnections as usize],
     };
     Ok((totals, open_calls))
 }

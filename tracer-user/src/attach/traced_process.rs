@@ -16,6 +16,7 @@ use super::python_frames::FramesPrograms;
 use super::python_probes::PythonProbes;
 use super::python_watch::{self, WatchOutcome, WatchPrograms};
 use super::readback::{check_after, check_before};
+use super::requests;
 use super::site::Role;
 use super::slots::Slot;
 use super::totals;
@@ -34,13 +35,15 @@ pub struct TracedProcess {
     /// It gets one with the first thing that needs it: most that a server forks run nothing that is traced.
     slot: Option<Slot>,
     python: PythonProbes,
+    /// Whether its connections are looked at.
+    is_asked: bool,
 }
 
 impl TracedProcess {
     /// Nothing of it is seen yet.
     pub(super) fn new(process: ProcessId, loaded: SharedLoaded) -> Self {
         let kept_signals = Arc::clone(&loaded.lock().kept_signals);
-        Self { process, loaded, slot: None, python: PythonProbes::new(process, kept_signals) }
+        Self { process, loaded, slot: None, python: PythonProbes::new(process, kept_signals), is_asked: false }
     }
 
     /// Whether anything was ever watched or not: the tables are written before.
@@ -72,7 +75,11 @@ impl TracedProcess {
         if self.loaded.lock().is_over {
             return Ok(());
         }
-        let python = self.forget_python_tables();
+        let asked = match self.is_asked {
+            true => requests::leave(&mut self.loaded.lock().ebpf, self.process.pid),
+            false => Ok(()),
+        };
+        let python = self.forget_python_tables().and(asked);
         let mut loaded = self.loaded.lock();
         let Loaded { ebpf, slots, files, removals, left_elsewhere, .. } = &mut *loaded;
         let Some(slot) = self.slot.take() else { return Ok(()) };
@@ -253,6 +260,16 @@ impl KernelProcess for TracedProcess {
         let file = PlacedFile { path, process: self.process.pid, role: Role::Entry };
         self.python.add_exception(loaded.place_exceptions(&file, slot, site)?);
         Ok(())
+    }
+
+    fn look_at_requests(&mut self, open: &mut dyn FnMut() -> Vec<u32>) -> Result<(), AttachError> {
+        if self.loaded.lock().requests.is_none() {
+            return Err(AttachError::Incomplete { name: "socket_read" });
+        }
+        self.is_asked = true;
+        requests::look_at(&mut self.loaded.lock().ebpf, self.process.pid)?;
+        let open = open();
+        requests::look_at_open(&mut self.loaded.lock().ebpf, self.process.pid, &open)
     }
 
     fn forget_python(&mut self) -> Result<(), AttachError> {

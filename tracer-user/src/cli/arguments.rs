@@ -166,6 +166,10 @@ pub struct TraceOptions {
     pub duty: Option<f64>,
     #[command(flatten)]
     pub forks: ForkOptions,
+    /// Tell of the requests that the traced servers are asked over HTTP/1.1, in the traces of those who ask: `sockets` sees what they
+    /// read and write at system calls; `off` (default) does not look at them
+    #[arg(long, value_name = "HOW", default_value = "off", hide_default_value = true, hide_possible_values = true)]
+    pub requests: Requests,
     /// Probe native functions also in files that move their own code to other memory (huge pages): safe only if it has been
     /// moved already, or never is
     #[arg(long)]
@@ -229,9 +233,34 @@ pub enum PythonMode {
     Auto,
 }
 
+/// How requests are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Requests {
+    /// At system calls, where the target listens.
+    Auto,
+    /// Not at all.
+    Off,
+    /// At system calls.
+    Sockets,
+    /// In the C library.
+    Libc,
+}
+
 impl TraceOptions {
-    /// Refuses options that say nothing without another one.
+    /// Refuses options that say nothing without another one, and what is not there yet.
     pub fn check(&self) -> Result<(), UsageError> {
+        let problem = match self.requests {
+            Requests::Off | Requests::Sockets => None,
+            Requests::Auto => {
+                Some("whether a process listens is not looked at yet: say `--requests sockets` for a server")
+            }
+            Requests::Libc => {
+                Some("requests are not seen in the C library yet: `--requests sockets` sees them at system calls")
+            }
+        };
+        if let Some(problem) = problem {
+            return Err(UsageError(problem.to_owned()));
+        }
         let has_windows = matches!(self.python, PythonMode::Frames | PythonMode::Chain);
         if self.duty.is_some() && !has_windows {
             return Err(UsageError(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use super::arguments::{AttachArguments, ForkOptions, TraceOptions};
+use super::arguments::{AttachArguments, ForkOptions, Requests, TraceOptions};
 use super::class_options::ClassOptions;
 use super::display_options::DisplayOptions;
 use super::exit::{self, demand_privilege};
@@ -149,6 +149,7 @@ pub fn settings(
             debug_log: std::env::var_os("ML_TRACER_BPF_LOG").is_some_and(|value| value == "1"),
             single_probes: trace.single_probes,
             python_entries: trace.python_entries.unwrap_or(defaults.python_entries),
+            requests: trace.requests == Requests::Sockets,
             ..defaults
         },
         began,

@@ -37,6 +37,20 @@ pub enum DecodeError {
         /// Number of the ending.
         ending: u32,
     },
+    /// Something that this version does not know was done with a connection.
+    #[error("action {action} on a connection is not known to this version; was the tape made by a newer one?")]
+    UnknownAction {
+        /// Number of the action.
+        action: u32,
+    },
+    /// Fields of the record of a connection contradict each other.
+    #[error("a record of the connection with descriptor {descriptor} contradicts itself: {problem}")]
+    OddConnection {
+        /// Its descriptor.
+        descriptor: u32,
+        /// What does not fit.
+        problem: &'static str,
+    },
     /// Fields that contradict each other.
     #[error("the record of call {call} contradicts itself: {problem}")]
     Contradiction {

@@ -4,6 +4,7 @@ mod call_record;
 mod error;
 mod process_record;
 mod record;
+mod socket_record;
 mod tolerant;
 
 pub use error::DecodeError;

@@ -5,6 +5,7 @@ use tracer_common::records::{RecordHeader, RecordKind};
 use super::call_record::{call, wide_call};
 use super::error::DecodeError;
 use super::process_record::{process, thread};
+use super::socket_record::socket;
 use super::tolerant::read;
 use crate::model::{Event, RawRecord};
 
@@ -28,6 +29,7 @@ pub fn decode(record: &RawRecord<'_>) -> Result<Event, DecodeError> {
     match kind {
         _ if kind == RecordKind::Call as u16 => call(bytes).map(Event::Call),
         _ if kind == RecordKind::WideCall as u16 => wide_call(bytes, usize::from(first_part)).map(Event::Call),
+        _ if kind == RecordKind::Request as u16 => socket(bytes, usize::from(first_part)).map(Event::Socket),
         _ if kind == RecordKind::Process as u16 => process(bytes).map(Event::Process),
         _ if kind == RecordKind::Thread as u16 => thread(bytes).map(Event::Thread),
         _ => Err(DecodeError::UnknownKind { kind }),

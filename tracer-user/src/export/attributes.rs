@@ -1,28 +1,9 @@
 //! The attributes of a span: made here once, for all sinks. docs/attributes.md explains each.
 
 use super::attribute_limits::AttributeLimits;
-use crate::model::{AttributeValue, CallFacts, Ending, Parent, Span, Subject};
-
-/// A borrowed attribute value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ValueRef<'value> {
-    /// Whole number.
-    Integer(i64),
-    /// True or false.
-    Boolean(bool),
-    /// Text.
-    Text(&'value str),
-}
-
-impl<'value> From<&'value AttributeValue> for ValueRef<'value> {
-    fn from(value: &'value AttributeValue) -> Self {
-        match value {
-            AttributeValue::Integer(value) => Self::Integer(*value),
-            AttributeValue::Boolean(value) => Self::Boolean(*value),
-            AttributeValue::Text(value) => Self::Text(value),
-        }
-    }
-}
+use super::request_attributes::visit_request_facts;
+use super::value_ref::ValueRef;
+use crate::model::{CallFacts, Ending, Parent, Span, Subject};
 
 /// Calls `visit` with each attribute that all calls of the span's function share.
 pub fn visit_function_attributes(
@@ -79,9 +60,13 @@ pub fn visit_call_attributes(span: &Span, limits: AttributeLimits, mut visit: im
         visit("ml.parent_observed", ValueRef::Boolean(false));
     }
     let mut folded_calls = 0;
-    if let Subject::Call(call) = &span.subject {
-        visit_call_facts(call, limits, &mut visit);
-        folded_calls = call.folded_calls;
+    match &span.subject {
+        Subject::Call(call) => {
+            visit_call_facts(call, limits, &mut visit);
+            folded_calls = call.folded_calls;
+        }
+        Subject::Request(facts) => visit_request_facts(facts, limits, &mut visit),
+        Subject::LostCall => {}
     }
     if span.ending == Ending::ThreadEnded {
         visit("ml.thread_ended", ValueRef::Boolean(true));
@@ -100,7 +85,7 @@ pub fn visit_call_attributes(span: &Span, limits: AttributeLimits, mut visit: im
             },
         );
     }
-    if let Some(error) = span.ending.error() {
+    if let Some(error) = span.error() {
         visit("error.type", ValueRef::Text(limits.shorten(&error.kind())));
     }
 }

@@ -14,7 +14,7 @@ use super::error::ExportError;
 use super::json::{push_microseconds, push_number, push_string, push_value};
 use super::resource::Resource;
 use super::sink::{Delivery, Sink, Summary};
-use crate::model::{Loss, Span, ThreadId, WallClockNs};
+use crate::model::{Loss, Span, Subject, ThreadId, WallClockNs};
 
 const NAME: &str = PERFETTO.word;
 /// Thread names remembered; with more threads a name may be written twice, which does no harm.
@@ -118,7 +118,7 @@ impl Sink for ChromeTrace {
         self.begin_event("X", shorten_name(span.name()), span.process.pid, span.thread);
         let text = &mut self.chunk.bytes;
         text.extend_from_slice(br#","cat":"#);
-        push_string(text, span.function().map_or("lost", |function| &function.library));
+        push_string(text, category(span));
         text.extend_from_slice(br#","ts":"#);
         push_microseconds(text, i128::from(span.start.0) - i128::from(origin.0));
         text.extend_from_slice(br#","dur":"#);
@@ -131,7 +131,7 @@ impl Sink for ChromeTrace {
             text.push(b':');
             push_value(text, value);
         });
-        if let Some(error) = span.ending.error() {
+        if let Some(error) = span.error() {
             text.extend_from_slice(br#","error":"#);
             push_string(text, &error.to_string());
         }
@@ -162,6 +162,15 @@ impl Sink for ChromeTrace {
         let report = self.writer.finish();
         let problem = report.problem(&self.place);
         Delivery { sink: NAME, delivered: report.written, lost: report.lost, problem }
+    }
+}
+
+/// What people filter by.
+fn category(span: &Span) -> &str {
+    match (&span.subject, span.function()) {
+        (Subject::Request(_), _) => "http",
+        (_, Some(function)) => &function.library,
+        (_, None) => "lost",
     }
 }
 

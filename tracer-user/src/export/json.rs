@@ -1,6 +1,6 @@
 //! Pieces of JSON text appended to a buffer, for the sinks that write hundreds of thousands of spans a second.
 
-use super::attributes::ValueRef;
+use super::value_ref::ValueRef;
 
 /// Appends a quoted and escaped string.
 pub fn push_string(buffer: &mut Vec<u8>, text: &str) {

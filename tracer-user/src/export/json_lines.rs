@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::attribute_limits::{AttributeLimits, shorten_name};
-use super::attributes::{ValueRef, visit_call_attributes, visit_function_attributes, visit_thread_attributes};
+use super::attributes::{visit_call_attributes, visit_function_attributes, visit_thread_attributes};
 use super::background_writer::{BackgroundWriter, CHUNK_BYTES, Chunk, Place};
 use super::described::Described;
 use super::destination::JSON_LINES;
@@ -14,17 +14,22 @@ use super::error::ExportError;
 use super::json::{push_hexadecimal, push_number, push_string};
 use super::resource::{Resource, TRACER_NAME, TRACER_VERSION};
 use super::sink::{Delivery, Sink, Summary};
-use crate::model::{FunctionDescription, Loss, Span};
+use super::value_ref::ValueRef;
+use crate::model::{FunctionDescription, Loss, Parent, Span, Subject};
 
 const NAME: &str = JSON_LINES.word;
 /// A line is ended at this size, bytes.
 const LINE_BYTES: usize = 64 << 10;
 /// `SPAN_KIND_INTERNAL` of opentelemetry-proto 1.x.
 const KIND_INTERNAL: &str = "1";
+/// `SPAN_KIND_SERVER`.
+const KIND_SERVER: &str = "2";
 /// `STATUS_CODE_ERROR` of opentelemetry-proto 1.x.
 const STATUS_ERROR: &str = "2";
 /// Sampled (W3C trace flags), and the parent is known not to be remote (`SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK`).
 const FLAGS: &str = "257";
+/// The same, with a parent that is remote (`SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK`).
+const FLAGS_OF_REMOTE: &str = "769";
 /// Functions whose text is remembered; with more they are made anew now and then, which does no harm.
 const MAX_FUNCTION_TEXTS: usize = 2 * tracer_common::limits::MAX_FUNCTIONS as usize;
 const LINE_END: &[u8] = b"]}]}]}\n";
@@ -175,12 +180,17 @@ fn push_span(text: &mut Vec<u8>, span: &Span, functions: &mut FunctionTexts) {
     push_hexadecimal(text, &span.trace_id.0);
     text.extend_from_slice(br#"","spanId":""#);
     push_hexadecimal(text, &span.span_id.0);
-    if let Some(parent) = span.parent.span_id() {
+    if let Some(parent) = span.parent.named() {
         text.extend_from_slice(br#"","parentSpanId":""#);
         push_hexadecimal(text, &parent.0);
     }
     text.extend_from_slice(br#"","flags":"#);
-    text.extend_from_slice(FLAGS.as_bytes());
+    let is_remote = matches!(span.parent, Parent::Remote(_));
+    text.extend_from_slice(if is_remote { FLAGS_OF_REMOTE } else { FLAGS }.as_bytes());
+    if let Some(state) = span.trace_state() {
+        text.extend_from_slice(br#","traceState":"#);
+        push_string(text, state);
+    }
     text.extend_from_slice(br#","name":"#);
     let function = span.function().map(|function| functions.of(function, span));
     match function {
@@ -188,7 +198,8 @@ fn push_span(text: &mut Vec<u8>, span: &Span, functions: &mut FunctionTexts) {
         None => push_string(text, span.name()),
     }
     text.extend_from_slice(br#","kind":"#);
-    text.extend_from_slice(KIND_INTERNAL.as_bytes());
+    let is_request = matches!(span.subject, Subject::Request(_));
+    text.extend_from_slice(if is_request { KIND_SERVER } else { KIND_INTERNAL }.as_bytes());
     text.extend_from_slice(br#","startTimeUnixNano":""#);
     push_number(text, span.start.0);
     text.extend_from_slice(br#"","endTimeUnixNano":""#);
@@ -201,11 +212,13 @@ fn push_span(text: &mut Vec<u8>, span: &Span, functions: &mut FunctionTexts) {
     visit_thread_attributes(span, functions.limits, |name, value| list.push(name, value));
     visit_call_attributes(span, functions.limits, |name, value| list.push(name, value));
     text.push(b']');
-    if let Some(error) = span.ending.error() {
+    if let Some(error) = span.error() {
         text.extend_from_slice(br#","status":{"code":"#);
         text.extend_from_slice(STATUS_ERROR.as_bytes());
-        text.extend_from_slice(br#","message":"#);
-        push_string(text, &error.to_string());
+        if let Some(message) = error.message() {
+            text.extend_from_slice(br#","message":"#);
+            push_string(text, &message);
+        }
         text.push(b'}');
     }
     text.push(b'}');
@@ -293,6 +306,14 @@ mod tests {
         let spans = samples::spans();
         let (lines, delivery) = lines_of(&spans, true);
         assert_eq!(delivery, Delivery { sink: "jsonl", delivered: spans.len() as u64, lost: 0, problem: None });
+        let expected = samples::expected_resource_spans(&samples::resource(), &spans);
+        assert_eq!(lines, [TracesData { resource_spans: vec![expected] }]);
+    }
+
+    #[test]
+    fn requests_are_of_kind_server_and_in_the_trace_of_their_callers() {
+        let spans = samples::request_spans();
+        let (lines, _) = lines_of(&spans, true);
         let expected = samples::expected_resource_spans(&samples::resource(), &spans);
         assert_eq!(lines, [TracesData { resource_spans: vec![expected] }]);
     }

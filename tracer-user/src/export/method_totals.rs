@@ -54,7 +54,7 @@ impl MethodTotals {
         let duration = span.duration_ns();
         let method = self.method(span.name());
         method.calls += 1;
-        method.errors += u64::from(span.ending.error().is_some());
+        method.errors += u64::from(span.error().is_some());
         method.max_ns = method.max_ns.max(duration);
         method.total_ns = method.total_ns.saturating_add(duration);
         method.self_ns = method.self_ns.saturating_add(duration.saturating_sub(inside));

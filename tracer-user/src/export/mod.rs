@@ -16,6 +16,7 @@ mod json_lines;
 mod method_totals;
 mod open;
 mod otlp;
+mod request_attributes;
 mod resource;
 #[cfg(test)]
 mod samples;
@@ -24,6 +25,7 @@ mod sink;
 mod speedscope;
 mod stack_file;
 mod stack_totals;
+mod value_ref;
 
 pub use console::{duration, shorten, tree_lines};
 pub use destination::{DESTINATIONS, Destination, DestinationKind};

@@ -11,8 +11,9 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as P
 use super::background_writer::Place;
 use super::resource::{Resource, TRACER_NAME, TRACER_VERSION};
 use crate::model::{
-    ArgumentType, AttributeValue, CallError, CallFacts, Ending, FunctionDescription, FunctionId, Language, Parent,
-    ProcessId, ReturnedError, Span, SpanId, Subject, ThreadId, TraceId, UnwatchedSteps, WallClockNs,
+    ArgumentType, AttributeValue, CallError, CallFacts, CallersTrace, Ending, FunctionDescription, FunctionId,
+    HostAndPort, Language, Parent, ProcessId, RequestFacts, ReturnedError, Span, SpanId, Subject, ThreadId, TraceId,
+    UnwatchedSteps, WallClockNs,
 };
 
 /// The traced process.
@@ -105,11 +106,43 @@ pub fn span(
     }
 }
 
+/// Requests: one in its caller's trace, one that the server could not answer, and one whose answer nobody saw.
+pub fn request_spans() -> Vec<Span> {
+    let trace =
+        CallersTrace { trace_id: TraceId([0xcd; 16]), parent: id(9), is_sampled: true, state: Some("a=1".into()) };
+    let facts = RequestFacts {
+        method: "POST".into(),
+        path: "/predict/7".into(),
+        query: Some("x=1".into()),
+        scheme: "https".into(),
+        version: "1.1",
+        server: Some(HostAndPort { host: "models".into(), port: Some(81) }),
+        client: Some("192.0.2.1".into()),
+        user_agent: Some("curl/8".into()),
+        status: Some(200),
+        trace: Some(trace.clone()),
+        request_bytes: 5,
+        answer_bytes: Some(7),
+    };
+    let bare = RequestFacts { query: None, server: None, client: None, user_agent: None, trace: None, ..facts.clone() };
+    let failed = RequestFacts { status: Some(500), answer_bytes: None, ..bare.clone() };
+    let unanswered = RequestFacts { method: "BREW".into(), status: None, ..bare };
+    let of = |number, parent, facts| {
+        let mut span = span(number, parent, 0, None, (0, 1_000));
+        span.subject = Subject::Request(Box::new(facts));
+        span
+    };
+    let mut spans =
+        vec![of(1, Parent::Remote(trace.parent), facts), of(2, Parent::Root, failed), of(3, Parent::Root, unanswered)];
+    spans[2].ending = Ending::Unanswered;
+    spans
+}
+
 /// What a sample span says of its call.
 pub fn facts(span: &mut Span) -> &mut CallFacts {
     match &mut span.subject {
         Subject::Call(call) => call,
-        Subject::LostCall => panic!("no call"),
+        Subject::LostCall | Subject::Request(_) => panic!("no call"),
     }
 }
 
@@ -250,6 +283,7 @@ pub fn expected_span(span: &Span) -> ProtoSpan {
         Ending::ThreadEnded => ("unwound", true, false),
         Ending::Vanished { .. } => ("returned", true, false),
         Ending::StillOpen | Ending::Unobserved => ("still_open", true, false),
+        Ending::Unanswered => ("unobserved", true, false),
         Ending::Lost => ("lost", false, false),
     };
     attributes.push(text("ml.ending", ending));
@@ -260,39 +294,63 @@ pub fn expected_span(span: &Span) -> ProtoSpan {
     );
     let call = match &span.subject {
         Subject::Call(call) => Some(call),
-        Subject::LostCall => None,
+        Subject::LostCall | Subject::Request(_) => None,
     };
     if let Some(call) = call {
         attributes.extend(call.step.as_ref().map(|step| text("ml.step", step)));
         attributes.extend((!call.children_observed).then(|| boolean("ml.children_observed", false)));
         attributes.extend((!call.class_observed).then(|| boolean("ml.class_observed", false)));
     }
+    if let Subject::Request(facts) = &span.subject {
+        attributes.extend(expected_of_request(facts));
+    }
     attributes.extend((span.ending == Ending::ThreadEnded).then(|| boolean("ml.thread_ended", true)));
     let folded_calls = call.map_or(0, |call| call.folded_calls);
     attributes.extend((folded_calls > 0).then(|| number("ml.folded_calls", folded_calls as i64)));
     attributes.extend((span.lost_before > 0).then(|| number("ml.lost_before", span.lost_before as i64)));
     attributes.extend(span.attributes.iter().map(captured));
-    let (kind, message) = match span.ending.error() {
+    let (kind, message) = match span.error() {
         None => (None, ""),
         Some(CallError::Unwound(None)) => (Some("_OTHER"), "unwound"),
         Some(CallError::Unwound(Some(_))) => (Some("NotFittedError"), "raised NotFittedError"),
         Some(CallError::ThreadEnded) => (Some("_OTHER"), "thread ended"),
         Some(CallError::Returned(_)) => (Some("-1"), "return -1"),
+        Some(CallError::Status(_)) => (Some("500"), ""),
     };
     attributes.extend(kind.map(|kind| text("error.type", kind)));
     ProtoSpan {
         trace_id: span.trace_id.0.to_vec(),
         span_id: span.span_id.0.to_vec(),
-        parent_span_id: span.parent.span_id().map(|parent| parent.0.to_vec()).unwrap_or_default(),
-        flags: 0x101,
+        parent_span_id: span.parent.named().map(|parent| parent.0.to_vec()).unwrap_or_default(),
+        flags: if matches!(span.parent, Parent::Remote(_)) { 0x301 } else { 0x101 },
+        trace_state: span.trace_state().unwrap_or_default().to_owned(),
         name: span.name().to_owned(),
-        kind: 1,
+        kind: if matches!(span.subject, Subject::Request(_)) { 2 } else { 1 },
         start_time_unix_nano: span.start.0,
         end_time_unix_nano: span.end.0,
         attributes,
         status: kind.map(|_| Status { message: message.to_owned(), code: StatusCode::Error as i32 }),
         ..ProtoSpan::default()
     }
+}
+
+/// What a sample request must look like.
+fn expected_of_request(facts: &RequestFacts) -> Vec<KeyValue> {
+    let mut attributes = vec![text("http.request.method", facts.known_method().unwrap_or("_OTHER"))];
+    attributes.extend(facts.known_method().is_none().then(|| text("http.request.method_original", "BREW")));
+    attributes.push(text("url.path", &facts.path));
+    attributes.extend(facts.query.as_ref().map(|query| text("url.query", query)));
+    attributes.push(text("url.scheme", &facts.scheme));
+    attributes.push(text("network.protocol.version", facts.version));
+    attributes.extend(facts.server.as_ref().map(|_| text("server.address", "models")));
+    attributes.extend(facts.client.as_ref().map(|client| text("client.address", client)));
+    attributes.extend(facts.user_agent.as_ref().map(|agent| text("user_agent.original", agent)));
+    attributes.extend(facts.server.as_ref().map(|_| number("server.port", 81)));
+    attributes.extend(facts.status.map(|status| number("http.response.status_code", i64::from(status))));
+    attributes.push(number("http.request.body.size", facts.request_bytes as i64));
+    let answer = facts.answer_bytes.filter(|_| facts.status.is_some());
+    attributes.extend(answer.map(|bytes| number("http.response.body.size", bytes as i64)));
+    attributes
 }
 
 /// What the spans of one process must look like in OTLP.

@@ -59,7 +59,7 @@ impl Shown {
         let is_named = |span: &Span| self.names.iter().any(|name| name.fits(span.name()));
         spans.first().is_some_and(|span| !self.leaves_out(span.trace_id))
             && longest >= self.min_duration
-            && (!self.errors || spans.iter().any(|span| span.ending.error().is_some()))
+            && (!self.errors || spans.iter().any(|span| span.error().is_some()))
             && (self.names.is_empty() || spans.iter().any(is_named))
     }
 }
@@ -148,7 +148,7 @@ mod tests {
         assert!(!shows(&Shown { errors: true, ..named(&["LDA"]) }));
         assert!(!shows(&Shown { quiet: true, ..Shown::default() }));
         let mut well = samples::python_spans();
-        well.retain(|span| span.ending.error().is_none());
+        well.retain(|span| span.error().is_none());
         assert!(!Shown { errors: true, ..Shown::default() }.takes(&well, Duration::ZERO));
     }
 

@@ -9,6 +9,7 @@ use tracer_common::limits::MAX_ARGUMENTS;
 use tracer_common::records::WideCallRecord;
 use zerocopy::IntoBytes as _;
 
+use super::request::SocketEvent;
 use super::units::{FunctionId, MonotonicNs, RemoteAddress, ThreadId};
 
 /// The bytes of one record, as the ring buffer or a tape held them.
@@ -28,6 +29,8 @@ pub enum Event {
     Process(ProcessEvent),
     /// The programs have seen a thread for the first time.
     Thread(ThreadEvent),
+    /// A process has done something with a connection that it is asked over.
+    Socket(SocketEvent),
 }
 
 /// One call. See `tracer_common::records::CallRecord` for the meaning of each field.
@@ -209,6 +212,12 @@ pub struct LossCounts {
     /// Hits of watchpoints that the kernel did not know for ones, and that were recognised all the same. Not a loss.
     #[serde(default)]
     pub hits_without_cause: u64,
+    /// Records of what was done with connections that were lost. No call is lost with them.
+    #[serde(default)]
+    pub socket_records_lost: u64,
+    /// Connections that were not looked at for want of room. Likewise.
+    #[serde(default)]
+    pub connections_lost: u64,
 }
 
 /// Calls lost for one reason.
@@ -241,7 +250,9 @@ impl LossOfReason {
             | Counter::Spans
             | Counter::Folded
             | Counter::ReturnsWithoutEntry
-            | Counter::HitsWithoutCause => UNKNOWN_REASON,
+            | Counter::HitsWithoutCause
+            | Counter::LostSocketRecords
+            | Counter::LostConnections => UNKNOWN_REASON,
         }
     }
 }

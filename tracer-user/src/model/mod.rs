@@ -11,11 +11,13 @@ mod method_row;
 mod plan;
 mod printable;
 mod python;
+mod request;
 mod sentence;
 mod share;
 mod span;
 mod symbol_map;
 mod target;
+mod trace_ids;
 mod units;
 mod unwatched;
 
@@ -44,17 +46,21 @@ pub use python::{
     PythonFunctionRule, PythonLayout, PythonLeftOut, PythonLoops, PythonMode, PythonNames, PythonPlan, PythonRuntime,
     PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables, Receiver, RuntimeCoverage, UnnamedClass, WatchedCode,
 };
+pub use request::{
+    CallersTrace, ConnectionId, HostAndPort, OtherProtocol, OutOfStep, Request, RequestEnding, RequestFacts,
+    RequestTotals, SocketAction, SocketEvent,
+};
 pub use sentence::{counted, first_names, process_numbers};
 pub use share::Share;
 pub use span::{
-    AttributeValue, CallError, CallFacts, Ending, Loss, Parent, ReturnedError, Span, SpanId, StreamTotals, Subject,
-    TraceId,
+    AttributeValue, CallError, CallFacts, Ending, Loss, Parent, ReturnedError, Span, StreamTotals, Subject,
 };
 pub use symbol_map::{
     ArgumentRule, ArgumentType, Children, Comparison, Container, ErrorRule, FEW, FunctionRule, Origin, Recurse,
     SymbolMap,
 };
 pub use target::{FileNumber, FileVersion, Mapping, Module, ProgramImage, Service, Target, TargetChange};
+pub use trace_ids::{SpanId, TraceId};
 pub use units::{
     ClockAnchor, FileOffset, FunctionId, MonotonicNs, ProcessId, RemoteAddress, ThreadId, VirtualAddress, WallClockNs,
 };

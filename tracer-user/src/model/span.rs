@@ -7,17 +7,11 @@ use std::sync::Arc;
 
 use super::method_row::MethodRow;
 use super::plan::FunctionDescription;
+use super::request::{RequestFacts, RequestTotals};
 use super::symbol_map::ArgumentType;
+use super::trace_ids::{SpanId, TraceId};
 use super::units::{ProcessId, ThreadId, WallClockNs};
 use super::unwatched::UnwatchedSteps;
-
-/// W3C trace id, never all zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TraceId(pub [u8; 16]);
-
-/// W3C span id, never all zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SpanId(pub [u8; 8]);
 
 /// What a span is nested in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +24,8 @@ pub enum Parent {
     Span(SpanId),
     /// This span is around it, but not directly: the calls between were lost.
     Ancestor(SpanId),
+    /// This span of whoever asked for it, which somebody else tells of.
+    Remote(SpanId),
 }
 
 /// One thing that took time in a traced process: what it is about, where it belongs, and how it ended.
@@ -73,6 +69,8 @@ pub enum Subject {
     /// A placeholder for a call whose record was lost: it is known only because its children name it, and its times are
     /// theirs.
     LostCall,
+    /// A request that the process was asked.
+    Request(Box<RequestFacts>),
 }
 
 /// What is known of a call besides its times.
@@ -117,6 +115,9 @@ pub enum Ending {
     Unobserved,
     /// It was open when the tracer ended. The end is when the tracer looked.
     StillOpen,
+    /// A request of which not the whole answer was seen: its connection was closed, or what was seen of it did not fit together.
+    /// The end is when that was noticed.
+    Unanswered,
     /// Its record was lost. Neither start nor end were observed.
     Lost,
     /// It was found to have ended, and no exception is known to have left it.
@@ -144,6 +145,8 @@ pub enum CallError<'ending> {
     ThreadEnded,
     /// It returned a value that means an error.
     Returned(ReturnedError),
+    /// A request that the server could not answer: this status.
+    Status(u16),
 }
 
 /// Value of an attribute.
@@ -183,6 +186,8 @@ pub struct StreamTotals {
     pub undecodable: u64,
     /// What the finished calls of each method have come to.
     pub methods: Vec<MethodRow>,
+    /// What became of the requests.
+    pub requests: RequestTotals,
     /// Spans of Python methods by process and name, of the first few thousand names.
     pub python: BTreeMap<(u32, Arc<str>), u64>,
 }
@@ -195,6 +200,20 @@ impl Span {
             Subject::Call(CallFacts { function: Some(function), .. }) => &function.span_name,
             Subject::Call(CallFacts { function: None, .. }) => "(unknown function)",
             Subject::LostCall => "(lost)",
+            // The semantic conventions: the method and the route, and never the path, of which there may be any number.
+            Subject::Request(facts) => facts.known_method().unwrap_or("HTTP"),
+        }
+    }
+
+    /// How it failed, if it did.
+    #[must_use]
+    pub fn error(&self) -> Option<CallError<'_>> {
+        match &self.subject {
+            Subject::Request(facts) => {
+                let failed = facts.status.filter(|status| *status >= FIRST_SERVER_ERROR).map(CallError::Status);
+                failed.or_else(|| self.ending.error())
+            }
+            Subject::Call(_) | Subject::LostCall => self.ending.error(),
         }
     }
 
@@ -203,7 +222,16 @@ impl Span {
     pub fn function(&self) -> Option<&Arc<FunctionDescription>> {
         match &self.subject {
             Subject::Call(call) => call.function.as_ref(),
-            Subject::LostCall => None,
+            Subject::LostCall | Subject::Request(_) => None,
+        }
+    }
+
+    /// What the vendors on the way of its trace keep there (W3C `tracestate`).
+    #[must_use]
+    pub fn trace_state(&self) -> Option<&str> {
+        match &self.subject {
+            Subject::Request(facts) => facts.trace.as_ref()?.state.as_deref(),
+            Subject::Call(_) | Subject::LostCall => None,
         }
     }
 
@@ -212,7 +240,7 @@ impl Span {
     pub fn start_uncertainty_ns(&self) -> Option<u64> {
         match &self.subject {
             Subject::Call(call) => (call.start_uncertainty_ns != 0).then_some(call.start_uncertainty_ns),
-            Subject::LostCall => None,
+            Subject::LostCall | Subject::Request(_) => None,
         }
     }
 
@@ -237,23 +265,41 @@ impl ArgumentType {
 }
 
 impl Parent {
-    /// Whether the span begins a trace.
+    /// Whether the span begins a trace, or what this tracer tells of one.
     #[must_use]
     pub const fn begins_trace(self) -> bool {
-        matches!(self, Self::Root | Self::Unknown)
+        matches!(self, Self::Root | Self::Unknown | Self::Remote(_))
     }
 
-    /// The span to name as parent, direct or not.
+    /// The span of this tracer that it is inside, directly or not.
     #[must_use]
     pub fn span_id(self) -> Option<SpanId> {
         match self {
-            Self::Root | Self::Unknown => None,
+            Self::Root | Self::Unknown | Self::Remote(_) => None,
             Self::Span(span_id) | Self::Ancestor(span_id) => Some(span_id),
+        }
+    }
+
+    /// The span to name as parent, whoever tells of it.
+    #[must_use]
+    pub fn named(self) -> Option<SpanId> {
+        match self {
+            Self::Remote(span_id) => Some(span_id),
+            other => other.span_id(),
         }
     }
 }
 
+/// The first status that says that the server has failed. Below it the client has, which is no error of the server's span.
+const FIRST_SERVER_ERROR: u16 = 500;
+
 impl CallError<'_> {
+    /// What to say of it besides its kind; `None` where an attribute says all of it (the semantic conventions want no words then).
+    #[must_use]
+    pub fn message(&self) -> Option<String> {
+        (!matches!(self, Self::Status(_))).then(|| self.to_string())
+    }
+
     /// The value of the `error.type` attribute.
     #[must_use]
     pub fn kind(&self) -> Cow<'_, str> {
@@ -262,6 +308,7 @@ impl CallError<'_> {
             // The convention's word for an error of unknown kind.
             Self::Unwound(None) | Self::ThreadEnded => Cow::Borrowed("_OTHER"),
             Self::Returned(ReturnedError { bits, kind }) => Cow::Owned(kind.read(*bits).to_string()),
+            Self::Status(status) => Cow::Owned(status.to_string()),
         }
     }
 }
@@ -273,6 +320,7 @@ impl fmt::Display for CallError<'_> {
             Self::Unwound(Some(class)) => write!(formatter, "raised {class}"),
             Self::ThreadEnded => write!(formatter, "thread ended"),
             Self::Returned(ReturnedError { bits, kind }) => write!(formatter, "return {}", kind.read(*bits)),
+            Self::Status(status) => write!(formatter, "status {status}"),
         }
     }
 }
@@ -285,6 +333,7 @@ impl Ending {
             Self::Returned { .. } | Self::Vanished { .. } => "returned",
             Self::Unwound { .. } | Self::ThreadEnded => "unwound",
             Self::Unobserved | Self::StillOpen => "still_open",
+            Self::Unanswered => "unobserved",
             Self::Lost => "lost",
         }
     }
@@ -311,23 +360,7 @@ impl Ending {
             Self::Returned { error } => error.map(CallError::Returned),
             Self::Unwound { exception, .. } => Some(CallError::Unwound(exception.as_deref())),
             Self::ThreadEnded => Some(CallError::ThreadEnded),
-            Self::Unobserved | Self::StillOpen | Self::Lost | Self::Vanished { .. } => None,
+            Self::Unobserved | Self::StillOpen | Self::Unanswered | Self::Lost | Self::Vanished { .. } => None,
         }
-    }
-}
-
-fn write_hexadecimal(bytes: &[u8], formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
-}
-
-impl fmt::Display for TraceId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hexadecimal(&self.0, formatter)
-    }
-}
-
-impl fmt::Display for SpanId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hexadecimal(&self.0, formatter)
     }
 }

@@ -201,6 +201,10 @@ impl KernelProcess for FakeProcess {
         Ok(())
     }
 
+    fn look_at_requests(&mut self, _: &mut dyn FnMut() -> Vec<u32>) -> Result<(), AttachError> {
+        Ok(())
+    }
+
     fn forget_python(&mut self) -> Result<(), AttachError> {
         Ok(())
     }

@@ -23,6 +23,7 @@ mod python_mode;
 mod recording;
 mod replay;
 mod report;
+mod request_report;
 mod settings;
 mod soak;
 mod start;

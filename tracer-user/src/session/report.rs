@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::processes::ProcessReport;
 use super::python_mode::PythonModeReport;
+use super::request_report::RequestReport;
 use crate::export::Delivery;
 use crate::model::{LossCounts, MethodRow, RuntimeCoverage, StreamTotals, counted};
 
@@ -55,6 +56,8 @@ pub struct Report {
     pub not_followed: u64,
     /// How each destination fared.
     pub exports: Vec<ExportReport>,
+    /// What became of the requests, where they were looked at.
+    pub requests: RequestReport,
     /// What the engines have to say of that, a sentence each, and of what had no room.
     #[serde(skip)]
     pub told_of_runtimes: Vec<String>,
@@ -115,6 +118,7 @@ impl Report {
             placeholders: seen.placeholders,
             identity_holds: counts.entries == seen.spans + counts.folded + lost + counts.open,
             lost_by_reason,
+            requests: RequestReport::new(counts, seen.requests),
             runtime_spans: seen.python,
             methods: seen.methods,
             exports: deliveries
@@ -141,7 +145,12 @@ impl Report {
     pub fn has_found_nothing(&self) -> bool {
         let is_empty = |coverage: &RuntimeCoverage| coverage.watched.is_empty() && coverage.not_watched.is_empty();
         let is_named = !self.processes.is_empty();
-        is_named && self.entries == 0 && self.functions == 0 && self.skipped == 0 && self.coverage.iter().all(is_empty)
+        is_named
+            && self.requests.seen == 0
+            && self.entries == 0
+            && self.functions == 0
+            && self.skipped == 0
+            && self.coverage.iter().all(is_empty)
     }
 
     /// Where every call that was seen to begin has gone.
@@ -185,6 +194,7 @@ impl Report {
                 self.hits_without_cause
             ));
         }
+        remarks.extend(self.requests.remarks());
         remarks.extend_from_slice(&self.told_of_runtimes);
         let problems = self.processes.iter().filter_map(|process| Some((process, process.problem.as_ref()?)));
         for (process, problem) in problems.filter(|(process, _)| process.forked_by.is_none()) {

@@ -122,6 +122,8 @@ pub fn start_on(
     // The command has not begun, and a worker may be in the middle of its beginning.
     let is_starting =
         |(forked_by, target): &(Option<ProcessId>, Target)| forked_by.is_some() && Runtimes::may_be_in(target);
+    // Requests are told of whatever answers them.
+    let awaits_forks = awaits_forks || load.requests;
     let may_have_more = is_command || awaits_forks || arriving.iter().any(is_starting);
     if is_empty && !may_have_more {
         let forbidden = found.iter().map(|found| found.forbidden).sum();
@@ -142,7 +144,8 @@ pub fn start_on(
     let drain = Drain::start(records, pipeline, ProcessNews::new(tell)).map_err(|_| SessionError::DrainEnded)?;
 
     let native = NativeProbes::new(engine, max_overhead);
-    let mut tracer = Tracer::new(kernel, drain, native, instances, source).awaiting_forks(awaits_forks);
+    let tracer = Tracer::new(kernel, drain, native, instances, source).awaiting_forks(awaits_forks);
+    let mut tracer = tracer.seeing_requests(load.requests);
     let found = arriving.into_iter().zip(found).zip(found_instances);
     let arrivals =
         found.map(|(((forked_by, target), found), instance)| NewProcess { target, forked_by, found, instance });

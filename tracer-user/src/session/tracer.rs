@@ -16,7 +16,7 @@ use crate::attach::{Kernel, Refused};
 use crate::engine::Runtimes;
 use crate::model::{ClassesInSight, Module, ProcessEvent, ProcessId, ProgramImage, Target, TargetChange, counted};
 use crate::plan::{Planner, PythonCost};
-use crate::target::{TargetSource, has_ended, identify};
+use crate::target::{TargetSource, accepted_connections, has_ended, identify};
 
 /// What to think of a target that was ended by a signal about its code.
 pub const AFTER_SIGNAL: &str = "a fault of its own, as without probes, or one of a program that copies its own code together with \
@@ -34,6 +34,8 @@ pub struct Tracer {
     failures: Failures,
     /// Whether it goes on for what is forked later, however little there is to trace.
     awaits_forks: bool,
+    /// Whether it looks at what the processes are asked over their connections.
+    sees_requests: bool,
     /// When it asks next for what nobody tells it.
     asks: Instant,
 }
@@ -73,6 +75,7 @@ impl Tracer {
             processes: Processes::default(),
             failures: Failures::default(),
             awaits_forks: false,
+            sees_requests: false,
             asks: Instant::now(),
         }
     }
@@ -81,6 +84,12 @@ impl Tracer {
     #[must_use]
     pub fn awaiting_forks(self, awaits_forks: bool) -> Self {
         Self { awaits_forks, ..self }
+    }
+
+    /// The same, which looks at what the processes are asked over their connections.
+    #[must_use]
+    pub fn seeing_requests(self, sees_requests: bool) -> Self {
+        Self { sees_requests, ..self }
     }
 
     /// Functions probed so far.
@@ -273,6 +282,11 @@ impl Tracer {
     fn add(&mut self, arrival: NewProcess) -> Result<Vec<Refused>, SessionError> {
         let NewProcess { target, forked_by, found, instance } = arrival;
         self.processes.add(&target, forked_by, self.kernel.process(target.process));
+        if self.sees_requests
+            && let Some(kernel) = self.processes.in_kernel(target.process)
+        {
+            kernel.look_at_requests(&mut || accepted_connections(target.process))?;
+        }
         let Self { processes, drain, planner, native, instances, source, .. } = self;
         let mut context = Context { processes, planner, drain };
         let refused = native.place(&target, found, &mut context, &mut **source)?;

@@ -6,10 +6,11 @@ use std::time::Instant;
 use super::settings::TotalsFeed;
 use crate::assemble::{Assembler, Output};
 use crate::decode::decode;
+use crate::engine::{RequestOutcome, ServerRequests};
 use crate::export::{Delivery, Destination, ExportError, MethodTotals, Resource, Sink, Summary, open};
 use crate::model::{
-    ClockAnchor, Event, FunctionDescription, Gap, LossCounts, ProcessEvent, PythonNames, RawRecord, RemoteAddress,
-    StreamTotals, Target, ThreadId, UnwatchedMethods,
+    ClockAnchor, Event, FunctionDescription, Gap, LossCounts, ProcessChange, ProcessEvent, PythonNames, RawRecord,
+    RemoteAddress, StreamTotals, Target, ThreadId, UnwatchedMethods,
 };
 use crate::ring::TapeHeader;
 
@@ -18,6 +19,7 @@ pub type PythonClassNames = Box<dyn FnMut(u32, RemoteAddress) -> Option<Arc<str>
 
 /// Everything after the ring buffer.
 pub struct Pipeline {
+    requests: ServerRequests,
     assembler: Assembler,
     sinks: Vec<Box<dyn Sink>>,
     methods: MethodTotals,
@@ -37,8 +39,10 @@ impl Pipeline {
     ) -> Result<Self, ExportError> {
         let environment = |name: &str| std::env::var(name).ok();
         let assembler = Assembler::new(header.seed, header.anchor, classes);
+        let assembler = assembler.following_callers(callers_are_followed(&environment));
         let sinks = destinations.iter().map(|destination| open(destination, &environment)).collect::<Result<_, _>>()?;
-        let mut pipeline = Self { assembler, sinks, methods: MethodTotals::default(), feed: None };
+        let requests = ServerRequests::default();
+        let mut pipeline = Self { requests, assembler, sinks, methods: MethodTotals::default(), feed: None };
         header.targets.iter().for_each(|target| pipeline.add_process(target));
         Ok(pipeline)
     }
@@ -102,11 +106,20 @@ impl Pipeline {
 
     /// One record on its way from the ring to the sinks. Gives what has happened to a process, if the record is about that.
     pub fn record(&mut self, record: &RawRecord<'_>) -> Option<ProcessEvent> {
-        let Self { assembler, sinks, methods, .. } = self;
+        let Self { requests, assembler, sinks, methods, .. } = self;
         match decode(record) {
+            Ok(Event::Socket(event)) => {
+                requests.event(event, &mut |outcome| told(outcome, assembler, sinks, methods));
+                None
+            }
             Ok(event) => {
                 assembler.event(&event, &mut |output| deliver(sinks, methods, &output));
-                if let Event::Process(event) = event { Some(event) } else { None }
+                let Event::Process(event) = event else { return None };
+                if let ProcessChange::Executed | ProcessChange::Ended = event.change {
+                    let out = &mut |outcome| told(outcome, assembler, sinks, methods);
+                    requests.process_ended(event.process, event.time, out);
+                }
+                Some(event)
             }
             Err(error) => {
                 tracing::warn!(%error, "a record could not be decoded");
@@ -137,7 +150,8 @@ impl Pipeline {
 
     /// Every sink delivers what is left. Sinks finish side by side, so that a dead collector does not hold up the others.
     pub fn finish(self, counts: Option<LossCounts>) -> (StreamTotals, Vec<Delivery>) {
-        let Self { assembler, mut sinks, mut methods, .. } = self;
+        let Self { mut requests, mut assembler, mut sinks, mut methods, .. } = self;
+        requests.finish(&mut |outcome| told(outcome, &mut assembler, &mut sinks, &mut methods));
         let mut totals = assembler.finish(&mut |output| deliver(&mut sinks, &mut methods, &output));
         totals.methods = methods.rows();
         let summary = Summary { totals, counts };
@@ -147,6 +161,23 @@ impl Pipeline {
             finishing.into_iter().filter_map(|thread| thread.join().ok()).collect()
         });
         (summary.totals.clone(), deliveries)
+    }
+}
+
+/// Whether what callers do not record is not told of either, as `OTEL_TRACES_SAMPLER` says; without a word it is so.
+fn callers_are_followed(environment: &dyn Fn(&str) -> Option<String>) -> bool {
+    environment("OTEL_TRACES_SAMPLER")
+        .is_none_or(|sampler| sampler.trim().is_empty() || sampler.starts_with("parentbased_"))
+}
+
+/// What has come out of a connection.
+fn told(outcome: RequestOutcome, assembler: &mut Assembler, sinks: &mut [Box<dyn Sink>], methods: &mut MethodTotals) {
+    match outcome {
+        RequestOutcome::Request(request) => {
+            assembler.request(request, &mut |output| deliver(sinks, methods, &output));
+        }
+        RequestOutcome::OutOfStep(reason) => assembler.out_of_step(reason),
+        RequestOutcome::Other(protocol) => assembler.other_protocol(protocol),
     }
 }
 

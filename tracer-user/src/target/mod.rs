@@ -1,6 +1,7 @@
 //! Looks at /proc: a process id goes in, a `Target` (who runs, what is mapped) and later `TargetChange`s come out.
 
 mod application;
+mod connections;
 mod descendants;
 mod error;
 mod foreign_code;
@@ -14,6 +15,7 @@ mod watch;
 mod watched;
 
 pub use application::application_of;
+pub use connections::accepted_connections;
 pub use descendants::{children_are_told, descendants};
 pub use error::TargetError;
 pub use foreign_code::native_obstacle;

@@ -80,7 +80,7 @@ pub fn span_line(text: &mut String, palette: Palette, room: &Room, span: &Span, 
     palette.paint(text, DIM, &guides);
     let columns = room.name.saturating_sub(guides.width());
     let (name, step) = name_and_step(span, columns);
-    let has_failed = span.ending.error().is_some();
+    let has_failed = span.error().is_some();
     let style = match span.subject {
         _ if has_failed => ERROR,
         Subject::LostCall => WARNING,
@@ -95,7 +95,7 @@ pub fn span_line(text: &mut String, palette: Palette, room: &Room, span: &Span, 
         _ if span.ending.is_end_observed() => ' ',
         Ending::Returned { .. } | Ending::Vanished { .. } => ' ',
         Ending::Unwound { .. } | Ending::ThreadEnded => '≤',
-        Ending::Lost | Ending::StillOpen | Ending::Unobserved => '≥',
+        Ending::Lost | Ending::StillOpen | Ending::Unobserved | Ending::Unanswered => '≥',
     };
     let duration = duration(span.duration_ns());
     let _ = write!(text, "{:>DURATION$}", format!("{bound}{duration}"));
@@ -130,17 +130,23 @@ fn is_remarkable(span: &Span) -> bool {
         || span.parent_is_far()
         || match &span.subject {
             Subject::Call(call) => !call.children_observed || !call.unwatched_steps.is_empty(),
-            Subject::LostCall => false,
+            Subject::LostCall | Subject::Request(_) => false,
         }
 }
 
 /// The name, and the step in brackets: where there is no room for both, each gets some of it.
 fn name_and_step(span: &Span, room: usize) -> (String, String) {
     let name = printable(span.name());
-    let Subject::Call(CallFacts { step: Some(step), .. }) = &span.subject else {
-        return (shorten(&name, room), String::new());
+    let step = match &span.subject {
+        Subject::Request(facts) => {
+            // The path, which is no name, and the status are what people look for.
+            let status = facts.status.map(|status| format!(" {status}")).unwrap_or_default();
+            let path = printable(&facts.path);
+            return (shorten(&format!("{name} {path}"), room.saturating_sub(status.width())), status);
+        }
+        Subject::Call(CallFacts { step: Some(step), .. }) => printable(step),
+        Subject::Call(_) | Subject::LostCall => return (shorten(&name, room), String::new()),
     };
-    let step = printable(step);
     let of_step = (step.width() + 3).min((room / 2).max(room.saturating_sub(name.width())));
     let step = format!(" ({})", shorten(&step, of_step.saturating_sub(3)));
     (shorten(&name, room.saturating_sub(step.width())), step)
@@ -148,17 +154,18 @@ fn name_and_step(span: &Span, room: usize) -> (String, String) {
 
 fn remarks(span: &Span, line: &Line<'_>, room: &Room) -> String {
     let mut remarks: Vec<String> = Vec::new();
-    match (span.ending.error(), &span.ending) {
+    match (span.error(), &span.ending) {
         (Some(CallError::ThreadEnded), _) => remarks.push("(thread ended)".to_owned()),
         (Some(CallError::Unwound(None)), _) => remarks.push("(unwound)".to_owned()),
         (Some(error), _) => remarks.push(printable(&error.to_string()).into_owned()),
         (None, Ending::StillOpen | Ending::Unobserved) => remarks.push("(still open)".to_owned()),
         (None, Ending::Lost) => remarks.push("(not observed)".to_owned()),
+        (None, Ending::Unanswered) => remarks.push("(answer not seen)".to_owned()),
         (None, _) => {}
     }
     let call = match &span.subject {
         Subject::Call(call) => Some(call),
-        Subject::LostCall => None,
+        Subject::LostCall | Subject::Request(_) => None,
     };
     if let Some(steps) = call.map(|call| &call.unwatched_steps).filter(|steps| !steps.is_empty()) {
         // It stands beside the time of its own, which may be theirs.
@@ -304,6 +311,24 @@ mod tests {
                 "{columns}: {text}"
             );
         }
+    }
+
+    #[test]
+    fn a_request_is_shown_with_its_path_and_its_status() {
+        let line =
+            Line { more_follow: &[], self_time: None, parent_is_shown: false, has_children: false, hidden_calls: 0 };
+        let spans = samples::request_spans();
+        let shown = spans.iter().map(|span| {
+            let mut text = String::new();
+            span_line(&mut text, Palette { colour: false }, &Room::of(120, true), span, line);
+            text.split_whitespace().collect::<Vec<_>>().join(" ")
+        });
+        let expected = [
+            "POST /predict/7 200 1.000 ms",
+            "POST /predict/7 500 1.000 ms status 500",
+            "HTTP /predict/7 ≥1.000 ms (answer not seen)",
+        ];
+        assert_eq!(shown.collect::<Vec<_>>(), expected);
     }
 
     #[test]

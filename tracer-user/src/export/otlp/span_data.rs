@@ -7,9 +7,10 @@ use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use super::super::attribute_limits::{AttributeLimits, shorten_name};
-use super::super::attributes::{ValueRef, visit_attributes};
+use super::super::attributes::visit_attributes;
 use super::super::resource::{Resource, TRACER_NAME, TRACER_VERSION};
-use crate::model::{Span, WallClockNs};
+use super::super::value_ref::ValueRef;
+use crate::model::{Parent, Span, Subject, WallClockNs};
 
 /// The scope of all spans.
 pub fn scope() -> InstrumentationScope {
@@ -20,17 +21,18 @@ pub fn scope() -> InstrumentationScope {
 pub fn span_data(span: &Span, scope: &InstrumentationScope, limits: AttributeLimits) -> SpanData {
     let mut attributes = Vec::with_capacity(12);
     visit_attributes(span, limits, |name, value| attributes.push(KeyValue::new(name.to_owned(), owned(value))));
+    let is_request = matches!(span.subject, Subject::Request(_));
     SpanData {
         span_context: SpanContext::new(
             TraceId::from_bytes(span.trace_id.0),
             SpanId::from_bytes(span.span_id.0),
             TraceFlags::SAMPLED,
             false,
-            TraceState::NONE,
+            span.trace_state().and_then(|state| state.parse().ok()).unwrap_or(TraceState::NONE),
         ),
-        parent_span_id: span.parent.span_id().map_or(SpanId::INVALID, |parent| SpanId::from_bytes(parent.0)),
-        parent_span_is_remote: false,
-        span_kind: SpanKind::Internal,
+        parent_span_id: span.parent.named().map_or(SpanId::INVALID, |parent| SpanId::from_bytes(parent.0)),
+        parent_span_is_remote: matches!(span.parent, Parent::Remote(_)),
+        span_kind: if is_request { SpanKind::Server } else { SpanKind::Internal },
         name: shorten_name(span.name()).to_owned().into(),
         start_time: system_time(span.start),
         end_time: system_time(span.end),
@@ -38,7 +40,7 @@ pub fn span_data(span: &Span, scope: &InstrumentationScope, limits: AttributeLim
         dropped_attributes_count: 0,
         events: SpanEvents::default(),
         links: SpanLinks::default(),
-        status: span.ending.error().map_or(Status::Unset, |error| Status::error(error.to_string())),
+        status: span.error().map_or(Status::Unset, |error| Status::error(error.message().unwrap_or_default())),
         instrumentation_scope: scope.clone(),
     }
 }

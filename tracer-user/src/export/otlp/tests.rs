@@ -116,7 +116,7 @@ fn sorted(mut received: Vec<ResourceSpans>) -> Vec<ResourceSpans> {
 #[test]
 fn http_carries_ids_parents_times_and_attributes() {
     let (address, received) = http_receiver(Some(taken()));
-    let spans = samples::spans();
+    let spans = [samples::spans(), samples::request_spans()].concat();
     let delivery = deliver(sink(address, &[("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20x")]), &spans);
     assert_eq!(delivery, all_delivered(spans.len()));
     let request = received.try_recv().expect("a request");

@@ -128,7 +128,7 @@ impl State {
         self.slowest.span(now, span);
         if span.parent.begins_trace() {
             self.traces += 1;
-            self.errors += u64::from(span.ending.error().is_some());
+            self.errors += u64::from(span.error().is_some());
             self.history.add(now, span.duration_ns());
         }
     }

@@ -1,0 +1,284 @@
+//! Suite of the requests that real servers are asked: each has one span, with what its client knows of it.
+
+mod conversation;
+
+use std::collections::BTreeMap;
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use tracer_tests::process::{Running, poll};
+use tracer_tests::python::Interpreter;
+use tracer_tests::spans::{SpanRow, Spans};
+use tracer_tests::suite::{self, Case, Need, case, case_of};
+use tracer_tests::tracer::{Attached, Trace, Tracer, ml_tracer};
+use tracer_tests::workspace;
+
+use conversation::{Asked, Manner, converse};
+
+/// The environment that has the servers.
+const MODELS: Interpreter = Interpreter::Environment("models");
+
+/// Connections at one time, and requests on each.
+const CONNECTIONS: usize = 8;
+const EACH: usize = 24;
+
+/// The servers, and how they are asked.
+const SERVERS: [(&str, &[&str], Manner); 7] = [
+    ("uvicorn", &["uvicorn"], Manner::Plain),
+    ("uvicorn_split_heads", &["uvicorn"], Manner::Split),
+    ("uvicorn_pipelined", &["uvicorn"], Manner::Pipelined),
+    ("gunicorn_threads", &["gunicorn", "--threads", "8"], Manner::Plain),
+    ("gunicorn_threads_split_heads", &["gunicorn", "--threads", "8"], Manner::Split),
+    ("gunicorn_threads_pipelined", &["gunicorn", "--threads", "8"], Manner::Pipelined),
+    ("gunicorn_with_workers_of_uvicorn", &["gunicorn", "-k", "uvicorn.workers.UvicornWorker"], Manner::Plain),
+];
+
+fn main() -> ExitCode {
+    let needs = || vec![Need::Program, Need::Kernel, Need::Python(MODELS)];
+    let mut cases: Vec<Case> = Vec::new();
+    for (name, command, manner) in SERVERS {
+        cases.push(case_of(format!("every_request_has_its_span_{name}"), needs(), move || whole(command, manner)));
+    }
+    cases.push(case_of("every_request_has_its_span_unix_socket".to_owned(), needs(), unix_socket));
+    cases.push(case_of("connections_that_were_there_before".to_owned(), needs(), there_before));
+    cases.push(case_of("a_client_that_hangs_up".to_owned(), needs(), hangs_up));
+    cases.push(case_of("a_tape_gives_the_same_requests".to_owned(), needs(), replayed));
+    cases.push(case_of("a_full_ring_gives_no_wrong_request".to_owned(), needs(), full_ring));
+    cases.push(case("what_is_not_built_is_refused", &[Need::Program], refused));
+    suite::main(cases)
+}
+
+/// A running server, and where it listens.
+struct Server {
+    running: Running,
+    place: Place,
+}
+
+/// A port, or the path of a unix socket.
+struct Place(String);
+
+impl Server {
+    fn start(command: &[&str]) -> Result<Self> {
+        let (program, options) = command.split_first().context("a server")?;
+        let mut server = Command::new(workspace::python_environment("models", &format!("bin/{program}")));
+        server.env("OMP_NUM_THREADS", "1").args(options);
+        let folder = workspace::tests("targets/http_server");
+        let told = if *program == "uvicorn" {
+            server
+                .args(["--lifespan", "off", "--no-access-log", "--timeout-keep-alive", "60", "--app-dir"])
+                .arg(folder);
+            if !options.contains(&"--uds") {
+                server.args(["--port", "0"]);
+            }
+            server.arg("app:application");
+            "running on "
+        } else {
+            server.args(["--bind", "127.0.0.1:0", "--keep-alive", "60", "--chdir"]).arg(folder);
+            server.arg(if options.contains(&"-k") { "app:application" } else { "app:wsgi" });
+            "Listening at: "
+        };
+        let mut running = Running::start(server)?;
+        let line = running.wait_errors(told)?;
+        let place = line.split_once(told).and_then(|(_, rest)| rest.split_whitespace().next());
+        let place = place.with_context(|| line.clone())?.trim_start_matches("http://");
+        let place = options.iter().skip_while(|option| **option != "--uds").nth(1).copied().unwrap_or(place);
+        let server = Self { place: Place(place.to_owned()), running };
+        // Its worker answers, once it has made its model.
+        poll("the first answer", || Ok(server.place.converse(0, 1, Manner::Plain).ok().map(drop)))?;
+        Ok(server)
+    }
+
+    fn attach(&self, more: &[&str]) -> Result<Attached> {
+        Tracer::attach(self.running.pid())?.arguments(["--requests", "sockets"]).arguments(more).start()
+    }
+}
+
+impl Place {
+    fn converse(&self, first: usize, count: usize, manner: Manner) -> Result<Vec<Asked>> {
+        if self.0.starts_with('/') {
+            return converse(UnixStream::connect(&self.0)?, first, count, manner);
+        }
+        converse(self.connect()?, first, count, manner)
+    }
+
+    fn connect(&self) -> Result<TcpStream> {
+        let stream = TcpStream::connect(&self.0)?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// Many connections at one time.
+    fn converse_in_parallel(&self, manner: Manner) -> Result<Vec<Asked>> {
+        let conversations = std::thread::scope(|scope| {
+            let one = |number: usize| scope.spawn(move || self.converse(1000 * (number + 1), EACH, manner));
+            let all: Vec<_> = (0..CONNECTIONS).map(one).collect();
+            all.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
+        });
+        let mut asked = Vec::new();
+        for conversation in conversations {
+            asked.extend(conversation.map_err(|_| anyhow::anyhow!("a client has ended"))??);
+        }
+        Ok(asked)
+    }
+}
+
+/// The requests among the spans, by their path.
+fn requests(spans: &Spans) -> Result<BTreeMap<String, SpanRow>> {
+    let mut found = BTreeMap::new();
+    for row in spans.0.iter().filter(|row| row.span.kind == SpanKind::Server as i32) {
+        let path = row.text("url.path").context("a request without a path")?.to_owned();
+        ensure!(found.insert(path.clone(), row.clone()).is_none(), "two requests of {path}");
+    }
+    Ok(found)
+}
+
+/// Compares what is told of a request with what its client knows.
+fn check(row: &SpanRow, asked: &Asked) -> Result<()> {
+    let Asked { method, path, status, sent, received, caller } = asked;
+    let number = path.rsplit('/').next().unwrap_or_default();
+    ensure!(row.span.name == *method, "it is called {}", row.span.name);
+    ensure!(row.text("http.request.method") == Some(method), "{:?}", row.text("http.request.method"));
+    ensure!(row.integer("http.response.status_code") == Some(i64::from(*status)), "{row:?}");
+    ensure!(row.integer("http.request.body.size") == Some(*sent as i64), "{row:?}");
+    ensure!(row.integer("http.response.body.size") == Some(*received as i64), "{received} received: {row:?}");
+    ensure!(row.text("url.query") == Some(&format!("sig=REDACTED&number={number}")), "{:?}", row.text("url.query"));
+    ensure!(row.text("server.address") == Some("models") && row.integer("server.port") == Some(81), "{row:?}");
+    ensure!(row.text("url.scheme") == Some("http") && row.text("user_agent.original") == Some("conversation"));
+    ensure!(row.is_error() == (*status >= 500), "an error of the server and nothing else is one: {row:?}");
+    ensure!(row.text("error.type") == (*status >= 500).then_some("500"), "{row:?}");
+    ensure!(row.ending() == "returned", "{}", row.ending());
+    let hexadecimal = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    match caller {
+        Some((trace, span)) => {
+            ensure!(hexadecimal(&row.span.trace_id) == *trace, "it is in another trace");
+            ensure!(hexadecimal(&row.span.parent_span_id) == *span, "it has another parent");
+            ensure!(row.span.trace_state == format!("vendor={number}"), "{}", row.span.trace_state);
+        }
+        None => ensure!(row.span.parent_span_id.is_empty(), "it has a parent that nobody named"),
+    }
+    Ok(())
+}
+
+/// Each request has a span, and there are no others.
+fn check_all(trace: &Trace, asked: &[Asked]) -> Result<()> {
+    let found = requests(&trace.spans)?;
+    let told = &trace.summary.0["requests"];
+    for asked in asked {
+        let row = found.get(&asked.path).with_context(|| format!("no span of {}: {told}", asked.path))?;
+        check(row, asked).with_context(|| format!("{asked:?}"))?;
+    }
+    ensure!(found.len() == asked.len(), "{} spans of {} requests: {told}", found.len(), asked.len());
+    ensure!(told["out_of_step"].as_object().is_some_and(|reasons| reasons.is_empty()), "{told}");
+    ensure!(told["seen"].as_u64() == Some(asked.len() as u64) && told["unanswered"] == 0, "{told}");
+    Ok(())
+}
+
+fn whole(command: &[&str], manner: Manner) -> Result<()> {
+    let server = Server::start(command)?;
+    let attached = server.attach(&[])?;
+    let asked = server.place.converse_in_parallel(manner)?;
+    check_all(&attached.stop()?, &asked)
+}
+
+fn unix_socket() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("socket");
+    let server = Server::start(&["uvicorn", "--uds", path.to_str().context("a path")?])?;
+    let attached = server.attach(&[])?;
+    let asked = server.place.converse_in_parallel(Manner::Plain)?;
+    check_all(&attached.stop()?, &asked)
+}
+
+/// Idle connections go on after the tracer has come.
+fn there_before() -> Result<()> {
+    let server = Server::start(&["uvicorn"])?;
+    let mut streams = Vec::new();
+    for number in 0..CONNECTIONS {
+        let mut stream = server.place.connect()?;
+        converse(&mut stream, number * 100, 3, Manner::Plain)?;
+        streams.push(stream);
+    }
+    let attached = server.attach(&[])?;
+    let mut asked = Vec::new();
+    for (number, stream) in streams.into_iter().enumerate() {
+        asked.extend(converse(stream, 1000 * (number + 1), EACH, Manner::Plain)?);
+    }
+    check_all(&attached.stop()?, &asked)
+}
+
+/// A request whose answer nobody waits for has no status that was not written.
+fn hangs_up() -> Result<()> {
+    use std::io::Write as _;
+    let server = Server::start(&["gunicorn", "--threads", "2"])?;
+    let attached = server.attach(&[])?;
+    let mut stream = server.place.connect()?;
+    // Its body never comes.
+    stream.write_all(b"POST /length/7 HTTP/1.1\r\nHost: models\r\nContent-Length: 100\r\n\r\nsome")?;
+    std::thread::sleep(Duration::from_millis(300));
+    drop(stream);
+    let asked = server.place.converse(8, 1, Manner::Plain)?;
+    std::thread::sleep(Duration::from_millis(300));
+    let trace = attached.stop()?;
+    let found = requests(&trace.spans)?;
+    check(found.get(&asked[0].path).context("the other one")?, &asked[0])?;
+    let row = found.get("/length/7").context("the request is told of")?;
+    let status = row.integer("http.response.status_code");
+    // The server reads what there is, and may try to answer it.
+    ensure!(row.ending() == "unobserved" || status.is_some(), "{row:?}");
+    ensure!(row.integer("http.request.body.size") == Some(4), "{row:?}");
+    Ok(())
+}
+
+fn replayed() -> Result<()> {
+    let server = Server::start(&["uvicorn"])?;
+    let folder = tempfile::tempdir()?;
+    let (tape, spans) = (folder.path().join("run.tape"), folder.path().join("spans.jsonl"));
+    let attached = server.attach(&["--record-tape", tape.to_str().context("a path")?])?;
+    let asked = server.place.converse_in_parallel(Manner::Plain)?;
+    let trace = attached.stop()?;
+    check_all(&trace, &asked)?;
+    let export = format!("jsonl={}", spans.display());
+    let replay = ml_tracer(["replay", tape.to_str().context("a path")?, "--export", &export])?;
+    ensure!(replay.code == Some(0), "{}", replay.errors);
+    let again = requests(&Spans::read(&spans)?)?;
+    let first = requests(&trace.spans)?;
+    ensure!(again.len() == first.len(), "{} requests, {} in the replay", first.len(), again.len());
+    for (path, row) in &first {
+        ensure!(again.get(path).is_some_and(|again| again.span == row.span), "{path} is another one in the replay");
+    }
+    Ok(())
+}
+
+/// What is lost is counted, and what is told is right.
+fn full_ring() -> Result<()> {
+    let server = Server::start(&["uvicorn"])?;
+    let attached = server.attach(&["--ring-bytes", "4096"])?;
+    let asked = server.place.converse_in_parallel(Manner::Plain)?;
+    let trace = attached.stop()?;
+    let told = &trace.summary.0["requests"];
+    let lost = told["records_lost"].as_u64().context("a number")?;
+    ensure!(lost > 0, "nothing was lost: {told}");
+    let found = requests(&trace.spans)?;
+    let by_path: BTreeMap<&str, &Asked> = asked.iter().map(|asked| (asked.path.as_str(), asked)).collect();
+    for (path, row) in &found {
+        let asked = by_path.get(path.as_str()).with_context(|| format!("nobody has asked {path}"))?;
+        if row.ending() == "returned" {
+            check(row, asked).with_context(|| format!("{asked:?}"))?;
+        }
+    }
+    ensure!(told["seen"].as_u64() == Some(found.len() as u64), "{told}");
+    Ok(())
+}
+
+fn refused() -> Result<()> {
+    for (how, words) in [("auto", "`--requests sockets` for a server"), ("libc", "not seen in the C library yet")] {
+        let finished = ml_tracer(["attach", "--pid", "1", "--requests", how])?;
+        ensure!(finished.code == Some(2) && finished.errors.contains(words), "{finished:?}");
+    }
+    Ok(())
+}

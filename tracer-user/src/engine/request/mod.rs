@@ -1,0 +1,12 @@
+//! What the sockets of a process have read and written goes in; the requests that it was asked over HTTP/1 come out.
+
+mod body;
+mod connection;
+mod head;
+mod piece;
+mod server_requests;
+mod trace_context;
+mod url;
+
+pub use connection::Outcome;
+pub use server_requests::ServerRequests;

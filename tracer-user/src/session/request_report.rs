@@ -1,0 +1,100 @@
+//! What a session has to say of requests at its end.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::model::{LossCounts, RequestTotals, counted};
+
+/// What became of the requests, where they were looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RequestReport {
+    /// Those that were seen.
+    pub seen: u64,
+    /// Those among them whose whole answer was not seen.
+    pub unanswered: u64,
+    /// Those among them that make no span because their callers do not record them.
+    pub not_sampled: u64,
+    /// Connections of which no more could be told, by the reason.
+    pub out_of_step: BTreeMap<String, u64>,
+    /// Connections that were not looked at because they speak something else, by its name.
+    pub not_looked_at: BTreeMap<String, u64>,
+    /// Records of what was done with connections that were lost.
+    pub records_lost: u64,
+    /// Connections for which there was no room.
+    pub connections_lost: u64,
+}
+
+impl RequestReport {
+    /// What was told, and what the kernel counted.
+    pub fn new(counts: &LossCounts, totals: RequestTotals) -> Self {
+        let RequestTotals { requests, unanswered, not_sampled, out_of_step, others } = totals;
+        Self {
+            seen: requests,
+            unanswered,
+            not_sampled,
+            out_of_step: out_of_step.into_iter().map(|(reason, count)| (reason.words().to_owned(), count)).collect(),
+            not_looked_at: others.into_iter().map(|(other, count)| (other.word().to_owned(), count)).collect(),
+            records_lost: counts.socket_records_lost,
+            connections_lost: counts.connections_lost,
+        }
+    }
+
+    /// A sentence for each thing that a person should know.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        let connections = |count| counted(count, "connection", "connections");
+        if self.seen > 0 {
+            let unanswered = match self.unanswered {
+                0 => String::new(),
+                _ => format!(", {} of them without a whole answer", self.unanswered),
+            };
+            remarks.push(format!("{} seen{unanswered}", counted(self.seen, "request", "requests")));
+        }
+        if self.not_sampled > 0 {
+            let requests = counted(self.not_sampled, "request", "requests");
+            remarks.push(format!("{requests} made no span: their callers do not record them (traceparent)"));
+        }
+        for (other, count) in &self.not_looked_at {
+            remarks.push(format!("{} of {other}: requests on them were not looked at", connections(*count)));
+        }
+        for (reason, count) in &self.out_of_step {
+            remarks.push(format!("{} out of step, of which no more is told: {reason}", connections(*count)));
+        }
+        if self.records_lost > 0 {
+            let records = counted(self.records_lost, "record", "records");
+            remarks.push(format!("lost {records} of what was read and written: the ring buffer was full"));
+        }
+        if self.connections_lost > 0 {
+            remarks.push(format!("{} not looked at: too many are open at once", connections(self.connections_lost)));
+        }
+        remarks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{OtherProtocol, OutOfStep};
+
+    #[test]
+    fn what_was_not_looked_at_is_told() {
+        let totals = RequestTotals {
+            requests: 3,
+            unanswered: 1,
+            not_sampled: 1,
+            out_of_step: [(OutOfStep::LostRecord, 1)].into(),
+            others: [(OtherProtocol::Http2, 240)].into(),
+        };
+        let counts = LossCounts { socket_records_lost: 7, ..LossCounts::default() };
+        let expected = [
+            "3 requests seen, 1 of them without a whole answer",
+            "1 request made no span: their callers do not record them (traceparent)",
+            "240 connections of HTTP/2: requests on them were not looked at",
+            "1 connection out of step, of which no more is told: a record was lost",
+            "lost 7 records of what was read and written: the ring buffer was full",
+        ];
+        assert_eq!(RequestReport::new(&counts, totals).remarks(), expected);
+        assert!(RequestReport::default().remarks().is_empty());
+    }
+}

@@ -1,0 +1,75 @@
+//! The connections that a process is asked over, as /proc tells them.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use procfs::net::{TcpNetEntry, TcpState, UnixNetEntry, UnixState};
+use procfs::process::{FDTarget, Process};
+use rustix::net::SocketType;
+
+use crate::model::ProcessId;
+
+/// Descriptors of the connections that a process has accepted: those of a socket that it listens on too. What cannot be read is not
+/// there.
+#[must_use]
+pub fn accepted_connections(process: ProcessId) -> Vec<u32> {
+    let Some(process) = i32::try_from(process.pid).ok().and_then(|pid| Process::new(pid).ok()) else {
+        return Vec::new();
+    };
+    let Ok(open) = process.fd() else { return Vec::new() };
+    let socket = |inode: FDTarget, descriptor: i32| match inode {
+        FDTarget::Socket(inode) => Some((inode, u32::try_from(descriptor).ok()?)),
+        _ => None,
+    };
+    let open = open.filter_map(|file| file.ok().and_then(|file| socket(file.target, file.fd)));
+    let open: Vec<(u64, u32)> = open.collect();
+    let own: HashSet<u64> = open.iter().map(|(inode, _)| *inode).collect();
+    let tcp =
+        [process.tcp(), process.tcp6()].into_iter().flatten().flatten().filter(|entry| own.contains(&entry.inode));
+    let unix = process.unix().unwrap_or_default().into_iter().filter(|entry| own.contains(&entry.inode));
+    let accepted = accepted(&tcp.collect::<Vec<_>>(), &unix.collect::<Vec<_>>());
+    open.into_iter().filter(|(inode, _)| accepted.contains(inode)).map(|(_, descriptor)| descriptor).collect()
+}
+
+/// Inodes of the sockets of one process that it has accepted.
+fn accepted(tcp: &[TcpNetEntry], unix: &[UnixNetEntry]) -> HashSet<u64> {
+    let listening = tcp.iter().filter(|entry| entry.state == TcpState::Listen);
+    let ports: HashSet<u16> = listening.map(|entry| entry.local_address.port()).collect();
+    let is_stream = |entry: &&UnixNetEntry| u32::from(entry.socket_type) == SocketType::STREAM.as_raw();
+    // A stream that has a name and no other end is one that is listened on.
+    let listening = unix.iter().filter(is_stream).filter(|entry| entry.state == UnixState::UNCONNECTED);
+    let paths: HashSet<&PathBuf> = listening.filter_map(|entry| entry.path.as_ref()).collect();
+    let is_accepted = |entry: &&TcpNetEntry| {
+        let goes_on = matches!(entry.state, TcpState::Established | TcpState::CloseWait);
+        goes_on && ports.contains(&entry.local_address.port())
+    };
+    let has_path = |entry: &&UnixNetEntry| entry.path.as_ref().is_some_and(|path| paths.contains(path));
+    let unix = unix.iter().filter(is_stream).filter(|entry| entry.state == UnixState::CONNECTED).filter(has_path);
+    tcp.iter().filter(is_accepted).map(|entry| entry.inode).chain(unix.map(|entry| entry.inode)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::*;
+
+    #[test]
+    fn what_was_accepted_is_found_and_nothing_else() {
+        let own = ProcessId { pid: std::process::id(), start_time: 0 };
+        let number = |socket: &dyn std::os::fd::AsRawFd| u32::try_from(socket.as_raw_fd()).expect("a descriptor");
+        let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let client = TcpStream::connect(server.local_addr().expect("an address")).expect("it listens");
+        let (connection, _) = server.accept().expect("a client");
+        let folder = tempfile::tempdir().expect("a folder");
+        let unix_server = UnixListener::bind(folder.path().join("socket")).expect("a path");
+        let unix_client = UnixStream::connect(folder.path().join("socket")).expect("it listens");
+        let (unix_connection, _) = unix_server.accept().expect("a client");
+        let found = accepted_connections(own);
+        assert!(found.contains(&number(&connection)) && found.contains(&number(&unix_connection)), "{found:?}");
+        for other in [number(&server), number(&client), number(&unix_server), number(&unix_client)] {
+            assert!(!found.contains(&other), "{other} in {found:?}");
+        }
+    }
+}
