@@ -81,7 +81,7 @@ pub fn converse(mut stream: impl Read + Write, first: usize, count: usize, manne
 fn request(number: usize, manner: Manner) -> (Asked, Vec<u8>) {
     let (method, kind) = KINDS[number * 5 % KINDS.len()];
     let path = format!("/{kind}/{number}");
-    let caller = (number % 3 != 0).then(|| (format!("{:032x}", number + 1), format!("{:016x}", number + 1)));
+    let caller = (!number.is_multiple_of(3)).then(|| (format!("{:032x}", number + 1), format!("{:016x}", number + 1)));
     // A request behind a body that is longer than what is looked at cannot be seen.
     let unit = if manner == Manner::Pipelined { 4_000 } else { 40_000 };
     let body = vec![b'x'; if method == "POST" { number % 4 * unit } else { 0 }];
