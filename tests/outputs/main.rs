@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         case("nobody_reads_so_the_trace_ends", KERNEL, nobody_reads),
         case("nobody_reads_and_nothing_is_called", KERNEL, nobody_reads_and_nothing_is_called),
         case("run_outlives_its_readers", KERNEL, run_outlives_its_readers),
+        case("run_leaves_stdout_to_its_command", KERNEL, run_leaves_stdout_to_its_command),
         case("one_destination_of_two_is_gone", KERNEL, one_of_two_is_gone),
         case("names_forge_no_lines", KERNEL, names_forge_no_lines),
         case("a_long_command_line_is_cut", KERNEL, long_command_line),
@@ -132,6 +133,15 @@ fn run_outlives_its_readers() -> Result<()> {
     command.arg("-c").arg(line);
     let finished = run(command)?;
     ensure!(finished.errors.contains("done") && finished.errors.contains("code 9"), "{finished:?}");
+    Ok(())
+}
+
+fn run_leaves_stdout_to_its_command() -> Result<()> {
+    let program = build("cpp_pipeline")?;
+    let alone = run(Command::new(&program))?;
+    let traced = ml_tracer(["run".as_ref(), "--".as_ref(), program.as_os_str()])?;
+    ensure!((traced.code, &traced.output) == (alone.code, &alone.output), "{traced:?}, alone {alone:?}");
+    ensure!(!alone.output.is_empty() && traced.errors.contains("Pipeline.predict"), "{traced:?}");
     Ok(())
 }
 

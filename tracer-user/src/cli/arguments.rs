@@ -70,7 +70,8 @@ The table counts every call since the start, or since r. When it has ended, the 
 what attach prints at its end.";
 
 const RUN_HELP: &str = "\
-Probes are live before the first instruction of CMD. Exits with CMD's exit code (128 + N if signal N ended it).
+Probes are live before the first instruction of CMD. Exits with CMD's exit code (128 + N if signal N ended it). Trees go to
+stderr: stdout is CMD's own.
 
 Examples:
   sudo ml-tracer run --export jsonl=trace.jsonl -- ./inference --model model.bin

@@ -48,6 +48,7 @@ impl DisplayOptions {
             errors: self.errors,
             depth: self.depth,
             sample: self.sample,
+            on_stderr: false,
         }
     }
 

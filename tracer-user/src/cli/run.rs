@@ -15,6 +15,7 @@ use super::list;
 use super::print::tell;
 use super::signals;
 use super::summary_file::SummaryFile;
+use crate::export::Destination;
 use crate::model::{Module, Service, Target};
 use crate::session;
 use crate::session::{AFTER_SIGNAL, Message, Report, Settings, Stop, plan_only};
@@ -57,7 +58,9 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
     }
     let watcher = Watcher::new(vec![target], trace.forks.are_followed()).of_command();
     let settings = settings(trace, &arguments.display, watcher, maps, began, tell_session.clone());
-    let started = session::start(Settings { is_command: true, ..settings });
+    // What the command prints stays what it is.
+    let exports = settings.exports.into_iter().map(Destination::off_stdout).collect();
+    let started = session::start(Settings { is_command: true, exports, ..settings });
     if started.is_err() {
         // Nothing of the command has run yet.
         kill_process(pid, Signal::KILL)?;

@@ -124,6 +124,15 @@ impl Destination {
         Self::Console(Box::default())
     }
 
+    /// The same; trees go to standard error, because standard output belongs to somebody else.
+    #[must_use]
+    pub fn off_stdout(self) -> Self {
+        match self {
+            Self::Console(shown) => Self::Console(Box::new(Shown { on_stderr: true, ..*shown })),
+            other => other,
+        }
+    }
+
     /// The file that it writes to, if it is one.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {

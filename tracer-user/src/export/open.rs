@@ -66,22 +66,23 @@ pub fn create_file(path: &Path) -> Result<File, ExportError> {
     })
 }
 
-/// The terminal, or what standard output is instead.
+/// The terminal, or what standard output or standard error is instead. It is written in chunks of our own.
 fn console(shown: &Shown, environment: Environment<'_>) -> Result<Console, ExportError> {
-    let columns = if std::io::stdout().is_terminal() { Columns::Terminal } else { Columns::Fixed };
-    Console::new(standard_output()?, colour(environment), columns, shown.clone())
-}
-
-/// Standard output as a file: it is written in chunks of our own.
-fn standard_output() -> Result<File, ExportError> {
-    let copy = std::io::stdout().as_fd().try_clone_to_owned();
-    copy.map(File::from).map_err(|source| ExportError::NoStandardOutput { source })
+    let (output, errors) = (std::io::stdout(), std::io::stderr());
+    let (stream, columns) = match shown.on_stderr {
+        false => (output.as_fd(), Columns::Terminal),
+        true => (errors.as_fd(), Columns::TerminalOfErrors),
+    };
+    let is_terminal = stream.is_terminal();
+    let copy = stream.try_clone_to_owned().map_err(|source| ExportError::NoStandardOutput { source })?;
+    let columns = if is_terminal { columns } else { Columns::Fixed };
+    Console::new(File::from(copy), is_terminal && colour(environment), columns, shown.clone())
 }
 
 /// Colour for people only. Source: no-color.org.
 fn colour(environment: Environment<'_>) -> bool {
     let dumb = set(environment, "TERM").is_some_and(|terminal| terminal == "dumb");
-    std::io::stdout().is_terminal() && set(environment, "NO_COLOR").is_none() && !dumb
+    set(environment, "NO_COLOR").is_none() && !dumb
 }
 
 #[cfg(test)]

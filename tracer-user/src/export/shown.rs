@@ -23,6 +23,8 @@ pub struct Shown {
     pub depth: Option<NonZeroU32>,
     /// A share of the traces.
     pub sample: Option<Sample>,
+    /// On standard error: standard output belongs to somebody else.
+    pub on_stderr: bool,
 }
 
 /// A glob on the name of a call, on its class alone, or on its method alone.

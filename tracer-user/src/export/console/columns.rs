@@ -1,5 +1,7 @@
 //! How wide the place is that trees are printed on, and what of a line has how much room.
 
+use std::os::fd::AsFd;
+
 use rustix::termios::tcgetwinsize;
 
 /// Columns where nobody says how many there are: a file, a pipe.
@@ -24,6 +26,8 @@ pub enum Columns {
     Fixed,
     /// The terminal that standard output is.
     Terminal,
+    /// The one that standard error is.
+    TerminalOfErrors,
 }
 
 /// The room on a line.
@@ -46,15 +50,19 @@ impl Columns {
     pub fn now(self) -> Room {
         match self {
             Self::Fixed => Room::of(USUAL, false),
-            Self::Terminal => {
-                let columns = tcgetwinsize(std::io::stdout()).map_or(0, |size| usize::from(size.ws_col));
-                Room::of(if columns == 0 { USUAL } else { columns }, true)
-            }
+            Self::Terminal => Room::on(std::io::stdout()),
+            Self::TerminalOfErrors => Room::on(std::io::stderr()),
         }
     }
 }
 
 impl Room {
+    /// The room on a terminal.
+    fn on(terminal: impl AsFd) -> Self {
+        let columns = tcgetwinsize(terminal).map_or(0, |size| usize::from(size.ws_col));
+        Self::of(if columns == 0 { USUAL } else { columns }, true)
+    }
+
     /// The room on a line of so many columns.
     pub fn of(columns: usize, has_own_line: bool) -> Self {
         let line = columns.max(LEAST);
