@@ -163,9 +163,10 @@ impl CallCounts {
     /// The watched code that was called often enough, and always inside a call that is not looked into: it is worth no watchpoint
     /// for some time.
     pub fn take_out_folded(&mut self, now: Instant) -> Vec<RemoteAddress> {
+        let is_known = |code: &RemoteAddress| self.only_folded.get(code).is_some_and(|folded| now < folded.until);
         let is_folded = |code: &RemoteAddress| {
             let calls = self.counted(*code);
-            calls.folded >= ENOUGH_OF_OTHERS && calls.spans() == 0
+            calls.folded >= ENOUGH_OF_OTHERS && calls.spans() == 0 && !is_known(code)
         };
         let folded: Vec<RemoteAddress> = self.recent.keys().copied().filter(is_folded).collect();
         for code in &folded {

@@ -108,10 +108,10 @@ impl<'survey> Choice<'survey> {
         choice
     }
 
-    /// All code with what it is worth before any is chosen, the best on top. What is only ever folded is worth nothing.
+    /// All code with what it is worth before any is chosen, the best on top.
     fn candidates(&self) -> BinaryHeap<Candidate<'survey>> {
         let candidate = |code: &&'survey PythonCode| Candidate { value: self.value(code), code };
-        self.candidates.iter().filter(|code| !self.budget.only_folded.contains(&code.address)).map(candidate).collect()
+        self.candidates.iter().map(candidate).collect()
     }
 
     /// Whether code may be called as the outermost one of a tree, as far as nobody knows yet: a model that no other one holds
@@ -186,10 +186,13 @@ impl<'survey> Choice<'survey> {
         let wanted = || code.users.iter().filter(is_wanted);
         let open = || code.users.iter().filter(is_open);
         let sum = |count: fn(&CodeUser) -> u32| wanted().map(|it| u64::from(count(it)) * weight(&it.method)).sum();
+        let is_folded = self.budget.only_folded.contains(&code.address);
+        let calls = if is_folded { 0 } else { self.budget.calls.get(&code.address).copied().unwrap_or(0) };
         Value {
-            calls: worth_of_calls(code, self.budget.calls.get(&code.address).copied().unwrap_or(0)),
+            calls: worth_of_calls(code, calls),
             elsewhere: self.budget.elsewhere.get(&code.address).copied().unwrap_or(0),
-            is_wanted: wanted().next().is_some(),
+            is_wanted: wanted().next().is_some() && !is_folded,
+            is_folded,
             may_be_called: !self.budget.uncalled.contains(&code.address)
                 && open().any(|user| !self.tried.contains(&pair(user))),
             was_called: self.budget.called_before.contains(&code.address),
@@ -264,7 +267,10 @@ struct Value {
     calls: u64,
     /// Calls in other processes.
     elsewhere: u64,
+    /// Not where all its calls are folded.
     is_wanted: bool,
+    /// What is only ever folded comes after that: its calls are counted as long as there is room.
+    is_folded: bool,
     may_be_called: bool,
     was_called: bool,
     in_models: u64,

@@ -336,8 +336,8 @@ fn what_a_worker_has_learned_takes_the_place_of_what_is_worth_less_in_the_others
 }
 
 #[test]
-fn code_whose_calls_are_all_folded_takes_no_watchpoint() {
-    let mut bench = Bench::new(PythonMode::Watch, look(4, 1));
+fn code_whose_calls_are_all_folded_makes_room_for_others() {
+    let mut bench = Bench::new(PythonMode::Watch, look(5, 1));
     bench.begin(&Counts::new());
     let counts = |bench: &Bench| -> Counts {
         let folded = CodeCalls { seen: 100, folded: 100, references: 3 };
@@ -348,9 +348,9 @@ fn code_whose_calls_are_all_folded_takes_no_watchpoint() {
     let others = Others { profile: &bench.profile, sharers: NOBODY };
     let counted = counts(&bench);
     let step = bench.policy.step(bench.now, counted, &SurveyDelta::default(), others, &mut bench.planner);
-    assert_eq!(step.watch.map(|watch| watch.len()), Some(3));
+    assert_eq!(step.watch.map(|watch| watch.len()), Some(4));
     bench.put_into_force();
-    assert_eq!(bench.watched(), [1, 2, 3]);
+    assert_eq!(bench.watched(), [1, 2, 3, 5]);
     let coverage = bench.policy.counted_coverage(&Counts::new(), PythonLeftOut::default());
     let left: Vec<_> = coverage.not_watched.iter().map(|left| (left.name.as_str(), left.reason.as_str())).collect();
     assert_eq!(left, [("Model4.predict", "all its calls were folded into the calls around them")]);
