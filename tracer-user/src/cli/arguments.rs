@@ -158,8 +158,7 @@ pub struct TraceOptions {
     pub summary: Option<PathBuf>,
     /// How Python calls are seen: `auto` (default): watch as long as that suffices for the methods that are called, then chain where it
     /// can be had; `watch`: a few methods at one time, nothing else is slowed down; `chain`: every method, by looking at the frames where C
-    /// code calls Python code, beginnings and ends within bounds; `frames`: every method, every Python call of the process pays; it is
-    /// never turned on unasked
+    /// code calls Python code, within bounds; `frames`: every method, every Python call of the process pays, never turned on unasked
     #[arg(long, value_name = "MODE", default_value = USUAL_PYTHON_MODE, overrides_with = "python", hide_default_value = true, hide_possible_values = true)]
     pub python: PythonMode,
     /// With --python frames or chain: share of the time in which its probes are live, e.g. 5%

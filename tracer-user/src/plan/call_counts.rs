@@ -105,12 +105,12 @@ impl CallCounts {
 
     /// Code that has made spans so far, or by a calibration; what is called `elsewhere` if there is none.
     #[must_use]
-    pub fn called(&self, calibrated: &Counts, elsewhere: HashMap<RemoteAddress, u64>) -> Counts {
+    pub fn called(&self, calibrated: &Counts, elsewhere: impl FnOnce() -> HashMap<RemoteAddress, u64>) -> Counts {
         let mut called = self.counted.clone();
         called.extend(calibrated);
         called.retain(|_, calls| calls.spans() > 0);
         if called.is_empty() {
-            called.extend(elsewhere.into_iter().map(|(code, calls)| (code, calls.into())));
+            called.extend(elsewhere().into_iter().map(|(code, calls)| (code, calls.into())));
         }
         called
     }

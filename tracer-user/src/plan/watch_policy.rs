@@ -106,8 +106,7 @@ impl WatchPolicy {
     pub fn in_mode(&self, now: Instant, (mode, layout): (PythonMode, &PythonLayout)) -> Self {
         let mut covered = self.covered.clone();
         covered.take_over(&self.plan, |code| self.watched.contains(&code), |code| self.calls.counted(code).seen);
-        let known = (self.survey.clone(), self.history.clone());
-        let how = (mode, function_is_seen(mode, layout));
+        let (known, how) = ((self.survey.clone(), self.history.clone()), (mode, function_is_seen(mode, layout)));
         let unseen = Self::unseen(self.runtime.clone(), how, known, (now, self.schedule.clone()));
         let Self { numbers, without_number, has_told, seen_after, .. } = *self;
         Self { covered, numbers, without_number, has_told, seen_after, ..unseen }
@@ -471,15 +470,14 @@ impl WatchPolicy {
     /// Whether this called code is more than can be watched at one time, or as much, where more may be called.
     #[must_use]
     pub fn is_too_much(&self, called: &Counts) -> bool {
-        let may_need_more = self.plan.may_need_more && self.calibrated.is_empty();
-        let most = if may_need_more { self.slots.saturating_sub(1) } else { self.slots };
+        let most = self.slots.saturating_sub(usize::from(self.plan.may_need_more && self.calibrated.is_empty()));
         self.mode == PythonMode::Watch && (called.len() > most || self.slots == 0)
     }
 
     /// What was called so far, and by a calibration or elsewhere if nothing was counted.
     #[must_use]
     pub fn called(&self, calibrated: &Counts, profile: &CallProfile) -> Counts {
-        self.calls.called(calibrated, profile.of(&self.survey))
+        self.calls.called(calibrated, || profile.of(&self.survey))
     }
 
     /// This code is watched from now on.

@@ -312,7 +312,7 @@ impl Connection {
             };
         };
         piece.skip((end - before) as u64);
-        let method = self.waiting.front().map(|request| request.head.method.clone()).unwrap_or_default();
+        let method = self.waiting.front().map(|request| request.head.facts.method.clone()).unwrap_or_default();
         let answer = parse_answer(&self.answer_head[..end], &method);
         self.answer_head.clear();
         let Some(AnswerHead { status, end }) = answer else {
@@ -373,7 +373,6 @@ impl Connection {
 
 impl Waiting {
     fn over(self, connection: ConnectionId, end: MonotonicNs, ending: RequestEnding) -> Request {
-        let head = self.head;
         Request {
             connection,
             number: self.number,
@@ -382,18 +381,10 @@ impl Waiting {
             end: end.max(self.start),
             ending,
             facts: RequestFacts {
-                method: head.method,
-                path: head.path,
-                query: head.query,
-                scheme: head.scheme,
-                version: head.version,
-                server: head.server,
-                client: head.client,
-                user_agent: head.user_agent,
                 status: self.status,
-                trace: head.trace,
                 request_bytes: self.request_bytes,
                 answer_bytes: self.answer_bytes,
+                ..self.head.facts
             },
         }
     }

@@ -7,7 +7,7 @@ use httparse::{EMPTY_HEADER, Header};
 use super::body::Body;
 use super::trace_context::callers_trace;
 use super::url::{host_and_port, split_target, without_signatures};
-use crate::model::{CallersTrace, HostAndPort};
+use crate::model::RequestFacts;
 
 /// Headers of one head that are looked at; one with more is no head.
 const MOST_HEADERS: usize = 256;
@@ -27,15 +27,8 @@ pub const ANSWER: &[u8] = b"HTTP/1.";
 /// The head of a request.
 #[derive(Clone, Debug)]
 pub struct RequestHead {
-    pub method: Arc<str>,
-    pub path: Arc<str>,
-    pub query: Option<Arc<str>>,
-    pub scheme: Arc<str>,
-    pub version: &'static str,
-    pub server: Option<HostAndPort>,
-    pub client: Option<Arc<str>>,
-    pub user_agent: Option<Arc<str>>,
-    pub trace: Option<CallersTrace>,
+    /// What it tells of the request.
+    pub facts: RequestFacts,
     /// Its body, if it has one.
     pub body: Option<Body>,
     /// Whether the client may wait for an interim answer before it sends the body.
@@ -107,7 +100,7 @@ pub fn parse_request(bytes: &[u8]) -> Option<RequestHead> {
     let host = told("host").or_else(|| first("x-forwarded-host").and_then(first_of_list));
     let host = host.or_else(|| target.host.map(str::to_owned)).or_else(|| first("host"));
     let client = told("for").or_else(|| first("x-forwarded-for").and_then(first_of_list));
-    Some(RequestHead {
+    let facts = RequestFacts {
         method: method.into(),
         path: target.path.into(),
         query: target.query.map(without_signatures).map(Arc::from),
@@ -116,7 +109,13 @@ pub fn parse_request(bytes: &[u8]) -> Option<RequestHead> {
         server: host.as_deref().and_then(host_and_port),
         client: client.as_deref().and_then(host_and_port).map(|client| client.host),
         user_agent: first("user-agent").map(Arc::from),
+        status: None,
         trace: callers_trace(&values("traceparent"), &values("tracestate")),
+        request_bytes: 0,
+        answer_bytes: None,
+    };
+    Some(RequestHead {
+        facts,
         body: body_of_request(headers)?,
         expects_continue: first("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")),
     })
@@ -222,10 +221,16 @@ mod tests {
         let head = request(
             "POST /items/7?x=1&sig=abc HTTP/1.1\r\nhOsT: models.example:8080\r\nUser-Agent: curl/8\r\nContent-Length: 5\r\n\r\n",
         );
-        assert_eq!((&*head.method, &*head.path, head.query.as_deref()), ("POST", "/items/7", Some("x=1&sig=REDACTED")));
-        assert_eq!((&*head.scheme, head.version, head.user_agent.as_deref()), ("http", "1.1", Some("curl/8")));
-        let server = head.server.expect("a host");
-        assert_eq!((&*server.host, server.port, head.client), ("models.example", Some(8080), None));
+        assert_eq!(
+            (&*head.facts.method, &*head.facts.path, head.facts.query.as_deref()),
+            ("POST", "/items/7", Some("x=1&sig=REDACTED"))
+        );
+        assert_eq!(
+            (&*head.facts.scheme, head.facts.version, head.facts.user_agent.as_deref()),
+            ("http", "1.1", Some("curl/8"))
+        );
+        let server = head.facts.server.expect("a host");
+        assert_eq!((&*server.host, server.port, head.facts.client), ("models.example", Some(8080), None));
         assert_eq!((head.body, head.expects_continue), (Some(Body::Length(5)), false));
     }
 
@@ -235,15 +240,18 @@ mod tests {
             "GET / HTTP/1.0\r\nHost: inner:1\r\nX-Forwarded-Host: outer\r\nX-Forwarded-Proto: https\r\n\
              X-Forwarded-For: 192.0.2.1, 10.0.0.1\r\n\r\n",
         );
-        let server = head.server.expect("a host");
-        assert_eq!((&*server.host, server.port, &*head.scheme), ("outer", None, "https"));
-        assert_eq!((head.client.as_deref(), head.version), (Some("192.0.2.1"), "1.0"));
+        let server = head.facts.server.expect("a host");
+        assert_eq!((&*server.host, server.port, &*head.facts.scheme), ("outer", None, "https"));
+        assert_eq!((head.facts.client.as_deref(), head.facts.version), (Some("192.0.2.1"), "1.0"));
         let head = request(
             "GET http://absolute:81/a HTTP/1.1\r\nHost: inner\r\n\
              Forwarded: for=\"[2001:db8::1]:99\";proto=https;host=front, for=10.0.0.1\r\n\r\n",
         );
-        assert_eq!((head.client.as_deref(), &*head.scheme, &*head.path), (Some("2001:db8::1"), "https", "/a"));
-        assert_eq!(head.server.map(|server| server.host).as_deref(), Some("front"));
+        assert_eq!(
+            (head.facts.client.as_deref(), &*head.facts.scheme, &*head.facts.path),
+            (Some("2001:db8::1"), "https", "/a")
+        );
+        assert_eq!(head.facts.server.map(|server| server.host).as_deref(), Some("front"));
     }
 
     #[test]

@@ -103,7 +103,16 @@ impl CallProbes {
             return Ok(Duration::ZERO);
         }
         let mode = self.mode();
-        let each_ns = *self.each_ns.get_or_insert_with(|| measure_emulated_probe().map_or(0.0, |ns| each_ns(mode, ns)));
+        let each_ns = *self.each_ns.get_or_insert_with(|| match measure_emulated_probe() {
+            Some(ns) => each_ns(mode, ns),
+            None => {
+                let process = code.process();
+                tracing::warn!(
+                    "what a probe takes cannot be measured here: --max-overhead does not bound the Python calls of process {process}"
+                );
+                0.0
+            }
+        });
         let counted = context.in_kernel(code.process())?.python_calls_passed()?;
         Ok(Duration::from_secs_f64(counted.saturating_sub(self.counted) as f64 * each_ns / 1e9))
     }
