@@ -20,6 +20,7 @@ mod plain;
 mod readers;
 mod resources;
 mod scikit_learn;
+mod sparse;
 mod threads;
 mod unharmed;
 mod unwatched;
@@ -51,7 +52,15 @@ fn main() -> ExitCode {
         auto_mode::cases(),
     ];
     // They measure, or want the processors for themselves.
-    let alone = [looks::cases(), pauses::cases(), threads::cases(), crowd::cases(), churn::cases(), windows::cases()];
+    let alone = [
+        looks::cases(),
+        pauses::cases(),
+        threads::cases(),
+        crowd::cases(),
+        churn::cases(),
+        windows::cases(),
+        sparse::cases(),
+    ];
     let alone = alone.into_iter().flatten().map(Case::alone);
     suite::main(beside_others.into_iter().flatten().chain(alone).collect())
 }

@@ -33,12 +33,74 @@ pub enum Witness {
     EntersFirst = 1,
     /// The thread whose state is the argument goes on.
     OfThread = 2,
-    /// The thread that has the interpreter's lock goes on.
-    OfCurrent = 3,
+    /// The thread that has the interpreter's lock gives it away: until it goes on it runs no Python code.
+    GivesLockAway = 3,
     /// The thread whose state is the argument runs no Python code any more.
     ThreadEnds = 4,
     /// The innermost frame of the thread that has the interpreter's lock is left by an exception (3.11 and later).
     Unwinds = 5,
+    /// The thread that has the interpreter's lock copies a dictionary. This one and the next are for [`WitnessDensity::Sparse`].
+    CopiesDictionary = 6,
+    /// It calls a method of an object, from C code.
+    CallsMethod = 7,
+    /// It asks for a context variable: numpy does for each of its universal functions.
+    AsksContext = 8,
+}
+
+/// Numbers of witnesses, see [`Witness`]. A power of two.
+pub const WITNESS_PLACES: usize = 16;
+
+/// Kinds of witnesses that may stay where not all are needed: a bit each in what a call has passed ([`Witness::sparse_kind`]).
+pub const SPARSE_KINDS: usize = 4;
+
+impl Witness {
+    /// Its kind among those that may stay where not all are needed.
+    #[must_use]
+    pub const fn sparse_kind(self) -> Option<usize> {
+        match self {
+            Self::OfThread | Self::GivesLockAway => Some(0),
+            Self::CopiesDictionary => Some(1),
+            Self::CallsMethod => Some(2),
+            Self::AsksContext => Some(3),
+            Self::EntersSecond | Self::EntersFirst | Self::ThreadEnds | Self::Unwinds => None,
+        }
+    }
+}
+
+/// Which witnesses there are in a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum WitnessDensity {
+    /// All calls through C code are among them: what C code enters is seen to begin.
+    #[default]
+    Dense = 0,
+    /// The same, and it is counted by which of the others each call would have been seen.
+    Counted = 1,
+    /// Only others: any frame may have gone since the last one.
+    Sparse = 2,
+}
+
+/// Probes passed: the value of the map of passed probes, by process slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ProbesPassed {
+    /// By the number of the [`Witness`]; all of one kind at 0 where there are none. At [`DEEP_FRAMES`]: witnesses with more frames than
+    /// can be walked everywhere.
+    pub by_place: [u64; WITNESS_PLACES],
+}
+
+/// In [`ProbesPassed::by_place`]: see there.
+pub const DEEP_FRAMES: usize = WITNESS_PLACES - 1;
+
+/// A thread with more frames may come to have more than can be walked at once.
+pub const MANY_FRAMES: u32 = MAX_WALK as u32 - 32;
+
+/// How many calls of a code object have passed which kinds of sparse witnesses: value of the map of witnessed calls, by the code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct WitnessedCalls {
+    /// By the kinds that they have passed, a bit each; 0: none, such a call would not have been seen without the others.
+    pub by_kinds: [u32; 1 << SPARSE_KINDS],
 }
 
 /// Which calls may begin at the witnesses of a process.
@@ -149,6 +211,16 @@ pub struct Chain {
     /// The place, from 1, of the outermost frame of wanted code whose beginning was not seen; 0 if there is none. Kept only where whole
     /// trees are wanted.
     pub unseen: u32,
+    /// A [`WitnessDensity`].
+    pub density: u32,
+    /// 1 if the last look was at a sparse witness: any frame may have gone since.
+    pub was_sparse: u32,
+    /// 1 if the thread has given the interpreter's lock away at the last witness.
+    pub is_away: u32,
+    /// Witnesses so far, where they are counted.
+    pub hits: u32,
+    /// Which of them was the last one of each kind, where they are counted; 0: none so far.
+    pub passed_at: [u32; SPARSE_KINDS],
     /// Always 0.
     pub reserved: u32,
     /// What has been read.
@@ -162,7 +234,9 @@ pub struct Chain {
 const _: () = {
     assert!(size_of::<ChainFrame>() == 56);
     assert!(size_of::<WalkedFrame>() == 40);
-    assert!(size_of::<Chain>() == 152 + 8 * READ_WORDS + 40 * MAX_WALK + 56 * MAX_CHAIN);
+    assert!(size_of::<Chain>() == 184 + 8 * READ_WORDS + 40 * MAX_WALK + 56 * MAX_CHAIN);
+    assert!(size_of::<ProbesPassed>() == 128 && size_of::<WitnessedCalls>() == 64);
+    assert!(WITNESS_PLACES.is_power_of_two());
     assert!(MAX_CHAIN.is_power_of_two() && MAX_WALK.is_power_of_two());
     assert!((BLOCK_BYTES + HEADER_BYTES) as usize <= 8 * READ_WORDS && READ_WORDS.is_power_of_two());
 };

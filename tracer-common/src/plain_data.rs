@@ -1,5 +1,6 @@
 //! Says to the loader which types may be keys and values of maps.
 
+use crate::chain::{ProbesPassed, WitnessedCalls};
 use crate::python::{
     OpenContainer, PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout,
     PythonLoops, PythonWanted, PythonWatched, WaitingContainer,
@@ -11,6 +12,10 @@ use crate::thread_stack::{OtherStackCall, OtherStackKey, ThreadStack};
 unsafe impl aya::Pod for ThreadStack {}
 // SAFETY: as above.
 unsafe impl aya::Pod for ProcessSlot {}
+// SAFETY: as above.
+unsafe impl aya::Pod for ProbesPassed {}
+// SAFETY: as above.
+unsafe impl aya::Pod for WitnessedCalls {}
 // SAFETY: as above.
 unsafe impl aya::Pod for OtherStackKey {}
 // SAFETY: as above.

@@ -15,6 +15,8 @@ pub struct ProcessSlot {
     /// Which Python calls are seen at witnesses: a [`crate::chain::WitnessWindow`]. What begins inside Python code is one, too, unless
     /// it is closed.
     pub witness_window: u32,
+    /// Which witnesses there are: a [`crate::chain::WitnessDensity`].
+    pub witness_density: u32,
 }
 
 /// Which arguments of a function are captured: a slot of the capture map, by function number.
@@ -58,6 +60,6 @@ pub struct ConnectionState {
 const _: () = {
     assert!(size_of::<ConnectionKey>() == 8);
     assert!(size_of::<ConnectionState>() == 32);
-    assert!(size_of::<ProcessSlot>() == 16);
+    assert!(size_of::<ProcessSlot>() == 20);
     assert!(size_of::<CaptureSpec>() == 20);
 };

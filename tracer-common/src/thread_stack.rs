@@ -60,8 +60,8 @@ pub struct Frame {
     pub start_uncertainty_ns: u64,
     /// Python: see [`crate::records::WidePart::calls_merged`].
     pub calls_merged: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// Python: [`crate::chain::Chain::hits`] when the call was first seen.
+    pub first_hit: u32,
 }
 
 /// The call is in a slot of the waiting containers; which one is told by the bits from [`FOUND_SLOT_SHIFT`] on.

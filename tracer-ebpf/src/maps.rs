@@ -6,6 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use tracer_common::{
+    chain::{ProbesPassed, WITNESS_PLACES},
     counters::Counter,
     limits::{MAX_FUNCTIONS, MAX_PROCESSES, MAX_PYTHON_FUNCTIONS, MAX_PYTHON_MEMBERS, MAX_THREADS, RING_BYTES},
     python::{
@@ -57,7 +58,19 @@ pub static PYTHON_PUSH_SITES: Array<PythonPushSites> = Array::with_max_entries(M
 
 /// Probes passed that a part or all of the Python calls of a process pass, by process slot.
 #[map]
-pub static PYTHON_PASSED: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_PROCESSES, 0);
+pub static PYTHON_PASSED: PerCpuArray<ProbesPassed> = PerCpuArray::with_max_entries(MAX_PROCESSES, 0);
+
+/// Counts a probe that Python calls pass, at a place. No exact figure is promised.
+#[inline(always)]
+pub fn count_passed(process_slot: u32, place: u32) {
+    if let Some(passed) = PYTHON_PASSED.get_ptr_mut(process_slot) {
+        // SAFETY: a checked map value of this processor; the mask keeps the element inside the array.
+        unsafe {
+            let place = place as usize & (WITNESS_PLACES - 1);
+            *(&raw mut (*passed).by_place).cast::<u64>().add(place) += 1;
+        }
+    }
+}
 
 /// The Python code whose calls are seen.
 #[map]

@@ -14,7 +14,9 @@ use aya_ebpf::{
     programs::ProbeContext,
 };
 use tracer_common::{
-    chain::{Chain, HEADER_BYTES, LEFT, MAX_CHAIN, MAX_WALK, USUAL_BLOCK_BYTES, Witness, WitnessWindow},
+    chain::{
+        Chain, HEADER_BYTES, LEFT, MAX_CHAIN, MAX_WALK, USUAL_BLOCK_BYTES, Witness, WitnessDensity, WitnessWindow,
+    },
     cookie::Cookie,
     limits::{MAX_PROCESSES, MAX_THREADS},
     python::{FrameStyle, PythonWanted, WANTED_WORDS, wanted_bit},
@@ -22,12 +24,13 @@ use tracer_common::{
 };
 
 use crate::{
-    maps::{PROCESSES, PYTHON_LAYOUTS, PYTHON_PASSED, chain_is_on},
-    python_chain_calls::{begin, end_by_exception, end_gone, lose, mark_merged, note_unseen},
+    maps::{PROCESSES, PYTHON_LAYOUTS, chain_is_on, count_passed},
+    python_chain_calls::{begin, end_by_exception, end_gone, lose, note_unseen},
+    python_chain_merged::mark_repeated,
     python_chain_quick::chain_goes_on,
+    python_chain_sparse::note_passed,
     python_frame::{code_of, current_frame, exception_of, read_u64},
     python_greenlets,
-    python_loops::may_come_back,
     python_walk::{
         GAVE_UP, MET, MET_NOTHING, SETTLED, bound, chain_compare, chain_find, chain_walk, find_read, known,
         outermost_around, read_block, walked, word,
@@ -65,10 +68,7 @@ pub fn python_witness(context: ProbeContext) -> u32 {
     if slot.process != (identity >> 32) as u32 || slot.witness_window == WitnessWindow::Closed as u32 {
         return 0;
     }
-    if let Some(passed) = PYTHON_PASSED.get_ptr_mut(cookie.process_slot()) {
-        // SAFETY: a checked map value of this processor; no exact figure is promised.
-        unsafe { *passed += 1 };
-    }
+    count_passed(cookie.process_slot(), cookie.place());
     let (first, second) = (register!(context.regs, rdi), register!(context.regs, rsi));
     let stack_pointer = register!(context.regs, rsp);
     let place = cookie.place();
@@ -92,8 +92,16 @@ pub fn python_witness(context: ProbeContext) -> u32 {
     let Some(chain) = chain_of(identity, slot.accepts_entries) else { return 0 };
     // SAFETY: a checked map value used by this thread alone.
     unsafe {
+        let was_away = (*chain).is_away != 0 && (*chain).python_thread == python_thread;
+        (*chain).is_away = u32::from(place == Witness::GivesLockAway as u32);
+        if place == Witness::OfThread as u32 && was_away {
+            // Without the interpreter's lock it has run no Python code.
+            (*chain).last_ns = bpf_ktime_get_ns();
+            return 0;
+        }
         (*chain).accepts = slot.accepts_entries;
         (*chain).window = slot.witness_window;
+        (*chain).density = slot.witness_density;
         (*chain).process_slot = cookie.process_slot();
         (*chain).stack_pointer = stack_pointer;
         (*chain).entering = entering;
@@ -111,6 +119,9 @@ pub fn python_witness(context: ProbeContext) -> u32 {
     }
     if unwinds {
         end_unwound(identity);
+    }
+    if slot.witness_density == WitnessDensity::Counted as u32 {
+        note_passed(identity, place);
     }
     0
 }
@@ -185,6 +196,7 @@ pub fn witness(identity: u64, process_slot: u32, python_thread: u64, stack_point
         let Some(chain) = chain_of(identity, 0) else { return };
         (*chain).accepts = slot.accepts_entries;
         (*chain).window = slot.witness_window;
+        (*chain).density = slot.witness_density;
         (*chain).process_slot = process_slot;
         (*chain).stack_pointer = stack_pointer;
         (*chain).entering = 0;
@@ -211,7 +223,7 @@ pub fn forget(key: u64) {
 
 /// The chain of the Python code that ran on this thread last; made if that is wanted.
 #[inline(always)]
-fn chain_of(identity: u64, is_wanted: u32) -> Option<*mut Chain> {
+pub fn chain_of(identity: u64, is_wanted: u32) -> Option<*mut Chain> {
     let main = match PYTHON_CHAINS.get_ptr_mut(identity) {
         Some(main) => main,
         None if is_wanted != 0 => made(identity)?,
@@ -258,6 +270,8 @@ pub extern "C" fn look(chain: *mut Chain, python_thread: u64) -> u64 {
         let Some(other) = chain_of_root(root, python_thread) else { return 0 };
         (*other).accepts = (*chain).accepts;
         (*other).window = (*chain).window;
+        (*other).density = (*chain).density;
+        (*other).is_away = (*chain).is_away;
         (*other).process_slot = (*chain).process_slot;
         (*other).stack_pointer = (*chain).stack_pointer;
         (*other).entering = (*chain).entering;
@@ -401,8 +415,11 @@ pub extern "C" fn update(chain: *mut Chain, walk: u64, ending: u32) -> u64 {
         }
         let kept = (*chain).kept;
         let (now, last) = ((*chain).now_ns, (*chain).last_ns);
+        // What is there where nothing is remembered began at an unknown time, unless nothing was there at the last look.
+        let has_begun = u32::from(walk == MET || (last != 0 && (*chain).length == 0));
         (*chain).since_last_ns = if last == 0 { 0 } else { now - last };
         (*chain).last_ns = now;
+        (*chain).was_sparse = u32::from((*chain).density == WitnessDensity::Sparse as u32);
         // The verifier follows a loop to its end only if it begins at a constant.
         for step in 0..MAX_CHAIN as u32 {
             let place = kept.wrapping_add(step);
@@ -427,8 +444,7 @@ pub extern "C" fn update(chain: *mut Chain, walk: u64, ending: u32) -> u64 {
             if index >= bound(&raw const (*chain).walked) {
                 break;
             }
-            // What is there when nothing is remembered began at an unknown time.
-            may_begin |= add(chain, index, u32::from(walk == MET));
+            may_begin |= add(chain, index, has_begun);
         }
         may_begin | add_entering(chain)
     }
@@ -518,68 +534,4 @@ pub fn may_be_wanted(process_slot: u32, code: u64) -> bool {
     let Some(wanted) = PYTHON_WANTED.get(process_slot) else { return false };
     let bit = wanted_bit(code);
     wanted.bits[(bit / 64) as usize & (WANTED_WORDS - 1)] >> (bit % 64) & 1 != 0
-}
-
-/// An instruction was repeated, by the frame that [`Chain::repeated`] names or by what it has called. Of the calls around it those
-/// may be several that were seen at their first instruction only, if a caller may have come to them again. A global function, as
-/// above.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn mark_repeated(chain: *mut Chain) -> u64 {
-    if !chain_is_on() {
-        return 0;
-    }
-    if chain.is_null() {
-        return 0;
-    }
-    // SAFETY: as above.
-    unsafe {
-        let (base, repeated) = ((*chain).base, (*chain).repeated);
-        let mut first = repeated;
-        for _ in 0..MAX_WALK {
-            let place = first.wrapping_sub(1);
-            // What C code has entered was seen to begin.
-            if first == 0
-                || place <= base
-                || (*known(chain, place)).instruction != (*known(chain, place)).first_instruction
-            {
-                break;
-            }
-            first = place;
-        }
-        let mut may_be_called_again = false;
-        for step in 0..MAX_WALK as u32 {
-            let place = base.wrapping_add(step);
-            if first >= repeated || place + 1 >= bound(&raw const (*chain).repeated) {
-                return 0;
-            }
-            may_be_called_again = may_be_called_again || mark_one(chain, place, 0) != 0;
-            if may_be_called_again && place + 1 >= first {
-                mark_one(chain, place + 1, 1);
-            }
-        }
-    }
-    0
-}
-
-/// Whether the frame at a place may run its instruction again in one call; or marks its call. A global function, so that the
-/// loop around it has one way only.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn mark_one(chain: *mut Chain, place: u32, is_merged: u32) -> u64 {
-    if !chain_is_on() {
-        return 0;
-    }
-    if chain.is_null() {
-        return 0;
-    }
-    // SAFETY: as above.
-    unsafe {
-        let open = known(chain, place);
-        if is_merged != 0 {
-            return if (*open).call == 0 { 0 } else { mark_merged(chain, (*open).call) };
-        }
-        let code = (*walked(chain, place.wrapping_sub((*chain).base))).code;
-        may_come_back((*chain).process_slot, code, (*open).instruction, (*open).instruction)
-    }
 }

@@ -14,6 +14,7 @@ use crate::{
     endings,
     maps::{PYTHON_CODES, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, THREADS, chain_is_on, copy_of, count},
     python_calls,
+    python_chain_sparse::{first_hit, note_witnessed},
     python_frame::{code_of, field, read_u32, reference},
     python_frames::{came_from, count_call},
     python_resolve,
@@ -177,6 +178,7 @@ unsafe fn note_call(chain: *mut Chain, thread: *mut ThreadStack, place: u32, unc
         }
         (*top).start_ns = (*chain).now_ns;
         (*top).start_uncertainty_ns = uncertainty_ns;
+        (*top).first_hit = first_hit(chain);
         (*known(chain, place)).call = call;
     }
 }
@@ -231,6 +233,7 @@ pub extern "C" fn end_gone(chain: *mut Chain, call: u64, ending: u32) -> u64 {
             if bound(&raw const (*thread).depth) < found as u32 {
                 break;
             }
+            note_witnessed(chain, thread);
             end_one(thread, (*chain).now_ns, ending);
         }
         1

@@ -10,6 +10,7 @@ use tracer_common::{
 use crate::{
     maps::{PYTHON_LAYOUTS, chain_is_on},
     python_chain::{may_be_wanted, remember},
+    python_chain_sparse::walks_whole,
     python_walk::{MOST_GONE, bound, byte, identity_of, known, walked, word},
 };
 
@@ -34,7 +35,8 @@ pub extern "C" fn chain_goes_on(chain: *mut Chain) -> u64 {
     // SAFETY: a checked map value used by this thread alone.
     unsafe {
         let Some(layout) = PYTHON_LAYOUTS.get((*chain).process_slot) else { return 0 };
-        if layout.style == FrameStyle::Heap as u32 || (*chain).block == 0 || (*chain).is_over != 0 {
+        if layout.style == FrameStyle::Heap as u32 || (*chain).block == 0 || (*chain).is_over != 0 || walks_whole(chain)
+        {
             return 0;
         }
         let entering = (*chain).entering;

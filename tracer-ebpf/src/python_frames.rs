@@ -20,8 +20,8 @@ use tracer_common::{
 use crate::{
     endings,
     maps::{
-        self, PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, PYTHON_PASSED, THREADS,
-        begin_count, copy_of, count,
+        self, PROCESSES, PYTHON_CODES, PYTHON_COUNTS, PYTHON_FUNCTIONS, PYTHON_LAYOUTS, THREADS, begin_count, copy_of,
+        count, count_passed,
     },
     python_calls::{self, ANY_CODE},
     python_chain,
@@ -83,10 +83,7 @@ pub fn python_frame_entry(context: ProbeContext) -> u32 {
     if !is_hit(&context, cookie) {
         return 0;
     }
-    if let Some(passed) = PYTHON_PASSED.get_ptr_mut(cookie.process_slot()) {
-        // SAFETY: a checked map value of this processor; no exact figure is promised.
-        unsafe { *passed += 1 };
-    }
+    count_passed(cookie.process_slot(), 0);
     if slot.accepts_entries == 0 {
         return 0;
     }

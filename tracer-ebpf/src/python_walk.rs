@@ -11,6 +11,7 @@ use tracer_common::{
 
 use crate::{
     maps::{PYTHON_LAYOUTS, chain_is_on},
+    python_chain_sparse::{is_entry, walks_whole},
     python_loops::may_come_back,
 };
 
@@ -72,7 +73,7 @@ pub extern "C" fn chain_walk(chain: *mut Chain) -> u64 {
     }
     // SAFETY: `chain` is a checked map value used by this thread alone.
     unsafe { ((*chain).walked, (*chain).around) = (0, 0) };
-    for _ in 0..MAX_WALK {
+    for _ in 0..2 * MAX_WALK {
         match chain_step(chain) {
             FRAME => {}
             ENTRY => {
@@ -80,7 +81,11 @@ pub extern "C" fn chain_walk(chain: *mut Chain) -> u64 {
                     return MET;
                 }
             }
-            END => return MET_NOTHING,
+            END => {
+                // SAFETY: as above.
+                let is_met = unsafe { walks_whole(chain) } && chain_find(chain) != 0;
+                return if is_met { MET } else { MET_NOTHING };
+            }
             _ => return GAVE_UP,
         }
     }
@@ -115,7 +120,7 @@ pub extern "C" fn chain_step(chain: *mut Chain) -> u64 {
             if (*chain).walked != 0 {
                 (*walked(chain, 0)).is_entry = 1;
             }
-            return ENTRY;
+            return if walks_whole(chain) { FRAME } else { ENTRY };
         }
         let index = (*chain).walked;
         if index as usize >= MAX_WALK {
@@ -132,7 +137,7 @@ pub extern "C" fn chain_step(chain: *mut Chain) -> u64 {
         (*innermost).instruction =
             if layout.style == FrameStyle::Heap as u32 { 0 } else { word(chain, layout.frame_instruction) };
         (*innermost).is_entry = u64::from(is_entry);
-        if is_entry || is_known_entry(chain) { ENTRY } else { FRAME }
+        if !walks_whole(chain) && (is_entry || is_known_entry(chain)) { ENTRY } else { FRAME }
     }
 }
 
@@ -282,6 +287,10 @@ pub extern "C" fn chain_find(chain: *mut Chain) -> u64 {
             return 0;
         }
         let sought = (*walked(chain, 0)).frame;
+        if walks_whole(chain) {
+            (*chain).base = 0;
+            return u64::from((*chain).length != 0 && (*known(chain, 0)).frame == sought);
+        }
         let mut length = (*chain).length;
         for _ in 0..MAX_INVOCATIONS {
             if length == 0 {
@@ -328,19 +337,20 @@ pub extern "C" fn chain_compare(chain: *mut Chain) -> u64 {
             }
             let before = known(chain, place);
             let now = walked(chain, index);
-            // The frame at the base was found by its address, and no other can be there without a witness.
-            if index != 0 && ((*before).frame != (*now).frame || (*before).identity != (*now).identity) {
+            // The frame at the base was found by its address, and no other can be there without a witness, unless they are sparse.
+            let may_be_other = index != 0 || walks_whole(chain);
+            if may_be_other && ((*before).frame != (*now).frame || (*before).identity != (*now).identity) {
                 return chain_called_again(chain);
             }
             let (was, is) = ((*before).instruction, (*now).instruction);
             // A frame that an exception has left does not go on, nor does it call Python code; C code that clears it away may.
-            if index != 0 && (*before).call == LEFT && (was != is || calls_on(chain, index)) {
+            if may_be_other && (*before).call == LEFT && (was != is || calls_on(chain, index)) {
                 return chain_called_again(chain);
             }
             if was == is {
                 continue;
             }
-            let is_back = is < was && index != 0;
+            let is_back = is < was && may_be_other;
             if is_back && may_come_back((*chain).process_slot, (*now).code, was, is) == 0 {
                 return chain_called_again(chain);
             }
@@ -385,6 +395,10 @@ pub extern "C" fn chain_called_again(chain: *mut Chain) -> u64 {
             let place = kept.wrapping_sub(1);
             // What C code has entered was seen to begin.
             if kept == 0 || place <= base {
+                return 0;
+            }
+            // C code may have called it twice.
+            if walks_whole(chain) && is_entry(chain, kept.wrapping_sub(base)) {
                 return 0;
             }
             let instruction = (*known(chain, place)).instruction;

@@ -6,8 +6,9 @@ use super::error::AttachError;
 use super::placement::Refused;
 use super::python_watch::WatchOutcome;
 use crate::model::{
-    CodeCalls, FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts, OpenCall,
-    ProbePlan, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress, WitnessSite, WitnessWindow,
+    CodeCalls, DEEP_FRAMES, FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts,
+    OpenCall, ProbePlan, ProbesPassed, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress,
+    WitnessDensity, WitnessSite, WitnessWindow, WitnessedCalls,
 };
 
 /// The loaded programs.
@@ -158,11 +159,29 @@ pub trait KernelProcess {
     /// Not permitted, or the kernel does not take a probe.
     fn place_frames(&mut self, path: &Path, sites: &InterpreterSites) -> Result<(), AttachError>;
 
-    /// Places probes at these sites of its interpreter's file, which a part of all Python calls passes.
+    /// Places probes at these sites of its interpreter's file, which a part of all Python calls passes. Those that were there before
+    /// are taken away once they are live.
     ///
     /// # Errors
     /// Not permitted, or the kernel does not take a probe.
-    fn place_witnesses(&mut self, path: &Path, sites: &[WitnessSite]) -> Result<(), AttachError>;
+    fn place_witnesses(
+        &mut self,
+        path: &Path,
+        sites: &[WitnessSite],
+        density: WitnessDensity,
+    ) -> Result<(), AttachError>;
+
+    /// From now on it is counted by which witnesses the calls of this code are seen, if that is to be counted.
+    ///
+    /// # Errors
+    /// There is no room for it, or the map cannot be written.
+    fn count_witnessed(&mut self, codes: &[RemoteAddress]) -> Result<(), AttachError>;
+
+    /// What was counted of each, which is not counted any more.
+    ///
+    /// # Errors
+    /// There is no such map.
+    fn take_witnessed(&mut self) -> Result<Vec<WitnessedCalls>, AttachError>;
 
     /// Which calls are seen at the second kind of probes: none until this is told.
     ///
@@ -180,7 +199,16 @@ pub trait KernelProcess {
     ///
     /// # Errors
     /// The map cannot be read.
-    fn python_calls_passed(&self) -> Result<u64, AttachError>;
+    fn python_calls_passed(&self) -> Result<u64, AttachError> {
+        let passed = self.python_probes_passed()?;
+        Ok(passed.by_place.iter().take(DEEP_FRAMES).sum())
+    }
+
+    /// The same by their places.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    fn python_probes_passed(&self) -> Result<ProbesPassed, AttachError>;
 
     /// Whether a call is open on any of its threads.
     ///

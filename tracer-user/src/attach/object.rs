@@ -60,10 +60,10 @@ pub fn hash_map_to_read<'ebpf, Key: Pod, Value: Pod>(
 ///
 /// # Errors
 /// There are none of this name.
-pub fn per_processor<'ebpf>(
+pub fn per_processor<'ebpf, Value: Pod>(
     ebpf: &'ebpf Ebpf,
     name: &'static str,
-) -> Result<PerCpuArray<&'ebpf MapData, u64>, AttachError> {
+) -> Result<PerCpuArray<&'ebpf MapData, Value>, AttachError> {
     map(ebpf, name)?.try_into().map_err(|error| map_error(name, &error))
 }
 

@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use aya::Ebpf;
 use aya::programs::UProbe;
+use tracer_common::chain::ProbesPassed;
 use tracer_common::cookie::Cookie;
 
 use super::error::AttachError;
@@ -63,10 +64,17 @@ impl FramesPrograms {
     ///
     /// # Errors
     /// The map cannot be read.
-    pub fn calls_passed(ebpf: &Ebpf, slot: u16) -> Result<u64, AttachError> {
+    pub fn passed(ebpf: &Ebpf, slot: u16) -> Result<ProbesPassed, AttachError> {
         const NAME: &str = "PYTHON_PASSED";
-        let values = per_processor(ebpf, NAME)?.get(&u32::from(slot), 0).map_err(|error| map_error(NAME, &error))?;
-        Ok(values.iter().sum())
+        let passed = per_processor::<ProbesPassed>(ebpf, NAME)?;
+        let values = passed.get(&u32::from(slot), 0).map_err(|error| map_error(NAME, &error))?;
+        let mut sum = ProbesPassed::default();
+        for value in values.iter() {
+            for (sum, count) in sum.by_place.iter_mut().zip(value.by_place) {
+                *sum += count;
+            }
+        }
+        Ok(sum)
     }
 }
 

@@ -124,6 +124,11 @@ impl PythonProbes {
         self.frame_entries.extend(links);
     }
 
+    /// Others take the place of those.
+    pub fn replace_frame_entries(&mut self, links: Vec<Link>) {
+        remove(std::mem::replace(&mut self.frame_entries, links));
+    }
+
     /// Those that it passes on its way out.
     pub fn add_frame_returns(&mut self, links: Vec<Link>) {
         self.frame_returns.extend(links);

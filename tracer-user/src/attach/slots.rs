@@ -7,7 +7,7 @@ use tracer_common::tables::ProcessSlot;
 
 use super::error::AttachError;
 use super::object::{array, map_error};
-use crate::model::WitnessWindow;
+use crate::model::{WitnessDensity, WitnessWindow};
 
 /// The tables, by the names of their maps.
 const PROCESSES: &str = "PROCESSES";
@@ -89,6 +89,15 @@ impl Slot {
     /// The map cannot be written.
     pub fn see_witnesses(&mut self, ebpf: &mut Ebpf, window: WitnessWindow) -> Result<(), AttachError> {
         self.told.witness_window = window as u32;
+        self.write(ebpf, self.told)
+    }
+
+    /// Which witnesses there are in the process.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn has_witnesses(&mut self, ebpf: &mut Ebpf, density: WitnessDensity) -> Result<(), AttachError> {
+        self.told.witness_density = density as u32;
         self.write(ebpf, self.told)
     }
 

@@ -23,8 +23,9 @@ use super::totals;
 use super::watchpoints::Obstacle;
 use crate::memory::MappedFile;
 use crate::model::{
-    CodeCalls, FileNumber, InterpreterSite, InterpreterSites, ModuleFile, PlannedFunction, ProbePlan, ProcessId,
-    PythonLayout, PythonLeftOut, PythonTables, RemoteAddress, WitnessSite, WitnessWindow,
+    CodeCalls, FileNumber, InterpreterSite, InterpreterSites, ModuleFile, PlannedFunction, ProbePlan, ProbesPassed,
+    ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress, WitnessDensity, WitnessSite, WitnessWindow,
+    WitnessedCalls,
 };
 
 /// A traced process. Dropping it takes everything away that belongs to it, and makes room for another one; what of that takes
@@ -214,14 +215,38 @@ impl KernelProcess for TracedProcess {
         Ok(())
     }
 
-    fn place_witnesses(&mut self, path: &Path, sites: &[WitnessSite]) -> Result<(), AttachError> {
+    fn place_witnesses(
+        &mut self,
+        path: &Path,
+        sites: &[WitnessSite],
+        density: WitnessDensity,
+    ) -> Result<(), AttachError> {
         let mut loaded = self.loaded.lock();
         let slot = loaded.slot_of(&mut self.slot, self.process.pid)?;
         let Loaded { chain, ebpf, .. } = &mut *loaded;
         let chain = chain.as_ref().ok_or(AttachError::Incomplete { name: "python_witness" })?;
         let file = PlacedFile { path, process: self.process.pid, role: Role::Entry };
-        self.python.add_frame_entries(chain.place(ebpf, &file, slot, sites)?);
+        // What is walked at sparse witnesses is right at others as well, but not the other way round.
+        if density == WitnessDensity::Sparse
+            && let Some(slot) = &mut self.slot
+        {
+            slot.has_witnesses(ebpf, density)?;
+        }
+        let placed = chain.place(ebpf, &file, slot, sites)?;
+        if let Some(slot) = &mut self.slot {
+            slot.has_witnesses(ebpf, density)?;
+        }
+        drop(loaded);
+        self.python.replace_frame_entries(placed);
         Ok(())
+    }
+
+    fn count_witnessed(&mut self, codes: &[RemoteAddress]) -> Result<(), AttachError> {
+        python_chain::count_witnessed(&mut self.loaded.lock().ebpf, self.process.pid, codes)
+    }
+
+    fn take_witnessed(&mut self) -> Result<Vec<WitnessedCalls>, AttachError> {
+        python_chain::take_witnessed(&mut self.loaded.lock().ebpf, self.process.pid)
     }
 
     fn see_witnesses(&mut self, window: WitnessWindow) -> Result<(), AttachError> {
@@ -243,10 +268,10 @@ impl KernelProcess for TracedProcess {
         Ok(())
     }
 
-    fn python_calls_passed(&self) -> Result<u64, AttachError> {
+    fn python_probes_passed(&self) -> Result<ProbesPassed, AttachError> {
         match &self.slot {
-            Some(slot) => FramesPrograms::calls_passed(&self.loaded.lock().ebpf, slot.number),
-            None => Ok(0),
+            Some(slot) => FramesPrograms::passed(&self.loaded.lock().ebpf, slot.number),
+            None => Ok(ProbesPassed::default()),
         }
     }
 

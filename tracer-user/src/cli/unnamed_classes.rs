@@ -58,7 +58,6 @@ impl Unnamed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{PythonLeftOut, PythonMode};
 
     fn coverage(classes: &[(&str, &[&'static str], u32)]) -> RuntimeCoverage {
         let class = |(name, methods, objects): &(&str, &[&'static str], u32)| UnnamedClass {
@@ -69,17 +68,9 @@ mod tests {
         RuntimeCoverage {
             process: 7,
             interpreter: "CPython 3.12.1".into(),
-            layout: String::new(),
-            mode: PythonMode::Watch,
             slots: 4,
-            slots_held_by: Vec::new(),
-            seen_after_ms: None,
-            seen_percent: None,
-            left_out: PythonLeftOut::default(),
-            watched: Vec::new(),
-            not_watched: Vec::new(),
             unnamed_classes: classes.iter().map(class).collect(),
-            not_looked_at: Vec::new(),
+            ..RuntimeCoverage::default()
         }
     }
 

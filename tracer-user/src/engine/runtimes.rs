@@ -88,24 +88,16 @@ impl Runtimes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{PythonLeftOut, PythonMode, WatchedCode};
+    use crate::model::WatchedCode;
 
     fn coverage(process: u32, methods: &[&str]) -> RuntimeCoverage {
         let code = |name: &&str| WatchedCode { code: (*name).into(), methods: vec![(*name).into()], calls_seen: 3 };
         RuntimeCoverage {
             process,
             interpreter: "CPython 3.11.7".into(),
-            layout: String::new(),
-            mode: PythonMode::Watch,
             slots: 4,
-            slots_held_by: Vec::new(),
-            seen_after_ms: None,
-            seen_percent: None,
-            left_out: PythonLeftOut::default(),
             watched: methods.iter().map(code).collect(),
-            not_watched: Vec::new(),
-            unnamed_classes: Vec::new(),
-            not_looked_at: Vec::new(),
+            ..RuntimeCoverage::default()
         }
     }
 

@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use tracer_common::chain::{Witness, WitnessWindow};
+pub use tracer_common::chain::{
+    DEEP_FRAMES, ProbesPassed, SPARSE_KINDS, Witness, WitnessDensity, WitnessWindow, WitnessedCalls,
+};
 
 use super::function::SkipReason;
 use super::units::FileOffset;
@@ -44,6 +46,22 @@ pub struct WitnessSite {
     /// What passes it, as the programs number it.
     #[serde(skip)]
     pub witness: Witness,
+}
+
+/// Kinds of sparse witnesses: a bit for each ([`Witness::sparse_kind`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SparseKinds(pub u8);
+
+impl SparseKinds {
+    /// Whether a witness is placed where only these are: those are that threads end and exceptions leave frames at, too.
+    #[must_use]
+    pub fn place(self, witness: Witness) -> bool {
+        match (witness, witness.sparse_kind()) {
+            (_, Some(kind)) => self.0 & 1 << kind != 0,
+            (Witness::ThreadEnds | Witness::Unwinds, None) => true,
+            (_, None) => false,
+        }
+    }
 }
 
 /// One place to probe.

@@ -32,8 +32,8 @@ pub use function::{
     Skipped, UnwindProof,
 };
 pub use interpreter::{
-    FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites, Witness, WitnessSite,
-    WitnessWindow,
+    DEEP_FRAMES, FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites, ProbesPassed,
+    SPARSE_KINDS, SparseKinds, Witness, WitnessDensity, WitnessSite, WitnessWindow, WitnessedCalls,
 };
 pub use language::{Language, NamedBy};
 pub use look::Look;

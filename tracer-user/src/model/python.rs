@@ -307,10 +307,11 @@ impl PythonPlan {
 }
 
 /// How the calls of an interpreter are seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PythonMode {
     /// Hardware watchpoints on a few code objects.
+    #[default]
     Watch,
     /// Probes in the interpreter that every call passes.
     Frames,
@@ -319,7 +320,7 @@ pub enum PythonMode {
 }
 
 /// What of the Python code of one process was traced, and what was not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RuntimeCoverage {
     /// Process id as the tracer's pid namespace numbers it.
     pub process: u32,
@@ -337,6 +338,9 @@ pub struct RuntimeCoverage {
     pub seen_after_ms: Option<u64>,
     /// Share of the time, in per cent, in which its calls were seen, where the probes may not be live all the time; `None`: all of it.
     pub seen_percent: Option<u32>,
+    /// The functions of the interpreter in which probes are placed in chain mode, where few suffice for the calls that are made; empty where
+    /// all are placed.
+    pub few_witnesses: Vec<String>,
     /// What found no room in the tables, at most at one time.
     pub left_out: PythonLeftOut,
     /// Code that was watched.

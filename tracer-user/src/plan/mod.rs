@@ -20,6 +20,7 @@ mod step;
 mod survey_history;
 mod unwatched;
 mod watch_policy;
+mod witness_choice;
 
 pub use calibration::Calibration;
 pub use call_counts::Counts;
@@ -29,7 +30,8 @@ pub use look_schedule::StartSchedule;
 pub use look_turns::LookTurns;
 pub use mode_choice::{Machine, ModeChoice, choose_mode, suits_chain};
 pub use planner::Planner;
-pub use python_cost::{PythonCost, each_ns};
+pub use python_cost::{PythonCost, each_ns, few_witnesses_sentence};
 pub use step::{Others, Step};
 pub use survey_history::SurveyDelta;
 pub use watch_policy::WatchPolicy;
+pub use witness_choice::{WitnessChoice, WitnessCount, WitnessStep};

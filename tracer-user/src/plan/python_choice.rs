@@ -342,7 +342,9 @@ fn not_watched(survey: &PythonSurvey, open: &HashSet<Pair>, budget: &PythonBudge
     let reason = match (&budget.obstacle, budget.slots) {
         (Some(obstacle), _) => obstacle.clone(),
         (None, Some(slots)) => {
-            format!("no more than {slots} can be watched at one time (`--python frames` has no such limit)")
+            format!(
+                "no more than {slots} can be watched at one time (`--python chain` and `--python frames` have no such limit)"
+            )
         }
         (None, None) => "its code is shared by several functions that cannot be told apart".to_owned(),
     };

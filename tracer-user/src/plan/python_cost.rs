@@ -5,6 +5,9 @@ use crate::model::{ProcessId, PythonMode, counted};
 /// What a look at the frames of a thread takes besides the probe, nanoseconds (docs/benchmarks.md).
 const LOOK_NS: f64 = 700.0;
 
+/// What a look at all frames of a thread takes besides the probe, nanoseconds (docs/benchmarks.md).
+const WHOLE_LOOK_NS: f64 = 1_500.0;
+
 /// What the program of watch mode takes at a hit besides the hit itself, nanoseconds (docs/benchmarks.md).
 const WATCH_NS: f64 = 1_200.0;
 
@@ -64,6 +67,22 @@ pub fn each_ns(mode: PythonMode, empty: f64) -> f64 {
         PythonMode::Chain => empty + LOOK_NS,
         PythonMode::Frames => 2.0 * empty,
     }
+}
+
+/// What to say where probes are placed at few of the places that chain mode may take: so many are passed a second, and would be at all.
+#[must_use]
+pub fn few_witnesses_sentence(process: ProcessId, (few, all): (f64, f64), empty_ns: Option<f64>) -> String {
+    let passed = format!("{few:.0} probes passed a second");
+    let why = "all calls of its last seconds are seen at these";
+    let Some(empty) = empty_ns else { return format!("chain mode: {passed} in process {process}; {why}") };
+    let each = empty + WHOLE_LOOK_NS;
+    let percent = |passed: f64, each: f64| passed * each / 1e9 * 100.0;
+    format!(
+        "chain mode costs process {process} about {:.1} % of one processor: {passed}, {each:.0} ns each; {why}, more of them would take \
+         {:.1} % and give narrower bounds (`--python chain`)",
+        percent(few, each),
+        percent(all, each_ns(PythonMode::Chain, empty))
+    )
 }
 
 #[cfg(test)]

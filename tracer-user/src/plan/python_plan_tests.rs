@@ -109,7 +109,7 @@ fn shared_code_comes_first_and_the_rest_is_named() {
     assert_eq!(plan.not_watched[0].name, "LogisticRegression.predict");
     assert_eq!(
         plan.not_watched[0].reason,
-        "no more than 2 can be watched at one time (`--python frames` has no such limit)"
+        "no more than 2 can be watched at one time (`--python chain` and `--python frames` have no such limit)"
     );
 }
 

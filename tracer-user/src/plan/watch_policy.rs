@@ -585,12 +585,11 @@ impl WatchPolicy {
             slots: if is_watching { u32::try_from(self.slots).unwrap_or(u32::MAX) } else { 0 },
             slots_held_by: self.held_by.clone(),
             seen_after_ms: self.seen_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
-            seen_percent: None,
-            left_out: PythonLeftOut::default(),
             watched: self.plan.watched.iter().map(|(_, watched)| watched.clone()).collect(),
             not_watched: self.plan.not_watched.clone(),
             unnamed_classes: self.survey.unnamed.clone(),
             not_looked_at: self.survey.not_looked_at.clone(),
+            ..RuntimeCoverage::default()
         }
     }
 }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::attach::{AttachError, Kernel, KernelProcess, Refused, WatchOutcome};
 use crate::model::{
     CodeCalls, FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts, OpenCall,
-    ProbePlan, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RawRecord, RemoteAddress, WitnessSite,
-    WitnessWindow,
+    ProbePlan, ProbesPassed, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RawRecord, RemoteAddress,
+    WitnessDensity, WitnessSite, WitnessWindow, WitnessedCalls,
 };
 use crate::ring::RecordSource;
 
@@ -177,8 +177,16 @@ impl KernelProcess for FakeProcess {
         Ok(())
     }
 
-    fn place_witnesses(&mut self, _: &Path, _: &[WitnessSite]) -> Result<(), AttachError> {
+    fn place_witnesses(&mut self, _: &Path, _: &[WitnessSite], _: WitnessDensity) -> Result<(), AttachError> {
         Ok(())
+    }
+
+    fn count_witnessed(&mut self, _: &[RemoteAddress]) -> Result<(), AttachError> {
+        Ok(())
+    }
+
+    fn take_witnessed(&mut self) -> Result<Vec<WitnessedCalls>, AttachError> {
+        Ok(Vec::new())
     }
 
     fn see_witnesses(&mut self, _: WitnessWindow) -> Result<(), AttachError> {
@@ -193,8 +201,8 @@ impl KernelProcess for FakeProcess {
         Ok(false)
     }
 
-    fn python_calls_passed(&self) -> Result<u64, AttachError> {
-        Ok(0)
+    fn python_probes_passed(&self) -> Result<ProbesPassed, AttachError> {
+        Ok(ProbesPassed::default())
     }
 
     fn place_exceptions(&mut self, _: &Path, _: &InterpreterSite) -> Result<(), AttachError> {

@@ -23,12 +23,18 @@ const EVALUATION_FUNCTION: &str = "_PyEval_EvalFrameDefault";
 /// exported by every version.
 const TRACEBACK_FUNCTION: &str = "PyTraceBack_Here";
 
-/// The functions that give the interpreter's lock away and take it again (`Python/ceval.c`), and the one that a thread ends with
-/// (`Python/pystate.c`), exported by every version. The argument of the last two is the thread state.
-const THREAD_FUNCTIONS: [(&str, Witness); 3] = [
-    ("PyEval_SaveThread", Witness::OfCurrent),
+/// The functions that give the interpreter's lock away and take it again, that a thread begins with (`Python/ceval.c`), and the one that
+/// it ends with (`Python/pystate.c`), exported by every version. The argument of the last three is the thread state. And functions that C code of
+/// numerical libraries calls a few times in each method, and a web framework hardly ever (`Objects/dictobject.c`, `Objects/call.c`,
+/// `Python/context.c`).
+const WITNESS_FUNCTIONS: [(&str, Witness); 7] = [
+    ("PyEval_SaveThread", Witness::GivesLockAway),
     ("PyEval_RestoreThread", Witness::OfThread),
+    ("PyEval_AcquireThread", Witness::OfThread),
     ("PyThreadState_Clear", Witness::ThreadEnds),
+    ("PyDict_Copy", Witness::CopiesDictionary),
+    ("PyObject_CallMethodObjArgs", Witness::CallsMethod),
+    ("PyContextVar_Get", Witness::AsksContext),
 ];
 
 /// Registers of the first arguments of a C function, as x86-64 instructions number them (System V ABI): `rdi`, `rsi`.
@@ -74,9 +80,10 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
     pub fn witness_sites(&self, version: (u8, u8)) -> Result<Vec<WitnessSite>, NoInterpreterSites> {
         let entering = if version < (3, 9) { Witness::EntersFirst } else { Witness::EntersSecond };
         let mut sites = vec![self.witness_of(EVALUATION_FUNCTION, entering)?];
-        for (function, witness) in THREAD_FUNCTIONS {
-            // Threads end seldom: there a step of the processor may be waited for.
-            let is_cheap = |site: &WitnessSite| site.emulated || witness == Witness::ThreadEnds;
+        for (function, witness) in WITNESS_FUNCTIONS {
+            // Threads begin and end seldom: there a step of the processor may be waited for.
+            let is_seldom = matches!(function, "PyEval_AcquireThread" | "PyThreadState_Clear");
+            let is_cheap = |site: &WitnessSite| site.emulated || is_seldom;
             sites.extend(self.witness_of(function, witness).ok().filter(is_cheap));
         }
         match self.unwinding_site(version) {

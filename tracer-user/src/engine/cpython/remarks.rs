@@ -38,6 +38,12 @@ pub fn remarks(coverage: &RuntimeCoverage, spans: &[(&str, u64)]) -> Vec<String>
     remarks.extend(coverage.seen_after_ms.map(unseen));
     let in_windows = |percent| format!("seen in {percent} % of the time: other calls are not counted");
     remarks.extend(coverage.seen_percent.map(in_windows));
+    if !coverage.few_witnesses.is_empty() {
+        remarks.push(format!(
+            "seen at few places ({}), counted against all of them every 30 s: a call in between that passes none is not counted",
+            coverage.few_witnesses.join(", ")
+        ));
+    }
     remarks.extend(not_traced(coverage, true));
     remarks.extend(not_traced(coverage, false));
     remarks.extend(not_looked_at(coverage));
@@ -119,24 +125,19 @@ mod tests {
             process: 4242,
             interpreter: "CPython 3.11.7".into(),
             layout: "a data file".into(),
-            mode: PythonMode::Watch,
             slots: 3,
             slots_held_by: vec!["gdb (process 77)".into()],
-            seen_after_ms: None,
-            seen_percent: None,
-            left_out: crate::model::PythonLeftOut::default(),
             watched: vec![
                 watched("Pipeline.predict", &["Pipeline.predict"], 10),
                 watched("wrapped", &["StandardScaler.transform", "PCA.transform"], 20),
                 watched("SVC.fit", &["SVC.fit"], 0),
             ],
-            unnamed_classes: Vec::new(),
-            not_looked_at: Vec::new(),
             not_watched: (0..8)
                 .map(|number| (number, if number % 2 == 0 { "predict" } else { "fit" }))
                 .map(|(number, method)| not_watched(&format!("Model{number}.{method}"), "no debug register left"))
                 .chain([not_watched("Lazy.fit", "it is a generator")])
                 .collect(),
+            ..RuntimeCoverage::default()
         }
     }
 

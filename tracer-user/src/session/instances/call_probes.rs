@@ -7,9 +7,10 @@ use super::super::drain::OpenGap;
 use super::super::error::SessionError;
 use super::super::settings::PythonSettings;
 use super::context::Context;
+use super::witnesses::Witnesses;
 use crate::attach::{CodeWatch, measure_emulated_probe};
 use crate::engine::{EngineError, RuntimeInstance};
-use crate::model::{InterpreterSites, ProcessId, PythonMode, Share, Target, Witness, WitnessSite, WitnessWindow};
+use crate::model::{InterpreterSites, ProcessId, PythonMode, RemoteAddress, Share, Target, WitnessWindow};
 use crate::plan::{DutyCycle, Turn, each_ns};
 
 /// How long calls are counted before the probes stay, to tell what they cost.
@@ -32,12 +33,21 @@ pub struct CallProbes {
 }
 
 /// What is probed.
-#[derive(Clone)]
 enum Sites {
     /// What every call passes.
     Frames(InterpreterSites),
     /// What a part of the calls passes.
-    Chain(Vec<WitnessSite>),
+    Chain(Witnesses),
+}
+
+impl Sites {
+    /// The same where nothing is placed yet.
+    fn anew(&self) -> Self {
+        match self {
+            Self::Frames(sites) => Self::Frames(sites.clone()),
+            Self::Chain(witnesses) => Self::Chain(witnesses.anew()),
+        }
+    }
 }
 
 impl CallProbes {
@@ -50,7 +60,7 @@ impl CallProbes {
         let sites = match settings.mode {
             PythonMode::Watch => return Ok(None),
             PythonMode::Frames => Sites::Frames(instance.call_sites(target)?),
-            PythonMode::Chain => Sites::Chain(instance.witness_sites(target)?),
+            PythonMode::Chain => Sites::Chain(Witnesses::new(instance.witness_sites(target)?, settings)),
         };
         let duty = DutyCycle::new(Instant::now(), settings.share, settings.mode == PythonMode::Chain);
         Ok(instance.file(target).map(|file| Self { file, sites, duty, each_ns: None, counted: 0, gap: None }))
@@ -59,31 +69,61 @@ impl CallProbes {
     /// The same in a process that was forked: its file is opened through it, because the other one may end.
     pub fn in_fork(&self, instance: &dyn RuntimeInstance, target: &Target) -> Option<Self> {
         let file = instance.file(target)?;
-        let (sites, duty) = (self.sites.clone(), self.duty.anew(Instant::now()));
+        let (sites, duty) = (self.sites.anew(), self.duty.anew(Instant::now()));
         Some(Self { file, sites, duty, each_ns: self.each_ns, counted: 0, gap: None })
     }
 
     /// The same in the process that has had them, which has them no more.
     pub fn anew(self) -> Self {
-        Self { duty: self.duty.anew(Instant::now()), counted: 0, gap: None, ..self }
+        Self { sites: self.sites.anew(), duty: self.duty.anew(Instant::now()), counted: 0, gap: None, ..self }
     }
 
     /// Whether one of the probes is passed where an exception ends a call, so that exceptions need not be seen elsewhere.
     pub fn tell_exceptions(&self) -> bool {
         match &self.sites {
             Sites::Frames(_) => false,
-            Sites::Chain(sites) => sites.iter().any(|site| site.witness == Witness::Unwinds),
+            Sites::Chain(witnesses) => witnesses.tell_exceptions(),
         }
     }
 
-    /// When the probes are to be turned on or off; `None`: they stay.
+    /// When the probes are to be turned on or off, or others are to be placed; `None`: they stay.
     pub fn due(&self) -> Option<Instant> {
-        self.duty.due()
+        let choice = match &self.sites {
+            Sites::Frames(_) => None,
+            Sites::Chain(witnesses) => witnesses.due(),
+        };
+        self.duty.due().into_iter().chain(choice).min()
     }
 
-    /// Turns the probes on or off when it is time.
-    pub fn keep_time(&mut self, context: &mut Context<'_>, code: &CodeWatch) -> Result<(), SessionError> {
+    /// Probes that are passed a second, and would be if all were placed, where not all are.
+    pub fn passed_of_all(&self) -> Option<(f64, f64)> {
+        match &self.sites {
+            Sites::Frames(_) => None,
+            Sites::Chain(witnesses) => witnesses.passed_of_all(),
+        }
+    }
+
+    /// The functions in which probes are placed, where not all are.
+    pub fn few_functions(&self) -> Vec<String> {
+        match &self.sites {
+            Sites::Frames(_) => Vec::new(),
+            Sites::Chain(witnesses) => witnesses.few_functions(),
+        }
+    }
+
+    /// Turns the probes on or off when it is time, or places others. `codes`: those whose calls are seen.
+    pub fn keep_time(
+        &mut self,
+        context: &mut Context<'_>,
+        code: &CodeWatch,
+        codes: impl FnOnce() -> Vec<RemoteAddress>,
+    ) -> Result<(), SessionError> {
         let now = Instant::now();
+        if let Sites::Chain(witnesses) = &mut self.sites
+            && self.duty.is_live()
+        {
+            witnesses.keep_time(now, context.in_kernel(code.process())?, &self.file, codes)?;
+        }
         if self.duty.due().is_none_or(|due| now < due) {
             return Ok(());
         }
@@ -92,7 +132,7 @@ impl CallProbes {
         // What cannot be read is not waited for.
         let turn = self.duty.step(now, spent, || kernel.has_open_calls().unwrap_or(false));
         match turn {
-            Some(turn) => self.turn(context, code, turn),
+            Some(turn) => self.turn(context, code, (turn, &[])),
             None => Ok(()),
         }
     }
@@ -125,17 +165,22 @@ impl CallProbes {
     }
 
     /// Probes come and go one after the other: what is open meanwhile may lack children.
-    pub fn turn(&mut self, context: &mut Context<'_>, code: &CodeWatch, turn: Turn) -> Result<(), SessionError> {
+    pub fn turn(
+        &mut self,
+        context: &mut Context<'_>,
+        code: &CodeWatch,
+        (turn, codes): (Turn, &[RemoteAddress]),
+    ) -> Result<(), SessionError> {
         let spent = self.spent(context, code)?;
         match turn {
             Turn::On => {
                 let gap = self.begin_gap(context, code)?;
                 let is_first = !self.duty.has_windows();
                 let kernel = context.in_kernel(code.process())?;
-                match &self.sites {
+                match &mut self.sites {
                     Sites::Frames(sites) => kernel.place_frames(&self.file, sites)?,
-                    Sites::Chain(sites) => {
-                        kernel.place_witnesses(&self.file, sites)?;
+                    Sites::Chain(witnesses) => {
+                        witnesses.begin(Instant::now(), kernel, &self.file, codes)?;
                         let all = if is_first { WitnessWindow::Open } else { WitnessWindow::OpenForWhole };
                         kernel.see_witnesses(all)?;
                     }
@@ -192,12 +237,12 @@ impl CallProbes {
     pub fn count_for_a_moment(&mut self, context: &mut Context<'_>, code: &CodeWatch) -> Result<f64, SessionError> {
         code.tell(context.in_kernel(code.process())?, &Default::default())?;
         let before = context.in_kernel(code.process())?.python_calls_passed()?;
-        self.turn(context, code, Turn::On)?;
+        self.turn(context, code, (Turn::On, &[]))?;
         let began = Instant::now();
         std::thread::sleep(COUNTING);
         let calls = context.in_kernel(code.process())?.python_calls_passed()?.saturating_sub(before) as f64
             / began.elapsed().as_secs_f64();
-        self.turn(context, code, Turn::Off)?;
+        self.turn(context, code, (Turn::Off, &[]))?;
         Ok(calls)
     }
 

@@ -8,7 +8,7 @@ use super::call_probes::CallProbes;
 use crate::attach::measure_emulated_probe;
 use crate::engine::RuntimeInstance;
 use crate::model::{ProcessId, PythonMode, Target};
-use crate::plan::{Counts, PythonCost, suits_chain};
+use crate::plan::{Counts, PythonCost, few_witnesses_sentence, suits_chain};
 
 /// For so long it is tried: C code may never call Python code in what is called, and then there is nothing to be seen.
 const TRIAL: Duration = Duration::from_secs(2);
@@ -120,8 +120,11 @@ pub fn going_back(process: ProcessId) -> String {
     )
 }
 
-/// What to say once it has been tried: so many probes are passed a second.
-pub fn cost_of_chain(process: ProcessId, passed: f64) -> String {
+/// What to say once it has been tried: so many probes are passed a second, or where not all are placed so many and so many if they were.
+pub fn cost_of_chain(process: ProcessId, passed: f64, of_all: Option<(f64, f64)>) -> String {
     let empty_ns = measure_emulated_probe();
+    if let Some((few, all)) = of_all {
+        return few_witnesses_sentence(process, (few, all), empty_ns);
+    }
     PythonCost { mode: PythonMode::Chain, processes: vec![process], passed, empty_ns }.sentence()
 }

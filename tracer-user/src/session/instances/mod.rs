@@ -9,6 +9,7 @@ mod cost;
 mod looked;
 mod meanings;
 mod traced_instance;
+mod witnesses;
 
 pub use all_instances::Instances;
 pub use context::Context;

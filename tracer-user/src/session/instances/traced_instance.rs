@@ -332,7 +332,8 @@ impl TracedInstance {
         };
         let Some((end, a_second)) = reserve.end_trial(passed, counts) else { return Ok(()) };
         if !end.is_blind {
-            tracing::warn!("{}", cost_of_chain(self.process(), a_second));
+            let of_all = self.probes.as_ref().and_then(CallProbes::passed_of_all);
+            tracing::warn!("{}", cost_of_chain(self.process(), a_second, of_all));
             self.called_before = end.called_before;
             return Ok(());
         }
@@ -368,7 +369,7 @@ impl TracedInstance {
         self.policy.begin(context.planner, profile, &Counts::new());
         self.tell(context)?;
         self.tell_unwatched(context, None)?;
-        probes.turn(context, &self.code, Turn::On)?;
+        probes.turn(context, &self.code, (Turn::On, &self.policy.seen()))?;
         self.probes = Some(probes);
         Ok(())
     }
@@ -519,7 +520,8 @@ impl TracedInstance {
         if self.policy.has_begun()
             && let Some(probes) = &mut self.probes
         {
-            probes.keep_time(context, &self.code)?;
+            let policy = &self.policy;
+            probes.keep_time(context, &self.code, || policy.seen())?;
         }
         let now = Instant::now();
         if self.reserve.as_ref().and_then(ChainInReserve::due).is_some_and(|due| now >= due) {
@@ -578,7 +580,8 @@ impl TracedInstance {
         let coverage = self.policy.counted_coverage(&counts, self.code.left_out(kernel));
         let live = self.probes.as_ref().and_then(CallProbes::live_share);
         let seen_percent = live.map(|share| (share * 100.0).ceil() as u32);
-        let mut coverage = RuntimeCoverage { seen_percent, ..coverage };
+        let few_witnesses = self.probes.as_ref().map(CallProbes::few_functions).unwrap_or_default();
+        let mut coverage = RuntimeCoverage { seen_percent, few_witnesses, ..coverage };
         let is_unseen = |code: &RemoteAddress| {
             self.called_before.contains_key(code) && counts.get(code).is_none_or(|calls| calls.seen == 0)
         };
