@@ -20,6 +20,7 @@ mod plain;
 mod readers;
 mod resources;
 mod scikit_learn;
+mod shapes;
 mod sparse;
 mod threads;
 mod unharmed;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         own_classes::cases(),
         unwatched::cases(),
         auto_mode::cases(),
+        shapes::cases(),
     ];
     // They measure, or want the processors for themselves.
     let alone = [

@@ -101,6 +101,8 @@ pub struct PythonLayout {
     pub reserved: u32,
     /// Address of `PyCell_Type`, 0 if not known.
     pub cell_type: u64,
+    /// Address of the type of numpy's arrays, 0 if not known.
+    pub array_type: u64,
 }
 
 /// How a frame tells that C code has entered it.
@@ -205,6 +207,14 @@ pub struct PythonCodeRule {
     pub only_function: u32,
     /// 1 if the only function is of a class with listed children, see [`PythonFunctionRule::of_container`].
     pub of_container: u32,
+    /// Where the argument after the receiver is: a [`Receiver`].
+    pub argument: u32,
+    /// Offset of its local variable from the first one, in bytes.
+    pub argument_offset: u32,
+    /// It is there as long as no instruction from this offset in bytes on has run.
+    pub argument_until: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
 
 /// "Several functions run this code": the function object tells which.
@@ -297,12 +307,12 @@ pub struct WaitingContainer {
 pub const WAITING_CONTAINERS: u32 = 64;
 
 const _: () = {
-    assert!(size_of::<PythonLayout>() == 2 * 8 + 28 * 4 + 2 * 8 + 6 * 4 + 8);
+    assert!(size_of::<PythonLayout>() == 2 * 8 + 28 * 4 + 2 * 8 + 6 * 4 + 2 * 8);
     assert!(size_of::<PythonLoops>() == 8 + 8 * MAX_LOOPS);
     assert!(size_of::<PythonWanted>() == 8 * WANTED_WORDS);
     assert!(WANTED_WORDS.is_power_of_two());
     assert!(size_of::<PythonKey>() == 16);
-    assert!(size_of::<PythonCodeRule>() == 24);
+    assert!(size_of::<PythonCodeRule>() == 40);
     assert!(size_of::<PythonCount>() == 24);
     assert!(size_of::<PythonWatched>() == 32);
     assert!(size_of::<PythonFunctionRule>() == 16);

@@ -11,6 +11,7 @@ mod maps;
 mod native;
 mod other_stacks;
 mod own_stack;
+mod python_arguments;
 mod python_calls;
 mod python_chain;
 mod python_chain_calls;

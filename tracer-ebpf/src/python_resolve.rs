@@ -8,6 +8,7 @@ use tracer_common::{
 
 use crate::{
     maps::{PYTHON_CLASSES, PYTHON_LAYOUTS, copy_of, count_folded},
+    python_arguments,
     python_frame::{code_of, field, receiver_of},
     python_join, stack,
 };
@@ -74,6 +75,9 @@ fn innermost(thread: *mut ThreadStack, process: u32, own_frame: u64, is_certain:
         }
         if is_container != 0 {
             python_join::container_opens(thread, frame, process);
+        }
+        if layout.array_type != 0 && own_frame != 0 {
+            python_arguments::read_shape(frame, own_frame, is_certain);
         }
     }
 }

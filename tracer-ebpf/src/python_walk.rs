@@ -337,6 +337,10 @@ pub extern "C" fn chain_compare(chain: *mut Chain) -> u64 {
             }
             let before = known(chain, place);
             let now = walked(chain, index);
+            // Of a frame that was entered at a witness nothing else was known then.
+            if (*before).identity == 0 {
+                (*before).identity = (*now).identity;
+            }
             // The frame at the base was found by its address, and no other can be there without a witness, unless they are sparse.
             let may_be_other = index != 0 || walks_whole(chain);
             if may_be_other && ((*before).frame != (*now).frame || (*before).identity != (*now).identity) {

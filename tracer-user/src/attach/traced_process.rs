@@ -135,7 +135,8 @@ impl KernelProcess for TracedProcess {
         let loaded = &mut *loaded;
         let slot = u32::from(loaded.slot_of(&mut self.slot, self.process.pid)?);
         let mut layouts = array::<PythonLayout>(&mut loaded.ebpf, NAME)?;
-        layouts.set(slot, *layout, 0).map_err(|error| map_error(NAME, &error))?;
+        let layout = PythonLayout { array_type: tables.array_type.unwrap_or_default().0, ..*layout };
+        layouts.set(slot, layout, 0).map_err(|error| map_error(NAME, &error))?;
         if layout.witnesses != 0 {
             python_chain::tell_wanted(&mut loaded.ebpf, slot, &tables.codes)?;
         }

@@ -23,6 +23,8 @@ pub struct PythonSurvey {
     pub functions: Vec<PythonFunction>,
     /// The code that they run, each code object once, in no order.
     pub codes: Vec<PythonCode>,
+    /// The type of numpy's arrays; `None` if numpy is not imported.
+    pub array_type: Option<RemoteAddress>,
     /// Objects that a live container lists as its children.
     pub members: Vec<ContainerMember>,
     /// What was found and cannot be watched, with the reason.
@@ -131,6 +133,17 @@ pub struct PythonFunction {
     pub of_container: bool,
 }
 
+/// Where the first argument after the receiver of a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstArgument {
+    /// In a local variable, or the first of a tuple that is in one.
+    pub kind: Receiver,
+    /// Offset of the variable from the first one, in bytes.
+    pub offset: u32,
+    /// It is there as long as no instruction from this offset in bytes on has run.
+    pub until: u32,
+}
+
 /// A code object that can be watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PythonCode {
@@ -149,6 +162,8 @@ pub struct PythonCode {
     /// The parts of its instructions that may run more than once in one call, in order, none of which meets the next: offsets in
     /// bytes, the last one not included. `None`: that is not known.
     pub loops: Option<Vec<(u32, u32)>>,
+    /// Where the argument after the receiver is, if that is known.
+    pub first_argument: Option<FirstArgument>,
     /// Code that every call through the same method runs as well, inside (`__wrapped__`) or around it: only one of a
     /// chain needs to be watched.
     pub wraps: Vec<RemoteAddress>,
@@ -237,6 +252,8 @@ pub struct PythonTables {
     pub classes: Vec<(RemoteAddress, PythonClassRule)>,
     /// Loops of code.
     pub loops: Vec<(RemoteAddress, PythonLoops)>,
+    /// The type of numpy's arrays, whose rows and columns are read.
+    pub array_type: Option<RemoteAddress>,
     /// Child and the container that lists it.
     pub members: Vec<(RemoteAddress, RemoteAddress)>,
 }

@@ -47,6 +47,7 @@ mod tests {
             receiver_offset: 0,
             users: Vec::new(),
             loops: None,
+            first_argument: None,
             wraps: Vec::new(),
         }
     }

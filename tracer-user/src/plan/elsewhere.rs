@@ -94,6 +94,7 @@ mod tests {
                 roots: u32::from(address == 5),
             }],
             loops: None,
+            first_argument: None,
             wraps: Vec::new(),
         };
         PythonSurvey { codes: (1..=5).map(code).collect(), ..PythonSurvey::default() }

@@ -9,9 +9,17 @@ use super::budget::PythonBudget;
 use super::planner::Planner;
 use super::python_choice::choose;
 use crate::model::{
-    FunctionDescription, FunctionId, Language, MAX_LOOPS, PythonClass, PythonClassRule, PythonCode, PythonCodeRule,
-    PythonFunction, PythonFunctionRule, PythonLoops, PythonPlan, PythonSurvey, PythonTables, RemoteAddress,
+    ArgumentRule, ArgumentType, FunctionDescription, FunctionId, Language, MAX_LOOPS, PythonClass, PythonClassRule,
+    PythonCode, PythonCodeRule, PythonFunction, PythonFunctionRule, PythonLoops, PythonPlan, PythonSurvey,
+    PythonTables, Receiver, RemoteAddress,
 };
+
+/// What is read of the argument of a Python call that is an array of numpy, as the programs number it.
+const SHAPE: [(&str, u32); 2] = [("ml.rows", 0), ("ml.columns", 1)];
+
+fn shape_rule((attribute, argument): (&str, u32)) -> ArgumentRule {
+    ArgumentRule { attribute: attribute.to_owned(), argument, kind: ArgumentType::U64 }
+}
 
 impl Planner {
     /// Chooses what to see in one interpreter. Functions that had a number before keep it.
@@ -50,6 +58,7 @@ impl Planner {
         plan.tables.codes = chosen.iter().map(|code| (code.address, code_rule(code, &only))).collect();
         plan.tables.loops = chosen.iter().filter_map(|code| Some((code.address, loops_of(code)?))).collect();
         plan.tables.classes = class_rules(survey, &place);
+        plan.tables.array_type = survey.array_type;
         plan.tables.members = survey.members.iter().map(|member| (member.child, member.container)).collect();
         plan
     }
@@ -70,7 +79,7 @@ impl Planner {
             module: module.into(),
             library: Arc::clone(&function.library),
             language: Language::Python,
-            attributes: Vec::new(),
+            attributes: SHAPE.map(shape_rule).into(),
             error: None,
             method: Some(Arc::clone(method)),
             source: Some((Arc::clone(&function.file), function.line)),
@@ -108,6 +117,10 @@ fn code_rule(code: &PythonCode, only: &HashMap<u64, Option<PythonFunctionRule>>)
         receiver: code.receiver as u32,
         only_function: only.function,
         of_container: only.of_container,
+        argument: code.first_argument.map_or(Receiver::None, |argument| argument.kind) as u32,
+        argument_offset: code.first_argument.map_or(0, |argument| argument.offset),
+        argument_until: code.first_argument.map_or(0, |argument| argument.until),
+        reserved: 0,
     }
 }
 

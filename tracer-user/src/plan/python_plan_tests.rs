@@ -22,6 +22,7 @@ fn code(address: u64, name: &str, users: &[(&str, &str, u32)]) -> PythonCode {
             })
             .collect(),
         loops: None,
+        first_argument: None,
         wraps: Vec::new(),
     }
 }

@@ -86,7 +86,8 @@ impl SurveyHistory {
         let is_any = !codes.is_empty()
             || addresses(before) != addresses(now)
             || before.functions != now.functions
-            || before.members != now.members;
+            || before.members != now.members
+            || before.array_type != now.array_type;
         SurveyDelta { is_any, codes }
     }
 
@@ -164,6 +165,7 @@ mod tests {
                 roots: 0,
             }],
             loops: None,
+            first_argument: None,
             wraps: Vec::new(),
         };
         let member = |(container, child): &(u64, u64)| ContainerMember {

@@ -71,6 +71,7 @@ mod tests {
             receiver_offset: 0,
             users: users.iter().map(user).collect(),
             loops: None,
+            first_argument: None,
             wraps: Vec::new(),
         }
     }

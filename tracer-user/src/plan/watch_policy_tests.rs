@@ -24,6 +24,7 @@ fn code(address: u64, class: &str, instances: u32) -> PythonCode {
         receiver_offset: 0,
         users: vec![method],
         loops: None,
+        first_argument: None,
         wraps: Vec::new(),
     }
 }

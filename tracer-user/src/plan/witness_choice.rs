@@ -87,6 +87,13 @@ impl WitnessChoice {
         self.passed
     }
 
+    /// Other code is seen from now on: it may be called at once.
+    pub fn hurry(&mut self, now: Instant) {
+        if !self.is_counting {
+            self.next = self.next.min(now + ASKED_EVERY);
+        }
+    }
+
     /// What is to be done now, if it is time. `counted` gives what was counted since, and is asked only where that decides; where it cannot
     /// be had, all stay. `empty_ns`: what an empty program takes at a probe.
     pub fn step(
@@ -270,7 +277,9 @@ mod tests {
         assert_eq!((choice.due(), choice.step(again, Some(300.0), || None)), (again, Some(WitnessStep::Count)));
         // Nothing is called just now.
         assert_eq!(choice.step(again + COUNT, Some(300.0), || count(busy(), 0)), kept);
+        choice.hurry(again + COUNT);
         let third = choice.due();
+        assert_eq!(third, again + COUNT + ASKED_EVERY);
         assert_eq!(choice.step(third, Some(300.0), || None), Some(WitnessStep::Count));
         assert_eq!(choice.step(third + COUNT, Some(300.0), || None), Some(WitnessStep::Keep(None)));
         assert_eq!((choice.kinds(), choice.passed()), (None, None));

@@ -55,6 +55,8 @@ pub struct CodeView {
     pub receiver: Receiver,
     /// Offset of its slot from the first one, bytes.
     pub receiver_offset: u32,
+    /// Where the argument after it is, and the number of its slot; [`Receiver::FirstOfTuple`] if it is the first of `*args`.
+    pub argument: Option<(Receiver, u32)>,
 }
 
 /// A slot of a frame.
@@ -128,6 +130,15 @@ impl<M: Memory> Interpreter<M> {
             found if argument_count > 0 => found,
             _ => (Receiver::None, 0),
         };
+        let has_variable = flags & code_flag::VARIABLE_ARGUMENTS != 0;
+        let argument = match (argument_count, has_variable) {
+            (2.., _) => Some(self.argument(object, &variables, 1)?).filter(|(kind, _)| *kind == Receiver::Local),
+            (1, true) => {
+                let found = Some(self.argument(object, &variables, named)?);
+                found.filter(|(kind, _)| *kind == Receiver::Local).map(|(_, slot)| (Receiver::FirstOfTuple, slot))
+            }
+            _ => None,
+        };
         Ok(CodeView {
             address: object,
             name: text(layout.co_name)?,
@@ -141,6 +152,7 @@ impl<M: Memory> Interpreter<M> {
             frame_bytes: frame_words * POINTER,
             receiver,
             receiver_offset: slot * POINTER,
+            argument,
         })
     }
 

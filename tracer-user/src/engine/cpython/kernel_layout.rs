@@ -63,6 +63,7 @@ impl<M: Memory> Interpreter<M> {
             code_instructions: layout.code.co_code_adaptive.unwrap_or_default(),
             reserved: 0,
             cell_type: self.types.cell.unwrap_or_default().0,
+            array_type: 0,
         })
     }
 

@@ -37,7 +37,19 @@ struct Bytecode {
     extended_arg: u8,
     caches: BTreeMap<u32, Vec<(u8, u8)>>,
     backward: Vec<(u8, u8)>,
+    stores: Vec<(u8, u8)>,
+    stores_high: Option<u8>,
+    stores_both: Option<u8>,
     known: Vec<(u8, u8)>,
+}
+
+/// An instruction with the argument that those before it make longer.
+struct Instruction {
+    number: u8,
+    argument: u32,
+    /// Offset in bytes, and that of the next one.
+    start: u32,
+    end: u32,
 }
 
 fn is_among(numbers: &[(u8, u8)], number: u8) -> bool {
@@ -47,9 +59,38 @@ fn is_among(numbers: &[(u8, u8)], number: u8) -> bool {
 impl Bytecode {
     /// The parts that a way back leads over, in order, none of which meets the next: offsets in bytes, the last one not
     /// included. What is in none of them runs once in a call at most. `None`: there is something that is not known.
-    fn loops(&self, instructions: &[u8]) -> Option<Vec<(u32, u32)>> {
-        let (words, _) = instructions.as_chunks::<{ WORD as usize }>();
-        let mut loops: Vec<(u32, u32)> = Vec::new();
+    fn loops(&self, bytes: &[u8]) -> Option<Vec<(u32, u32)>> {
+        let all = self.instructions(bytes)?;
+        let backward = all.iter().filter(|instruction| is_among(&self.backward, instruction.number));
+        let to = |instruction: &Instruction| instruction.end.checked_sub(instruction.argument.checked_mul(WORD)?);
+        let loops = backward.map(|instruction| Some((to(instruction)?, instruction.end)));
+        Some(merged(loops.collect::<Option<Vec<_>>>()?))
+    }
+
+    /// The offset in bytes of the first instruction that may find something else in a local variable than what was there when the call
+    /// began, or one after it: as long as none from there on has run, it is what it was. `None`: there is something that is not known.
+    fn unchanged_until(&self, bytes: &[u8], slot: u32) -> Option<u32> {
+        let loops = self.loops(bytes)?;
+        let all = self.instructions(bytes)?;
+        let stores = all.iter().filter(|instruction| self.stores_into(instruction, slot));
+        // In a loop it may have been stored the time before.
+        let from =
+            |start: u32| loops.iter().find(|(first, end)| (*first..*end).contains(&start)).map_or(start, |it| it.0);
+        Some(stores.map(|instruction| from(instruction.start)).min().unwrap_or(u32::MAX))
+    }
+
+    fn stores_into(&self, instruction: &Instruction, slot: u32) -> bool {
+        let Instruction { number, argument, .. } = *instruction;
+        let (high, low) = (argument >> 4, argument & 15);
+        if self.stores_both == Some(number) {
+            return high == slot || low == slot;
+        }
+        (self.stores_high == Some(number) && high == slot) || (is_among(&self.stores, number) && argument == slot)
+    }
+
+    fn instructions(&self, bytes: &[u8]) -> Option<Vec<Instruction>> {
+        let (words, _) = bytes.as_chunks::<{ WORD as usize }>();
+        let mut instructions = Vec::new();
         let (mut position, mut argument) = (0_u32, 0_u32);
         while let Some([number, low]) = words.get(position as usize) {
             if !is_among(&self.known, *number) {
@@ -63,12 +104,10 @@ impl Bytecode {
                 position = next;
                 continue;
             }
-            if is_among(&self.backward, *number) {
-                loops.push((next.checked_sub(argument)? * WORD, next * WORD));
-            }
+            instructions.push(Instruction { number: *number, argument, start: position * WORD, end: next * WORD });
             (position, argument) = (next, 0);
         }
-        Some(merged(loops))
+        Some(instructions)
     }
 }
 
@@ -92,6 +131,21 @@ impl<M: Memory> Interpreter<M> {
     /// # Errors
     /// It cannot be read.
     pub fn loops(&self, code: RemoteAddress) -> Result<Option<Vec<(u32, u32)>>, ReadProblem> {
+        let Some((bytecode, bytes)) = self.bytecode(code)? else { return Ok(None) };
+        Ok(bytecode.loops(&bytes))
+    }
+
+    /// As long as no instruction from this offset in bytes on has run in a call, a local variable holds what it was given. `None`: that is
+    /// not known.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn unchanged_until(&self, code: RemoteAddress, slot: u32) -> Result<Option<u32>, ReadProblem> {
+        let Some((bytecode, bytes)) = self.bytecode(code)? else { return Ok(None) };
+        Ok(bytecode.unchanged_until(&bytes, slot))
+    }
+
+    fn bytecode(&self, code: RemoteAddress) -> Result<Option<(&'static Bytecode, Vec<u8>)>, ReadProblem> {
         let (bytecode, start) = (VERSIONS.get(self.layout.version()), self.layout.code.co_code_adaptive);
         let (Some(bytecode), Some(start)) = (bytecode, start) else { return Ok(None) };
         let count = self.u64(code, self.layout.object.ob_size)?;
@@ -99,7 +153,7 @@ impl<M: Memory> Interpreter<M> {
             return Err(ReadProblem::Torn { address: code, what: "code" });
         }
         let bytes = self.bytes_at(code.0.saturating_add(u64::from(start)), count as usize * WORD as usize)?;
-        Ok(bytecode.loops(&bytes))
+        Ok(Some((bytecode, bytes)))
     }
 }
 
@@ -130,6 +184,20 @@ mod tests {
         let mut code = [9, 0].repeat(300);
         code.extend([140, 2, 144, 1, 140, 1]);
         assert_eq!(loops("3.12", &code), Some(vec![(2 * (303 - 257), 606)]));
+    }
+
+    #[test]
+    fn a_variable_is_what_it_was_until_something_is_stored() {
+        let until = |version: &str, bytes: &[u8], slot| VERSIONS[version].unchanged_until(bytes, slot);
+        // 3.13: NOP, STORE_FAST 1, NOP, STORE_FAST_LOAD_FAST 2 and 1, STORE_FAST_STORE_FAST 3 and 4, EXTENDED_ARG and STORE_FAST 300.
+        let code = [30, 0, 110, 1, 30, 0, 111, 0x21, 112, 0x34, 71, 1, 110, 44];
+        let of = [1, 2, 3, 4, 5, 300].map(|slot| until("3.13", &code, slot));
+        assert_eq!(of, [Some(2), Some(6), Some(8), Some(8), Some(u32::MAX), Some(12)]);
+        // In a loop, from its beginning on: 3.12, NOP, FOR_ITER with its cache, STORE_FAST 1, JUMP_BACKWARD over 4.
+        let in_loop = [9, 0, 93, 2, 0, 0, 125, 1, 140, 4];
+        assert_eq!([1, 2].map(|slot| until("3.12", &in_loop, slot)), [Some(2), Some(u32::MAX)]);
+        // An exception that is kept goes with DELETE_FAST.
+        assert_eq!(until("3.11", &[9, 0, 126, 1], 1), Some(2));
     }
 
     #[test]

@@ -95,6 +95,13 @@ impl CallProbes {
         self.duty.due().into_iter().chain(choice).min()
     }
 
+    /// Other code is seen from now on.
+    pub fn code_changed(&mut self) {
+        if let Sites::Chain(witnesses) = &mut self.sites {
+            witnesses.hurry();
+        }
+    }
+
     /// Probes that are passed a second, and would be if all were placed, where not all are.
     pub fn passed_of_all(&self) -> Option<(f64, f64)> {
         match &self.sites {

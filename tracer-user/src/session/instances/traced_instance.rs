@@ -550,9 +550,10 @@ impl TracedInstance {
             self.accept_entries(context)?;
             return context.drain.end_gap(gap);
         }
-        match (step.watch, &self.probes) {
+        match (step.watch, &mut self.probes) {
             (None, _) => Ok(()),
-            (Some(_), Some(_)) => {
+            (Some(_), Some(probes)) => {
+                probes.code_changed();
                 self.tell(context)?;
                 self.tell_unwatched(context, None)
             }

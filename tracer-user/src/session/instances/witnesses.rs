@@ -59,6 +59,13 @@ impl Witnesses {
         self.count(now, kernel, file, codes)
     }
 
+    /// Other code is seen from now on.
+    pub fn hurry(&mut self) {
+        if let Some(choice) = &mut self.choice {
+            choice.hurry(Instant::now());
+        }
+    }
+
     /// When others may be placed.
     pub fn due(&self) -> Option<Instant> {
         self.choice.as_ref().map(WitnessChoice::due)

@@ -8,7 +8,12 @@ use super::super::{CodeView, Interpreter, ReadProblem};
 use super::classes::{ClassRule, HeapClass};
 use super::methods::{Found, Methods};
 use crate::memory::Memory;
-use crate::model::{CodeUser, PythonCode, PythonFunction, PythonSkipReason, PythonSkipped, Receiver, RemoteAddress};
+use crate::model::{
+    CodeUser, FirstArgument, PythonCode, PythonFunction, PythonSkipReason, PythonSkipped, Receiver, RemoteAddress,
+};
+
+/// Bytes of a variable.
+const POINTER: u32 = 8;
 
 /// What was found so far.
 #[derive(Debug, Default)]
@@ -103,10 +108,7 @@ impl Catalog {
             }
             let code = match self.codes.entry(link.code.address) {
                 Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(place) => {
-                    let loops = interpreter.loops(link.code.address).ok().flatten();
-                    place.insert(to_watch(&link.code, loops))
-                }
+                Entry::Vacant(place) => place.insert(to_watch(interpreter, &link.code)),
             };
             if !code.users.contains(&user) {
                 code.users.push(user.clone());
@@ -204,7 +206,11 @@ fn add_once(addresses: &mut Vec<RemoteAddress>, address: RemoteAddress) {
     }
 }
 
-fn to_watch(code: &CodeView, loops: Option<Vec<(u32, u32)>>) -> PythonCode {
+fn to_watch<M: Memory>(interpreter: &Interpreter<M>, code: &CodeView) -> PythonCode {
+    let first_argument = code.argument.and_then(|(kind, slot)| {
+        let until = interpreter.unchanged_until(code.address, slot).ok().flatten()?;
+        Some(FirstArgument { kind, offset: slot.checked_mul(POINTER)?, until })
+    });
     PythonCode {
         address: code.address,
         name: code.qualified_name.as_deref().unwrap_or(&code.name).into(),
@@ -212,7 +218,8 @@ fn to_watch(code: &CodeView, loops: Option<Vec<(u32, u32)>>) -> PythonCode {
         receiver: code.receiver,
         receiver_offset: code.receiver_offset,
         users: Vec::new(),
-        loops,
+        loops: interpreter.loops(code.address).ok().flatten(),
+        first_argument,
         wraps: Vec::new(),
     }
 }

@@ -13,8 +13,14 @@ const MODULES_FOR_FILE: usize = 20;
 /// Folders of what is installed and not written for this process alone.
 const LIBRARY_FOLDERS: [&str; 4] = ["/site-packages/", "/dist-packages/", "/lib/python3", "/lib64/python3"];
 
+/// The module and the name of the type of numpy's arrays.
+const NUMPY: &str = "numpy";
+const ARRAY: &str = "ndarray";
+
 /// A module that was imported.
 pub(super) struct Module {
+    /// Whether it is numpy.
+    is_numpy: bool,
     /// Whether it is the application's own: `__main__`, or its file lies where nothing is installed.
     pub is_own: bool,
     /// Its variables: names and values.
@@ -31,6 +37,13 @@ impl OwnModules {
     }
 }
 
+/// The type of numpy's arrays, if it is among the variables of numpy by now.
+pub(super) fn array_type<M: Memory>(interpreter: &Interpreter<M>, modules: &[Module]) -> Option<RemoteAddress> {
+    let numpy = modules.iter().find(|module| module.is_numpy)?;
+    let is_array = |name: RemoteAddress| interpreter.text(name).is_ok_and(|name| name == ARRAY);
+    numpy.variables.iter().find(|(name, _)| is_array(*name)).map(|(_, value)| *value)
+}
+
 /// The modules, in the order in which they were imported. What cannot be read is left out: the next look will tell.
 pub(super) fn of<M: Memory>(interpreter: &Interpreter<M>) -> (Vec<Module>, OwnModules) {
     let (mut modules, mut own) = (Vec::new(), OwnModules::default());
@@ -45,10 +58,11 @@ pub(super) fn of<M: Memory>(interpreter: &Interpreter<M>) -> (Vec<Module>, OwnMo
         let file = file.and_then(|file| interpreter.text(file).ok());
         let is_own =
             name == "__main__" || file.is_some_and(|file| !LIBRARY_FOLDERS.iter().any(|folder| file.contains(folder)));
+        let is_numpy = name == NUMPY;
         if is_own {
             own.0.insert(name);
         }
-        modules.push(Module { is_own, variables });
+        modules.push(Module { is_numpy, is_own, variables });
     }
     (modules, own)
 }

@@ -49,7 +49,7 @@ pub(super) fn from_modules<M: Memory>(
         seen: HashSet::new(),
         queue: VecDeque::new(),
     };
-    for Module { is_own, variables } in modules {
+    for Module { is_own, variables, .. } in modules {
         for (_, value) in variables {
             if *is_own && classes.get(*value).is_some() {
                 named.insert(*value);

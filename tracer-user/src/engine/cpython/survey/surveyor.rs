@@ -53,6 +53,8 @@ pub struct Surveyor {
     rules: Arc<PythonRules>,
     classes: Classes,
     extent: Extent,
+    /// The type of numpy's arrays, once it was found.
+    array_type: Option<RemoteAddress>,
 }
 
 /// What one look finds in memory.
@@ -74,7 +76,7 @@ impl Surveyor {
     /// A surveyor that knows the rules and no process yet.
     #[must_use]
     pub fn new(rules: Arc<PythonRules>) -> Self {
-        Self { rules, classes: Classes::default(), extent: Extent::default() }
+        Self { rules, classes: Classes::default(), extent: Extent::default(), array_type: None }
     }
 
     /// Bytes of memory that the last look went through; 0 if it could not read any.
@@ -97,6 +99,8 @@ impl Surveyor {
         let mut left = LeftOut::default();
         limit.allow(WALKING);
         let (modules, own_modules) = modules::of(interpreter);
+        self.array_type = self.array_type.or_else(|| modules::array_type(interpreter, &modules));
+        survey.array_type = self.array_type;
         limit.allow(SEARCHING);
         let mut finds = self.search(interpreter, &own_modules, (heap, ranges), (&mut survey, &mut left));
         let is_cut = limit.is_over();
