@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
-use tracer_tests::python::{CHAIN, Interpreter, MODES, PythonRun};
+use tracer_tests::python::{CHAIN, Interpreter, MODES};
+use tracer_tests::python_run::PythonRun;
 use tracer_tests::suite::{Case, Need, case_of};
 
 /// Interpreters whose bytecode is known.
