@@ -470,7 +470,8 @@ impl WatchPolicy {
     /// Whether this called code is more than can be watched at one time, or as much, where more may be called.
     #[must_use]
     pub fn is_too_much(&self, called: &Counts) -> bool {
-        let most = self.slots.saturating_sub(usize::from(self.plan.may_need_more && self.calibrated.is_empty()));
+        // That a moment's calibration has seen no more does not say that no more is called.
+        let most = self.slots.saturating_sub(usize::from(self.plan.may_need_more));
         self.mode == PythonMode::Watch && (called.len() > most || self.slots == 0)
     }
 
