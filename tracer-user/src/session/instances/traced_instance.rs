@@ -520,8 +520,7 @@ impl TracedInstance {
         if self.policy.has_begun()
             && let Some(probes) = &mut self.probes
         {
-            let policy = &self.policy;
-            probes.keep_time(context, &self.code, || policy.seen())?;
+            probes.keep_time(context, &self.code, || self.policy.seen())?;
         }
         let now = Instant::now();
         if self.reserve.as_ref().and_then(ChainInReserve::due).is_some_and(|due| now >= due) {
