@@ -95,8 +95,11 @@ pub fn python_witness(context: ProbeContext) -> u32 {
         let was_away = (*chain).is_away != 0 && (*chain).python_thread == python_thread;
         (*chain).is_away = u32::from(place == Witness::GivesLockAway as u32);
         if place == Witness::OfThread as u32 && was_away {
-            // Without the interpreter's lock it has run no Python code.
-            (*chain).last_ns = bpf_ktime_get_ns();
+            // Without the interpreter's lock it has run no Python code: what was seen when it gave the lock away still stands.
+            if (*chain).last_ns == (*chain).now_ns {
+                (*chain).now_ns = bpf_ktime_get_ns();
+                (*chain).last_ns = (*chain).now_ns;
+            }
             return 0;
         }
         (*chain).accepts = slot.accepts_entries;
