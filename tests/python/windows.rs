@@ -60,7 +60,7 @@ fn check_trees(trace: &Trace) -> Result<Vec<u64>> {
         ensure!(is_whole || is_at_an_edge, "{} with {parts:?}, {}", row.span.name, row.ending());
     }
     ensure!(
-        roots.iter().any(|row| row.span.end_time_unix_nano - row.span.start_time_unix_nano > 300_000_000),
+        roots.iter().any(|row| row.span.end_time_unix_nano - row.span.start_time_unix_nano > 150_000_000),
         "no slow prediction is among {}",
         roots.len()
     );

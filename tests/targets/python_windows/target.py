@@ -14,11 +14,11 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 
 class SlowScaler(StandardScaler):
-    """Takes a third of a second where the first value is large."""
+    """Takes longer than a window where the first value is large."""
 
     def transform(self, X, copy=None):
         if X[0, 0] > 100:
-            time.sleep(0.3)
+            time.sleep(0.15)
         return super().transform(X)
 
 
@@ -38,7 +38,7 @@ def main():
         number = 0
         while not is_over.is_set():
             number += 1
-            pipeline.predict(large if number % 50 == 0 else features[number % 280 :][:4])
+            pipeline.predict(large if number % 25 == 0 else features[number % 280 :][:4])
             time.sleep(0.002)
 
     threads = [threading.Thread(target=predict) for _ in range(2)]
