@@ -107,7 +107,7 @@ impl ChainInReserve {
 /// What to say when a process goes over.
 pub fn going_over(process: ProcessId) -> String {
     format!(
-        "process {process} calls more Python methods than can be watched; all of them are seen in chain mode from now on, beginnings and ends within bounds \
+        "process {process} calls as many Python methods as can be watched, or more; all of them are seen in chain mode from now on, beginnings and ends within bounds \
          (`--python watch` keeps to what can be watched, exactly)"
     )
 }
