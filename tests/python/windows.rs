@@ -60,7 +60,7 @@ fn check_trees(trace: &Trace) -> Result<Vec<u64>> {
         ensure!(is_whole || is_at_an_edge, "{} with {parts:?}, {}", row.span.name, row.ending());
     }
     ensure!(
-        roots.iter().any(|row| row.span.end_time_unix_nano - row.span.start_time_unix_nano > 150_000_000),
+        roots.iter().any(|row| row.span.end_time_unix_nano - row.span.start_time_unix_nano > 120_000_000),
         "no slow prediction is among {}",
         roots.len()
     );
@@ -68,10 +68,10 @@ fn check_trees(trace: &Trace) -> Result<Vec<u64>> {
 }
 
 fn share_of_the_time(interpreter: Interpreter) -> Result<()> {
-    let trace = trace(interpreter, &["--duty", "20%"], 8)?;
+    let trace = trace(interpreter, &["--duty", "20%"], 10)?;
     let starts = check_trees(&trace)?;
     let pauses = starts.windows(2).filter(|pair| pair[1] - pair[0] > 350).count();
-    ensure!(pauses >= 3, "{pauses} pauses between {} predictions", starts.len());
+    ensure!(pauses >= 2, "{pauses} pauses between {} predictions", starts.len());
     let percent = &trace.summary.0["python"][0]["seen_percent"];
     ensure!(percent.as_u64().is_some_and(|percent| (15..=25).contains(&percent)), "{percent} of the time");
     ensure!(trace.finished.errors.contains("% of the time: other calls are not counted"), "{}", trace.finished.errors);

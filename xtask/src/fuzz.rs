@@ -6,7 +6,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
@@ -134,13 +134,21 @@ impl Target {
         }
         let mut command = Command::new(profile.folder().join(format!("fuzz_{name}")));
         command.envs(sound.first().map(|file| ("ML_TRACER_FUZZ_ELF", file)));
-        command.args(["-verbosity=0", "-print_final_stats=1", "-reload=0"]);
+        command.args(["-verbosity=0", "-print_funcs=0", "-print_final_stats=1", "-reload=0"]);
         command.arg(format!("-max_total_time={seconds}"));
         command.arg(format!("-timeout={LONGEST}"));
         command.arg(format!("-rss_limit_mb={MEMORY}"));
         command.arg(format!("-artifact_prefix={}/", failures.display()));
         command.arg(&corpus).args(self.seeds(folder));
-        provision::run(&format!("fuzz {name} for {seconds} s"), &mut command)
+        eprintln!("==> fuzz {name} for {seconds} s");
+        // It prints a dictionary of what it has learned, which hides all else.
+        let Output { status, stderr, .. } = command.output().with_context(|| format!("cannot start fuzz_{name}"))?;
+        let said = String::from_utf8_lossy(&stderr);
+        ensure!(status.success(), "fuzz {name} ended with {status}:\n{said}");
+        for line in said.lines().filter(|line| line.starts_with("stat::")) {
+            eprintln!("{line}");
+        }
+        Ok(())
     }
 
     /// Folders with sound inputs to begin with.

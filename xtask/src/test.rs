@@ -105,11 +105,13 @@ pub fn run(full: bool) -> Result<()> {
     let (mut total, mut failed) = (Outcome::default(), Vec::new());
     for Done { name, outcome, took } in done {
         eprintln!("{:8.1} s {name}", took.as_secs_f64());
-        total.add(outcome);
         if outcome.failed > 0 {
             failed.push(name);
         }
+        total.add(outcome);
     }
+    // The steps print side by side: whoever reads only the end finds there why it failed.
+    print!("{}", total.why);
     println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
@@ -145,7 +147,7 @@ fn take((name, step): &Step) -> Done {
     let started = Instant::now();
     let outcome = step().unwrap_or_else(|error| {
         eprintln!("{name}: {error:#}");
-        Outcome { failed: 1, ..Outcome::default() }
+        Outcome { failed: 1, why: format!("{name}: {error:#}\n"), ..Outcome::default() }
     });
     let took = started.elapsed();
     let word = if outcome.failed > 0 { "FAILED" } else { "ok" };
@@ -154,11 +156,13 @@ fn take((name, step): &Step) -> Done {
 }
 
 /// How many tests ended how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Outcome {
     passed: u64,
     failed: u64,
     skipped: u64,
+    /// What the failed ones said.
+    why: String,
 }
 
 impl Outcome {
@@ -166,6 +170,7 @@ impl Outcome {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.why += &other.why;
     }
 
     /// Reads `test result: ok. 3 passed; 0 failed; 1 ignored; ...`; `None` for any other line.
@@ -174,7 +179,8 @@ impl Outcome {
         let figure = |name: &str| {
             figures.split("; ").find_map(|part| part.strip_suffix(name)?.trim().parse::<u64>().ok()).unwrap_or(0)
         };
-        Some(Self { passed: figure("passed"), failed: figure("failed"), skipped: figure("ignored") })
+        let (passed, failed, skipped) = (figure("passed"), figure("failed"), figure("ignored"));
+        Some(Self { passed, failed, skipped, why: String::new() })
     }
 }
 
@@ -278,16 +284,23 @@ fn tests(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Outcome> {
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo test")?;
     let output = child.stdout.take().context("the output of cargo test is a pipe")?;
     let mut total = Outcome::default();
+    let mut is_why = false;
     for line in BufReader::new(output).split(b'\n') {
         let line = line.context("cannot read the output of cargo test")?;
         let line = String::from_utf8_lossy(&line);
         println!("{line}");
-        total.add(Outcome::parse(&line).unwrap_or_default());
+        let figures = Outcome::parse(&line);
+        is_why = figures.is_none() && (is_why || line == "failures:");
+        if is_why {
+            total.why += &format!("{line}\n");
+        }
+        total.add(figures.unwrap_or_default());
     }
     let status = child.wait().context("cannot wait for cargo test")?;
     if !status.success() && total.failed == 0 {
         // It did not compile, or a test program died.
         total.failed = 1;
+        total.why += &format!("cargo test ended with {status}\n");
     }
     Ok(total)
 }
@@ -296,18 +309,22 @@ fn tests(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Outcome> {
 mod tests {
     use super::*;
 
+    fn outcome(passed: u64, failed: u64, skipped: u64) -> Outcome {
+        Outcome { passed, failed, skipped, why: String::new() }
+    }
+
     #[test]
     fn reads_the_lines_of_both_test_harnesses() {
         let line = "test result: FAILED. 26 passed; 2 failed; 3 ignored; 0 measured; 1 filtered out; finished in 0.03s";
-        assert_eq!(Outcome::parse(line), Some(Outcome { passed: 26, failed: 2, skipped: 3 }));
+        assert_eq!(Outcome::parse(line), Some(outcome(26, 2, 3)));
         let line = "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s";
-        assert_eq!(Outcome::parse(line), Some(Outcome { passed: 1, failed: 0, skipped: 0 }));
+        assert_eq!(Outcome::parse(line), Some(outcome(1, 0, 0)));
         assert_eq!(Outcome::parse("test layers::tests::globs ... ok"), None);
     }
 
     #[test]
     fn a_step_is_one_test() {
-        assert_eq!(once(|| Ok(())).ok(), Some(Outcome { passed: 1, failed: 0, skipped: 0 }));
+        assert_eq!(once(|| Ok(())).ok(), Some(outcome(1, 0, 0)));
         assert!(once(|| anyhow::bail!("no")).is_err());
     }
 }

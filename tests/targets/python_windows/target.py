@@ -18,7 +18,7 @@ class SlowScaler(StandardScaler):
 
     def transform(self, X, copy=None):
         if X[0, 0] > 100:
-            time.sleep(0.15)
+            time.sleep(0.12)
         return super().transform(X)
 
 
@@ -38,7 +38,7 @@ def main():
         number = 0
         while not is_over.is_set():
             number += 1
-            pipeline.predict(large if number % 25 == 0 else features[number % 280 :][:4])
+            pipeline.predict(large if number % 12 == 0 else features[number % 280 :][:4])
             time.sleep(0.002)
 
     threads = [threading.Thread(target=predict) for _ in range(2)]
