@@ -6,6 +6,7 @@ mod changing_models;
 mod churn;
 mod containers;
 mod crowd;
+mod first_calls;
 mod follow;
 mod greenlets;
 mod guard;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         unwatched::cases(),
         auto_mode::cases(),
         shapes::cases(),
+        first_calls::cases(),
     ];
     // They measure, or want the processors for themselves.
     let alone = [

@@ -7,6 +7,7 @@
 pub mod chain;
 pub mod cookie;
 pub mod counters;
+pub mod first_objects;
 pub mod limits;
 #[cfg(feature = "user")]
 mod plain_data;

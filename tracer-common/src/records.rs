@@ -188,6 +188,8 @@ pub enum ProcessChange {
     Executed = 2,
     /// Its first thread has ended: its other threads, if it has any, may go on.
     Ended = 3,
+    /// It has stopped itself at the first object of a class that is asked for.
+    Stopped = 4,
 }
 
 /// Something has happened to a followed process, 32 bytes.

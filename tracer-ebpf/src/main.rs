@@ -6,6 +6,7 @@
 mod arguments;
 mod empty;
 mod endings;
+mod first_objects;
 mod forks;
 mod maps;
 mod native;

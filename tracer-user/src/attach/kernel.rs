@@ -222,6 +222,28 @@ pub trait KernelProcess {
     /// Not permitted, or the kernel does not take it.
     fn place_exceptions(&mut self, path: &Path, site: &InterpreterSite) -> Result<(), AttachError>;
 
+    /// Has it stop itself (`SIGSTOP`) at the first object of each of these classes, which are told by their bare names, or of one that
+    /// is derived from them, as soon as it runs the interpreter in this file; a record tells of it then. Whoever asks for this lets it
+    /// go on. The programs for it must be loaded.
+    ///
+    /// # Errors
+    /// Not permitted, or the kernel does not take the probe.
+    fn stop_at_first_objects(
+        &mut self,
+        path: &Path,
+        site: &InterpreterSite,
+        classes: &[String],
+    ) -> Result<(), AttachError>;
+
+    /// It does not stop for these classes any more.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    fn knows_classes(&mut self, classes: &[RemoteAddress]) -> Result<(), AttachError>;
+
+    /// It stops for nothing any more.
+    fn stop_no_more(&mut self);
+
     /// From now on records tell of the connections that it accepts, and of those that it is asked over already: their descriptors
     /// are asked for once the others are seen.
     ///

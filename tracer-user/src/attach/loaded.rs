@@ -12,6 +12,7 @@ use tracer_common::tables::CaptureSpec;
 
 use super::error::AttachError;
 use super::features::{NEEDED_KERNEL, in_initial_pid_namespace, kernel_version, probe_features};
+use super::first_objects::{self, FIRST_OBJECT_TABLES};
 use super::forks;
 use super::multi::{LoadedBesides, ManyAtOnce, MultiPrograms};
 use super::object::{OBJECT, array, load_error, map_error, program, program_error};
@@ -44,6 +45,8 @@ pub struct LoadOptions {
     pub python_chain: bool,
     /// Entries of each table about Python code, of all processes together.
     pub python_entries: u32,
+    /// Stop a command at the first object of a class that is asked for.
+    pub first_objects: bool,
     /// Tell which processes the traced ones fork, and count them.
     pub forks: bool,
     /// See what traced processes read from their connections, and write to them.
@@ -60,6 +63,7 @@ impl Default for LoadOptions {
             python_frames: false,
             python_chain: false,
             python_entries: PYTHON_ENTRIES,
+            first_objects: false,
             forks: false,
             requests: false,
         }
@@ -150,6 +154,11 @@ impl Loaded {
                 loader.map_max_entries(table, 1);
             }
         }
+        if !options.first_objects {
+            for table in FIRST_OBJECT_TABLES {
+                loader.map_max_entries(table, 1);
+            }
+        }
         let mut ebpf = loader
             .map_max_entries("RECORDS", options.ring_bytes)
             .override_global("DEBUG_LOG", &debug_log, true)
@@ -185,6 +194,9 @@ impl Loaded {
         let frames = if options.python_frames { Some(FramesPrograms::load(&mut ebpf, multi.is_some())?) } else { None };
         let chain = if options.python_chain { Some(ChainPrograms::new(&mut ebpf, witness)?) } else { None };
         let requests = if options.requests { Some(RequestPrograms::load(&mut ebpf, &task)?) } else { None };
+        if options.first_objects {
+            first_objects::load(&mut ebpf)?;
+        }
         let mut tracepoints = Vec::new();
         for (name, tracepoint) in [("thread_exit", "sched_process_exit"), ("program_exec", "sched_process_exec")] {
             let watcher = program::<RawTracePoint>(&mut ebpf, name)?;

@@ -7,6 +7,7 @@ mod empty_probes;
 mod end_of_process;
 mod error;
 mod features;
+mod first_objects;
 mod forks;
 mod guard;
 mod heaps;

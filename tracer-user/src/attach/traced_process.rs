@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::error::{AttachError, is_about_privilege};
+use super::first_objects;
 use super::kernel::KernelProcess;
 use super::loaded::{Loaded, SharedLoaded};
 use super::object::{array, map_error};
-use super::placement::{PlacedFile, Placer, Refusal, Refused, remove};
+use super::placement::{Link, PlacedFile, Placer, Refusal, Refused, remove};
 use super::probed_files::Outcome;
 use super::python_chain;
 use super::python_frames::FramesPrograms;
@@ -36,6 +37,8 @@ pub struct TracedProcess {
     /// It gets one with the first thing that needs it: most that a server forks run nothing that is traced.
     slot: Option<Slot>,
     python: PythonProbes,
+    /// Where it stops at the first object of a class, if it does.
+    first_objects: Option<Link>,
     /// Whether its connections are looked at.
     is_asked: bool,
 }
@@ -44,7 +47,8 @@ impl TracedProcess {
     /// Nothing of it is seen yet.
     pub(super) fn new(process: ProcessId, loaded: SharedLoaded) -> Self {
         let kept_signals = Arc::clone(&loaded.lock().kept_signals);
-        Self { process, loaded, slot: None, python: PythonProbes::new(process, kept_signals), is_asked: false }
+        let python = PythonProbes::new(process, kept_signals);
+        Self { process, loaded, slot: None, python, first_objects: None, is_asked: false }
     }
 
     /// Whether anything was ever watched or not: the tables are written before.
@@ -72,6 +76,7 @@ impl TracedProcess {
 
     /// Whatever goes wrong with one of them, the others are gone.
     fn take_away(&mut self) -> Result<(), AttachError> {
+        self.stop_no_more();
         self.remove_python();
         if self.loaded.lock().is_over {
             return Ok(());
@@ -286,6 +291,32 @@ impl KernelProcess for TracedProcess {
         let file = PlacedFile { path, process: self.process.pid, role: Role::Entry };
         self.python.add_exception(loaded.place_exceptions(&file, slot, site)?);
         Ok(())
+    }
+
+    fn stop_at_first_objects(
+        &mut self,
+        path: &Path,
+        site: &InterpreterSite,
+        classes: &[String],
+    ) -> Result<(), AttachError> {
+        let mut loaded = self.loaded.lock();
+        let slot = loaded.slot_of(&mut self.slot, self.process.pid)?;
+        first_objects::ask_for(&mut loaded.ebpf, classes)?;
+        let file = PlacedFile { path, process: self.process.pid, role: Role::Entry };
+        self.first_objects = Some(first_objects::place(&mut loaded.ebpf, &file, slot, site)?);
+        Ok(())
+    }
+
+    fn knows_classes(&mut self, classes: &[RemoteAddress]) -> Result<(), AttachError> {
+        match &self.first_objects {
+            Some(_) => first_objects::know(&mut self.loaded.lock().ebpf, self.process.pid, classes),
+            None => Ok(()),
+        }
+    }
+
+    fn stop_no_more(&mut self) {
+        let link = self.first_objects.take();
+        self.loaded.lock().removals.begin_if(link.is_some(), move || drop(link));
     }
 
     fn look_at_requests(&mut self, open: &mut dyn FnMut() -> Vec<u32>) -> Result<(), AttachError> {

@@ -20,7 +20,8 @@ pub fn wait_and_execute(arguments: &WaitAndExecuteArguments) -> anyhow::Result<E
         return Ok(ExitCode::FAILURE);
     }
     kill_process(getpid(), Signal::STOP)?;
-    set_parent_process_death_signal(None)?;
+    // The command may be standing still for the tracer when that dies, see `session::first_calls`.
+    set_parent_process_death_signal(Some(Signal::CONT))?;
     let Some((program, rest)) = arguments.command.split_first() else { return Ok(ExitCode::FAILURE) };
     let error = Command::new(program).args(rest).exec();
     tell(&format!("{}: {error}", program.display()));

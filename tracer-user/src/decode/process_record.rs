@@ -20,6 +20,7 @@ pub fn process(bytes: &[u8]) -> Result<ProcessEvent, DecodeError> {
         change if change == ChangeNumber::Forked as u32 => ProcessChange::Forked(record.parent),
         change if change == ChangeNumber::Executed as u32 => ProcessChange::Executed,
         change if change == ChangeNumber::Ended as u32 => ProcessChange::Ended,
+        change if change == ChangeNumber::Stopped as u32 => ProcessChange::Stopped,
         change => return Err(DecodeError::UnknownChange { change }),
     };
     Ok(ProcessEvent { process: record.process, time: MonotonicNs(record.time_ns), change })

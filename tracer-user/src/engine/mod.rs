@@ -13,4 +13,4 @@ mod runtimes;
 pub use contract::{Engine, EngineError, Instance, NoCallSites, Recognition, Requests, RuntimeInstance};
 pub use native::{NativeEngine, NativeFacts, NativeInstance};
 pub use request::{Outcome as RequestOutcome, ServerRequests};
-pub use runtimes::Runtimes;
+pub use runtimes::{FirstObjects, Runtimes};

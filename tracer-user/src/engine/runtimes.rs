@@ -2,11 +2,12 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use super::contract::{EngineError, RuntimeInstance};
 use super::cpython::{self, CpythonEngine};
 use crate::memory::ReadLimit;
-use crate::model::{RuntimeCoverage, SymbolMap, Target, counted, process_numbers};
+use crate::model::{InterpreterSite, RuntimeCoverage, SymbolMap, Target, counted, process_numbers};
 
 /// Instances that are told of at length, each with those that say the same.
 const MOST_TOLD: usize = 8;
@@ -15,6 +16,19 @@ const MOST_TOLD: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Runtimes {
     cpython: CpythonEngine,
+}
+
+/// Where a process makes the first objects of the classes that are asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FirstObjects {
+    /// Path by which the runtime's file is opened.
+    pub file: PathBuf,
+    /// The place in it.
+    pub site: InterpreterSite,
+    /// Bare names of classes.
+    pub classes: Vec<String>,
+    /// Whether every class that a map asks for is one of these, or is derived from one.
+    pub are_all: bool,
 }
 
 impl Runtimes {
@@ -37,6 +51,16 @@ impl Runtimes {
     #[must_use]
     pub fn may_be_in(target: &Target) -> bool {
         target.modules.iter().any(|module| CpythonEngine::may_be_in(&module.file_name()))
+    }
+
+    /// Where the runtime that a process runs, or will run, makes objects, and the bare names of the classes that the maps ask for; `None` if
+    /// that is not known.
+    #[must_use]
+    pub fn first_objects(&self, target: &Target) -> Option<FirstObjects> {
+        let mut cpython = self.cpython.clone();
+        let (file, site) = cpython.object_site(target)?;
+        let (classes, are_all) = cpython.class_names();
+        Some(FirstObjects { file, site, classes, are_all })
     }
 
     /// What a person should know of what was traced of these instances, in sentences. `spans` gives the methods of a process that

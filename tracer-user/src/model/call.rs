@@ -128,6 +128,8 @@ pub enum ProcessChange {
     Executed,
     /// Its first thread has ended.
     Ended,
+    /// It has stopped itself at the first object of a class.
+    Stopped,
 }
 
 /// The programs have seen a thread for the first time.

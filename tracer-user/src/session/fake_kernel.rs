@@ -209,6 +209,16 @@ impl KernelProcess for FakeProcess {
         Ok(())
     }
 
+    fn stop_at_first_objects(&mut self, _: &Path, _: &InterpreterSite, _: &[String]) -> Result<(), AttachError> {
+        Ok(())
+    }
+
+    fn knows_classes(&mut self, _: &[RemoteAddress]) -> Result<(), AttachError> {
+        Ok(())
+    }
+
+    fn stop_no_more(&mut self) {}
+
     fn look_at_requests(&mut self, _: &mut dyn FnMut() -> Vec<u32>) -> Result<(), AttachError> {
         Ok(())
     }

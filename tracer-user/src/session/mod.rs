@@ -11,6 +11,7 @@ mod failures;
 #[cfg(test)]
 mod fake_kernel;
 mod findings;
+mod first_calls;
 mod instances;
 mod left_calls;
 mod measure;

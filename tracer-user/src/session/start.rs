@@ -95,6 +95,7 @@ pub fn start_on(
         python_watch: python.mode == PythonMode::Watch && (is_command || has_python),
         python_frames: python.mode == PythonMode::Frames,
         python_chain: python.mode == PythonMode::Chain || python.may_go_over,
+        first_objects: is_command,
         forks: follows,
         ..load
     };
@@ -145,7 +146,8 @@ pub fn start_on(
 
     let native = NativeProbes::new(engine, max_overhead);
     let tracer = Tracer::new(kernel, drain, native, instances, source).awaiting_forks(awaits_forks);
-    let mut tracer = tracer.seeing_requests(load.requests);
+    let command = targets.first().filter(|_| is_command).map(|target| target.process);
+    let mut tracer = tracer.seeing_requests(load.requests).seeing_first_calls(command);
     let found = arriving.into_iter().zip(found).zip(found_instances);
     let arrivals =
         found.map(|(((forked_by, target), found), instance)| NewProcess { target, forked_by, found, instance });

@@ -8,12 +8,13 @@ use super::end::take_away;
 use super::error::SessionError;
 use super::failures::{Failures, ends_in_a_moment};
 use super::findings::Findings;
+use super::first_calls::FirstCalls;
 use super::instances::{Context, Instances, Measured, TracedInstance};
 use super::native_probes::{NativeProbes, lose};
 use super::processes::{LeftProcess, ProcessChanges, Processes};
 use super::report::Report;
 use crate::attach::{Kernel, Refused};
-use crate::engine::Runtimes;
+use crate::engine::{FirstObjects, Runtimes};
 use crate::model::{ClassesInSight, Module, ProcessEvent, ProcessId, ProgramImage, Target, TargetChange, counted};
 use crate::plan::{Planner, PythonCost};
 use crate::target::{TargetSource, accepted_connections, has_ended, identify};
@@ -36,6 +37,8 @@ pub struct Tracer {
     awaits_forks: bool,
     /// Whether it looks at what the processes are asked over their connections.
     sees_requests: bool,
+    /// The command that it has started, if its first calls are to be seen.
+    first_calls: Option<FirstCalls>,
     /// When it asks next for what nobody tells it.
     asks: Instant,
 }
@@ -76,6 +79,7 @@ impl Tracer {
             failures: Failures::default(),
             awaits_forks: false,
             sees_requests: false,
+            first_calls: None,
             asks: Instant::now(),
         }
     }
@@ -90,6 +94,13 @@ impl Tracer {
     #[must_use]
     pub fn seeing_requests(self, sees_requests: bool) -> Self {
         Self { sees_requests, ..self }
+    }
+
+    /// The same, which sees the first calls of this process: a command that has not begun.
+    #[must_use]
+    pub fn seeing_first_calls(self, command: Option<ProcessId>) -> Self {
+        let instances = self.instances.of_command(command);
+        Self { first_calls: command.map(FirstCalls::of), instances, ..self }
     }
 
     /// Functions probed so far.
@@ -215,14 +226,21 @@ impl Tracer {
 
     /// Records tell what has happened to processes.
     pub fn take_note_of(&mut self, events: &[ProcessEvent]) {
-        events.iter().for_each(|event| self.source.take_note_of(event));
+        for event in events {
+            self.source.take_note_of(event);
+            if let Some(command) = &mut self.first_calls {
+                command.take_note_of(event);
+                self.instances.command_stopped(command.stopped());
+            }
+        }
     }
 
     /// When the next turn is to be taken, if nothing is told before.
     #[must_use]
     pub fn due(&self, now: Instant) -> Instant {
         let looks = self.instances.due(now);
-        self.asks.min(self.source.next_look()).min(looks.unwrap_or(self.asks))
+        let command = self.first_calls.as_ref().and_then(FirstCalls::due);
+        looks.into_iter().chain(command).fold(self.asks.min(self.source.next_look()), Instant::min)
     }
 
     /// Does what is due: traces what the targets have mapped, executed or forked since, and looks at what is traced.
@@ -245,7 +263,39 @@ impl Tracer {
         for (process, error) in failed {
             self.leave(process, error)?;
         }
+        self.let_command_go_on();
         self.go_on()
+    }
+
+    /// Lets the command go on once what may be called in it is seen.
+    fn let_command_go_on(&mut self) {
+        let Self { first_calls: Some(command), instances, processes, .. } = self else { return };
+        let process = command.process();
+        let is_known = command.stopped().is_some_and(|since| instances.has_looked_since(process, since));
+        let stops_no_more = command.go_on_if(Instant::now(), is_known);
+        instances.command_stopped(command.stopped());
+        if stops_no_more {
+            instances.command_stops_no_more();
+            processes.in_kernel(process).into_iter().for_each(|kernel| kernel.stop_no_more());
+        }
+    }
+
+    /// Has the command stop at the first objects of the classes that are asked for, if it runs a runtime that is known, or will.
+    fn see_first_calls(&mut self, target: &Target) -> Result<(), SessionError> {
+        let Self { first_calls: Some(command), instances, processes, .. } = self else { return Ok(()) };
+        if !command.is_to_be_placed(target.process) {
+            return Ok(());
+        }
+        let Some(FirstObjects { file, site, classes, are_all }) = instances.first_objects(target) else {
+            return Ok(());
+        };
+        let Some(kernel) = processes.in_kernel(target.process) else { return Ok(()) };
+        kernel.stop_at_first_objects(&file, &site, &classes)?;
+        command.placed();
+        if are_all {
+            instances.command_is_idle();
+        }
+        Ok(())
     }
 
     /// Asks for what nobody tells.
@@ -296,6 +346,7 @@ impl Tracer {
             None => {}
         }
         instances.attach(target.process, &mut context)?;
+        self.see_first_calls(&target)?;
         Ok(refused)
     }
 
@@ -438,6 +489,7 @@ impl Tracer {
     fn trace_more(&mut self, target: &Target, modules: &[Module]) -> Result<(), SessionError> {
         let Some(process) = self.processes.traced(target.process) else { return Ok(()) };
         self.instances.mapped(target, process.forked_by.is_some());
+        self.see_first_calls(target)?;
         let Self { processes, drain, planner, native, source, .. } = self;
         native.place_more(target, modules, &mut Context { processes, planner, drain }, &mut **source)
     }

@@ -23,6 +23,9 @@ const EVALUATION_FUNCTION: &str = "_PyEval_EvalFrameDefault";
 /// exported by every version.
 const TRACEBACK_FUNCTION: &str = "PyTraceBack_Here";
 
+/// The function that gives memory to an object of a class (`Objects/typeobject.c`), exported by every version.
+const OBJECT_FUNCTION: &str = "PyType_GenericAlloc";
+
 /// The functions that give the interpreter's lock away and take it again, that a thread begins with (`Python/ceval.c`), and the one that
 /// it ends with (`Python/pystate.c`), exported by every version. The argument of the last three is the thread state. And functions that C code of
 /// numerical libraries calls a few times in each method, and a web framework hardly ever (`Objects/dictobject.c`, `Objects/call.c`,
@@ -127,6 +130,14 @@ impl<'data, R: ReadRef<'data>> Functions<'data, R> {
     /// The reason why it cannot be probed.
     pub fn exception_site(&self) -> Result<InterpreterSite, NoInterpreterSites> {
         self.entry_of(TRACEBACK_FUNCTION, Some(ARGUMENTS[0]))
+    }
+
+    /// Where an object is made: the entry of the function that gives it memory. Its first argument is the class.
+    ///
+    /// # Errors
+    /// The reason why it cannot be probed.
+    pub fn object_site(&self) -> Result<InterpreterSite, NoInterpreterSites> {
+        self.entry_of(OBJECT_FUNCTION, None)
     }
 
     /// The entry of an exported function, with the register of the frame.

@@ -84,6 +84,15 @@ impl PythonRules {
         self.maps.is_empty()
     }
 
+    /// The last components of the classes that maps are about, each once; and whether there is no map that is about every class.
+    #[must_use]
+    pub fn base_names(&self) -> (Vec<String>, bool) {
+        let mut names: Vec<String> = self.maps.iter().flat_map(|map| &map.bases).map(ClassName::last).collect();
+        names.sort_unstable();
+        names.dedup();
+        (names, self.maps.iter().all(|map| !map.bases.is_empty()))
+    }
+
     /// What the rules say about a class whose mro has these paths (`module.QualifiedName`, the class itself first).
     /// `of_application`: it is defined in a module of the application's own. `None`: no map is about it.
     #[must_use]
@@ -164,6 +173,12 @@ impl ClassName {
     fn new(listed: &str) -> Self {
         let key = class_key(listed);
         if key.contains('.') { Self::Dotted(public(&key)) } else { Self::Bare(key) }
+    }
+
+    /// Its last component.
+    fn last(&self) -> String {
+        let (Self::Bare(name) | Self::Dotted(name)) = self;
+        name.rsplit('.').next().unwrap_or(name).to_owned()
     }
 
     fn is(&self, class: &Class) -> bool {

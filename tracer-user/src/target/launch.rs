@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +11,12 @@ use object::elf;
 use object::read::elf::{ElfFile64, ProgramHeader as _};
 
 use crate::model::Module;
+
+/// A script's interpreter may be a script: so many times at most (`exec_binprm` in fs/exec.c, Linux 6.18).
+const MOST_INTERPRETERS: usize = 5;
+
+/// Bytes that the kernel reads of a script's first line (`BINPRM_BUF_SIZE` in include/uapi/linux/binfmts.h).
+const FIRST_LINE: u64 = 256;
 
 /// Finds a program as a shell would: a name with a slash as it is, others in `PATH`.
 #[must_use]
@@ -24,10 +31,15 @@ pub fn find_program(name: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|directory| directory.join(name)).find(runs)
 }
 
-/// The program itself and the libraries that its loader will map. For a script, whose first bytes are not those of ELF: nothing, the watcher finds its
-/// interpreter once it runs.
+/// The program itself and the libraries that its loader will map; for a script those of the interpreter that its first line names. Where that cannot be
+/// told: nothing, the watcher finds it once it runs.
 #[must_use]
 pub fn modules_at_start(program: &Path) -> Vec<Module> {
+    let mut program = program.to_owned();
+    for _ in 0..MOST_INTERPRETERS {
+        let Some(interpreter) = interpreter_of(&program) else { break };
+        program = interpreter;
+    }
     let Ok(program) = program.canonicalize() else { return Vec::new() };
     if !begins_like_elf(&program) {
         return Vec::new();
@@ -40,6 +52,21 @@ pub fn modules_at_start(program: &Path) -> Vec<Module> {
         modules.extend(listed.lines().filter_map(listed_path).filter_map(|path| module(&path)));
     }
     modules
+}
+
+/// The interpreter that a script's first line names, through `env` too, which looks for it in `PATH`.
+fn interpreter_of(program: &Path) -> Option<PathBuf> {
+    let mut begin = Vec::new();
+    std::fs::File::open(program).ok()?.take(FIRST_LINE).read_to_end(&mut begin).ok()?;
+    let line = begin.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(OsStr::from_bytes);
+    let interpreter = Path::new(words.next()?);
+    if interpreter.file_name() != Some(OsStr::new("env")) {
+        return Some(interpreter.to_owned());
+    }
+    // Before the name `env` takes options, of which `-S` alone lets others follow, and variables.
+    let is_name = |word: &&OsStr| !word.as_bytes().starts_with(b"-") && !word.as_bytes().contains(&b'=');
+    find_program(words.find(is_name)?)
 }
 
 /// The path in a line like `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f...)`.
@@ -104,13 +131,22 @@ mod tests {
     }
 
     #[test]
-    fn a_script_has_nothing_mapped_yet() {
+    fn a_script_runs_in_its_interpreter() {
         let directory = tempfile::tempdir().expect("a directory");
         let script = directory.path().join("script");
-        for text in ["#!/bin/sh\nexit\n", "", "\x7fEL"] {
+        let interpreter = |text: &str| {
             std::fs::write(&script, text).expect("written");
-            assert_eq!(modules_at_start(&script), Vec::new());
+            modules_at_start(&script).first().map(|module| module.path.clone())
+        };
+        let shell = Path::new("/bin/sh").canonicalize().ok();
+        for text in ["#!/bin/sh\nexit\n", "#! /bin/sh -e\n", "#!/usr/bin/env sh", "#!/usr/bin/env -S NAME=1 sh -e\n"] {
+            assert_eq!(interpreter(text), shell, "{text}");
         }
+        for text in ["", "\x7fEL", "#!", "#!/no/such/interpreter\n", "#!/usr/bin/env\n", "echo 7\n"] {
+            assert_eq!(interpreter(text), None, "{text}");
+        }
+        let path = script.to_string_lossy().into_owned();
+        assert_eq!(interpreter(&format!("#!{path}\n")), None, "it names itself");
     }
 
     #[test]

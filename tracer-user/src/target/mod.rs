@@ -20,7 +20,9 @@ pub use descendants::{children_are_told, descendants};
 pub use error::TargetError;
 pub use foreign_code::native_obstacle;
 pub use launch::{find_program, modules_at_start};
-pub use process::{address_space, has_ended, identify, is_our_child, look_at, stack_pointer, tracer_of};
+pub use process::{
+    address_space, has_ended, holder_of_registers, identify, is_our_child, look_at, stack_pointer, tracer_of,
+};
 pub use selection::Selection;
 pub use source::TargetSource;
 pub use watch::Watcher;

@@ -149,6 +149,13 @@ pub fn tracer_of(pid: u32) -> Option<String> {
     (tracer != 0).then(|| format!("{name} (process {tracer})"))
 }
 
+/// Who may hold debug registers of a process, for people. `is_guarded`: our own guard traces it, and has set no more than it was asked to.
+#[must_use]
+pub fn holder_of_registers(process: ProcessId, is_guarded: bool) -> String {
+    let tracer = if is_guarded { None } else { tracer_of(process.pid) };
+    tracer.unwrap_or_else(|| "another tool (a debugger, perf, or a second ml-tracer: who is not known)".to_owned())
+}
+
 /// Bytes of address space of a process; `None` once it has ended.
 #[must_use]
 pub fn address_space(process: ProcessId) -> Option<u64> {

@@ -95,9 +95,10 @@ impl TargetSource for Watcher {
                 ProcessChange::Forked(parent) => forks.forked(number, parent, watched),
                 ProcessChange::Executed => forks.executed(number),
                 ProcessChange::Ended => forks.ended(number),
+                ProcessChange::Stopped => {}
             }
         }
-        if !matches!(event.change, ProcessChange::Forked(_)) {
+        if matches!(event.change, ProcessChange::Executed | ProcessChange::Ended) {
             self.processes.iter_mut().filter(|watched| watched.process().pid == number).for_each(Watched::is_told);
         }
     }

@@ -4,14 +4,16 @@ use std::cmp::Reverse;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cpython_instance::{CpythonError, CpythonInstance, FINDING};
+use super::frame_sites;
 use super::interpreter_file::InterpreterFile;
 use crate::engine::contract::{Engine, EngineError, Recognition};
 use crate::engine::file_cache::{FileCache, is_the_same};
 use crate::memory::{MappedFile, ReadLimit};
-use crate::model::{ModuleFile, SymbolMap, Target};
+use crate::model::{InterpreterSite, ModuleFile, SymbolMap, Target};
 use crate::symbol_map::PythonRules;
 
 /// Finds CPython in processes. What a file holds is found out once for all clones.
@@ -67,6 +69,22 @@ impl CpythonEngine {
             }
         }
         problem.map_or(Ok(None), Err)
+    }
+
+    /// Where the interpreter that a process runs, or will run, makes objects: the path by which its file is opened, and the place. `None` if
+    /// none of the likely files holds one.
+    pub fn object_site(&mut self, target: &Target) -> Option<(PathBuf, InterpreterSite)> {
+        let likely = self.in_order(target).into_iter().filter(|(_, recognised)| *recognised == Recognition::Likely);
+        let mut holding = likely.filter(|(module, recognised)| matches!(self.facts(module, *recognised), Ok(Some(_))));
+        let (module, _) = holding.next()?;
+        let site = frame_sites::object_site(&module.access_path)?;
+        Some((module.access_path, site))
+    }
+
+    /// The bare names of the classes that the maps ask for, with those that are derived from them; and whether these are all that they
+    /// ask for.
+    pub fn class_names(&self) -> (Vec<String>, bool) {
+        self.rules.base_names()
     }
 
     /// What is known of a file, if it was looked into as thoroughly as this.

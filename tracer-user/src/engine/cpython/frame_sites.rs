@@ -31,6 +31,13 @@ pub(super) fn exception_site(path: &Path) -> Option<InterpreterSite> {
     functions.exception_site().inspect_err(|error| tracing::debug!(%error, "exceptions have no type")).ok()
 }
 
+/// The place where an object is made.
+pub(super) fn object_site(path: &Path) -> Option<InterpreterSite> {
+    let cache = ReadCache::new(open(path).ok()?);
+    let functions = ElfFile::parse(&cache, path).and_then(Functions::read).ok()?;
+    functions.object_site().inspect_err(|error| tracing::debug!(%error, "first calls may be missed")).ok()
+}
+
 /// Opens the file of an interpreter: whatever a process may have put under its name is not waited for.
 fn open(path: &Path) -> std::io::Result<File> {
     MappedFile::open(path, FileNumber::default()).map(MappedFile::into_file)

@@ -14,7 +14,7 @@ use super::cost::{self, Measured};
 use super::meanings::KnownInstances;
 use super::traced_instance::TracedInstance;
 use crate::attach::KernelProcess;
-use crate::engine::Runtimes;
+use crate::engine::{FirstObjects, Runtimes};
 use crate::memory::ReadLimit;
 use crate::model::{ClassesInSight, ProcessId, RuntimeCoverage, SymbolMap, Target};
 use crate::plan::{CallProfile, LookTurns, Others, Planner, PythonCost, StartSchedule};
@@ -57,10 +57,23 @@ pub struct Instances {
     known: KnownInstances,
     /// Instances that were watched for a moment to see what is called.
     calibrated: usize,
+    /// A command whose first calls are to be seen.
+    command: Option<Command>,
     /// Whether it was said of a followed process why it cannot be read.
     has_told_of_followed: bool,
     /// Rings when a look has ended.
     bell: Bell,
+}
+
+/// A command that stops at the first object of each class that is asked for.
+#[derive(Clone, Copy, Debug)]
+struct Command {
+    process: ProcessId,
+    /// Since when it stands still, if it does.
+    stopped: Option<Instant>,
+    /// Whether there is nothing to be called before it stops for the first time: while it imports its libraries nothing needs to be
+    /// seen.
+    is_idle: bool,
 }
 
 struct Starting {
@@ -93,6 +106,7 @@ impl Instances {
             turns: LookTurns::default(),
             known: KnownInstances::default(),
             calibrated: 0,
+            command: None,
             has_told_of_followed: false,
             bell: Bell::default(),
         }
@@ -102,6 +116,49 @@ impl Instances {
     #[must_use]
     pub fn ringing(self, bell: Bell) -> Self {
         Self { bell, ..self }
+    }
+
+    /// The same, which sees the first calls of this process.
+    #[must_use]
+    pub fn of_command(self, command: Option<ProcessId>) -> Self {
+        Self { command: command.map(|process| Command { process, stopped: None, is_idle: false }), ..self }
+    }
+
+    /// The command stands still since then, and waits to be looked at; `None`: it does not.
+    pub fn command_stopped(&mut self, since: Option<Instant>) {
+        if let Some(command) = &mut self.command {
+            command.stopped = since;
+            command.is_idle &= since.is_none();
+        }
+    }
+
+    /// Nothing is called in the command before it stops for the first time.
+    pub fn command_is_idle(&mut self) {
+        if let Some(command) = &mut self.command {
+            command.is_idle = true;
+        }
+    }
+
+    /// The command is a process like others from now on.
+    pub fn command_stops_no_more(&mut self) {
+        self.command = None;
+    }
+
+    /// Whether there is nothing to be called in a process so far.
+    fn is_idle(&self, process: ProcessId) -> bool {
+        self.command.is_some_and(|command| command.process == process && command.is_idle)
+    }
+
+    /// Where a process makes the first objects of the classes that are asked for.
+    pub fn first_objects(&self, target: &Target) -> Option<FirstObjects> {
+        self.runtimes.first_objects(target)
+    }
+
+    /// Whether all that may be called in a process was looked for since this time, and is seen as far as it can be.
+    pub fn has_looked_since(&self, process: ProcessId, since: Instant) -> bool {
+        let is_starting = self.starting.iter().any(|starting| starting.target.process == process);
+        let mut of_process = self.traced.iter().filter(|instance| instance.is_of(process));
+        !is_starting && of_process.all(|instance| instance.looks().have_seen_since(since))
     }
 
     /// None so far, and what would be taken in: the instance of each of these processes, given with who has forked it,
@@ -154,6 +211,10 @@ impl Instances {
 
     /// Takes an instance in; it is seen from the next [`Self::attach`] on.
     pub fn take(&mut self, instance: TracedInstance) {
+        // One that is neither may have called something already.
+        let is_in_time = |command: Command| command.is_idle || command.stopped.is_some();
+        let is_command = self.command.is_some_and(|command| instance.is_of(command.process) && is_in_time(command));
+        let instance = if is_command { instance.of_command() } else { instance };
         self.known.add(instance.number(), (instance.process(), instance.image()), instance.instance());
         self.traced.push(instance);
     }
@@ -175,13 +236,13 @@ impl Instances {
 
     /// Code objects that are seen now.
     pub fn seen(&self) -> usize {
-        self.traced.iter().map(|instance| instance.policy().seen_count()).sum()
+        self.traced.iter().map(|instance| instance.seen_count()).sum()
     }
 
     /// Those of one process.
     pub fn seen_of(&self, process: ProcessId) -> usize {
         let of_process = self.traced.iter().filter(|instance| instance.is_of(process));
-        of_process.map(|instance| instance.policy().seen_count()).sum()
+        of_process.map(|instance| instance.seen_count()).sum()
     }
 
     /// Whether a process has code to see, or may come to have some in a moment.
@@ -224,7 +285,7 @@ impl Instances {
     /// `may_wait`: a followed process may be watched for a moment before it begins, if it is the first.
     fn begin(&mut self, process: ProcessId, may_wait: bool, context: &mut Context<'_>) -> Result<(), SessionError> {
         let is_waiting = |instance: &TracedInstance| instance.is_of(process) && !instance.policy().has_begun();
-        if !self.traced.iter().any(is_waiting) {
+        if self.is_idle(process) || !self.traced.iter().any(is_waiting) {
             return Ok(());
         }
         let profile = self.profile();
@@ -273,7 +334,7 @@ impl Instances {
             }
             self.known.remove(instance.number());
             instance.policy().add_to(&mut self.profile);
-            self.seen_before += instance.policy().seen_count();
+            self.seen_before += instance.seen_count();
             if !is_worth_telling(&instance) || instance.policy().has_passed_by(Instant::now()) {
                 continue;
             }
@@ -296,8 +357,9 @@ impl Instances {
         self.begin_looks();
         let profile = self.shared_profile();
         let others = Others { profile: &profile, sharers: self.sharers() };
+        let idle = self.command.filter(|command| command.is_idle).map(|command| command.process);
         for instance in &mut self.traced {
-            let result = instance.look_again(context, others);
+            let result = instance.look_again(context, others, idle.is_none_or(|idle| !instance.is_of(idle)));
             failed.extend(result.err().map(|error| (instance.process(), error)));
         }
         failed
@@ -364,12 +426,18 @@ impl Instances {
 
     /// Looks that are under way.
     fn under_way(&self) -> usize {
-        self.traced.iter().filter(|instance| instance.is_looked_at()).count()
+        self.traced.iter().filter(|instance| instance.looks().is_under_way()).count()
     }
 
     /// Begins looks at the instances for which it is time, in turns.
     fn begin_looks(&mut self) {
         let (now, sharers) = (Instant::now(), self.sharers());
+        if let Some(Command { process, stopped: Some(since), .. }) = self.command {
+            let is_awaited = |instance: &&mut TracedInstance| {
+                instance.is_of(process) && !instance.looks().is_under_way() && !instance.looks().have_seen_since(since)
+            };
+            self.traced.iter_mut().filter(is_awaited).for_each(|instance| instance.begin_look(self.bell.clone()));
+        }
         loop {
             let under_way = self.under_way();
             let Self { turns, traced, .. } = self;
@@ -387,7 +455,8 @@ impl Instances {
             let process = starting.target.process;
             let Some(look) = starting.look.take() else {
                 let now = Instant::now();
-                if starting.schedule.is_due(now) {
+                let is_it = |command: Command| command.process == process && command.stopped.is_some();
+                if self.command.is_some_and(is_it) || starting.schedule.is_due(now) {
                     starting.look = self.begin_finding(process);
                     // Where there is no thread for it, it is tried again in a while.
                     starting.schedule.tried(now, NO_THREAD);

@@ -11,7 +11,7 @@ use super::witnesses::Witnesses;
 use crate::attach::{CodeWatch, measure_emulated_probe};
 use crate::engine::{EngineError, RuntimeInstance};
 use crate::model::{InterpreterSites, ProcessId, PythonMode, RemoteAddress, Share, Target, WitnessWindow};
-use crate::plan::{DutyCycle, Turn, each_ns};
+use crate::plan::{DutyCycle, Turn, each_ns, suits_chain};
 
 /// How long calls are counted before the probes stay, to tell what they cost.
 const COUNTING: Duration = Duration::from_millis(200);
@@ -64,6 +64,23 @@ impl CallProbes {
         };
         let duty = DutyCycle::new(Instant::now(), settings.share, settings.mode == PythonMode::Chain);
         Ok(instance.file(target).map(|file| Self { file, sites, duty, each_ns: None, counted: 0, gap: None }))
+    }
+
+    /// How the calls of a runtime are seen, and the probes that this takes. Where the session may choose, a process without places for probes
+    /// is watched.
+    pub fn choose(
+        instance: &dyn RuntimeInstance,
+        target: &Target,
+        settings: PythonSettings,
+    ) -> Result<(PythonMode, Option<Self>), EngineError> {
+        let found = Self::find(instance, target, settings);
+        if !settings.is_chosen {
+            return Ok((settings.mode, found?));
+        }
+        let found = found.inspect_err(|problem| tracing::debug!(%problem, "watched instead")).ok().flatten();
+        let found = found.filter(|_| suits_chain(instance.runtime().version));
+        let mode = if found.is_some() { settings.mode } else { PythonMode::Watch };
+        Ok((mode, found))
     }
 
     /// The same in a process that was forked: its file is opened through it, because the other one may end.

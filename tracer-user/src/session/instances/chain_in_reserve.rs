@@ -13,6 +13,9 @@ use crate::plan::{Counts, PythonCost, few_witnesses_sentence, suits_chain};
 /// For so long it is tried: C code may never call Python code in what is called, and then there is nothing to be seen.
 const TRIAL: Duration = Duration::from_secs(2);
 
+/// The same where nothing was called before: a program that has just begun may load its data first.
+const FIRST_TRIAL: Duration = Duration::from_secs(20);
+
 /// So often it is tried: the calls may have stopped just then.
 const MOST_TRIALS: u32 = 2;
 
@@ -29,6 +32,7 @@ pub struct ChainInReserve {
 /// It is being tried.
 struct Trial {
     began: Instant,
+    lasts: Duration,
     /// Probes passed when it began.
     passed: u64,
     /// What was called before.
@@ -40,7 +44,7 @@ struct Trial {
 pub struct TrialEnd {
     /// What was called before and not since.
     pub called_before: Counts,
-    /// Whether nothing of that was called since.
+    /// Whether nothing of that was called since, or nothing at all where nothing was before.
     pub is_blind: bool,
 }
 
@@ -69,6 +73,11 @@ impl ChainInReserve {
         self.probes.is_some() && self.trials < MOST_TRIALS
     }
 
+    /// Whether it was never taken.
+    pub fn is_new(&self) -> bool {
+        self.trials == 0
+    }
+
     /// It is taken; so many calls were counted of each code before.
     pub fn take(&mut self) -> Option<CallProbes> {
         self.trials += 1;
@@ -77,21 +86,22 @@ impl ChainInReserve {
 
     /// It is tried from now on.
     pub fn begin_trial(&mut self, now: Instant, called: Counts, passed: u64) {
-        self.trial = Some(Trial { began: now, passed, called });
+        let lasts = if called.is_empty() { FIRST_TRIAL } else { TRIAL };
+        self.trial = Some(Trial { began: now, lasts, passed, called });
     }
 
     /// When the trial is over.
     pub fn due(&self) -> Option<Instant> {
-        self.trial.as_ref().map(|trial| trial.began + TRIAL)
+        self.trial.as_ref().map(|trial| trial.began + trial.lasts)
     }
 
     /// Ends the trial, if it is time: gives what it has come to, and how many probes were passed in a second. `passed` are those until now,
-    /// and `counts` the calls of that code since it began.
+    /// and `counts` the calls since it began: of that code, or of all where nothing was called before.
     pub fn end_trial(&mut self, passed: u64, counts: impl FnOnce(&Counts) -> Counts) -> Option<(TrialEnd, f64)> {
-        let Trial { began, passed: before, called } = self.trial.take()?;
+        let Trial { began, passed: before, called, .. } = self.trial.take()?;
         let since = counts(&called);
         let is_called = |code| since.get(code).is_some_and(|calls| calls.seen > 0);
-        let is_blind = !called.is_empty() && !called.keys().any(is_called);
+        let is_blind = !since.keys().any(is_called);
         let called_before =
             called.iter().filter(|(code, _)| !is_called(code)).map(|(code, calls)| (*code, *calls)).collect();
         let a_second = passed.saturating_sub(before) as f64 / began.elapsed().as_secs_f64();
@@ -104,16 +114,28 @@ impl ChainInReserve {
     }
 }
 
-/// What to say when a process goes over.
-pub fn going_over(process: ProcessId) -> String {
+/// What to say when a process goes over; `has_just_begun`: before anything was called in it.
+pub fn going_over(process: ProcessId, has_just_begun: bool) -> String {
+    if has_just_begun {
+        return format!(
+            "process {process} has just begun: its Python methods are seen from their first calls on, in chain mode, beginnings and ends \
+             within bounds (`--python watch` sees some of them exactly)"
+        );
+    }
     format!(
         "process {process} calls as many Python methods as can be watched, or more; all of them are seen in chain mode from now on, beginnings and ends within bounds \
          (`--python watch` keeps to what can be watched, exactly)"
     )
 }
 
-/// What to say when it goes back.
-pub fn going_back(process: ProcessId) -> String {
+/// What to say when it goes back; `was_called`: something was called before chain mode.
+pub fn going_back(process: ProcessId, was_called: bool) -> String {
+    if !was_called {
+        return format!(
+            "process {process}: chain mode has seen no call so far; what is called from now on is watched, and seen in chain mode again if more \
+             is called than can be watched"
+        );
+    }
     format!(
         "process {process}: chain mode has seen none of the methods that were called before, perhaps because C code calls no Python \
          code in them; they are watched again"

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::super::background::{Background, Bell, Progress};
+use super::super::background::Bell;
 use super::super::clock::monotonic_now;
 use super::super::drain::{Drain, OpenGap};
 use super::super::error::SessionError;
@@ -11,7 +11,7 @@ use super::super::settings::PythonSettings;
 use super::call_probes::CallProbes;
 use super::chain_in_reserve::{ChainInReserve, UNSEEN, cost_of_chain, going_back, going_over};
 use super::context::Context;
-use super::looked::{Looked, look_at, time_worked};
+use super::looked::{Looked, Looks, look_at, time_worked};
 use crate::attach::{CodeWatch, KernelProcess, Moved, WatchOutcome, measure_emulated_probe};
 use crate::engine::{EngineError, RuntimeInstance, Runtimes};
 use crate::memory::ReadLimit;
@@ -19,8 +19,8 @@ use crate::model::{
     InterpreterSite, MonotonicNs, NotWatched, ProcessId, ProgramImage, PythonLayout, PythonMode, RemoteAddress,
     RuntimeCoverage, Target, UnwatchedMethods,
 };
-use crate::plan::{CallProfile, Counts, Others, Planner, SurveyDelta, Turn, WatchPolicy, suits_chain};
-use crate::target::{address_space, has_ended, tracer_of};
+use crate::plan::{CallProfile, Counts, Others, Planner, SurveyDelta, Turn, WatchPolicy};
+use crate::target::{address_space, has_ended, holder_of_registers, tracer_of};
 
 /// One instance and what is seen of it.
 pub struct TracedInstance {
@@ -36,8 +36,11 @@ pub struct TracedInstance {
     called_before: Counts,
     /// Where exceptions pass in the runtime's file, once that was asked.
     exceptions: Option<Option<InterpreterSite>>,
-    /// A look that is under way, on a thread of its own.
-    look: Option<Background<Looked>>,
+    looks: Looks,
+    /// The most code objects that were seen at one time: an interpreter that ends has none any more.
+    most_seen: usize,
+    /// Whether it is a command that stands still until it is seen, and has called nothing so far.
+    is_command: bool,
     /// The time of a calibration, in which nothing is recorded.
     calibration: Option<OpenGap>,
     /// What was told last of methods that are not watched.
@@ -54,10 +57,10 @@ impl TracedInstance {
         settings: PythonSettings,
         limit: &ReadLimit,
     ) -> Result<Option<Self>, EngineError> {
-        let began = time_worked();
+        let (looks, began) = (Looks::since(Instant::now()), time_worked());
         let Some(mut instance) = runtimes.find(target, limit)? else { return Ok(None) };
         let runtime = instance.runtime().clone();
-        let (mode, probes) = Self::mode_and_probes(&*instance, target, settings)?;
+        let (mode, probes) = CallProbes::choose(&*instance, target, settings)?;
         let reserve = ChainInReserve::find(&*instance, target, settings);
         let witnesses = u32::from(mode == PythonMode::Chain);
         let code = CodeWatch::new(target.process, PythonLayout { witnesses, ..instance.layout()? });
@@ -65,24 +68,7 @@ impl TracedInstance {
         let look = (look, time_worked().saturating_sub(began));
         let policy = WatchPolicy::new(Instant::now(), runtime, (mode, code.layout()), look);
         let instance = instance.to_look_at(&ReadLimit::default());
-        Ok(Some(Self { reserve, ..Self::unseen(target, instance, policy, code, probes) }))
-    }
-
-    /// How its calls are seen, and the probes that this takes. Where the session may choose, a process without places for probes
-    /// is watched.
-    fn mode_and_probes(
-        instance: &dyn RuntimeInstance,
-        target: &Target,
-        settings: PythonSettings,
-    ) -> Result<(PythonMode, Option<CallProbes>), EngineError> {
-        let found = CallProbes::find(instance, target, settings);
-        if !settings.is_chosen {
-            return Ok((settings.mode, found?));
-        }
-        let found = found.inspect_err(|problem| tracing::debug!(%problem, "watched instead")).ok().flatten();
-        let found = found.filter(|_| suits_chain(instance.runtime().version));
-        let mode = if found.is_some() { settings.mode } else { PythonMode::Watch };
-        Ok((mode, found))
+        Ok(Some(Self { reserve, looks, ..Self::unseen(target, instance, policy, code, probes) }))
     }
 
     /// An instance that has been looked at, and of which nothing is seen yet.
@@ -103,7 +89,9 @@ impl TracedInstance {
             reserve: None,
             called_before: Counts::new(),
             exceptions: None,
-            look: None,
+            looks: Looks::since(Instant::now()),
+            most_seen: 0,
+            is_command: false,
             calibration: None,
             unwatched: Vec::new(),
         }
@@ -146,9 +134,20 @@ impl TracedInstance {
         Self { policy: self.policy.young_since(began), ..self }
     }
 
+    /// The same of a command that stands still until it is seen: its first calls are.
+    #[must_use]
+    pub fn of_command(self) -> Self {
+        Self { is_command: true, ..self }
+    }
+
     /// What is known of it, and what is seen.
     pub fn policy(&self) -> &WatchPolicy {
         &self.policy
+    }
+
+    /// Code objects that are seen, or were.
+    pub fn seen_count(&self) -> usize {
+        self.most_seen.max(self.policy.seen_count())
     }
 
     /// How its calls are seen, if any are.
@@ -238,11 +237,15 @@ impl TracedInstance {
         if !tells_exceptions {
             self.see_exceptions(context);
         }
+        // What stands still calls nothing that could be counted.
+        let may_wait = may_wait && !self.is_command;
         match self.probes.take() {
             None => self.begin_watching(context, profile, may_wait),
             Some(probes) => self.begin_probing(context, probes, profile, may_wait),
         }?;
-        self.policy.is_seen(Instant::now());
+        if !self.is_command {
+            self.policy.is_seen(Instant::now());
+        }
         Ok(())
     }
 
@@ -285,8 +288,9 @@ impl TracedInstance {
     }
 
     fn may_go_over(&self, calibrated: &Counts, profile: &CallProfile) -> bool {
-        let is_at_hand = self.reserve.as_ref().is_some_and(ChainInReserve::is_at_hand);
-        is_at_hand && self.policy.is_too_much(&self.policy.called(calibrated, profile))
+        let Some(reserve) = self.reserve.as_ref().filter(|reserve| reserve.is_at_hand()) else { return false };
+        let is_first = self.is_command && reserve.is_new();
+        is_first || self.policy.is_too_much(&self.policy.called(calibrated, profile))
     }
 
     /// Goes over to chain mode.
@@ -298,7 +302,7 @@ impl TracedInstance {
     ) -> Result<(), SessionError> {
         let called = self.policy.called(calibrated, profile);
         let Some(probes) = self.reserve.as_mut().and_then(ChainInReserve::take) else { return Ok(()) };
-        tracing::warn!("{}", going_over(self.process()));
+        tracing::warn!("{}", going_over(self.process(), self.is_command && called.is_empty()));
         self.enter(PythonMode::Chain, context)?;
         if !probes.tell_exceptions() {
             self.see_exceptions(context);
@@ -327,7 +331,7 @@ impl TracedInstance {
         let passed = kernel.python_calls_passed()?;
         let Some(reserve) = &mut self.reserve else { return Ok(()) };
         let counts = |called: &Counts| {
-            let codes: Vec<RemoteAddress> = called.keys().copied().collect();
+            let codes = if called.is_empty() { self.policy.seen() } else { called.keys().copied().collect() };
             self.code.calls_as_far_as_known(Some(kernel), &codes)
         };
         let Some((end, a_second)) = reserve.end_trial(passed, counts) else { return Ok(()) };
@@ -337,7 +341,7 @@ impl TracedInstance {
             self.called_before = end.called_before;
             return Ok(());
         }
-        tracing::warn!("{}", going_back(self.process()));
+        tracing::warn!("{}", going_back(self.process(), !end.called_before.is_empty()));
         let gap = context.drain.begin_gap(Some(self.number()))?;
         self.enter(PythonMode::Watch, context)?;
         if let (Some(reserve), Some(probes)) = (&mut self.reserve, self.probes.take()) {
@@ -387,9 +391,15 @@ impl TracedInstance {
     /// Tells the programs and the assembler what the policy says.
     fn tell(&mut self, context: &mut Context<'_>) -> Result<(), SessionError> {
         let number = self.number();
+        self.most_seen = self.most_seen.max(self.policy.seen_count());
         context.drain.add_functions(self.policy.plan().functions.clone())?;
         context.drain.add_python_names(self.policy.names(number))?;
-        Ok(self.code.tell(context.in_kernel(self.process())?, &self.policy.plan().tables)?)
+        let kernel = context.in_kernel(self.process())?;
+        if self.is_command {
+            let classes = self.policy.plan().tables.classes.iter().map(|(class, _)| *class);
+            kernel.knows_classes(&classes.collect::<Vec<_>>())?;
+        }
+        Ok(self.code.tell(kernel, &self.policy.plan().tables)?)
     }
 
     /// Tells the assembler which steps of containers are not watched from an instant on, or from now on, if that is new.
@@ -411,8 +421,8 @@ impl TracedInstance {
             let gap = context.drain.begin_gap(Some(self.number()))?;
             let moved =
                 self.code.move_watchpoints(context.in_kernel(self.process())?, self.policy.watched(), &wanted)?;
-            let guard = context.in_kernel(self.process())?.guard();
-            self.take_note_of(moved, guard);
+            let is_guarded = context.in_kernel(self.process())?.guard().is_some();
+            self.take_note_of(moved, is_guarded);
             self.tell_unwatched(context, Some(gap.from()))?;
             context.drain.end_gap(gap)?;
         } else {
@@ -423,12 +433,12 @@ impl TracedInstance {
         Ok(())
     }
 
-    fn take_note_of(&mut self, Moved { watched, obstacle }: Moved, guard: Option<u32>) {
+    fn take_note_of(&mut self, Moved { watched, obstacle }: Moved, is_guarded: bool) {
         let process = self.process();
         let count = watched.len();
         self.policy.watches(watched);
         match obstacle {
-            Some(WatchOutcome::NoSlot) => self.policy.limit(holder_of(process, guard)),
+            Some(WatchOutcome::NoSlot) => self.policy.limit(holder_of_registers(process, is_guarded)),
             Some(WatchOutcome::NoDescriptors { needed, limit }) => {
                 let limit = format!("the limit of {limit} open files");
                 tracing::warn!(
@@ -468,19 +478,19 @@ impl TracedInstance {
         self.calibration = None;
     }
 
-    /// Whether a look at the process is under way.
-    pub fn is_looked_at(&self) -> bool {
-        self.look.is_some()
+    /// The looks at the process: what one has found is taken up at once.
+    pub fn looks(&self) -> &Looks {
+        &self.looks
     }
 
     /// Whether it is time for another look at the process. `sharers` is the number of instances, which share the time.
     pub fn is_due(&self, now: Instant, sharers: u32) -> bool {
-        self.look.is_none() && now >= self.policy.next_look(now, sharers)
+        !self.looks.is_under_way() && now >= self.policy.next_look(now, sharers)
     }
 
     /// When something is to be done for it, unless a look at it ends before. `may_look`: another look may begin.
     pub fn due(&self, now: Instant, sharers: u32, may_look: bool) -> Option<Instant> {
-        let look = (may_look && self.look.is_none()).then(|| self.policy.next_look(now, sharers));
+        let look = (may_look && !self.looks.is_under_way()).then(|| self.policy.next_look(now, sharers));
         let probes = self.probes.as_ref().filter(|_| self.policy.has_begun()).and_then(CallProbes::due);
         let trial = self.reserve.as_ref().and_then(ChainInReserve::due);
         look.into_iter().chain(self.policy.next_count(now)).chain(probes).chain(trial).min()
@@ -493,30 +503,24 @@ impl TracedInstance {
         if address_space.is_some_and(|bytes| self.policy.leaves_out_look(Instant::now(), bytes)) {
             return;
         }
-        let instance = self.instance.to_look_at(&ReadLimit::default());
-        self.look = Background::begin_and_ring("look", bell, move |limit| look_at(instance.to_look_at(limit)));
+        self.looks.begin(&*self.instance, bell);
         // Where there is no thread for it, it is tried again when the next one is due.
         self.policy.look_begins(Instant::now());
     }
 
-    /// What a look has found, if one has ended.
-    fn take_look(&mut self) -> Option<Looked> {
-        let looked = match self.look.as_ref()?.progress() {
-            Progress::UnderWay => return None,
-            Progress::Done(looked) => Some(looked),
-            Progress::Failed => None,
-        };
-        self.look = None;
-        looked
-    }
-
     /// Takes up what a look has found, if one has ended: new classes and functions become known, and a model that was loaded
-    /// or replaced changes what is seen. Otherwise looks at the calls, if it is time.
+    /// or replaced changes what is seen. Otherwise looks at the calls, if it is time. `may_begin`: calls are seen from now on, if none are
+    /// so far.
     ///
     /// # Errors
     /// Not permitted, or the kernel cannot.
-    pub fn look_again(&mut self, context: &mut Context<'_>, others: Others<'_>) -> Result<(), SessionError> {
-        let looked = self.take_look();
+    pub fn look_again(
+        &mut self,
+        context: &mut Context<'_>,
+        others: Others<'_>,
+        may_begin: bool,
+    ) -> Result<(), SessionError> {
+        let looked = self.looks.take();
         if self.policy.has_begun()
             && let Some(probes) = &mut self.probes
         {
@@ -538,6 +542,9 @@ impl TracedInstance {
             None => return Ok(()),
         };
         if !self.policy.has_begun() {
+            if !may_begin {
+                return Ok(());
+            }
             self.attach(context, others.profile, !self.policy.is_followed())?;
             return self.accept_entries(context);
         }
@@ -590,11 +597,4 @@ impl TracedInstance {
         coverage.not_watched.extend(methods.map(|name| NotWatched { name, reason: UNSEEN.to_owned(), is_live: true }));
         coverage
     }
-}
-
-/// Who may hold the other debug registers of a process.
-fn holder_of(process: ProcessId, guard: Option<u32>) -> String {
-    // Our own guard traces it, and has set no more than it was asked to.
-    let tracer = if guard.is_some() { None } else { tracer_of(process.pid) };
-    tracer.unwrap_or_else(|| "another tool (a debugger, perf, or a second ml-tracer: who is not known)".to_owned())
 }
