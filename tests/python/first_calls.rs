@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -13,6 +12,9 @@ use tracer_tests::suite::{Case, Need, case_of};
 use tracer_tests::tracer::{Trace, Tracer};
 
 const SCRIPT: &str = "targets/python_first_calls/target.py";
+
+/// What is the default for users.
+const AUTO: [&str; 2] = ["--python", "auto"];
 
 /// Interpreters in which every first call is seen by default.
 const PYTHONS: [Interpreter; 4] = [
@@ -31,7 +33,7 @@ pub fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     for interpreter in PYTHONS {
         let name = format!("a_script_is_seen_from_its_first_call_{}", interpreter.label());
-        cases.push(case_of(name, needs(interpreter), move || whole_script(interpreter, &[])));
+        cases.push(case_of(name, needs(interpreter), move || whole_script(interpreter, &AUTO)));
     }
     let (first, mode) = (PYTHONS[0], ["--python", CHAIN]);
     let name = "a_script_is_seen_from_its_first_call_chain".to_owned();
@@ -43,7 +45,7 @@ pub fn cases() -> Vec<Case> {
     cases.push(case_of(name, needs(WATCHED), || unchanged(WATCHED, &["--python", "watch"], &[]).map(drop)));
     let name = "a_search_is_seen_from_its_first_call".to_owned();
     cases.push(case_of(name, needs(first), move || search(first)));
-    let name = "a_tracer_that_is_killed_lets_its_command_go_on".to_owned();
+    let name = "a_command_that_stands_still_goes_on_without_its_tracer".to_owned();
     cases.push(case_of(name, needs(first), move || killed(first)));
     cases
 }
@@ -93,7 +95,7 @@ fn whole_script(interpreter: Interpreter, how: &[&str]) -> Result<()> {
 }
 
 fn search(interpreter: Interpreter) -> Result<()> {
-    let trace = unchanged(interpreter, &[], &["search"])?;
+    let trace = unchanged(interpreter, &AUTO, &["search"])?;
     trace.check_books()?;
     let lines = || format!("{:#?}\n{}", trace.spans.tree_lines(), trace.finished.errors);
     ensure!(trace.spans.count("GridSearchCV.fit") == 1, "{}", lines());
@@ -103,25 +105,27 @@ fn search(interpreter: Interpreter) -> Result<()> {
     Ok(())
 }
 
-/// However the tracer ends, the command does not stand still for ever.
+/// A tracer that is stopped cannot let its command go on, which waits for it; once it is killed, the command does.
 fn killed(interpreter: Interpreter) -> Result<()> {
-    for after_ms in [150, 400, 700, 1_000, 1_300] {
-        let command = interpreter.command(SCRIPT)?;
-        let words: Vec<&OsStr> = [command.get_program()].into_iter().chain(command.get_args()).collect();
-        let attached = Tracer::run()?.arguments(["--"]).arguments(&words).start()?;
-        let tracer = attached.running.pid();
-        let children = fs::read_to_string(format!("/proc/{tracer}/task/{tracer}/children"))?;
-        // The first one is the command: it was started before the guard.
-        let child: u32 = children.split_ascii_whitespace().next().context("no child")?.parse()?;
-        std::thread::sleep(Duration::from_millis(after_ms));
-        attached.running.signal(Signal::KILL)?;
-        poll(&format!("the end of the command, whose tracer was killed after {after_ms} ms"), || {
-            let has_ended = match fs::read_to_string(format!("/proc/{child}/stat")) {
-                Ok(stat) => stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X'])),
-                Err(_) => true,
-            };
-            Ok(has_ended.then_some(()))
-        })?;
-    }
-    Ok(())
+    let command = interpreter.command(SCRIPT)?;
+    let words: Vec<&OsStr> = [command.get_program()].into_iter().chain(command.get_args()).collect();
+    let attached = Tracer::run()?.arguments(AUTO).arguments(["--"]).arguments(&words).start()?;
+    let tracer = attached.running.pid();
+    // The first one is the command: it was started before any guard.
+    let children = fs::read_to_string(format!("/proc/{tracer}/task/{tracer}/children"))?;
+    let child: u32 = children.split_ascii_whitespace().next().context("no child")?.parse()?;
+    poll("the command's interpreter", || {
+        let name = fs::read_to_string(format!("/proc/{child}/comm"))?;
+        Ok(name.starts_with("python").then_some(()))
+    })?;
+    attached.running.signal(Signal::STOP)?;
+    poll("the command that stands still", || Ok((state_of(child) == Some('T')).then_some(())))?;
+    attached.running.signal(Signal::KILL)?;
+    poll("the end of the command", || Ok(state_of(child).is_none_or(|state| state == 'Z').then_some(())))
+}
+
+/// What a process does, as proc_pid_stat(5) says; `None` if it is gone.
+fn state_of(process: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }

@@ -95,21 +95,37 @@ fn processes(spans: &Spans) -> BTreeSet<String> {
 
 /// Waits until the tracer says of so many processes that it follows them.
 fn wait_for_workers(tracer: &mut Running, count: usize) -> Result<Vec<u32>> {
-    let number = |line: String| {
-        let number = line.split_once("following process ").and_then(|(_, rest)| rest.split_once(' '));
-        number.and_then(|(number, _)| number.parse().ok()).context(line)
-    };
-    (0..count).map(|_| number(tracer.wait_errors("following process")?)).collect()
+    (0..count).map(|_| number_after("following process ", &tracer.wait_errors("following process")?)).collect()
 }
 
-/// Traces a program whose first batch makes two workers; its outcome has to be the one that it has alone.
-fn traced_with_two_workers(run: &PythonRun) -> Result<(Finished, Trace)> {
+/// The number that follows these words in a line.
+fn number_after(words: &str, line: &str) -> Result<u32> {
+    let number = line.split_once(words).and_then(|(_, rest)| rest.split(' ').next());
+    number.and_then(|number| number.parse().ok()).with_context(|| line.to_owned())
+}
+
+/// Waits until two workers are followed with so many functions in all: one that was found in the middle of its imports is looked at
+/// again soon.
+fn wait_for_functions(tracer: &mut Running, functions: u32) -> Result<()> {
+    let mut told = 0;
+    for _ in 0..2 {
+        told += number_after(": ", &tracer.wait_errors("following process")?.replace("ml-tracer: ", ""))?;
+    }
+    while told < functions {
+        told += number_after("ml-tracer: ", &tracer.wait_errors("more functions")?)?;
+    }
+    Ok(())
+}
+
+/// Traces a program whose first batch makes two workers, and waits for `ready` then; its outcome has to be the one that it has alone.
+fn traced_with_two_workers(
+    run: &PythonRun,
+    ready: impl FnOnce(&mut Running) -> Result<()>,
+) -> Result<(Finished, Trace)> {
     let mut target = run.start()?;
     let mut attached = run.attach(&target)?;
     target.batch()?;
-    wait_for_workers(&mut attached.running, 2)?;
-    // One that was found in the middle of its imports is looked at again soon.
-    std::thread::sleep(Duration::from_secs(1));
+    ready(&mut attached.running)?;
     (0..2).try_for_each(|_| target.batch())?;
     let finished = target.finish()?;
     // Once all of them have ended, the tracer does.
@@ -121,7 +137,7 @@ fn traced_with_two_workers(run: &PythonRun) -> Result<(Finished, Trace)> {
 
 fn followed(interpreter: Interpreter, how: &str, mode: &str) -> Result<()> {
     let run = run(interpreter, how, mode);
-    let (finished, trace) = traced_with_two_workers(&run)?;
+    let (finished, trace) = traced_with_two_workers(&run, |tracer| wait_for_functions(tracer, 4))?;
     trace.check_whole()?;
     Truth::of(&finished)?.check(&trace.spans).with_context(|| trace.summary.0.to_string())?;
     ensure!(processes(&trace.spans).len() == 3, "spans of {:?}", processes(&trace.spans));
@@ -325,7 +341,12 @@ fn uvicorn(workers: Option<usize>) -> Result<()> {
 /// The processes that do the work where `n_jobs` is more than 1.
 fn loky() -> Result<()> {
     let run = PythonRun::of(MODELS, "python_loky", &[&COUNT.to_string()]).batches(3);
-    let (finished, trace) = traced_with_two_workers(&run)?;
+    let (finished, trace) = traced_with_two_workers(&run, |tracer| {
+        wait_for_workers(tracer, 2)?;
+        // They are looked at again soon, once they have imported all that they need.
+        std::thread::sleep(Duration::from_secs(1));
+        Ok(())
+    })?;
     trace.check_books()?;
     let predictions = Spans(trace.spans.0.iter().filter(|row| !row.span.name.ends_with(".fit")).cloned().collect());
     Truth::of(&finished)?.check(&predictions).with_context(|| trace.summary.0.to_string())
