@@ -86,7 +86,7 @@ fn capabilities() -> Check {
 
 /// What the commands use, tried by the calls that use it: loaded, and placed on this very process.
 fn programs() -> Vec<Check> {
-    let mut programs = match Programs::load(LoadOptions::default()) {
+    let mut programs = match Programs::load(LoadOptions { first_objects: true, ..LoadOptions::default() }) {
         Ok(programs) => programs,
         Err(error) => return vec![check("BPF", CheckState::Bad, error.to_string())],
     };

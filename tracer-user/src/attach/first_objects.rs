@@ -7,7 +7,8 @@ use tracer_common::first_objects::{CLASS_NAME_BYTES, MAX_CLASS_NAMES};
 use tracer_common::python::PythonKey;
 
 use super::error::AttachError;
-use super::object::{hash_map, map_error, program, program_error};
+use super::multi::MultiPrograms;
+use super::object::{OBJECT, hash_map, map_error, program, program_error};
 use super::placement::{Link, PlacedFile, place_one};
 use super::site::Site;
 use crate::model::{InterpreterSite, RemoteAddress};
@@ -22,25 +23,44 @@ const CLASSES: &str = "CLASSES_WITH_OBJECTS";
 /// Update a map's element whether it is there or not (`BPF_ANY`, include/uapi/linux/bpf.h).
 const ANY: u64 = 0;
 
-/// The program, by its name.
-const PROGRAM: &str = "python_object";
-
-/// Loads it. It runs on the ring buffer, which is somebody else's later.
-///
-/// # Errors
-/// Not permitted, or the kernel cannot run it.
-pub fn load(ebpf: &mut Ebpf) -> Result<(), AttachError> {
-    program::<UProbe>(ebpf, PROGRAM)?.load().map_err(|error| program_error(&error))
+/// The program.
+pub struct FirstObjectProgram {
+    multi: Option<MultiPrograms>,
 }
 
-/// Places its probe where an interpreter makes objects.
-///
-/// # Errors
-/// Not permitted, or the kernel does not take it.
-pub fn place(ebpf: &mut Ebpf, file: &PlacedFile<'_>, slot: u16, site: &InterpreterSite) -> Result<Link, AttachError> {
-    let wanted = Site { offset: site.offset.0, cookie: Cookie::interpreter(0, slot, None).0 };
-    let placed = place_one(program::<UProbe>(ebpf, PROGRAM)?, file, wanted);
-    placed.map(Link::Single).map_err(|error| AttachError::refused(file.path, error))
+impl FirstObjectProgram {
+    const NAME: &str = "python_object";
+
+    /// Loads it. It runs on the ring buffer, which is somebody else's later.
+    ///
+    /// # Errors
+    /// Not permitted, or the kernel cannot run it.
+    pub fn load(ebpf: &mut Ebpf, many_at_once: bool) -> Result<Self, AttachError> {
+        if many_at_once {
+            return Ok(Self { multi: Some(MultiPrograms::load_first_objects(OBJECT, ebpf)?) });
+        }
+        program::<UProbe>(ebpf, Self::NAME)?.load().map_err(|error| program_error(&error))?;
+        Ok(Self { multi: None })
+    }
+
+    /// Places its probe where an interpreter makes objects.
+    ///
+    /// # Errors
+    /// Not permitted, or the kernel does not take it.
+    pub fn place(
+        &self,
+        ebpf: &mut Ebpf,
+        file: &PlacedFile<'_>,
+        slot: u16,
+        site: &InterpreterSite,
+    ) -> Result<Link, AttachError> {
+        let wanted = Site { offset: site.offset.0, cookie: Cookie::interpreter(0, slot, None).0 };
+        let placed = match &self.multi {
+            Some(multi) => multi.link(file.role, file.path, file.process, &[wanted]).map(Link::Multi),
+            None => place_one(program::<UProbe>(ebpf, Self::NAME)?, file, wanted).map(Link::Single),
+        };
+        placed.map_err(|error| AttachError::refused(file.path, error))
+    }
 }
 
 /// From now on these classes are asked for, by their bare names, and what is derived from them.

@@ -12,7 +12,7 @@ use tracer_common::tables::CaptureSpec;
 
 use super::error::AttachError;
 use super::features::{NEEDED_KERNEL, in_initial_pid_namespace, kernel_version, probe_features};
-use super::first_objects::{self, FIRST_OBJECT_TABLES};
+use super::first_objects::{FIRST_OBJECT_TABLES, FirstObjectProgram};
 use super::forks;
 use super::multi::{LoadedBesides, ManyAtOnce, MultiPrograms};
 use super::object::{OBJECT, array, load_error, map_error, program, program_error};
@@ -91,6 +91,8 @@ pub struct Loaded {
     /// The program of chain mode, if it is loaded.
     pub chain: Option<ChainPrograms>,
     exceptions: ExceptionProgram,
+    /// What stops a command, if it is loaded.
+    pub first_objects: Option<FirstObjectProgram>,
     /// What sees requests, if it is loaded.
     pub requests: Option<RequestPrograms>,
     /// Nanoseconds that an empty program takes at a probe, where that was measured.
@@ -194,9 +196,10 @@ impl Loaded {
         let frames = if options.python_frames { Some(FramesPrograms::load(&mut ebpf, multi.is_some())?) } else { None };
         let chain = if options.python_chain { Some(ChainPrograms::new(&mut ebpf, witness)?) } else { None };
         let requests = if options.requests { Some(RequestPrograms::load(&mut ebpf, &task)?) } else { None };
-        if options.first_objects {
-            first_objects::load(&mut ebpf)?;
-        }
+        let first_objects = match options.first_objects {
+            true => Some(FirstObjectProgram::load(&mut ebpf, multi.is_some())?),
+            false => None,
+        };
         let mut tracepoints = Vec::new();
         for (name, tracepoint) in [("thread_exit", "sched_process_exit"), ("program_exec", "sched_process_exec")] {
             let watcher = program::<RawTracePoint>(&mut ebpf, name)?;
@@ -215,6 +218,7 @@ impl Loaded {
             frames,
             chain,
             exceptions: ExceptionProgram::new(exceptions),
+            first_objects,
             requests,
             empty_probe_ns,
             tables: SharedTables::new(options.python_entries as usize),

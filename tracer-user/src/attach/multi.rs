@@ -99,6 +99,14 @@ impl MultiPrograms {
         Self::load_named(object, &maps, &[(Role::Entry, "python_exception")])?.taken()
     }
 
+    /// Likewise the program that stops a command.
+    ///
+    /// # Errors
+    /// As [`Self::load_frames`].
+    pub fn load_first_objects(object: &[u8], loaded: &Ebpf) -> Result<Self, AttachError> {
+        Self::load_named(object, &maps_of(loaded), &[(Role::Entry, "python_object")])?.taken()
+    }
+
     /// Likewise programs that do nothing.
     ///
     /// # Errors

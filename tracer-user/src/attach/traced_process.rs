@@ -301,9 +301,11 @@ impl KernelProcess for TracedProcess {
     ) -> Result<(), AttachError> {
         let mut loaded = self.loaded.lock();
         let slot = loaded.slot_of(&mut self.slot, self.process.pid)?;
-        first_objects::ask_for(&mut loaded.ebpf, classes)?;
+        let Loaded { first_objects: program, ebpf, .. } = &mut *loaded;
+        let program = program.as_ref().ok_or(AttachError::Incomplete { name: "python_object" })?;
+        first_objects::ask_for(ebpf, classes)?;
         let file = PlacedFile { path, process: self.process.pid, role: Role::Entry };
-        self.first_objects = Some(first_objects::place(&mut loaded.ebpf, &file, slot, site)?);
+        self.first_objects = Some(program.place(ebpf, &file, slot, site)?);
         Ok(())
     }
 

@@ -281,21 +281,22 @@ impl Tracer {
     }
 
     /// Has the command stop at the first objects of the classes that are asked for, if it runs a runtime that is known, or will.
-    fn see_first_calls(&mut self, target: &Target) -> Result<(), SessionError> {
-        let Self { first_calls: Some(command), instances, processes, .. } = self else { return Ok(()) };
+    fn see_first_calls(&mut self, target: &Target) {
+        let Self { first_calls: Some(command), instances, processes, .. } = self else { return };
         if !command.is_to_be_placed(target.process) {
-            return Ok(());
+            return;
         }
         let Some(FirstObjects { file, site, classes, are_all }) = instances.first_objects(target) else {
-            return Ok(());
+            return;
         };
-        let Some(kernel) = processes.in_kernel(target.process) else { return Ok(()) };
-        kernel.stop_at_first_objects(&file, &site, &classes)?;
+        let Some(kernel) = processes.in_kernel(target.process) else { return };
+        let stops = kernel.stop_at_first_objects(&file, &site, &classes);
         command.placed();
-        if are_all {
-            instances.command_is_idle();
+        match stops {
+            Ok(()) if are_all => instances.command_is_idle(),
+            Ok(()) => {}
+            Err(error) => tracing::warn!("the first calls of the command may not be seen: {error}"),
         }
-        Ok(())
     }
 
     /// Asks for what nobody tells.
@@ -346,7 +347,7 @@ impl Tracer {
             None => {}
         }
         instances.attach(target.process, &mut context)?;
-        self.see_first_calls(&target)?;
+        self.see_first_calls(&target);
         Ok(refused)
     }
 
@@ -489,7 +490,7 @@ impl Tracer {
     fn trace_more(&mut self, target: &Target, modules: &[Module]) -> Result<(), SessionError> {
         let Some(process) = self.processes.traced(target.process) else { return Ok(()) };
         self.instances.mapped(target, process.forked_by.is_some());
-        self.see_first_calls(target)?;
+        self.see_first_calls(target);
         let Self { processes, drain, planner, native, source, .. } = self;
         native.place_more(target, modules, &mut Context { processes, planner, drain }, &mut **source)
     }
