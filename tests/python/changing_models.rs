@@ -130,7 +130,7 @@ fn loaded_late(interpreter: Interpreter) -> Result<()> {
     whole_pipelines(&trace, 2 * PREDICTIONS)
 }
 
-/// A program that the tracer has begun is watched from its first object on: nothing is told of calls before.
+/// A program that the tracer has begun is watched from its first object on, or soon after, and then what was before is told.
 fn begun_here(interpreter: Interpreter) -> Result<()> {
     let command = interpreter.command("targets/python_late/target.py")?;
     let arguments = [OsStr::new("0"), OsStr::new("6")];
@@ -145,8 +145,12 @@ fn begun_here(interpreter: Interpreter) -> Result<()> {
     trace.check_books()?;
     whole_pipelines(&trace, 100)?;
     let python = trace.summary.python().first().context("no interpreter")?;
-    ensure!(python["seen_after_ms"].is_null(), "{python}");
-    ensure!(!trace.finished.errors.contains("not watched before"), "{}", trace.finished.errors);
+    let after = python["seen_after_ms"].as_u64();
+    // Debian's CPython 3.14 is compiled so that objects are made in several places.
+    ensure!(after.is_none() || interpreter == Interpreter::Sid, "{python}");
+    let told =
+        after.map_or("not watched before".to_owned(), |after| format!("not watched before {after} ms after its start"));
+    ensure!(trace.finished.errors.contains(&told) == after.is_some(), "{}", trace.finished.errors);
     Ok(())
 }
 

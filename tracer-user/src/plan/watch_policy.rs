@@ -75,8 +75,7 @@ pub struct WatchPolicy {
 }
 
 impl WatchPolicy {
-    /// The policy for an interpreter that was looked at a moment ago; the look took so long. Mode and layout say how its calls
-    /// are seen.
+    /// The policy for an interpreter that was looked at a moment ago, which took so long. Mode and layout say how its calls are seen.
     #[must_use]
     pub fn new(
         now: Instant,
@@ -202,8 +201,7 @@ impl WatchPolicy {
         self.schedule.is_settling(now)
     }
 
-    /// Whether its process was forked a moment ago and none of its calls was seen: if it goes now, it was on its way to another
-    /// program, or had other work.
+    /// Whether its process was forked a moment ago and no call was seen: if it goes now, it was on its way to another program.
     #[must_use]
     pub fn has_passed_by(&self, now: Instant) -> bool {
         let counted = self.calls.all().values().map(|calls| calls.seen);
@@ -221,6 +219,12 @@ impl WatchPolicy {
     #[must_use]
     pub fn plan(&self) -> &PythonPlan {
         &self.plan
+    }
+
+    /// Whether a class that is asked for has had an object.
+    #[must_use]
+    pub fn has_objects(&self) -> bool {
+        !self.history.classes().is_empty()
     }
 
     /// Code that is watched now.
@@ -246,8 +250,7 @@ impl WatchPolicy {
         self.schedule.look_begins(now);
     }
 
-    /// Whether a look that is due may be left out: there was nothing to see, and so many bytes of address space say that nothing
-    /// was imported since.
+    /// Whether a look that is due may be left out: so many bytes of address space say that nothing was imported since the last.
     pub fn leaves_out_look(&mut self, now: Instant, address_space: u64) -> bool {
         !self.has_begun && self.schedule.leaves_out(now, address_space)
     }
@@ -291,8 +294,7 @@ impl WatchPolicy {
         delta
     }
 
-    /// Whether there is something to see now for the first time. Code is there when its class has been imported; whether it has
-    /// objects yet does not matter.
+    /// Whether there is something to see now for the first time: code of a class, whether that has objects yet or not.
     pub fn begins(&mut self) -> bool {
         let begins = !self.has_begun && !self.survey.codes.is_empty();
         self.has_begun |= begins;
@@ -304,8 +306,7 @@ impl WatchPolicy {
         self.seen_after = self.schedule.age(now);
     }
 
-    /// What to try out before anything is chosen: in watch mode, where there is more than can be watched, and calls in other
-    /// processes show nothing.
+    /// What to try out before anything is chosen: where there is more than can be watched, and other processes show nothing.
     pub fn calibration(&self, planner: &mut Planner, profile: &CallProfile) -> Option<Calibration> {
         if self.mode != PythonMode::Watch || !profile.of(&self.survey).is_empty() {
             return None;
@@ -313,8 +314,7 @@ impl WatchPolicy {
         Calibration::of(self.planned(planner, &self.unlimited()), self.slots)
     }
 
-    /// Chooses for the first time. `calibrated`: calls that a calibration has shown. It may be asked again, if fewer
-    /// watchpoints could be had than there should be.
+    /// Chooses for the first time, or again if fewer watchpoints could be had. `calibrated`: calls that a calibration has shown.
     pub fn begin(&mut self, planner: &mut Planner, profile: &CallProfile, calibrated: &Counts) {
         let elsewhere = match self.mode {
             PythonMode::Watch => profile.of(&self.survey),

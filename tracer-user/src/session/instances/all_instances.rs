@@ -129,6 +129,10 @@ impl Instances {
         if let Some(command) = &mut self.command {
             command.stopped = since;
             command.is_idle &= since.is_none();
+            let process = command.process;
+            let begins = |instance: &&mut TracedInstance| instance.is_of(process) && !instance.policy().has_begun();
+            let still = self.traced.iter_mut().filter(|_| since.is_some());
+            still.filter(begins).for_each(TracedInstance::stands_still);
         }
     }
 
@@ -147,6 +151,15 @@ impl Instances {
     /// Whether there is nothing to be called in a process so far.
     fn is_idle(&self, process: ProcessId) -> bool {
         self.command.is_some_and(|command| command.process == process && command.is_idle)
+    }
+
+    /// Where an interpreter was compiled so that it makes objects in other places as well, the command may not stop for the first one: then
+    /// it is seen as any process that has just begun.
+    fn ask_whether_idle(&mut self) {
+        let Some(command) = self.command.as_mut().filter(|command| command.is_idle) else { return };
+        let process = command.process;
+        command.is_idle =
+            !self.traced.iter().any(|instance| instance.is_of(process) && instance.policy().has_objects());
     }
 
     /// Where a process makes the first objects of the classes that are asked for.
@@ -210,11 +223,10 @@ impl Instances {
     }
 
     /// Takes an instance in; it is seen from the next [`Self::attach`] on.
-    pub fn take(&mut self, instance: TracedInstance) {
-        // One that is neither may have called something already.
-        let is_in_time = |command: Command| command.is_idle || command.stopped.is_some();
-        let is_command = self.command.is_some_and(|command| instance.is_of(command.process) && is_in_time(command));
-        let instance = if is_command { instance.of_command() } else { instance };
+    pub fn take(&mut self, mut instance: TracedInstance) {
+        if self.command.is_some_and(|command| instance.is_of(command.process) && command.stopped.is_some()) {
+            instance.stands_still();
+        }
         self.known.add(instance.number(), (instance.process(), instance.image()), instance.instance());
         self.traced.push(instance);
     }
@@ -357,6 +369,7 @@ impl Instances {
         self.begin_looks();
         let profile = self.shared_profile();
         let others = Others { profile: &profile, sharers: self.sharers() };
+        self.ask_whether_idle();
         let idle = self.command.filter(|command| command.is_idle).map(|command| command.process);
         for instance in &mut self.traced {
             let result = instance.look_again(context, others, idle.is_none_or(|idle| !instance.is_of(idle)));

@@ -134,10 +134,9 @@ impl TracedInstance {
         Self { policy: self.policy.young_since(began), ..self }
     }
 
-    /// The same of a command that stands still until it is seen: its first calls are.
-    #[must_use]
-    pub fn of_command(self) -> Self {
-        Self { is_command: true, ..self }
+    /// It is a command that stands still until it is seen: its first calls are.
+    pub fn stands_still(&mut self) {
+        self.is_command = true;
     }
 
     /// What is known of it, and what is seen.

@@ -102,6 +102,15 @@ fn maps_of_other_languages_and_maps_without_methods_say_nothing() {
 }
 
 #[test]
+fn the_classes_that_maps_are_about_are_told_by_their_last_components() {
+    let names = |documents: &[&str]| rules(documents).base_names();
+    let one = "methods: [fit]\nbases: [a.b.Model, Model, _private._Base]";
+    assert_eq!(names(&[one]), (vec!["Model".to_owned(), "_Base".to_owned()], true));
+    let (of_all, are_all) = names(&[one, "methods: [predict]"]);
+    assert!(of_all.len() == 2 && !are_all, "the second one is about every class: {of_all:?}");
+}
+
+#[test]
 fn named_containers_are_inherited_and_plain_ones_are_not() {
     let rules = rules(&["methods: [fit]\nbases: [sklearn.base.BaseEstimator]\nrecurse:\n  \
          sklearn.pipeline.Pipeline: {named: [steps]}\n  sklearn.compose.ColumnTransformer: {named: [transformers_]}\n  \
