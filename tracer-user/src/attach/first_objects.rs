@@ -9,7 +9,7 @@ use tracer_common::python::PythonKey;
 use super::error::AttachError;
 use super::multi::MultiPrograms;
 use super::object::{OBJECT, hash_map, map_error, program, program_error};
-use super::placement::{Link, PlacedFile, place_one};
+use super::placement::{Link, PlacedFile, place_in_interpreter};
 use super::site::Site;
 use crate::model::{InterpreterSite, RemoteAddress};
 
@@ -53,13 +53,9 @@ impl FirstObjectProgram {
         file: &PlacedFile<'_>,
         slot: u16,
         site: &InterpreterSite,
-    ) -> Result<Link, AttachError> {
+    ) -> Result<Vec<Link>, AttachError> {
         let wanted = Site { offset: site.offset.0, cookie: Cookie::interpreter(0, slot, None).0 };
-        let placed = match &self.multi {
-            Some(multi) => multi.link(file.role, file.path, file.process, &[wanted]).map(Link::Multi),
-            None => place_one(program::<UProbe>(ebpf, Self::NAME)?, file, wanted).map(Link::Single),
-        };
-        placed.map_err(|error| AttachError::refused(file.path, error))
+        place_in_interpreter(ebpf, (Self::NAME, self.multi.as_ref()), file, &[wanted])
     }
 }
 

@@ -13,6 +13,7 @@ use tracer_common::cookie::{Cookie, ExitSite};
 
 use super::error::{AttachError, is_about_privilege, kernel_error};
 use super::multi::MultiPrograms;
+use super::object::program;
 use super::site::{Role, Site, scope_of};
 use crate::model::{FunctionId, PlannedFunction, ReturnMethod};
 
@@ -263,6 +264,25 @@ pub fn place_one(program: &mut UProbe, file: &PlacedFile<'_>, site: Site) -> io:
         UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(site.offset), cookie: Some(site.cookie) };
     let id = program.attach(point, file.path, scope).map_err(|error| kernel_error(&error))?;
     program.take_link(id).map_err(|error| kernel_error(&error))
+}
+
+/// Places a program at sites of an interpreter's file: in one link, where it is loaded for that, or else one by one.
+///
+/// # Errors
+/// Not permitted, or the kernel does not take a probe.
+pub fn place_in_interpreter(
+    ebpf: &mut Ebpf,
+    (name, multi): (&'static str, Option<&MultiPrograms>),
+    file: &PlacedFile<'_>,
+    sites: &[Site],
+) -> Result<Vec<Link>, AttachError> {
+    let failed = |error: io::Error| AttachError::refused(file.path, error);
+    if let Some(multi) = multi {
+        let link = multi.link(file.role, file.path, file.process, sites).map_err(failed)?;
+        return Ok(vec![Link::Multi(link)]);
+    }
+    let single = program::<UProbe>(ebpf, name)?;
+    sites.iter().map(|site| place_one(single, file, *site).map(Link::Single).map_err(failed)).collect()
 }
 
 /// The process has no memory any more, or is gone altogether.

@@ -1,7 +1,5 @@
 //! The program of chain mode, which a part of all Python calls passes, and what it is told of the code that is wanted.
 
-use std::io;
-
 use aya::Ebpf;
 use aya::programs::UProbe;
 use tracer_common::chain::{Chain, WitnessedCalls};
@@ -12,7 +10,7 @@ use tracer_common::python::{PythonKey, PythonWanted, WANTED_WORDS, wanted_bit};
 use super::error::AttachError;
 use super::multi::MultiPrograms;
 use super::object::{array, hash_map, map_error, program, program_error};
-use super::placement::{Link, PlacedFile, place_one};
+use super::placement::{Link, PlacedFile, place_in_interpreter};
 use super::site::Site;
 use crate::model::{PythonCodeRule, RemoteAddress, WitnessSite};
 
@@ -58,13 +56,7 @@ impl ChainPrograms {
             .iter()
             .map(|site| Site { offset: site.offset.0, cookie: Cookie::interpreter(site.witness as u32, slot, None).0 })
             .collect();
-        let failed = |error: io::Error| AttachError::refused(file.path, error);
-        if let Some(multi) = &self.multi {
-            let link = multi.link(file.role, file.path, file.process, &wanted).map_err(failed)?;
-            return Ok(vec![Link::Multi(link)]);
-        }
-        let single = program::<UProbe>(ebpf, "python_witness")?;
-        wanted.iter().map(|site| place_one(single, file, *site).map(Link::Single).map_err(failed)).collect()
+        place_in_interpreter(ebpf, ("python_witness", self.multi.as_ref()), file, &wanted)
     }
 }
 

@@ -11,7 +11,7 @@ use tracer_common::cookie::Cookie;
 use super::error::AttachError;
 use super::multi::MultiPrograms;
 use super::object::{OBJECT, map_error, per_processor, program, program_error};
-use super::placement::{Link, PlacedFile, place_one};
+use super::placement::{Link, PlacedFile, place_in_interpreter, place_one};
 use super::site::{Role, Site};
 use crate::model::{FramePlace, InterpreterSite};
 
@@ -50,14 +50,8 @@ impl FramesPrograms {
         sites: &[InterpreterSite],
     ) -> Result<Vec<Link>, AttachError> {
         let wanted: Vec<Site> = sites.iter().map(|site| probe(site, slot)).collect();
-        let failed = |error: io::Error| AttachError::refused(file.path, error);
-        if let Some(multi) = &self.multi {
-            let link = multi.link(file.role, file.path, file.process, &wanted).map_err(failed)?;
-            return Ok(vec![Link::Multi(link)]);
-        }
         let name = if file.role == Role::Entry { "python_frame_entry" } else { "python_frame_return" };
-        let single = program::<UProbe>(ebpf, name)?;
-        wanted.iter().map(|site| place_one(single, file, *site).map(Link::Single).map_err(failed)).collect()
+        place_in_interpreter(ebpf, (name, self.multi.as_ref()), file, &wanted)
     }
 
     /// Probes that the Python calls of the process in this slot, and of those that had it before, have passed so far.

@@ -38,7 +38,7 @@ pub struct TracedProcess {
     slot: Option<Slot>,
     python: PythonProbes,
     /// Where it stops at the first object of a class, if it does.
-    first_objects: Option<Link>,
+    first_objects: Vec<Link>,
     /// Whether its connections are looked at.
     is_asked: bool,
 }
@@ -48,7 +48,7 @@ impl TracedProcess {
     pub(super) fn new(process: ProcessId, loaded: SharedLoaded) -> Self {
         let kept_signals = Arc::clone(&loaded.lock().kept_signals);
         let python = PythonProbes::new(process, kept_signals);
-        Self { process, loaded, slot: None, python, first_objects: None, is_asked: false }
+        Self { process, loaded, slot: None, python, first_objects: Vec::new(), is_asked: false }
     }
 
     /// Whether anything was ever watched or not: the tables are written before.
@@ -305,20 +305,20 @@ impl KernelProcess for TracedProcess {
         let program = program.as_ref().ok_or(AttachError::Incomplete { name: "python_object" })?;
         first_objects::ask_for(ebpf, classes)?;
         let file = PlacedFile { path, process: self.process.pid, role: Role::Entry };
-        self.first_objects = Some(program.place(ebpf, &file, slot, site)?);
+        self.first_objects = program.place(ebpf, &file, slot, site)?;
         Ok(())
     }
 
     fn knows_classes(&mut self, classes: &[RemoteAddress]) -> Result<(), AttachError> {
-        match &self.first_objects {
-            Some(_) => first_objects::know(&mut self.loaded.lock().ebpf, self.process.pid, classes),
-            None => Ok(()),
+        match self.first_objects.is_empty() {
+            true => Ok(()),
+            false => first_objects::know(&mut self.loaded.lock().ebpf, self.process.pid, classes),
         }
     }
 
     fn stop_no_more(&mut self) {
-        let link = self.first_objects.take();
-        self.loaded.lock().removals.begin_if(link.is_some(), move || drop(link));
+        let links = std::mem::take(&mut self.first_objects);
+        self.loaded.lock().removals.begin_if(!links.is_empty(), move || drop(links));
     }
 
     fn look_at_requests(&mut self, open: &mut dyn FnMut() -> Vec<u32>) -> Result<(), AttachError> {

@@ -283,7 +283,7 @@ impl Tracer {
     /// Has the command stop at the first objects of the classes that are asked for, if it runs a runtime that is known, or will.
     fn see_first_calls(&mut self, target: &Target) {
         let Self { first_calls: Some(command), instances, processes, .. } = self else { return };
-        if !command.is_to_be_placed(target.process) {
+        if !command.is_to_be_placed(target.process) || !Runtimes::may_be_in(target) {
             return;
         }
         let Some(FirstObjects { file, site, classes, are_all }) = instances.first_objects(target) else {
