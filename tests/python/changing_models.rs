@@ -36,8 +36,9 @@ pub fn cases() -> Vec<Case> {
 /// Predictions in a batch of about two seconds.
 const PREDICTIONS: usize = 600;
 
-/// Batches in which the tracer finds out what is called, and those that it must see whole.
-const WARM_UP: usize = 2;
+/// Batches in which the tracer finds out what is called, and those that it must see whole. It gives each code that may be called a
+/// turn of a second, and on a busy machine it has taken up to five.
+const WARM_UP: usize = 4;
 const BATCHES: usize = 4;
 
 fn replaced(interpreter: Interpreter) -> Result<()> {
