@@ -11,17 +11,20 @@ pub const MAX_WALK: usize = 128;
 pub const HEADER_BYTES: u32 = 80;
 
 /// Bytes of a data stack that are read at once, at most: frames stand there one after the other, and each reading is dear.
-pub const BLOCK_BYTES: u32 = 4016;
+pub const BLOCK_BYTES: u32 = 8112;
 
 /// As many are read where it is not known how far out the frames begin.
 pub const USUAL_BLOCK_BYTES: u32 = 1536;
 
 /// Words that have been read: a block, and after it the beginning of a frame that is not in it. A power of two.
-pub const READ_WORDS: usize = 512;
+pub const READ_WORDS: usize = 1024;
 
 /// In place of the number of a call: an exception has left the frame, and its call with it. It may be there for a while, but does not
 /// run any more.
 pub const LEFT: u64 = u64::MAX;
+
+/// In [`Chain::standing`]: see there.
+pub const NOT_ASKED: u32 = u32::MAX;
 
 /// What a witness is: the place of its cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,8 +224,8 @@ pub struct Chain {
     pub hits: u32,
     /// Which of them was the last one of each kind, where they are counted; 0: none so far.
     pub passed_at: [u32; SPARSE_KINDS],
-    /// Always 0.
-    pub reserved: u32,
+    /// Frames around the first invocation that was met again which are called from where they were; [`NOT_ASKED`] before one was met.
+    pub standing: u32,
     /// What has been read.
     pub read: [u64; READ_WORDS],
     /// Frames at this witness, innermost first; only `walked` of them hold anything.

@@ -28,7 +28,7 @@ use crate::{
     python_chain_calls::{begin, end_by_exception, end_gone, lose, note_unseen},
     python_chain_merged::mark_repeated,
     python_chain_quick::chain_goes_on,
-    python_chain_sparse::note_passed,
+    python_chain_sparse::{note_passed, read_stack, walks_whole},
     python_frame::{code_of, current_frame, exception_of, read_u64},
     python_greenlets,
     python_walk::{
@@ -329,7 +329,9 @@ unsafe fn walk_from_innermost(chain: *mut Chain, python_thread: u64) -> u64 {
         } else {
             let current = current_frame(layout, python_thread);
             (*chain).walking = current;
-            if layout.style != FrameStyle::Heap as u32 && current != 0 {
+            if layout.style != FrameStyle::Heap as u32 && current != 0 && walks_whole(chain) {
+                read_stack(chain, layout, python_thread);
+            } else if layout.style != FrameStyle::Heap as u32 && current != 0 {
                 // A frame that is entered mostly stands right after the current one.
                 let is_next = entering.wrapping_sub(current) < u64::from(USUAL_BLOCK_BYTES - HEADER_BYTES);
                 let first = outermost_around(chain, current);

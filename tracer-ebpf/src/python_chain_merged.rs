@@ -25,21 +25,25 @@ pub extern "C" fn mark_repeated(chain: *mut Chain) -> u64 {
     // SAFETY: as above.
     unsafe {
         let (base, repeated) = ((*chain).base, (*chain).repeated);
+        let looks_around = walks_whole(chain) && base != 0;
+        // What C code has entered was seen to begin, unless witnesses are sparse.
+        let outermost = if looks_around { 0 } else { base };
         let mut first = repeated;
         for _ in 0..MAX_WALK {
             let place = first.wrapping_sub(1);
-            // What C code has entered was seen to begin.
             if first == 0
-                || place <= base
+                || place <= outermost
                 || (*known(chain, place)).instruction != (*known(chain, place)).first_instruction
             {
                 break;
             }
             first = place;
         }
-        let mut may_be_called_again = false;
+        // What is around was not walked, and something there may be in a loop.
+        let mut may_be_called_again = looks_around;
+        let outermost = if looks_around { first.wrapping_sub(1) } else { base };
         for step in 0..MAX_WALK as u32 {
-            let place = base.wrapping_add(step);
+            let place = outermost.wrapping_add(step);
             if first >= repeated || place + 1 >= bound(&raw const (*chain).repeated) {
                 return 0;
             }

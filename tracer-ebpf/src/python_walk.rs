@@ -3,15 +3,15 @@
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use tracer_common::{
     chain::{
-        BLOCK_BYTES, Chain, ChainFrame, HEADER_BYTES, LEFT, MAX_CHAIN, MAX_WALK, READ_WORDS, USUAL_BLOCK_BYTES,
-        WalkedFrame,
+        BLOCK_BYTES, Chain, ChainFrame, HEADER_BYTES, LEFT, MAX_CHAIN, MAX_WALK, NOT_ASKED, READ_WORDS,
+        USUAL_BLOCK_BYTES, WalkedFrame,
     },
     python::{EntryMark, FIRST_OWNER_IN_C, FrameStyle, PythonLayout},
 };
 
 use crate::{
     maps::{PYTHON_LAYOUTS, chain_is_on},
-    python_chain_sparse::{is_entry, walks_whole},
+    python_chain_sparse::{is_entry, stands_around, walks_whole},
     python_loops::may_come_back,
 };
 
@@ -61,7 +61,7 @@ pub fn walked(chain: *mut Chain, from_outermost: u32) -> *mut WalkedFrame {
 }
 
 /// Walks outwards until a frame is met that C code has entered and that was there at the last witness: what is around it has
-/// stood still since. A global function, see `endings::end_wide`.
+/// stood still since, or is looked at where it may have gone. A global function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn chain_walk(chain: *mut Chain) -> u64 {
@@ -72,18 +72,19 @@ pub extern "C" fn chain_walk(chain: *mut Chain) -> u64 {
         return GAVE_UP;
     }
     // SAFETY: `chain` is a checked map value used by this thread alone.
-    unsafe { ((*chain).walked, (*chain).around) = (0, 0) };
+    unsafe { ((*chain).walked, (*chain).around, (*chain).standing) = (0, 0, NOT_ASKED) };
     for _ in 0..2 * MAX_WALK {
         match chain_step(chain) {
             FRAME => {}
             ENTRY => {
-                if chain_find(chain) != 0 {
+                // SAFETY: as above.
+                if chain_find(chain) != 0 && unsafe { !walks_whole(chain) || stands_around(chain) } {
                     return MET;
                 }
             }
             END => {
                 // SAFETY: as above.
-                let is_met = unsafe { walks_whole(chain) } && chain_find(chain) != 0;
+                let is_met = unsafe { walks_whole(chain) && is_outermost_known(chain) };
                 return if is_met { MET } else { MET_NOTHING };
             }
             _ => return GAVE_UP,
@@ -120,7 +121,7 @@ pub extern "C" fn chain_step(chain: *mut Chain) -> u64 {
             if (*chain).walked != 0 {
                 (*walked(chain, 0)).is_entry = 1;
             }
-            return if walks_whole(chain) { FRAME } else { ENTRY };
+            return ENTRY;
         }
         let index = (*chain).walked;
         if index as usize >= MAX_WALK {
@@ -137,7 +138,20 @@ pub extern "C" fn chain_step(chain: *mut Chain) -> u64 {
         (*innermost).instruction =
             if layout.style == FrameStyle::Heap as u32 { 0 } else { word(chain, layout.frame_instruction) };
         (*innermost).is_entry = u64::from(is_entry);
-        if !walks_whole(chain) && (is_entry || is_known_entry(chain)) { ENTRY } else { FRAME }
+        if is_entry || (!walks_whole(chain) && is_known_entry(chain)) { ENTRY } else { FRAME }
+    }
+}
+
+/// Whether the outermost frame of the thread is the one that was there at the last witness: what was walked is then compared from there on.
+///
+/// # Safety
+/// `chain` must be checked.
+#[inline(always)]
+unsafe fn is_outermost_known(chain: *mut Chain) -> bool {
+    // SAFETY: promised by the caller.
+    unsafe {
+        (*chain).base = 0;
+        (*chain).walked != 0 && (*chain).length != 0 && (*known(chain, 0)).frame == (*walked(chain, 0)).frame
     }
 }
 
@@ -287,10 +301,6 @@ pub extern "C" fn chain_find(chain: *mut Chain) -> u64 {
             return 0;
         }
         let sought = (*walked(chain, 0)).frame;
-        if walks_whole(chain) {
-            (*chain).base = 0;
-            return u64::from((*chain).length != 0 && (*known(chain, 0)).frame == sought);
-        }
         let mut length = (*chain).length;
         for _ in 0..MAX_INVOCATIONS {
             if length == 0 {
@@ -397,8 +407,9 @@ pub extern "C" fn chain_called_again(chain: *mut Chain) -> u64 {
             let (base, kept) = ((*chain).base, (*chain).kept);
             (*chain).repeated = kept;
             let place = kept.wrapping_sub(1);
-            // What C code has entered was seen to begin.
-            if kept == 0 || place <= base {
+            // What C code has entered was seen to begin, unless witnesses are sparse.
+            let is_first = place == base && (base == 0 || !walks_whole(chain));
+            if kept == 0 || place < base || is_first {
                 return 0;
             }
             // C code may have called it twice.
