@@ -48,6 +48,8 @@ pub fn cases() -> Vec<Case> {
     cases.push(case_of(name, needs(WATCHED), || unchanged(WATCHED, &["--python", "watch"], &[]).map(drop)));
     let name = "a_search_is_seen_from_its_first_call".to_owned();
     cases.push(case_of(name, needs(first), move || search(first)));
+    let name = "an_interpreter_that_ends_takes_nothing_back".to_owned();
+    cases.push(case_of(name, needs(first), move || ending(first)));
     let name = "a_command_that_stands_still_goes_on_without_its_tracer".to_owned();
     cases.push(case_of(name, needs(first), move || killed(first)));
     cases
@@ -105,6 +107,20 @@ fn search(interpreter: Interpreter) -> Result<()> {
     // The best one is fitted by the command itself, the others by the workers that it starts.
     let own = steps_of(&trace.spans, "GridSearchCV.fit");
     ensure!(own.iter().flatten().any(|step| *step == "LogisticRegression.fit"), "{own:?}: {}", lines());
+    Ok(())
+}
+
+/// While an interpreter ends its modules and classes go: what was seen before was seen all the same.
+fn ending(interpreter: Interpreter) -> Result<()> {
+    let trace = unchanged(interpreter, &AUTO, &["linger"])?;
+    trace.check_books()?;
+    ensure!(trace.spans.count("Pipeline.predict") == 3, "{:#?}", trace.spans.tree_lines());
+    let errors = &trace.finished.errors;
+    ensure!(!errors.contains("could not be understood"), "{errors}");
+    let watched = trace.summary.watched();
+    for method in ["Pipeline.predict", "Clipper.transform", "LogisticRegression.predict"] {
+        ensure!(watched.contains(method), "{method} is not told: {}", trace.summary.0);
+    }
     Ok(())
 }
 

@@ -1,9 +1,11 @@
 """Fits and predicts straight after its imports, and ends.
 
-Usage: target.py [search], with a search on two processes of joblib's loky.
+Usage: target.py [search | linger], with a search on two processes of joblib's loky, or with an interpreter that takes three seconds to
+end, its modules gone already.
 """
 
 import sys
+import time
 
 import numpy
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -34,3 +36,13 @@ for start in range(3):
 if sys.argv[1:] == ["search"]:
     search = GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0, 10.0]}, cv=4, n_jobs=2)
     print(search.fit(FEATURES, LABELS).best_params_)
+
+
+class Lingering:
+    def __del__(self, sleep=time.sleep):
+        sleep(3)
+
+
+if sys.argv[1:] == ["linger"]:
+    # Another module's, so that it is there until the modules have gone.
+    numpy.lingering = Lingering()

@@ -49,6 +49,12 @@ pub enum CpythonError {
         /// What was met last.
         problem: ReadProblem,
     },
+    /// It is ending: what is left in it says nothing of what there was.
+    #[error("the interpreter of process {pid} is ending")]
+    Ending {
+        /// The process.
+        pid: u32,
+    },
     /// The process is gone or may not be read.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -114,6 +120,11 @@ impl CpythonInstance {
         let survey = self.surveyor.look(&self.interpreter, &heap, &heap_ranges(pid)?, &self.limit);
         if self.limit.is_cancelled() {
             return Err(MemoryError::OutOfTime.into());
+        }
+        self.limit.allow(FINDING);
+        self.interpreter.refresh();
+        if self.interpreter.retrying(Interpreter::is_ending).is_ok_and(|is_ending| is_ending) {
+            return Err(CpythonError::Ending { pid });
         }
         // It may have ended since: nothing found would look like a process without models.
         if self.surveyor.memory_read() > 0 { Ok(survey) } else { Err(MemoryError::Gone { pid }.into()) }

@@ -291,6 +291,16 @@ impl<M: Memory> Interpreter<M> {
         Ok(found)
     }
 
+    /// Whether the main interpreter is ending: before anything else it puts `None` in the place of every module, then takes them out
+    /// (`finalize_modules`, Python/pylifecycle.c, CPython 3.12).
+    ///
+    /// # Errors
+    /// Its modules changed while they were read.
+    pub fn is_ending(&self) -> Result<bool, ReadProblem> {
+        let Some(modules) = self.pointer(self.state, self.layout.interpreter.modules)? else { return Ok(true) };
+        Ok(self.dict_value(modules, "sys")? == self.dict_value(modules, "builtins")?)
+    }
+
     /// Dictionary of a module; `None` for what is no module. Some modules replace themselves by an instance of a
     /// subclass.
     fn module_dictionary(
