@@ -13,7 +13,8 @@ use super::kernel::Kernel as _;
 use super::loaded::LoadOptions;
 use super::programs::Programs;
 use super::python_watch::WatchOutcome;
-use super::trial::{try_exceptions, try_frames, try_native, try_watch};
+use super::trial::{try_chain, try_exceptions, try_frames, try_native, try_watch};
+use crate::model::CHAIN_KERNEL;
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -106,6 +107,7 @@ fn programs() -> Vec<Check> {
     });
     checks.push(watch(&programs));
     checks.push(tried("Python, frames mode", try_frames(&programs), "its probes are placed"));
+    checks.push(chain());
     checks.push(match programs.take_ring() {
         Ok(_) => check("ring buffer", CheckState::Good, "mapped"),
         Err(error) => check("ring buffer", CheckState::Bad, error.to_string()),
@@ -162,6 +164,18 @@ fn watch(programs: &Programs) -> Check {
         }
         Err(error) => check(NAME, CheckState::Bad, error.to_string()),
     }
+}
+
+fn chain() -> Check {
+    const NAME: &str = "Python, chain mode";
+    let (major, minor) = CHAIN_KERNEL;
+    if kernel_version() < CHAIN_KERNEL {
+        let detail = format!(
+            "it needs Linux {major}.{minor}: four methods of a process are seen at one time, all of them with `--python frames`"
+        );
+        return check(NAME, CheckState::Limited, detail);
+    }
+    tried(NAME, try_chain(), "its probes are placed")
 }
 
 fn type_information() -> Check {

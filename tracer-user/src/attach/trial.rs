@@ -7,7 +7,7 @@ use aya::programs::UProbe;
 
 use super::error::AttachError;
 use super::kernel::{Kernel as _, KernelProcess};
-use super::loaded::Loaded;
+use super::loaded::{LoadOptions, Loaded};
 use super::object::program;
 use super::own_function::{self, EMULATED, WATCHED};
 use super::placement::{Link, PlacedFile, place_one};
@@ -16,7 +16,8 @@ use super::python_frames::FramesPrograms;
 use super::python_watch::WatchOutcome;
 use super::site::{Role, Site};
 use crate::model::{
-    FileOffset, FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, ProcessId, RemoteAddress,
+    FileOffset, FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, ProcessId, RemoteAddress, Witness,
+    WitnessDensity, WitnessSite,
 };
 
 /// Probes of native functions: at an exit, in the return trampoline and at an entry.
@@ -68,6 +69,19 @@ pub fn try_frames(programs: &Programs) -> Result<(), AttachError> {
         InterpreterSites { style: InterpreterStyle::Opcodes, entries: vec![own_site()?], returns: vec![own_site()?] };
     let mut own = this_process(programs);
     own.place_frames(Path::new(own_function::FILE), &sites)?;
+    own.remove_frames()
+}
+
+/// A probe that a part of all Python calls passes. Its program is loaded in an object of its own: the others do without most of it.
+///
+/// # Errors
+/// The kernel does not take the program or the probe.
+pub fn try_chain() -> Result<(), AttachError> {
+    let programs = Programs::load(LoadOptions { python_chain: true, ..LoadOptions::default() })?;
+    let InterpreterSite { offset, emulated, instruction, .. } = own_site()?;
+    let site = WitnessSite { function: String::new(), offset, emulated, instruction, witness: Witness::OfThread };
+    let mut own = this_process(&programs);
+    own.place_witnesses(Path::new(own_function::FILE), &[site], WitnessDensity::Dense)?;
     own.remove_frames()
 }
 

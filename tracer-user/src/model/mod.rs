@@ -41,10 +41,11 @@ pub use method_row::MethodRow;
 pub use plan::{FunctionDescription, ModuleFile, PlannedFunction, ProbePlan, ProbeRequest};
 pub use printable::printable;
 pub use python::{
-    ClassesInSight, CodeUser, ContainerMember, DEBUG_REGISTERS, EntryMark, FirstArgument, FrameStyle, MAX_LOOPS,
-    MODEL_METHODS, NotLookedAt, NotWatched, PythonClass, PythonClassRule, PythonCode, PythonCodeRule, PythonFunction,
-    PythonFunctionRule, PythonLayout, PythonLeftOut, PythonLoops, PythonMode, PythonNames, PythonPlan, PythonRuntime,
-    PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables, Receiver, RuntimeCoverage, UnnamedClass, WatchedCode,
+    CHAIN_KERNEL, ClassesInSight, CodeUser, ContainerMember, DEBUG_REGISTERS, EntryMark, FirstArgument, FrameStyle,
+    MAX_LOOPS, MODEL_METHODS, NotLookedAt, NotWatched, PythonClass, PythonClassRule, PythonCode, PythonCodeRule,
+    PythonFunction, PythonFunctionRule, PythonLayout, PythonLeftOut, PythonLoops, PythonMode, PythonNames, PythonPlan,
+    PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables, Receiver, RuntimeCoverage,
+    UnnamedClass, WatchedCode,
 };
 pub use request::{
     CallersTrace, ConnectionId, HostAndPort, OtherProtocol, OutOfStep, Request, RequestEnding, RequestFacts,

@@ -323,6 +323,10 @@ impl PythonPlan {
     }
 }
 
+/// Kernels before this one verify the functions of the programs for themselves, whether anybody calls them or not, and have not
+/// been seen to take those of [`PythonMode::Chain`].
+pub const CHAIN_KERNEL: (u32, u32) = (6, 8);
+
 /// How the calls of an interpreter are seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]

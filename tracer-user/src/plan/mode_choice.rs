@@ -1,11 +1,7 @@
 //! `--python auto`: what was measured on this machine, and what is possible in a process, go in; how its Python calls are seen
 //! comes out, and why.
 
-use crate::model::{DEBUG_REGISTERS, PythonMode};
-
-/// Kernels before this one verify the functions of the programs for themselves, whether anybody calls them or not, and have not
-/// been seen to take those of chain mode.
-const CHAIN_KERNEL: (u32, u32) = (6, 8);
+use crate::model::{CHAIN_KERNEL, DEBUG_REGISTERS, PythonMode};
 
 /// Up to 3.10 every Python call passes chain mode's probe, from this version on one in six.
 const CHAIN_PYTHON: (u8, u8) = (3, 11);
