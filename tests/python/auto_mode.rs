@@ -19,6 +19,9 @@ const OLD_PYTHON: Interpreter = Interpreter::Environment("oracle-3.9");
 /// What stderr says then.
 const GOES_OVER: &str = "are seen in chain mode from now on";
 
+/// And of a process that calls nothing when the tracer comes.
+const IS_IDLE: &str = "calls nothing at the moment";
+
 /// The steps of the two pipelines.
 const STEPS: [&[&str]; 2] = [
     &["LogisticRegression.predict", "PolynomialFeatures.transform", "StandardScaler.transform"],
@@ -27,9 +30,10 @@ const STEPS: [&[&str]; 2] = [
 
 type Test = fn() -> Result<()>;
 
-const TESTS: [(&str, Test); 5] = [
-    ("more_methods_than_registers_are_all_seen", || many(true)),
-    ("more_methods_than_registers_are_all_seen_once_they_are_called", || many(false)),
+const TESTS: [(&str, Test); 6] = [
+    ("more_methods_than_registers_are_all_seen", || many(Calls::Before)),
+    ("more_methods_than_registers_are_all_seen_once_they_are_called", || many(Calls::MoreAfter)),
+    ("an_idle_process_is_seen_whole_from_its_first_call", || many(Calls::After)),
     ("as_many_methods_as_registers_stay_watched", || stays(PYTHON, "few")),
     ("an_old_interpreter_stays_watched", || stays(OLD_PYTHON, "many")),
     ("what_chain_mode_does_not_see_is_watched_again", plain),
@@ -63,25 +67,41 @@ fn finish(mut target: Running, attached: Attached) -> Result<(Trace, String)> {
     Ok((trace, mode))
 }
 
-fn many(are_called_before: bool) -> Result<()> {
-    let mut target = start(PYTHON, "many")?;
-    let mut attached;
-    let mut went_over = SystemTime::UNIX_EPOCH;
-    if are_called_before {
+/// When the models are called.
+#[derive(Clone, Copy, PartialEq)]
+enum Calls {
+    /// All of them before the tracer comes.
+    Before,
+    /// One before, the other after it has come.
+    MoreAfter,
+    /// None before.
+    After,
+}
+
+fn many(calls: Calls) -> Result<()> {
+    let mut target = start(PYTHON, if calls == Calls::MoreAfter { "more" } else { "many" })?;
+    if calls != Calls::After {
         target.send_line("go")?;
         std::thread::sleep(Duration::from_millis(200));
-        attached = attach(&target)?;
-    } else {
-        attached = attach(&target)?;
-        target.send_line("go")?;
+    }
+    let mut attached = attach(&target)?;
+    let mut went_over = SystemTime::UNIX_EPOCH;
+    if calls == Calls::MoreAfter {
+        attached.wait_for_span()?;
+        target.send_line("more")?;
         attached.running.wait_errors(GOES_OVER)?;
         // Until then what is watched is seen, which may be some whole trees and parts of others.
         went_over = SystemTime::now() + Duration::from_millis(500);
     }
+    if calls == Calls::After {
+        attached.running.wait_errors(IS_IDLE)?;
+        target.send_line("go")?;
+    }
     std::thread::sleep(Duration::from_secs(4));
     let (trace, mode) = finish(target, attached)?;
     ensure!(mode == "chain", "{mode} mode: {}", trace.finished.errors);
-    ensure!(trace.finished.errors.contains(GOES_OVER), "{}", trace.finished.errors);
+    let why = if calls == Calls::After { IS_IDLE } else { GOES_OVER };
+    ensure!(trace.finished.errors.contains(why), "{}", trace.finished.errors);
     ensure!(trace.finished.errors.contains("chain mode costs process"), "{}", trace.finished.errors);
     let mut children: BTreeMap<&[u8], Vec<&str>> = BTreeMap::new();
     for row in &trace.spans.0 {
@@ -102,7 +122,13 @@ fn many(are_called_before: bool) -> Result<()> {
     // The one that is cut by the end may lack some.
     let whole = after.iter().filter(|row| is_whole(row)).count();
     ensure!(whole + 1 >= after.len() && whole > 50, "{whole} of {} trees are whole", after.len());
-    ensure!(!are_called_before || before.len() <= 1, "{} trees at the beginning are not whole", before.len());
+    // One may be under way when the tracer comes.
+    let most = match calls {
+        Calls::Before => 1,
+        Calls::MoreAfter => before.len(),
+        Calls::After => 0,
+    };
+    ensure!(before.len() <= most, "{} trees at the beginning are not whole", before.len());
     let kinds: BTreeSet<Vec<&str>> = after.iter().map(|row| parts(row)).collect();
     ensure!(STEPS.iter().all(|steps| kinds.contains(*steps)), "{kinds:?}");
     Ok(())

@@ -9,7 +9,7 @@ use super::super::drain::{Drain, OpenGap};
 use super::super::error::SessionError;
 use super::super::settings::PythonSettings;
 use super::call_probes::CallProbes;
-use super::chain_in_reserve::{ChainInReserve, UNSEEN, cost_of_chain, going_back, going_over};
+use super::chain_in_reserve::{ChainInReserve, Reason, UNSEEN, cost_of_chain, going_back, going_over};
 use super::context::Context;
 use super::looked::{Looked, Looks, look_at, time_worked};
 use crate::attach::{CodeWatch, KernelProcess, Moved, WatchOutcome, measure_emulated_probe};
@@ -273,8 +273,10 @@ impl TracedInstance {
         may_wait: bool,
     ) -> Result<(), SessionError> {
         let called = if may_wait { self.calibrate(context, profile)? } else { Counts::new() };
-        if self.may_go_over(&called, profile) {
-            return self.go_over(context, &called, profile);
+        // Of more than can be watched nothing was called for a moment: the first request is to be seen whole.
+        let is_idle = self.calibration.is_some() && called.is_empty();
+        if let Some(reason) = self.reason_to_go_over(is_idle, &called, profile) {
+            return self.go_over(context, (reason, &called), profile);
         }
         self.policy.begin(context.planner, profile, &called);
         self.put_into_force(context)?;
@@ -286,22 +288,21 @@ impl TracedInstance {
         Ok(())
     }
 
-    fn may_go_over(&self, calibrated: &Counts, profile: &CallProfile) -> bool {
-        let Some(reserve) = self.reserve.as_ref().filter(|reserve| reserve.is_at_hand()) else { return false };
-        let is_first = self.is_command && reserve.is_new();
-        is_first || self.policy.is_too_much(&self.policy.called(calibrated, profile))
+    fn reason_to_go_over(&self, is_idle: bool, calibrated: &Counts, profile: &CallProfile) -> Option<Reason> {
+        let is_too_much = || self.policy.is_too_much(&self.policy.called(calibrated, profile));
+        self.reserve.as_ref()?.reason(self.is_command, is_idle, is_too_much)
     }
 
     /// Goes over to chain mode.
     fn go_over(
         &mut self,
         context: &mut Context<'_>,
-        calibrated: &Counts,
+        (reason, calibrated): (Reason, &Counts),
         profile: &CallProfile,
     ) -> Result<(), SessionError> {
         let called = self.policy.called(calibrated, profile);
         let Some(probes) = self.reserve.as_mut().and_then(ChainInReserve::take) else { return Ok(()) };
-        tracing::warn!("{}", going_over(self.process(), self.is_command && called.is_empty()));
+        tracing::warn!("{}", going_over(self.process(), reason));
         self.enter(PythonMode::Chain, context)?;
         if !probes.tell_exceptions() {
             self.see_exceptions(context);
@@ -333,7 +334,7 @@ impl TracedInstance {
             let codes = if called.is_empty() { self.policy.seen() } else { called.keys().copied().collect() };
             self.code.calls_as_far_as_known(Some(kernel), &codes)
         };
-        let Some((end, a_second)) = reserve.end_trial(passed, counts) else { return Ok(()) };
+        let Some((end, a_second)) = reserve.end_trial(Instant::now(), passed, counts) else { return Ok(()) };
         if !end.is_blind {
             let of_all = self.probes.as_ref().and_then(CallProbes::passed_of_all);
             tracing::warn!("{}", cost_of_chain(self.process(), a_second, of_all));
@@ -549,9 +550,9 @@ impl TracedInstance {
         }
         let counts = self.code.calls(context.in_kernel(self.process())?, &self.policy.to_count(&delta))?;
         let step = self.policy.step(now, counts, &delta, others, context.planner);
-        if self.may_go_over(&Counts::new(), others.profile) {
+        if let Some(reason) = self.reason_to_go_over(false, &Counts::new(), others.profile) {
             let gap = context.drain.begin_gap(Some(self.number()))?;
-            self.go_over(context, &Counts::new(), others.profile)?;
+            self.go_over(context, (reason, &Counts::new()), others.profile)?;
             self.accept_entries(context)?;
             return context.drain.end_gap(gap);
         }
