@@ -30,10 +30,11 @@ const STEPS: [&[&str]; 2] = [
 
 type Test = fn() -> Result<()>;
 
-const TESTS: [(&str, Test); 6] = [
+const TESTS: [(&str, Test); 7] = [
     ("more_methods_than_registers_are_all_seen", || many(Calls::Before)),
     ("more_methods_than_registers_are_all_seen_once_they_are_called", || many(Calls::MoreAfter)),
     ("an_idle_process_is_seen_whole_from_its_first_call", || many(Calls::After)),
+    ("idle_workers_are_seen_whole_from_their_first_calls", idle_workers),
     ("as_many_methods_as_registers_stay_watched", || stays(PYTHON, "few")),
     ("an_old_interpreter_stays_watched", || stays(OLD_PYTHON, "many")),
     ("what_chain_mode_does_not_see_is_watched_again", plain),
@@ -45,9 +46,9 @@ pub fn cases() -> Vec<Case> {
     TESTS.into_iter().map(|(name, test)| case_of(name.to_owned(), needs(), test)).collect()
 }
 
-fn start(python: Interpreter, kind: &str) -> Result<Running> {
+fn start(python: Interpreter, arguments: &[&str]) -> Result<Running> {
     let mut command = python.command("targets/python_auto/target.py")?;
-    command.arg(kind);
+    command.args(arguments);
     let mut target = Running::start(command)?;
     target.wait_output("ready")?;
     Ok(target)
@@ -79,7 +80,7 @@ enum Calls {
 }
 
 fn many(calls: Calls) -> Result<()> {
-    let mut target = start(PYTHON, if calls == Calls::MoreAfter { "more" } else { "many" })?;
+    let mut target = start(PYTHON, if calls == Calls::MoreAfter { &["more"] } else { &["many"] })?;
     if calls != Calls::After {
         target.send_line("go")?;
         std::thread::sleep(Duration::from_millis(200));
@@ -103,16 +104,8 @@ fn many(calls: Calls) -> Result<()> {
     let why = if calls == Calls::After { IS_IDLE } else { GOES_OVER };
     ensure!(trace.finished.errors.contains(why), "{}", trace.finished.errors);
     ensure!(trace.finished.errors.contains("chain mode costs process"), "{}", trace.finished.errors);
-    let mut children: BTreeMap<&[u8], Vec<&str>> = BTreeMap::new();
-    for row in &trace.spans.0 {
-        children.entry(&row.span.parent_span_id).or_default().push(&row.span.name);
-    }
-    let parts = |row: &SpanRow| {
-        let mut parts = children.get(row.span.span_id.as_slice()).cloned().unwrap_or_default();
-        parts.sort_unstable();
-        parts
-    };
-    let is_whole = |row: &&SpanRow| STEPS.contains(&parts(row).as_slice());
+    let trees = Trees::of(&trace);
+    let is_whole = |row: &&SpanRow| trees.is_whole(row);
     let went_over = went_over.duration_since(SystemTime::UNIX_EPOCH)?.as_nanos();
     let is_after = |row: &&SpanRow| u128::from(row.span.start_time_unix_nano) >= went_over;
     let mut roots: Vec<&SpanRow> = trace.spans.named("Pipeline.predict").filter(is_after).collect();
@@ -129,13 +122,62 @@ fn many(calls: Calls) -> Result<()> {
         Calls::After => 0,
     };
     ensure!(before.len() <= most, "{} trees at the beginning are not whole", before.len());
-    let kinds: BTreeSet<Vec<&str>> = after.iter().map(|row| parts(row)).collect();
+    let kinds: BTreeSet<Vec<&str>> = after.iter().map(|row| trees.parts(row)).collect();
     ensure!(STEPS.iter().all(|steps| kinds.contains(*steps)), "{kinds:?}");
     Ok(())
 }
 
+/// The names of the steps of each call, in order of their names.
+struct Trees<'trace>(BTreeMap<&'trace [u8], Vec<&'trace str>>);
+
+impl<'trace> Trees<'trace> {
+    fn of(trace: &'trace Trace) -> Self {
+        let mut children: BTreeMap<&[u8], Vec<&str>> = BTreeMap::new();
+        for row in &trace.spans.0 {
+            children.entry(&row.span.parent_span_id).or_default().push(&row.span.name);
+        }
+        children.values_mut().for_each(|names| names.sort_unstable());
+        Self(children)
+    }
+
+    fn parts(&self, row: &SpanRow) -> Vec<&'trace str> {
+        self.0.get(row.span.span_id.as_slice()).cloned().unwrap_or_default()
+    }
+
+    fn is_whole(&self, row: &SpanRow) -> bool {
+        STEPS.contains(&self.parts(row).as_slice())
+    }
+}
+
+/// More of them than are watched for a moment before they begin.
+const WORKERS: usize = 5;
+
+fn idle_workers() -> Result<()> {
+    let mut target = start(PYTHON, &["many", &WORKERS.to_string()])?;
+    let mut attached = attach(&target)?;
+    attached.running.wait_errors(IS_IDLE)?;
+    target.send_line("go")?;
+    std::thread::sleep(Duration::from_secs(3));
+    let (trace, _) = finish(target, attached)?;
+    let trees = Trees::of(&trace);
+    let mut roots: Vec<&SpanRow> = trace.spans.named("Pipeline.predict").collect();
+    roots.sort_by_key(|row| row.span.start_time_unix_nano);
+    // Of each worker the last one may be cut by the end.
+    let cut = roots.split_off(roots.len().saturating_sub(4 * WORKERS));
+    let whole = roots.iter().filter(|row| trees.is_whole(row)).count();
+    ensure!(
+        whole == roots.len() && whole > 100,
+        "{whole} of {} trees are whole: {}",
+        roots.len(),
+        trace.finished.errors
+    );
+    let in_pieces = cut.iter().filter(|row| !trees.is_whole(row)).count();
+    ensure!(in_pieces <= WORKERS, "{in_pieces} of the last {} trees are not whole", cut.len());
+    Ok(())
+}
+
 fn stays(python: Interpreter, kind: &str) -> Result<()> {
-    let mut target = start(python, kind)?;
+    let mut target = start(python, &[kind])?;
     target.send_line("go")?;
     let attached = attach(&target)?;
     attached.wait_for_span()?;
@@ -147,7 +189,7 @@ fn stays(python: Interpreter, kind: &str) -> Result<()> {
 }
 
 fn plain() -> Result<()> {
-    let mut target = start(PYTHON, "plain")?;
+    let mut target = start(PYTHON, &["plain"])?;
     target.send_line("go")?;
     let mut attached = attach(&target)?;
     attached.running.wait_errors("they are watched again")?;

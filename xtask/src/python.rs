@@ -118,18 +118,34 @@ pub fn models() -> Result<PathBuf> {
 /// # Errors
 /// When there is none.
 pub fn scikit_learn() -> Result<PathBuf> {
-    let requirements = requirements("sklearn");
     let environments = [
         ("sklearn-3.12", Python::Version("3.12")),
         ("sklearn-3.11", Python::Version("3.11")),
         ("sklearn-system", Python::System),
     ];
-    for (name, interpreter) in environments {
-        if let Some(folder) = environment(name, &requirements, interpreter)? {
-            return Ok(folder.join("bin/python"));
-        }
-    }
-    anyhow::bail!("neither CPython 3.12 nor 3.11 with venv is here")
+    let first = with_scikit_learn(&environments).next();
+    first.context("neither CPython 3.12 nor 3.11 with venv is here")?
+}
+
+/// All interpreters from 3.11 on that are here, with the same.
+///
+/// # Errors
+/// When an environment cannot be made.
+pub fn all_scikit_learn() -> Result<Vec<PathBuf>> {
+    let environments = [
+        ("sklearn-3.11", Python::Version("3.11")),
+        ("sklearn-3.12", Python::Version("3.12")),
+        ("sklearn-3.13", Python::Version("3.13")),
+    ];
+    with_scikit_learn(&environments).collect()
+}
+
+fn with_scikit_learn(environments: &[(&'static str, Python)]) -> impl Iterator<Item = Result<PathBuf>> {
+    let requirements = requirements("sklearn");
+    environments.iter().filter_map(move |(name, interpreter)| {
+        let folder = environment(name, &requirements, *interpreter).transpose()?;
+        Some(folder.map(|folder| folder.join("bin/python")))
+    })
 }
 
 impl Python {

@@ -1,10 +1,12 @@
 """Models that are called without end.
 
-Usage: target.py many|more|few|plain. `many`: two pipelines, with more methods than there are debug registers. `more`: the same, the second
+Usage: target.py many|more|few|plain [WORKERS]. `many`: two pipelines, with more methods than there are debug registers. `more`: the same, the second
 one from the second line of its standard input on. `few`: one, with as many methods as there are registers. `plain`: a pipeline of classes
-that call no C code which calls Python code. Says `ready`, begins with the first line and ends when its input is closed.
+that call no C code which calls Python code. Says `ready`, begins with the first line and ends when its input is closed. With WORKERS as
+many processes that it has forked do the same, and it does nothing itself.
 """
 
+import os
 import sys
 import threading
 import time
@@ -76,24 +78,46 @@ def models(kind):
 def main():
     kind = sys.argv[1]
     known = models(kind)
+    lines = sys.stdin.buffer
+    if len(sys.argv) > 2:
+        lines = workers(int(sys.argv[2]))
+    else:
+        print("ready", flush=True)
     called = known[:1] if kind == "more" else known
     is_over = threading.Event()
 
     def predict():
-        nonlocal called
         while not is_over.is_set():
             for model, features in called:
                 model.predict(features)
             time.sleep(0.003)
 
     thread = threading.Thread(target=predict)
-    print("ready", flush=True)
-    sys.stdin.readline()
+    lines.readline()
     thread.start()
-    for _ in sys.stdin:
+    for _ in lines:
         called = known
     is_over.set()
     thread.join()
+
+
+def workers(count):
+    """Gives each worker what it reads. In the parent it passes on what that reads, and ends."""
+    pipes = [os.pipe() for _ in range(count)]
+    for read, _ in pipes:
+        if os.fork() == 0:
+            for _, write in pipes:
+                os.close(write)
+            return open(read, "rb")
+    print("ready", flush=True)
+    for line in sys.stdin.buffer:
+        for _, write in pipes:
+            os.write(write, line)
+    for _, write in pipes:
+        os.close(write)
+    for _ in pipes:
+        os.wait()
+    sys.exit()
 
 
 main()

@@ -3,6 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::error::SessionError;
+use crate::model::DEBUG_REGISTERS;
 
 /// The maps, programs and destinations of a small session, and some probes that the kernel takes one by one.
 const LEAST: u64 = 160;
@@ -32,6 +33,15 @@ fn enough(hard_limit: Option<u64>) -> Result<(), SessionError> {
         Some(limit) if limit < LEAST => Err(SessionError::FewDescriptors { limit, least: LEAST }),
         _ => Ok(()),
     }
+}
+
+/// What to say where the limit allows to watch so many code objects only; all take `needed` descriptors.
+#[must_use]
+pub fn few_descriptors(watched: usize, (needed, limit): (u64, u64)) -> String {
+    format!(
+        "every thread takes a file descriptor for each watched code object; the limit of {limit} open files allows {watched} of them at \
+         one time, all {DEBUG_REGISTERS} need {needed}: raise it (`ulimit -n {needed}`)"
+    )
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod attach_cost;
 mod call_cost;
+mod chain_cost;
 mod configuration;
 mod machine;
 mod python_cost;
@@ -34,6 +35,8 @@ struct Effort {
     load_seconds: u32,
     /// Attachments to the large process.
     attachments: usize,
+    /// Interleaved rounds of chain mode.
+    chain_rounds: usize,
     /// Python.
     python: python_cost::Effort,
 }
@@ -43,6 +46,7 @@ const FULL: Effort = Effort {
     replays: 15,
     load_seconds: 15,
     attachments: 9,
+    chain_rounds: 40,
     python: python_cost::Effort { rounds: 60, sides: 4, attachments: 9, seconds: 10 },
 };
 const QUICK: Effort = Effort {
@@ -50,6 +54,7 @@ const QUICK: Effort = Effort {
     replays: 5,
     load_seconds: 3,
     attachments: 3,
+    chain_rounds: 12,
     python: python_cost::Effort { rounds: 12, sides: 1, attachments: 3, seconds: 3 },
 };
 
@@ -64,6 +69,7 @@ pub fn run(quick: bool) -> Result<()> {
     provision::programs("measuring", &[("c++", "g++"), ("taskset", "util-linux"), ("bpftrace", "bpftrace")])?;
     let environment = python::models()?;
     let scikit_learn = python::scikit_learn()?;
+    let all_scikit_learn = python::all_scikit_learn()?;
     let mut build = provision::cargo();
     build.args(["build", "--release", "--locked", "--package", "tracer-user"]);
     provision::run("cargo build --release", &mut build)?;
@@ -78,6 +84,7 @@ pub fn run(quick: bool) -> Result<()> {
         tried: sustained::measure(&place, sustained::TRIED_RATE, effort.load_seconds)?,
         attach: attach_cost::measure(&place, &environment, effort.attachments)?,
         python: python_cost::measure(&place, &scikit_learn, effort.python)?,
+        chain: chain_cost::measure(&place, &all_scikit_learn, effort.chain_rounds)?,
     };
     let text = report::write(&machine::describe(), &figures);
     println!("{text}");

@@ -97,15 +97,20 @@ pub struct TracerCosts {
 }
 
 /// A process and the way it is traced.
-struct Side {
-    target: PythonTarget,
+pub struct Side {
+    /// The process.
+    pub target: PythonTarget,
     tracer: Option<Tracer>,
     /// Ends when it is dropped.
     _floor: Option<Process>,
 }
 
 impl Side {
-    fn plain(place: &Place, python: &Path) -> Result<Self> {
+    /// A process that is not traced.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn plain(place: &Place, python: &Path) -> Result<Self> {
         Ok(Self { target: PythonTarget::start(place, python)?, tracer: None, _floor: None })
     }
 
@@ -129,9 +134,16 @@ impl Side {
     /// Attaches while the target is busy, so that the calibration sees calls.
     fn attach(&mut self, place: &Place, name: &str, more: &[String]) -> Result<()> {
         self.target.begin("busy", BUSY_MS)?;
-        let tracer = Tracer::attach(place, &[place.tracer_processor], self.target.pid(), name, more)?;
-        self.target.end()?;
-        self.tracer = Some(tracer);
+        self.attach_idle(place, name, more)?;
+        self.target.end().map(drop)
+    }
+
+    /// Attaches to it as it is.
+    ///
+    /// # Errors
+    /// When the tracer ends before all probes are live.
+    pub fn attach_idle(&mut self, place: &Place, name: &str, more: &[String]) -> Result<()> {
+        self.tracer = Some(Tracer::attach(place, &[place.tracer_processor], self.target.pid(), name, more)?);
         Ok(())
     }
 
@@ -149,7 +161,10 @@ impl Side {
     }
 
     /// Ends the tracer and gives its summary.
-    fn let_go(&mut self) -> Result<Option<Value>> {
+    ///
+    /// # Errors
+    /// When it does not end well.
+    pub fn let_go(&mut self) -> Result<Option<Value>> {
         self.tracer.take().map(Tracer::finish).transpose()
     }
 }

@@ -11,6 +11,7 @@ use super::super::processes::Processes;
 use super::super::settings::PythonSettings;
 use super::context::Context;
 use super::cost::{self, Measured};
+use super::first_count::FirstCount;
 use super::meanings::KnownInstances;
 use super::traced_instance::TracedInstance;
 use crate::attach::KernelProcess;
@@ -294,8 +295,8 @@ impl Instances {
         self.begin(process, true, context)
     }
 
-    /// `may_wait`: a followed process may be watched for a moment before it begins, if it is the first.
-    fn begin(&mut self, process: ProcessId, may_wait: bool, context: &mut Context<'_>) -> Result<(), SessionError> {
+    /// `is_start`: the process was there before the tracer. If it is a followed one it is watched for a moment before it begins, if it is the first.
+    fn begin(&mut self, process: ProcessId, is_start: bool, context: &mut Context<'_>) -> Result<(), SessionError> {
         let is_waiting = |instance: &TracedInstance| instance.is_of(process) && !instance.policy().has_begun();
         if self.is_idle(process) || !self.traced.iter().any(is_waiting) {
             return Ok(());
@@ -305,8 +306,13 @@ impl Instances {
         let is_first = profile.is_empty() && self.calibrated < MOST_CALIBRATED;
         self.calibrated += usize::from(is_first);
         for instance in self.traced.iter_mut().filter(|instance| is_waiting(instance)) {
-            let may_wait = !instance.policy().is_followed() || (may_wait && is_first);
-            instance.attach(context, &profile, may_wait)?;
+            let first_count = match is_start {
+                _ if !instance.policy().is_followed() => FirstCount::Now,
+                true if is_first => FirstCount::Now,
+                true => FirstCount::InOthers,
+                false => FirstCount::Never,
+            };
+            instance.attach(context, &profile, first_count)?;
         }
         Ok(())
     }

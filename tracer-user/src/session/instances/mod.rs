@@ -6,6 +6,7 @@ mod call_probes;
 mod chain_in_reserve;
 mod context;
 mod cost;
+mod first_count;
 mod looked;
 mod meanings;
 mod traced_instance;

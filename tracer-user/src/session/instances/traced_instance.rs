@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use super::super::background::Bell;
 use super::super::clock::monotonic_now;
+use super::super::descriptors::few_descriptors;
 use super::super::drain::{Drain, OpenGap};
 use super::super::error::SessionError;
 use super::super::settings::PythonSettings;
 use super::call_probes::CallProbes;
 use super::chain_in_reserve::{ChainInReserve, Reason, UNSEEN, cost_of_chain, going_back, going_over};
 use super::context::Context;
+use super::first_count::FirstCount;
 use super::looked::{Looked, Looks, look_at, time_worked};
 use crate::attach::{CodeWatch, KernelProcess, Moved, WatchOutcome, measure_emulated_probe};
 use crate::engine::{EngineError, RuntimeInstance, Runtimes};
@@ -19,7 +21,7 @@ use crate::model::{
     InterpreterSite, MonotonicNs, NotWatched, ProcessId, ProgramImage, PythonLayout, PythonMode, RemoteAddress,
     RuntimeCoverage, Target, UnwatchedMethods,
 };
-use crate::plan::{CallProfile, Counts, Others, Planner, SurveyDelta, Turn, WatchPolicy};
+use crate::plan::{Calibration, CallProfile, Counts, Others, Planner, SurveyDelta, Turn, WatchPolicy};
 use crate::target::{address_space, has_ended, holder_of_registers, tracer_of};
 
 /// One instance and what is seen of it.
@@ -222,7 +224,7 @@ impl TracedInstance {
         &mut self,
         context: &mut Context<'_>,
         profile: &CallProfile,
-        may_wait: bool,
+        first_count: FirstCount,
     ) -> Result<(), SessionError> {
         if !self.policy.begins() {
             return Ok(());
@@ -237,10 +239,10 @@ impl TracedInstance {
             self.see_exceptions(context);
         }
         // What stands still calls nothing that could be counted.
-        let may_wait = may_wait && !self.is_command;
+        let first_count = if self.is_command { FirstCount::Never } else { first_count };
         match self.probes.take() {
-            None => self.begin_watching(context, profile, may_wait),
-            Some(probes) => self.begin_probing(context, probes, profile, may_wait),
+            None => self.begin_watching(context, profile, first_count),
+            Some(probes) => self.begin_probing(context, probes, profile, first_count),
         }?;
         if !self.is_command {
             self.policy.is_seen(Instant::now());
@@ -270,11 +272,14 @@ impl TracedInstance {
         &mut self,
         context: &mut Context<'_>,
         profile: &CallProfile,
-        may_wait: bool,
+        first_count: FirstCount,
     ) -> Result<(), SessionError> {
-        let called = if may_wait { self.calibrate(context, profile)? } else { Counts::new() };
+        let calibration = self.policy.calibration(context.planner, profile);
+        let is_unknown = calibration.is_some() && first_count != FirstCount::Never;
+        let counted = calibration.filter(|_| first_count == FirstCount::Now);
+        let called = counted.map_or(Ok(Counts::new()), |counted| self.calibrate(context, &counted))?;
         // Of more than can be watched nothing was called for a moment: the first request is to be seen whole.
-        let is_idle = self.calibration.is_some() && called.is_empty();
+        let is_idle = is_unknown && called.is_empty();
         if let Some(reason) = self.reason_to_go_over(is_idle, &called, profile) {
             return self.go_over(context, (reason, &called), profile);
         }
@@ -307,7 +312,7 @@ impl TracedInstance {
         if !probes.tell_exceptions() {
             self.see_exceptions(context);
         }
-        self.begin_probing(context, probes, profile, false)?;
+        self.begin_probing(context, probes, profile, FirstCount::Never)?;
         let passed = context.in_kernel(self.process())?.python_calls_passed()?;
         if let Some(reserve) = &mut self.reserve {
             reserve.begin_trial(Instant::now(), called, passed);
@@ -363,9 +368,9 @@ impl TracedInstance {
         context: &mut Context<'_>,
         mut probes: CallProbes,
         profile: &CallProfile,
-        may_wait: bool,
+        first_count: FirstCount,
     ) -> Result<(), SessionError> {
-        if may_wait && probes.are_on_every_call() {
+        if first_count == FirstCount::Now && probes.are_on_every_call() {
             let calls = probes.count_for_a_moment(context, &self.code)?;
             let cost = probes.cost(self.target.process, calls, measure_emulated_probe());
             tracing::warn!("{cost}");
@@ -379,8 +384,7 @@ impl TracedInstance {
     }
 
     /// Tries out what cannot all be watched. Nothing is recorded meanwhile, nor until the caller has entries accepted again.
-    fn calibrate(&mut self, context: &mut Context<'_>, profile: &CallProfile) -> Result<Counts, SessionError> {
-        let Some(calibration) = self.policy.calibration(context.planner, profile) else { return Ok(Counts::new()) };
+    fn calibrate(&mut self, context: &mut Context<'_>, calibration: &Calibration) -> Result<Counts, SessionError> {
         self.code.tell(context.in_kernel(self.process())?, &calibration.tables)?;
         self.calibration = Some(context.drain.begin_gap(Some(self.number()))?);
         context.in_kernel(self.process())?.accept_entries(false)?;
@@ -435,17 +439,12 @@ impl TracedInstance {
 
     fn take_note_of(&mut self, Moved { watched, obstacle }: Moved, is_guarded: bool) {
         let process = self.process();
-        let count = watched.len();
         self.policy.watches(watched);
         match obstacle {
             Some(WatchOutcome::NoSlot) => self.policy.limit(holder_of_registers(process, is_guarded)),
             Some(WatchOutcome::NoDescriptors { needed, limit }) => {
-                let limit = format!("the limit of {limit} open files");
-                tracing::warn!(
-                    "process {process}: every thread takes a file descriptor for each watched code object; {limit} allows \
-                     {count} of them at one time, all 4 need {needed}: raise it (`ulimit -n {needed}`)"
-                );
-                self.policy.limit(limit);
+                tracing::warn!("process {process}: {}", few_descriptors(self.policy.watched().len(), (needed, limit)));
+                self.policy.limit(format!("the limit of {limit} open files"));
             }
             Some(WatchOutcome::Unguarded(reason)) => {
                 let who = tracer_of(process.pid).map(|who| format!(" ({who} traces it)")).unwrap_or_default();
@@ -545,7 +544,8 @@ impl TracedInstance {
             if !may_begin {
                 return Ok(());
             }
-            self.attach(context, others.profile, !self.policy.is_followed())?;
+            let first_count = if self.policy.is_followed() { FirstCount::Never } else { FirstCount::Now };
+            self.attach(context, others.profile, first_count)?;
             return self.accept_entries(context);
         }
         let counts = self.code.calls(context.in_kernel(self.process())?, &self.policy.to_count(&delta))?;
