@@ -45,6 +45,7 @@ fn main() -> ExitCode {
     }
     cases.push(case_of("every_request_has_its_span_unix_socket".to_owned(), needs(), unix_socket));
     cases.push(case_of("connections_that_were_there_before".to_owned(), needs(), there_before));
+    cases.push(case_of("callers_are_joined_by_the_headers_that_are_named".to_owned(), needs(), other_headers));
     cases.push(case_of("a_client_that_hangs_up".to_owned(), needs(), hangs_up));
     cases.push(case_of("a_tape_gives_the_same_requests".to_owned(), needs(), replayed));
     cases.push(case_of("a_full_ring_gives_no_wrong_request".to_owned(), needs(), full_ring));
@@ -209,6 +210,44 @@ fn there_before() -> Result<()> {
         asked.extend(converse(stream, 1000 * (number + 1), EACH, Manner::Plain)?);
     }
     check_all(&attached.stop()?, &asked)
+}
+
+/// B3 and Jaeger's headers are read where `OTEL_PROPAGATORS` names them, and others are not.
+fn other_headers() -> Result<()> {
+    use std::io::{Read as _, Write as _};
+    const SPAN: &str = "e457b5a2e4d86bd1";
+    let trace_of = |number: usize| format!("80f198ee56343ba864fe8b2a57d3ef{number:02x}");
+    let headers = [
+        ("b3", format!("b3: {}-{SPAN}-1", trace_of(0))),
+        ("b3multi", format!("X-B3-TraceId: {}\r\nX-B3-SpanId: {SPAN}\r\nX-B3-Sampled: 1", trace_of(1))),
+        ("jaeger", format!("Uber-Trace-Id: {}:{SPAN}:0:1", trace_of(2))),
+        ("tracecontext", format!("traceparent: 00-{}-{SPAN}-01", trace_of(3))),
+    ];
+    let server = Server::start(&["uvicorn"])?;
+    for (named, _) in &headers {
+        let tracer = Tracer::attach(server.running.pid())?.variable("OTEL_PROPAGATORS", named);
+        let attached = tracer.arguments(["--requests", "sockets"]).start()?;
+        let mut stream = server.place.connect()?;
+        for (kind, header) in &headers {
+            write!(stream, "GET /none/{kind} HTTP/1.1\r\nHost: models\r\n{header}\r\nConnection: keep-alive\r\n\r\n")?;
+            ensure!(stream.read(&mut [0; 4_096])? > 0, "no answer");
+        }
+        let found = requests(&attached.stop()?.spans)?;
+        for (number, (kind, _)) in headers.iter().enumerate() {
+            let row = found.get(&format!("/none/{kind}")).context("the request is told of")?;
+            let is_joined = row.span.trace_id == hexadecimal(&trace_of(number));
+            let has_parent = row.span.parent_span_id == hexadecimal(SPAN);
+            // Both forms of B3 go by either name.
+            let is_read = named.trim_end_matches("multi") == kind.trim_end_matches("multi");
+            ensure!((is_joined, has_parent) == (is_read, is_read), "{kind} where {named} is named: {row:?}");
+        }
+    }
+    Ok(())
+}
+
+fn hexadecimal(digits: &str) -> Vec<u8> {
+    let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2).unwrap_or_default(), 16).unwrap_or_default();
+    (0..digits.len()).step_by(2).map(byte).collect()
 }
 
 /// A request whose answer nobody waits for has no status that was not written.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::settings::TotalsFeed;
 use crate::assemble::{Assembler, Output};
 use crate::decode::decode;
-use crate::engine::{RequestOutcome, ServerRequests};
+use crate::engine::{Propagators, RequestOutcome, ServerRequests};
 use crate::export::{Delivery, Destination, ExportError, MethodTotals, Resource, Sink, Summary, open};
 use crate::model::{
     ClockAnchor, Event, FunctionDescription, Gap, LossCounts, ProcessChange, ProcessEvent, PythonNames, RawRecord,
@@ -41,7 +41,7 @@ impl Pipeline {
         let assembler = Assembler::new(header.seed, header.anchor, classes);
         let assembler = assembler.following_callers(callers_are_followed(&environment));
         let sinks = destinations.iter().map(|destination| open(destination, &environment)).collect::<Result<_, _>>()?;
-        let requests = ServerRequests::default();
+        let requests = ServerRequests::reading(propagators(&environment));
         let mut pipeline = Self { requests, assembler, sinks, methods: MethodTotals::default(), feed: None };
         header.targets.iter().for_each(|target| pipeline.add_process(target));
         Ok(pipeline)
@@ -168,6 +168,18 @@ impl Pipeline {
 fn callers_are_followed(environment: &dyn Fn(&str) -> Option<String>) -> bool {
     environment("OTEL_TRACES_SAMPLER")
         .is_none_or(|sampler| sampler.trim().is_empty() || sampler.starts_with("parentbased_"))
+}
+
+/// What callers' traces are read from, as `OTEL_PROPAGATORS` says.
+fn propagators(environment: &dyn Fn(&str) -> Option<String>) -> Propagators {
+    let (propagators, others) = Propagators::named(environment("OTEL_PROPAGATORS").as_deref());
+    if !others.is_empty() {
+        tracing::warn!(
+            "OTEL_PROPAGATORS names {}: requests are read for tracecontext, b3, b3multi and jaeger only",
+            others.join(", ")
+        );
+    }
+    propagators
 }
 
 /// What has come out of a connection.

@@ -2,6 +2,7 @@
 //! out. The n-th answer belongs to the n-th request; what does not fit ends it, and nothing is guessed.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::body::{Body, Progress};
 use super::head::{
@@ -9,6 +10,7 @@ use super::head::{
     parse_request, status_of,
 };
 use super::piece::Piece;
+use super::propagators::Propagators;
 use crate::model::{
     ConnectionId, MonotonicNs, OtherProtocol, OutOfStep, Request, RequestEnding, RequestFacts, ThreadId,
 };
@@ -49,6 +51,8 @@ pub struct Connection {
     waiting: VecDeque<Waiting>,
     /// Requests so far.
     number: u64,
+    /// What callers' traces are read from.
+    propagators: Arc<Propagators>,
 }
 
 /// What is read next.
@@ -100,7 +104,7 @@ struct Waiting {
 
 impl Connection {
     /// A connection of which nothing has been read yet, or (`was_before`) nobody knows what.
-    pub fn new(id: ConnectionId, was_before: bool) -> Self {
+    pub fn new(id: ConnectionId, was_before: bool, propagators: Arc<Propagators>) -> Self {
         let (reading, writing) = match was_before {
             true => (Reading::Unsynced, Writing::Nothing),
             false => (Reading::Head, Writing::Head),
@@ -114,6 +118,7 @@ impl Connection {
             answer_head: Vec::new(),
             waiting: VecDeque::new(),
             number: 0,
+            propagators,
         }
     }
 
@@ -230,7 +235,7 @@ impl Connection {
             return;
         };
         piece.skip((end - before) as u64);
-        let head = parse_request(&self.head[..end]);
+        let head = parse_request(&self.head[..end], &self.propagators);
         self.head.clear();
         match head {
             Some(head) => self.begin(head, time, thread, out),

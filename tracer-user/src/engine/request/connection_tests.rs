@@ -39,7 +39,7 @@ fn seen(outcomes: &[Outcome]) -> (Vec<Seen>, Vec<Outcome>) {
 
 /// Has a connection with pieces of so many bytes at most, and closes it.
 fn play(turns: &[Turn], most: usize, was_before: bool) -> Vec<Outcome> {
-    let mut connection = Connection::new(ID, was_before);
+    let mut connection = Connection::new(ID, was_before, Arc::default());
     let mut outcomes = Vec::new();
     let out = &mut |outcome| outcomes.push(outcome);
     for turn in turns {
@@ -184,7 +184,7 @@ fn written(connection: &mut Connection, time: u64, piece: Piece<'_>) -> Vec<Outc
 
 #[test]
 fn bodies_need_not_be_seen_and_heads_must() {
-    let mut connection = Connection::new(ID, false);
+    let mut connection = Connection::new(ID, false, Arc::default());
     let head: &[u8] = b"PUT /big HTTP/1.1\r\nContent-Length: 300000\r\n\r\nxyz";
     assert!(read(&mut connection, known(head, head.len() as u64 - 3 + 65_536)).is_empty());
     assert!(read(&mut connection, known(b"", 300_000 - 65_536)).is_empty());
@@ -197,7 +197,7 @@ fn bodies_need_not_be_seen_and_heads_must() {
     // The next one's head goes on beyond what is known.
     let outcomes = read(&mut connection, known(b"GET /b HTTP/1.1\r\nCookie: ", 8_000));
     assert_eq!(outcomes.last(), Some(&Outcome::OutOfStep(OutOfStep::NotCaptured)));
-    let mut connection = Connection::new(ID, false);
+    let mut connection = Connection::new(ID, false, Arc::default());
     let long = [b"GET / HTTP/1.1\r\nCookie: ".as_slice(), &vec![b'c'; LONGEST_HEAD]].concat();
     let outcomes = read(&mut connection, known(&long, long.len() as u64));
     assert_eq!(outcomes, [Outcome::OutOfStep(OutOfStep::NotCaptured)]);
@@ -205,7 +205,7 @@ fn bodies_need_not_be_seen_and_heads_must() {
 
 #[test]
 fn an_answer_whose_end_is_not_seen_ends_with_the_last_write_before_the_next_request() {
-    let mut connection = Connection::new(ID, false);
+    let mut connection = Connection::new(ID, false, Arc::default());
     let chunks: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n";
     assert!(read(&mut connection, known(GET, GET.len() as u64)).is_empty());
     assert!(written(&mut connection, 6, known(chunks, chunks.len() as u64 + 100)).is_empty());
@@ -224,7 +224,7 @@ fn an_answer_whose_end_is_not_seen_ends_with_the_last_write_before_the_next_requ
     let [Outcome::Request(request)] = outcomes.as_slice() else { panic!("{outcomes:?}") };
     assert_eq!((request.end, request.ending, request.facts.status), (MonotonicNs(9), RequestEnding::Closed, Some(404)));
     // With another request behind it, nobody knows where that one's answer begins.
-    let mut connection = Connection::new(ID, false);
+    let mut connection = Connection::new(ID, false, Arc::default());
     let both = [GET, GET].concat();
     assert!(read(&mut connection, known(&both, both.len() as u64)).is_empty());
     let outcomes = written(&mut connection, 6, known(chunks, chunks.len() as u64 + 100));
@@ -242,7 +242,7 @@ fn a_connection_that_was_there_before_begins_with_the_first_request() {
 
 #[test]
 fn a_request_begins_with_its_first_byte_and_is_its_reader_s() {
-    let mut connection = Connection::new(ID, false);
+    let mut connection = Connection::new(ID, false, Arc::default());
     let mut outcomes = Vec::new();
     let out = &mut |outcome| outcomes.push(outcome);
     connection.read(MonotonicNs(10), ThreadId(3), known(b"\r\n", 2), out);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use httparse::{EMPTY_HEADER, Header};
 
 use super::body::Body;
-use super::trace_context::callers_trace;
+use super::propagators::Propagators;
 use super::url::{host_and_port, split_target, without_signatures};
 use crate::model::RequestFacts;
 
@@ -82,7 +82,7 @@ pub fn end_of_head(bytes: &[u8], looked_at: usize) -> Option<usize> {
 }
 
 /// The head of a request in these bytes, which are all of it. `None`: they are none.
-pub fn parse_request(bytes: &[u8]) -> Option<RequestHead> {
+pub fn parse_request(bytes: &[u8], propagators: &Propagators) -> Option<RequestHead> {
     let mut headers = [EMPTY_HEADER; MOST_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     if !request.parse(bytes).ok()?.is_complete() {
@@ -110,7 +110,7 @@ pub fn parse_request(bytes: &[u8]) -> Option<RequestHead> {
         client: client.as_deref().and_then(host_and_port).map(|client| client.host),
         user_agent: first("user-agent").map(Arc::from),
         status: None,
-        trace: callers_trace(&values("traceparent"), &values("tracestate")),
+        trace: propagators.callers_trace(values),
         request_bytes: 0,
         answer_bytes: None,
     };
@@ -213,7 +213,7 @@ mod tests {
 
     fn request(text: &str) -> RequestHead {
         assert_eq!(end_of_head(text.as_bytes(), 0), Some(text.len()));
-        parse_request(text.as_bytes()).expect("a request")
+        parse_request(text.as_bytes(), &Propagators::default()).expect("a request")
     }
 
     #[test]
@@ -256,7 +256,10 @@ mod tests {
 
     #[test]
     fn bodies_are_told_by_their_heads_or_contradict_themselves() {
-        let with = |headers: &str| parse_request(format!("PUT / HTTP/1.1\r\n{headers}\r\n").as_bytes());
+        let with = |headers: &str| {
+            let text = format!("PUT / HTTP/1.1\r\n{headers}\r\n");
+            parse_request(text.as_bytes(), &Propagators::default())
+        };
         let body = |headers: &str| with(headers).map(|head| head.body);
         assert_eq!(body(""), Some(None));
         assert_eq!(body("Content-Length: 0\r\n"), Some(None));

@@ -1,10 +1,13 @@
 //! All connections of the traced processes: each event goes to its connection.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 use tracer_common::limits::MAX_CONNECTIONS;
 
 use super::connection::{Connection, Outcome};
 use super::piece::Piece;
+use super::propagators::Propagators;
 use crate::model::{ConnectionId, MonotonicNs, OutOfStep, RequestEnding, SocketAction, SocketEvent};
 
 /// Connections that are remembered at one time: twice what the programs keep, because one whose end was lost is not announced.
@@ -18,15 +21,27 @@ pub struct ServerRequests {
     connections: FxHashMap<(u32, u32), (Connection, MonotonicNs)>,
     most: usize,
     last: MonotonicNs,
+    /// What callers' traces are read from.
+    propagators: Arc<Propagators>,
 }
 
 impl Default for ServerRequests {
     fn default() -> Self {
-        Self { connections: FxHashMap::default(), most: MOST_CONNECTIONS, last: MonotonicNs(0) }
+        Self {
+            connections: FxHashMap::default(),
+            most: MOST_CONNECTIONS,
+            last: MonotonicNs(0),
+            propagators: Arc::default(),
+        }
     }
 }
 
 impl ServerRequests {
+    /// None so far; the traces of callers are read from these headers.
+    pub fn reading(propagators: Propagators) -> Self {
+        Self { propagators: Arc::new(propagators), ..Self::default() }
+    }
+
     /// Takes one event; what comes of it goes to `out`.
     pub fn event(&mut self, event: SocketEvent, out: &mut impl FnMut(Outcome)) {
         let SocketEvent { connection: id, thread, time, was_before, has_lost, action } = event;
@@ -49,7 +64,7 @@ impl ServerRequests {
             }
             // Of one whose beginning was not told nobody knows where it is.
             let is_new = action == SocketAction::Accepted && !was_before;
-            self.connections.insert(key, (Connection::new(id, !is_new), time));
+            self.connections.insert(key, (Connection::new(id, !is_new, Arc::clone(&self.propagators)), time));
         }
         let Some((connection, last)) = self.connections.get_mut(&key) else { return };
         *last = time;
