@@ -228,13 +228,16 @@ fn other_headers() -> Result<()> {
         let tracer = Tracer::attach(server.running.pid())?.variable("OTEL_PROPAGATORS", named);
         let attached = tracer.arguments(["--requests", "sockets"]).start()?;
         let mut stream = server.place.connect()?;
-        for (kind, header) in &headers {
-            write!(stream, "GET /none/{kind} HTTP/1.1\r\nHost: models\r\n{header}\r\nConnection: keep-alive\r\n\r\n")?;
+        for (number, (_, header)) in headers.iter().enumerate() {
+            write!(
+                stream,
+                "GET /none/{number} HTTP/1.1\r\nHost: models\r\n{header}\r\nConnection: keep-alive\r\n\r\n"
+            )?;
             ensure!(stream.read(&mut [0; 4_096])? > 0, "no answer");
         }
         let found = requests(&attached.stop()?.spans)?;
         for (number, (kind, _)) in headers.iter().enumerate() {
-            let row = found.get(&format!("/none/{kind}")).context("the request is told of")?;
+            let row = found.get(&format!("/none/{number}")).context("the request is told of")?;
             let is_joined = row.span.trace_id == hexadecimal(&trace_of(number));
             let has_parent = row.span.parent_span_id == hexadecimal(SPAN);
             // Both forms of B3 go by either name.
