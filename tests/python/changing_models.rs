@@ -38,8 +38,8 @@ const PREDICTIONS: usize = 600;
 
 /// Batches in which the tracer finds out what is called, and those that it must see whole. It gives each code that may be called a
 /// turn of a second, and on a busy machine it has taken up to five.
-const WARM_UP: usize = 4;
-const BATCHES: usize = 4;
+const WARM_UP: usize = 3;
+const BATCHES: usize = 3;
 
 fn replaced(interpreter: Interpreter) -> Result<()> {
     come_and_go(interpreter, "unpickled")
