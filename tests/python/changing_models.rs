@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::resources::Resources;
 use anyhow::{Context, Result, bail, ensure};
-use tracer_tests::python::{ALL, Interpreter, SCIKIT_LEARN};
+use tracer_tests::python::{Interpreter, SCIKIT_LEARN, all};
 use tracer_tests::python_run::PythonRun;
 use tracer_tests::spans::{SpanRow, Spans};
 use tracer_tests::suite::{Case, Need, case_of, do_meet};
@@ -22,7 +22,7 @@ pub fn cases() -> Vec<Case> {
     let scikit_learn: [(&str, Test); 2] =
         [("models_loaded_after_attach", loaded_late), ("programs_begun_under_the_tracer", begun_here)];
     let mut cases = Vec::new();
-    for (tests, versions) in [(plain, &ALL[..]), (scikit_learn, &SCIKIT_LEARN)] {
+    for (tests, versions) in [(plain, all().as_slice()), (scikit_learn, &SCIKIT_LEARN)] {
         for (number, (name, test)) in tests.into_iter().enumerate() {
             for (_, interpreter) in versions.iter().enumerate().filter(|(version, _)| do_meet(number, *version, 0)) {
                 let (name, interpreter) = (format!("{name}_{}", interpreter.label()), *interpreter);

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tracer_tests::process::{Finished, Running, poll};
-use tracer_tests::python::{ALL, CHAIN, Interpreter, MODES, Truth};
+use tracer_tests::python::{CHAIN, Interpreter, MODES, Truth, all};
 use tracer_tests::python_run::PythonRun;
 use tracer_tests::spans::{SpanRow, Spans};
 use tracer_tests::suite::{Case, Need, case_of, do_meet, report};
@@ -35,7 +35,7 @@ const MODELS: Interpreter = Interpreter::Environment("models");
 pub fn cases() -> Vec<Case> {
     let needs = |interpreter| vec![Need::Program, Need::Kernel, Need::Python(interpreter)];
     let mut cases = Vec::new();
-    for (version, interpreter) in ALL.into_iter().enumerate() {
+    for (version, interpreter) in all().into_iter().enumerate() {
         for (number, (name, how)) in WAYS.into_iter().enumerate() {
             for (_, mode) in MODES.into_iter().enumerate().filter(|(place, _)| do_meet(number, version, *place)) {
                 let name = format!("{name}_{mode}_{}", interpreter.label());

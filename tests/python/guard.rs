@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tracer_tests::process::poll;
-use tracer_tests::python::{ALL, Interpreter, SYSTEM};
+use tracer_tests::python::{Interpreter, SYSTEM, all};
 use tracer_tests::python_run::PythonRun;
 use tracer_tests::suite::{Case, Need, case_of};
 use tracer_tests::targets::Target;
@@ -31,7 +31,7 @@ const OF_THE_GUARD: &[(&str, Test)] = &[
 pub fn cases() -> Vec<Case> {
     let mut needs = vec![Need::Program, Need::Kernel, Need::VirtualMachine];
     let mut cases = Vec::new();
-    for (tests, versions) in [(TESTS, &ALL[..]), (OF_THE_GUARD, &[SYSTEM][..])] {
+    for (tests, versions) in [(TESTS, all().as_slice()), (OF_THE_GUARD, &[SYSTEM][..])] {
         for (name, test) in tests {
             for interpreter in versions.iter().copied() {
                 needs.truncate(3);

@@ -1,7 +1,7 @@
 //! Estimators in nothing but Python, on every version of CPython: whatever may happen to their calls.
 
 use anyhow::{Context as _, Result, ensure};
-use tracer_tests::python::{ALL, CHAIN, Interpreter, MODES};
+use tracer_tests::python::{CHAIN, Interpreter, MODES, all};
 use tracer_tests::python_run::{PythonRun, PythonTrace};
 use tracer_tests::suite::{Case, Need, case_of, do_meet};
 
@@ -36,7 +36,7 @@ const TESTS: &[(&str, Test)] = &[
 /// The tests.
 pub fn cases() -> Vec<Case> {
     let needs = |interpreter| vec![Need::Program, Need::Kernel, Need::Python(interpreter)];
-    let mut cases: Vec<Case> = ALL
+    let mut cases: Vec<Case> = all()
         .into_iter()
         .map(|interpreter| {
             let name = format!("nothing_is_made_up_chain_{}", interpreter.label());
@@ -44,7 +44,7 @@ pub fn cases() -> Vec<Case> {
         })
         .collect();
     for (number, (name, test)) in TESTS.iter().enumerate() {
-        for (version, interpreter) in ALL.into_iter().enumerate() {
+        for (version, interpreter) in all().into_iter().enumerate() {
             let is_limit =
                 |(limited, versions): &(&str, &[&str])| limited == name && versions.contains(&interpreter.label());
             let is_limited = LIMITS.iter().any(is_limit);

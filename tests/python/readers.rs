@@ -2,7 +2,7 @@
 //! without its exception.
 
 use anyhow::{Result, ensure};
-use tracer_tests::python::{ALL, Interpreter, MODES};
+use tracer_tests::python::{Interpreter, MODES, all};
 use tracer_tests::python_run::{PythonRun, PythonTrace};
 use tracer_tests::suite::{Case, Need, case_of, do_meet};
 
@@ -25,7 +25,7 @@ pub fn cases() -> Vec<Case> {
     let needs = |interpreter| vec![Need::Program, Need::Kernel, Need::Python(interpreter)];
     let mut cases = Vec::new();
     for (number, (name, test)) in TESTS.iter().enumerate() {
-        for (version, interpreter) in ALL.into_iter().enumerate() {
+        for (version, interpreter) in all().into_iter().enumerate() {
             for (_, mode) in MODES.into_iter().enumerate().filter(|(place, _)| do_meet(number, version, *place)) {
                 let name = format!("{name}_{mode}_{}", interpreter.label());
                 cases.push(case_of(name, needs(interpreter), move || test(interpreter, mode)));

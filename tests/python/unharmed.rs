@@ -6,7 +6,7 @@ use crate::resources::Resources;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use tracer_tests::process::{Running, poll, run as run_to_its_end};
-use tracer_tests::python::{ALL, Interpreter, MODES};
+use tracer_tests::python::{Interpreter, MODES, all};
 use tracer_tests::python_run::PythonRun;
 use tracer_tests::suite::{Case, Need, case_of, do_meet, report};
 use tracer_tests::targets::Target;
@@ -31,12 +31,12 @@ pub fn cases() -> Vec<Case> {
     let needs = |interpreter| vec![Need::Program, Need::Kernel, Need::Python(interpreter)];
     let mut cases = Vec::new();
     for (name, test) in TESTS {
-        for interpreter in ALL {
+        for interpreter in all() {
             let name = format!("{name}_{}", interpreter.label());
             cases.push(case_of(name, needs(interpreter), move || test(interpreter)));
         }
     }
-    let oldest = ALL[0];
+    let oldest = Interpreter::Environment("plain-3.8");
     cases.push(case_of("debug_registers_of_a_debugger".to_owned(), needs(oldest), move || debugged(oldest)));
     cases
         .push(case_of("killed_target_leaves_nothing".to_owned(), needs(oldest), move || killed_target(oldest)).alone());
@@ -49,7 +49,7 @@ fn run(interpreter: Interpreter, what: &str, count: u32) -> PythonRun {
 
 /// The modes in which one of several is tried on this version.
 fn modes(number: usize, interpreter: Interpreter) -> impl Iterator<Item = &'static str> {
-    let version = ALL.iter().position(|other| *other == interpreter).unwrap_or_default();
+    let version = all().iter().position(|other| *other == interpreter).unwrap_or_default();
     let modes = MODES.into_iter().enumerate().filter(move |(place, _)| do_meet(number, version, *place));
     modes.map(|(_, mode)| mode)
 }

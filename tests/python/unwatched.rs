@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use tracer_tests::python::{ALL, CHAIN, Interpreter};
+use tracer_tests::python::{CHAIN, Interpreter, all};
 use tracer_tests::python_run::PythonRun;
 use tracer_tests::spans::{SpanRow, Spans};
 use tracer_tests::suite::{Case, Need, case_of, do_meet};
@@ -18,7 +18,7 @@ const EXCLUDED: &str = "stump";
 pub fn cases() -> Vec<Case> {
     let needs = |interpreter| vec![Need::Program, Need::Kernel, Need::Python(interpreter)];
     let mut cases = Vec::new();
-    for (version, interpreter) in ALL.into_iter().enumerate() {
+    for (version, interpreter) in all().into_iter().enumerate() {
         for (place, mode) in ["watch", "frames", CHAIN].into_iter().enumerate() {
             if do_meet(0, version, place) {
                 let name = format!("steps_are_seen_or_named_{mode}_{}", interpreter.label());

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::process::Finished;
 use crate::spans::{SpanRow, Spans};
+use crate::suite::is_full;
 use crate::workspace;
 
 /// An interpreter with the packages that the Python targets need, which `cargo xtask prepare` sets up.
@@ -20,20 +21,32 @@ pub enum Interpreter {
     Environment(&'static str),
     /// The one of Debian sid, in a root directory of its own.
     Sid,
+    /// The newest one there, beside its own, without packages.
+    Newest,
     /// The one of Debian 11, without packages, likewise: `cargo xtask prepare --full` makes it.
     Debian11,
 }
 
 /// Interpreters for targets that need no packages, every version from 3.8 on.
-pub const ALL: [Interpreter; 7] = [
+const ALL: [Interpreter; 8] = [
     Interpreter::Environment("plain-3.8"),
     ORACLE,
-    Interpreter::Environment("plain-3.10"),
+    LIKE_3_9,
     Interpreter::Environment("sklearn-3.11"),
     Interpreter::Environment("sklearn-3.12"),
     Interpreter::Environment("sklearn-3.13"),
     Interpreter::Sid,
+    Interpreter::Newest,
 ];
+
+/// What is read of 3.10 is where it is in 3.9: it is tried in a full run.
+const LIKE_3_9: Interpreter = Interpreter::Environment("plain-3.10");
+
+/// Interpreters for targets that need no packages, every version from 3.8 on; without `--full` one of each kind.
+#[must_use]
+pub fn all() -> Vec<Interpreter> {
+    ALL.into_iter().filter(|interpreter| is_full() || *interpreter != LIKE_3_9).collect()
+}
 
 /// What `--python` can be told.
 pub const MODES: [&str; 2] = ["watch", "frames"];
@@ -78,6 +91,7 @@ impl Interpreter {
         match self {
             Self::Environment(name) => name.rsplit('-').next().unwrap_or(name),
             Self::Sid => "sid",
+            Self::Newest => "3.15",
             Self::Debian11 => "debian_11",
         }
     }
@@ -92,6 +106,9 @@ impl Interpreter {
             // Written when everything is in place.
             Self::Sid => {
                 (root_of("sid").join("opt/requirements.sha256"), "Debian sid, if this runs as root with debootstrap")
+            }
+            Self::Newest => {
+                (root_of("sid").join("usr/bin/python3.15"), "Debian sid, if this runs as root with debootstrap")
             }
             Self::Debian11 => {
                 (debian_11().join("usr/bin/python3"), "--full and Debian 11, if this runs as root with debootstrap")
@@ -110,6 +127,11 @@ impl Interpreter {
             Self::Sid => {
                 let mut command = Command::new("chroot");
                 command.arg(root_of("sid")).arg("/usr/bin/python3").env("PYTHONPATH", "/opt/packages");
+                command
+            }
+            Self::Newest => {
+                let mut command = Command::new("chroot");
+                command.arg(root_of("sid")).arg("/usr/bin/python3.15");
                 command
             }
             Self::Debian11 => {
@@ -131,7 +153,7 @@ impl Interpreter {
     pub fn place_of(self, script: &str) -> Result<PathBuf> {
         let root = match self {
             Self::Environment(_) => return Ok(workspace::tests(script)),
-            Self::Sid => root_of("sid"),
+            Self::Sid | Self::Newest => root_of("sid"),
             Self::Debian11 => debian_11(),
         };
         let folder = script.split_once('/').map_or("", |(folder, _)| folder);

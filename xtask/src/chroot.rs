@@ -10,6 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::provision::{is_root, output_of, run, system_packages};
 use crate::{source_hash, workspace};
 
+/// The newest interpreter in Debian sid, beside its own.
+const NEWEST: &str = "python3.15";
+
 /// Where the packages of the requirements file are inside.
 const PACKAGES: &str = "opt/packages";
 
@@ -23,10 +26,11 @@ pub fn debian_sid(requirements: &Path, pip: &Path) -> Result<PathBuf> {
     let folder = workspace::root().join("target/chroot/sid");
     let mark = folder.join("opt/requirements.sha256");
     let fingerprint = source_hash::hash(&wanted);
-    if fs::read_to_string(&mark).is_ok_and(|found| found == fingerprint) {
+    let is_whole = || folder.join("usr/bin").join(NEWEST).exists();
+    if is_whole() && fs::read_to_string(&mark).is_ok_and(|found| found == fingerprint) {
         return Ok(folder);
     }
-    bootstrap(&folder, "sid")?;
+    bootstrap(&folder, "sid", &["python3", NEWEST])?;
     let version = "import sys; print('%d.%d' % sys.version_info[:2])";
     let version = output_of(Command::new("chroot").arg(&folder).args(["/usr/bin/python3", "-c", version]))?;
     let packages = folder.join(PACKAGES);
@@ -50,15 +54,15 @@ pub fn debian_sid(requirements: &Path, pip: &Path) -> Result<PathBuf> {
 /// As [`debian_sid`].
 pub fn debian_11() -> Result<PathBuf> {
     let folder = workspace::root().join("target/chroot/bullseye");
-    bootstrap(&folder, "bullseye")?;
+    bootstrap(&folder, "bullseye", &["python3"])?;
     Ok(folder)
 }
 
-/// Debian's own way to make a system in a folder, with `python3`, unless it is there. Works beside the place that it takes in
-/// the end, so that what is there is whole.
-fn bootstrap(folder: &Path, suite: &str) -> Result<()> {
+/// Debian's own way to make a system in a folder, with these interpreters, unless they are there. Works beside the place that it
+/// takes in the end, so that what is there is whole.
+fn bootstrap(folder: &Path, suite: &str, interpreters: &[&str]) -> Result<()> {
     ensure!(is_root(), "debootstrap needs root");
-    if folder.join("usr/bin/python3").exists() {
+    if interpreters.iter().all(|interpreter| folder.join("usr/bin").join(interpreter).exists()) {
         return Ok(());
     }
     system_packages(&format!("a Debian {suite} in a folder"), &["debootstrap", "ca-certificates"])?;
@@ -68,7 +72,7 @@ fn bootstrap(folder: &Path, suite: &str) -> Result<()> {
     let done = run(
         &format!("debootstrap {suite}"),
         Command::new("debootstrap")
-            .args(["--variant=minbase", "--include=python3", suite])
+            .args(["--variant=minbase", &format!("--include={}", interpreters.join(",")), suite])
             .arg(&fresh)
             .arg("http://deb.debian.org/debian")
             .stdout(std::process::Stdio::null()),

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::settings::PythonSettings;
 use crate::attach::{is_virtual_machine, kernel_version, measure_watchpoint_hit};
-use crate::model::PythonMode;
+use crate::model::{PythonMode, Share};
 use crate::plan::{Machine, PythonCost, choose_mode};
 
 /// What was chosen.
@@ -69,7 +69,7 @@ impl PythonModeReport {
         Self {
             mode: chosen.settings.mode,
             chosen_because: chosen.reason.clone(),
-            costs: costs.iter().map(CostReport::new).collect(),
+            costs: costs.iter().map(|cost| CostReport::new(cost, chosen.settings.share)).collect(),
         }
     }
 
@@ -86,13 +86,19 @@ impl PythonModeReport {
 }
 
 impl CostReport {
-    fn new(cost: &PythonCost) -> Self {
+    fn new(cost: &PythonCost, share: Share) -> Self {
+        let mut sentence = cost.sentence();
+        if let (PythonMode::Watch, Share::OfProcessor(most), Some(percent)) = (cost.mode, share, cost.percent())
+            && percent > most * 100.0
+        {
+            sentence.push_str(", which --max-overhead does not bound: it bounds chain mode (--python chain)");
+        }
         Self {
             mode: cost.mode,
             processes: cost.processes.iter().map(|process| process.pid).collect(),
             passed_a_second: cost.passed,
             percent_of_one_processor: cost.percent(),
-            sentence: cost.sentence(),
+            sentence,
         }
     }
 }
@@ -108,7 +114,22 @@ fn word(mode: PythonMode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ProcessId, Share};
+    use crate::model::ProcessId;
+
+    #[test]
+    fn what_is_not_bounded_says_so() {
+        let cost = |passed| PythonCost {
+            mode: PythonMode::Watch,
+            processes: vec![ProcessId { pid: 7, start_time: 1 }],
+            passed,
+            empty_ns: Some(9_000.0),
+        };
+        let told =
+            |passed, share| CostReport::new(&cost(passed), share).sentence.contains("--max-overhead does not bound");
+        assert!(told(10_000.0, Share::OfProcessor(0.05)));
+        assert!(!told(1_000.0, Share::OfProcessor(0.05)), "it takes less than it may");
+        assert!(!told(10_000.0, Share::Always));
+    }
 
     #[test]
     fn what_was_chosen_is_one_sentence_with_its_cost() {

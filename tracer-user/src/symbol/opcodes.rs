@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn every_version_is_whole() {
-        let versions: Vec<(u8, u8)> = (8..=14).map(|minor| (3, minor)).collect();
+        let versions: Vec<(u8, u8)> = (8..=15).map(|minor| (3, minor)).collect();
         assert_eq!(VERSIONS.len(), versions.len());
         for version in versions {
             let opcodes = VersionOpcodes::of(version).expect("a version that is supported");

@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn every_field_has_its_place_in_the_layout() {
-        for minor in [13, 14] {
+        for minor in [13, 14, 15] {
             let layout = Layout::of_version(3, minor).expect("a known version");
             let memory = runtime(&layout, |_| ());
             assert_eq!(version(&memory, RemoteAddress(0x1000)), Some((3, 13, 2)));

@@ -7,7 +7,7 @@ use crate::model::RemoteAddress;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InterpreterError {
     /// There is no layout for this version.
-    #[error("CPython {version} is not known here: 3.8 to 3.14 are, see symbols/cpython")]
+    #[error("CPython {version} is not known here: 3.8 to 3.15 are, see symbols/cpython")]
     UnknownVersion {
         /// Version as `3.15`.
         version: String,
@@ -20,7 +20,7 @@ pub enum InterpreterError {
     FreeThreaded,
     /// No layout makes sense of what is there.
     #[error(
-        "no layout of CPython 3.8 to 3.14 fits the runtime at {runtime} ({problem}): it is still starting, or was built in \
+        "no layout of CPython 3.8 to 3.15 fits the runtime at {runtime} ({problem}): it is still starting, or was built in \
          an unusual way (debug build)"
     )]
     NoLayoutFits {

@@ -16,6 +16,7 @@ const FILES: &[(&str, &str)] = &[
     ("3.12", include_str!("../../../../symbols/cpython/3.12.yaml")),
     ("3.13", include_str!("../../../../symbols/cpython/3.13.yaml")),
     ("3.14", include_str!("../../../../symbols/cpython/3.14.yaml")),
+    ("3.15", include_str!("../../../../symbols/cpython/3.15.yaml")),
 ];
 
 /// Those that have been read.
@@ -437,12 +438,12 @@ mod tests {
             assert_eq!(layout.keys.dk_size.is_some(), layout.keys.dk_kind.is_none());
             assert_eq!(layout.runtime.tstate_current.is_none(), layout.interpreter.last_holder.is_some());
         }
-        assert_eq!(Layout::versions().count(), 7);
+        assert_eq!(Layout::versions().count(), 8);
     }
 
     #[test]
     fn other_versions_are_refused() {
-        for (major, minor) in [(2, 7), (3, 7), (3, 15), (4, 0)] {
+        for (major, minor) in [(2, 7), (3, 7), (3, 16), (4, 0)] {
             let error = Layout::of_version(major, minor).expect_err("there is no file");
             assert!(error.to_string().contains(&format!("{major}.{minor}")), "{error}");
         }

@@ -47,7 +47,11 @@ fn pythons() -> Vec<(String, Vec<String>)> {
         found.push((program.into(), vec![program.into()]));
     }
     for root in env::var("ML_TRACER_PYTHON_ROOTS").unwrap_or_default().split(':').filter(|root| !root.is_empty()) {
-        found.push((format!("python3 in {root}"), vec!["chroot".into(), root.into(), "python3".into()]));
+        for program in ["python3", "python3.15"] {
+            if Path::new(root).join("usr/bin").join(program).exists() {
+                found.push((format!("{program} in {root}"), vec!["chroot".into(), root.into(), program.into()]));
+            }
+        }
     }
     found
 }
@@ -139,7 +143,7 @@ fn record(folder: &Path, command: &[String]) {
 #[expect(clippy::print_stderr, reason = "the only place where a test that tested nothing can say so")]
 pub(super) fn supported() -> Vec<(String, Vec<String>)> {
     let is_supported = |(name, command): &(String, Vec<String>)| match version_of(command) {
-        Some((3, 8..=14)) => true,
+        Some((3, 8..=15)) => true,
         Some((major, minor)) => {
             eprintln!("{name} is left out: {major}.{minor} is not supported");
             false

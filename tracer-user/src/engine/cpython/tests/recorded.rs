@@ -11,7 +11,7 @@ use crate::engine::cpython::{Interpreter, InterpreterAddresses, InterpreterError
 use crate::memory::{PageCache, Snapshot};
 use crate::model::RemoteAddress;
 
-pub(super) const VERSIONS: [&str; 7] = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14"];
+pub(super) const VERSIONS: [&str; 8] = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"];
 
 pub(super) fn load(version: &str) -> (Snapshot, InterpreterAddresses, Document) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/snapshots").join(format!("{version}.snapshot"));
@@ -28,7 +28,7 @@ fn every_version_reads_as_python_said() {
         let interpreter = Interpreter::open(&snapshot, &addresses).unwrap_or_else(|error| panic!("{version}: {error}"));
         check(&interpreter, &document);
         let tells = interpreter.layout_source().starts_with("_Py_DebugOffsets");
-        assert_eq!(tells, ["3.13", "3.14"].contains(&version));
+        assert_eq!(tells, ["3.13", "3.14", "3.15"].contains(&version));
     }
 }
 
@@ -55,7 +55,7 @@ fn what_is_no_interpreter_is_refused() {
 
 #[test]
 fn unknown_and_free_threaded_versions_are_refused() {
-    let (snapshot, addresses, _) = load("3.14");
+    let (snapshot, addresses, _) = load("3.15");
     let changed = |offset: u64, bytes: &[u8]| {
         let ranges = snapshot.ranges().iter().map(|(start, held)| {
             let mut held = held.clone();
@@ -70,8 +70,8 @@ fn unknown_and_free_threaded_versions_are_refused() {
     };
     let opened = |snapshot: Snapshot| Interpreter::open(snapshot, &addresses).map(|_| ());
     assert_eq!(opened(changed(0, b"xdebugpy")), Ok(()));
-    let next = opened(changed(8, &0x030f_00f0_u64.to_le_bytes()));
-    assert_eq!(next, Err(InterpreterError::UnknownVersion { version: "3.15".into() }));
+    let next = opened(changed(8, &0x0310_00f0_u64.to_le_bytes()));
+    assert_eq!(next, Err(InterpreterError::UnknownVersion { version: "3.16".into() }));
     assert_eq!(opened(changed(16, &[1])), Err(InterpreterError::FreeThreaded));
     // It says 3.13 and is not: the tables differ, and so does `sys.hexversion`.
     assert!(opened(changed(8, &0x030d_00f0_u64.to_le_bytes())).is_err());
