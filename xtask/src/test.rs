@@ -227,7 +227,7 @@ pub fn prepare(full: bool) -> Result<()> {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             if let Err(error) = chroot::debian_sid(&python::requirements("sklearn"), &pip) {
-                eprintln!("==> no Debian sid: {error:#}; the tests that want CPython 3.14 are skipped");
+                eprintln!("==> no Debian sid: {error:#}; the tests that want CPython 3.14 and 3.15 are skipped");
             }
         });
         // Two at a time: one keeps one processor busy.

@@ -7,7 +7,7 @@ use super::type_facts::flag;
 use crate::memory::Memory;
 use crate::model::{Receiver, RemoteAddress};
 
-/// Bits of `co_flags`, the same in CPython 3.8 to 3.14 (Include/cpython/code.h, `CO_*`).
+/// Bits of `co_flags`, the same in CPython 3.8 to 3.15 (Include/cpython/code.h, `CO_*`).
 mod code_flag {
     pub const VARIABLE_ARGUMENTS: u32 = 0x4;
     /// `CO_GENERATOR`, `CO_COROUTINE`, `CO_ITERABLE_COROUTINE`, `CO_ASYNC_GENERATOR`.

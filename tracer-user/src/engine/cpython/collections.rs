@@ -11,7 +11,7 @@ const ITEM_LIMIT: u64 = 1 << 20;
 /// Most entries of a dictionary that are read.
 const ENTRY_LIMIT: u64 = 1 << 21;
 
-/// What the entries of a dictionary look like (CPython 3.11 to 3.14, Include/internal/pycore_dict.h, `DictKeysKind`;
+/// What the entries of a dictionary look like (CPython 3.11 to 3.15, Include/internal/pycore_dict.h, `DictKeysKind`;
 /// before, all are `General`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Entries {

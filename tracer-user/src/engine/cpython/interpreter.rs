@@ -57,7 +57,7 @@ impl<M: Memory> Interpreter<M> {
     /// `sys.hexversion`, read with it, says the same version.
     ///
     /// # Errors
-    /// It is no CPython 3.8 to 3.14 with a GIL, is still starting, or cannot be read.
+    /// It is no CPython 3.8 to 3.15 with a GIL, is still starting, or cannot be read.
     pub fn open(memory: M, addresses: &InterpreterAddresses) -> Result<Self, InterpreterError> {
         let runtime = addresses.runtime;
         let mut found = Self {

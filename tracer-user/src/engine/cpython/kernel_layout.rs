@@ -69,7 +69,7 @@ impl<M: Memory> Interpreter<M> {
 
     /// Address of the pointer to the thread that runs Python code now. To 3.11 the runtime keeps it
     /// (`gilstate.tstate_current`). From 3.12 each thread knows only itself, but the GIL remembers who took it last: a
-    /// thread runs Python code only after take_gil() (Python/ceval_gil.c, CPython 3.12 to 3.14) has put it there.
+    /// thread runs Python code only after take_gil() (Python/ceval_gil.c, CPython 3.12 to 3.15) has put it there.
     fn current_thread_word(&self) -> Result<RemoteAddress, ReadProblem> {
         let after = |base: RemoteAddress, offset: u32| RemoteAddress(base.0.saturating_add(u64::from(offset)));
         let torn = ReadProblem::Torn { address: self.state, what: "interpreter's GIL" };

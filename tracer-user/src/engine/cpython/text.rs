@@ -9,7 +9,7 @@ use crate::model::RemoteAddress;
 /// Longest string that is read, bytes of its characters.
 pub(super) const TEXT_LIMIT: u64 = 64 << 10;
 
-/// Bits of the `state` of a string: `interned` takes two bits, then these follow (CPython 3.8 to 3.14,
+/// Bits of the `state` of a string: `interned` takes two bits, then these follow (CPython 3.8 to 3.15,
 /// Include/cpython/unicodeobject.h, `PyASCIIObject`).
 mod state {
     pub const KIND_SHIFT: u32 = 2;

@@ -1,6 +1,6 @@
 //! What is needed of a type to read its instances.
 
-/// Bits of `tp_flags`, the same in CPython 3.8 to 3.14 where they exist (Include/object.h, `Py_TPFLAGS_*`).
+/// Bits of `tp_flags`, the same in CPython 3.8 to 3.15 where they exist (Include/object.h, `Py_TPFLAGS_*`).
 pub(super) mod flag {
     /// `INLINE_VALUES`, from 3.13: the values of attributes follow the object.
     pub const INLINE_VALUES: u64 = 1 << 2;

@@ -39,7 +39,7 @@ fn installed() -> Vec<(PathBuf, (u8, u8))> {
     let roots: Vec<PathBuf> =
         versions.into_iter().flatten().flatten().map(|entry| entry.path()).chain([PathBuf::from("/usr")]).collect();
     let mut files = Vec::new();
-    for minor in 8..=14 {
+    for minor in 8..=15 {
         let library = format!("libpython3.{minor}.so.1.0");
         for root in &roots {
             let places = [
@@ -80,7 +80,7 @@ fn installed_interpreters_are_probed_on_emulated_instructions() {
         let entry = if whole_frames { "_PyEval_EvalFrameDefault" } else { "RESUME" };
         assert!(found.entries.iter().any(|site| site.opcode == entry), "{}: {found:?}", path.display());
         assert!(found.returns.iter().any(|site| site.opcode == "RETURN_VALUE"), "{}: {found:?}", path.display());
-        for other in (8..=14).map(|minor| (3, minor)).filter(|other| *other != version) {
+        for other in (8..=15).map(|minor| (3, minor)).filter(|other| *other != version) {
             assert_eq!(
                 sites(&bytes, other),
                 Err(NoInterpreterSites::NoHandlerTable),
@@ -90,7 +90,7 @@ fn installed_interpreters_are_probed_on_emulated_instructions() {
         }
     }
     if tested == 0 {
-        not_tested("no CPython of 3.8 to 3.14 is installed");
+        not_tested("no CPython of 3.8 to 3.15 is installed");
     }
 }
 

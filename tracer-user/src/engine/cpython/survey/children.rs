@@ -102,7 +102,7 @@ impl<'look, M: Memory> Reading<'look, M> {
         self.objects_left = left;
         let types = self.interpreter.types();
         let (kind, facts) = self.interpreter.facts_of(value)?;
-        // scikit-learn's `Bunch` is a dictionary (sklearn/utils/_bunch.py), `OrderedDict` begins as one (CPython 3.8 to 3.14,
+        // scikit-learn's `Bunch` is a dictionary (sklearn/utils/_bunch.py), `OrderedDict` begins as one (CPython 3.8 to 3.15,
         // Objects/odictobject.c, `_odictobject`), a named tuple is a tuple.
         let collection = [flag::TUPLE, flag::LIST, flag::DICTIONARY].into_iter().find(|kinds| facts.has(*kinds));
         if self.classes.get(kind).is_some() && collection.is_none() {

@@ -5,7 +5,7 @@ use super::scan::Candidate;
 use crate::memory::Memory;
 use crate::model::RemoteAddress;
 
-/// Offsets in `PyGC_Head`, which lies before every object that the garbage collector knows (CPython 3.8 to 3.14,
+/// Offsets in `PyGC_Head`, which lies before every object that the garbage collector knows (CPython 3.8 to 3.15,
 /// Include/cpython/objimpl.h and Include/internal/pycore_gc.h), from the object.
 const NEXT: isize = -16;
 const PREVIOUS: u64 = 8;

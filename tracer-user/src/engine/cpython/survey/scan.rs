@@ -6,10 +6,10 @@ use std::ops::Range;
 use crate::memory::Memory;
 use crate::model::RemoteAddress;
 
-/// Objects lie on multiples of this: `ALIGNMENT` of pymalloc (CPython 3.8 to 3.14, Objects/obmalloc.c and
+/// Objects lie on multiples of this: `ALIGNMENT` of pymalloc (CPython 3.8 to 3.15, Objects/obmalloc.c and
 /// Include/internal/pycore_obmalloc.h) and of glibc's malloc on 64-bit machines.
 const ALIGNMENT: usize = 16;
-/// Offset of `ob_type` (CPython 3.8 to 3.14, Include/object.h, builds with the GIL).
+/// Offset of `ob_type` (CPython 3.8 to 3.15, Include/object.h, builds with the GIL).
 const TYPE: usize = 8;
 /// Bytes before an object that are shown with it: its header of the garbage collector.
 const BEFORE: usize = 16;
