@@ -95,7 +95,6 @@ fn many(calls: Calls) -> Result<()> {
         went_over = SystemTime::now() + Duration::from_millis(500);
     }
     if calls == Calls::After {
-        attached.running.wait_errors(IS_IDLE)?;
         target.send_line("go")?;
     }
     std::thread::sleep(Duration::from_secs(4));
@@ -154,11 +153,11 @@ const WORKERS: usize = 5;
 
 fn idle_workers() -> Result<()> {
     let mut target = start(PYTHON, &["many", &WORKERS.to_string()])?;
-    let mut attached = attach(&target)?;
-    attached.running.wait_errors(IS_IDLE)?;
+    let attached = attach(&target)?;
     target.send_line("go")?;
     std::thread::sleep(Duration::from_secs(3));
     let (trace, _) = finish(target, attached)?;
+    ensure!(trace.finished.errors.contains(IS_IDLE), "{}", trace.finished.errors);
     let trees = Trees::of(&trace);
     let mut roots: Vec<&SpanRow> = trace.spans.named("Pipeline.predict").collect();
     roots.sort_by_key(|row| row.span.start_time_unix_nano);

@@ -298,7 +298,8 @@ impl<M: Memory> Interpreter<M> {
     /// Its modules changed while they were read.
     pub fn is_ending(&self) -> Result<bool, ReadProblem> {
         let Some(modules) = self.pointer(self.state, self.layout.interpreter.modules)? else { return Ok(true) };
-        Ok(self.dict_value(modules, "sys")? == self.dict_value(modules, "builtins")?)
+        let is_empty = self.u64(modules, self.layout.dictionary.ma_used)? == 0;
+        Ok(is_empty || self.dict_value(modules, "sys")? == self.dict_value(modules, "builtins")?)
     }
 
     /// Dictionary of a module; `None` for what is no module. Some modules replace themselves by an instance of a
