@@ -165,13 +165,13 @@ impl Spans {
                 ensure!(roots.insert(&span.trace_id), "two roots in the trace of {}", span.name);
                 continue;
             }
-            let Some(parent) = by_id.get(&span.parent_span_id) else { bail!("the parent of {} is missing", span.name) };
-            let parent = &parent.span;
+            let Some(around) = by_id.get(&span.parent_span_id) else { bail!("the parent of {} is missing", span.name) };
+            let parent = &around.span;
             ensure!(parent.trace_id == span.trace_id, "{} and its parent are in different traces", span.name);
             ensure!(
                 parent.start_time_unix_nano <= span.start_time_unix_nano
                     && span.end_time_unix_nano <= parent.end_time_unix_nano,
-                "{} is not inside its parent {} in time",
+                "{} is not inside its parent {} in time: {row:?} in {around:?}",
                 span.name,
                 parent.name
             );

@@ -156,9 +156,6 @@ fn that_suffice(count: &WitnessCount) -> Option<SparseKinds> {
     let mut suffice: Vec<(u64, SparseKinds)> = passed.filter(|(passed, _)| passed * AT_MOST_ONE_IN < all).collect();
     suffice.sort_by_key(|(passed, _)| *passed);
     let narrow = suffice.iter().rev().find(|(passed, _)| passed * FEW_ONE_IN < all);
-    if std::env::var_os("X_FEWEST").is_some() {
-        return suffice.first().map(|(_, kinds)| *kinds);
-    }
     narrow.or(suffice.first()).map(|(_, kinds)| *kinds)
 }
 

@@ -1,6 +1,6 @@
 //! The caller's trace from B3 headers (github.com/openzipkin/b3-propagation): one header, or one for each part.
 
-use super::propagators::identity;
+use super::digits::identity;
 use crate::model::{CallersTrace, SpanId, TraceId};
 
 /// The caller's trace, if its headers name one; given the values of all headers of a name. The single header counts where both are there.

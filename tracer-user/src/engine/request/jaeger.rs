@@ -1,6 +1,6 @@
 //! The caller's trace from Jaeger's header (jaegertracing.io, "Client libraries: propagation format").
 
-use super::propagators::identity;
+use super::digits::identity;
 use crate::model::{CallersTrace, SpanId, TraceId};
 
 /// Its name.

@@ -3,6 +3,7 @@
 mod b3;
 mod body;
 mod connection;
+mod digits;
 mod head;
 mod jaeger;
 mod piece;

@@ -23,7 +23,7 @@ const SOME_WORK: u64 = 1_000;
 /// The same where nothing was called before.
 const MUCH_WORK: u64 = 20_000;
 
-/// So often it is tried: the calls may have stopped just then.
+/// So often it is tried: where nothing was called before, what was done may not have been of its calls.
 const MOST_TRIALS: u32 = 2;
 
 /// Why a method is not seen, for people.
@@ -136,6 +136,9 @@ impl ChainInReserve {
             self.trial = Some(Trial { began: now, lasts, passed, passed_before, called });
             return None;
         }
+        if is_blind && !called.is_empty() {
+            self.trials = MOST_TRIALS;
+        }
         let called_before =
             called.iter().filter(|(code, _)| !is_called(code)).map(|(code, calls)| (*code, *calls)).collect();
         let a_second = passed.saturating_sub(before) as f64 / now.saturating_duration_since(began).as_secs_f64();
@@ -216,6 +219,11 @@ mod tests {
             let (end, _) = reserve.end_trial(later + lasts, 100 + work, |_| Counts::new()).expect("it has done much");
             assert_eq!(end, TrialEnd { called_before: counts(called), is_blind: true });
             assert_eq!(reserve.due(), None);
+            assert_eq!(
+                reserve.trials < MOST_TRIALS,
+                called.is_empty(),
+                "what is blind to known calls is not tried again"
+            );
         }
     }
 
