@@ -292,11 +292,16 @@ impl Instances {
     /// # Errors
     /// Not permitted, or the kernel cannot.
     pub fn attach(&mut self, process: ProcessId, context: &mut Context<'_>) -> Result<(), SessionError> {
-        self.begin(process, true, context)
+        self.begin(process, FirstCount::Now, context)
     }
 
-    /// `is_start`: the process was there before the tracer. If it is a followed one it is watched for a moment before it begins, if it is the first.
-    fn begin(&mut self, process: ProcessId, is_start: bool, context: &mut Context<'_>) -> Result<(), SessionError> {
+    /// `first_count`: how a followed process begins; calls are counted in the first ones alone.
+    fn begin(
+        &mut self,
+        process: ProcessId,
+        first_count: FirstCount,
+        context: &mut Context<'_>,
+    ) -> Result<(), SessionError> {
         let is_waiting = |instance: &TracedInstance| instance.is_of(process) && !instance.policy().has_begun();
         if self.is_idle(process) || !self.traced.iter().any(is_waiting) {
             return Ok(());
@@ -306,11 +311,10 @@ impl Instances {
         let is_first = profile.is_empty() && self.calibrated < MOST_CALIBRATED;
         self.calibrated += usize::from(is_first);
         for instance in self.traced.iter_mut().filter(|instance| is_waiting(instance)) {
-            let first_count = match is_start {
+            let first_count = match first_count {
                 _ if !instance.policy().is_followed() => FirstCount::Now,
-                true if is_first => FirstCount::Now,
-                true => FirstCount::InOthers,
-                false => FirstCount::Never,
+                FirstCount::Now if !is_first => FirstCount::InOthers,
+                asked => asked,
             };
             instance.attach(context, &profile, first_count)?;
         }
@@ -368,8 +372,8 @@ impl Instances {
     #[must_use]
     pub fn look_again(&mut self, context: &mut Context<'_>) -> Vec<(ProcessId, SessionError)> {
         let mut failed = Vec::new();
-        for process in self.look_for_begun() {
-            let begun = self.begin(process, false, context).and_then(|()| self.accept_entries(process, context));
+        for (process, first_count) in self.look_for_begun() {
+            let begun = self.begin(process, first_count, context).and_then(|()| self.accept_entries(process, context));
             failed.extend(begun.err().map(|error| (process, error)));
         }
         self.begin_looks();
@@ -467,8 +471,8 @@ impl Instances {
         }
     }
 
-    /// Takes in the instances that have been set up meanwhile; gives their processes.
-    fn look_for_begun(&mut self) -> Vec<ProcessId> {
+    /// Takes in the instances that have been set up meanwhile; gives their processes, and how these begin.
+    fn look_for_begun(&mut self) -> Vec<(ProcessId, FirstCount)> {
         let mut begun = Vec::new();
         for mut starting in std::mem::take(&mut self.starting) {
             let process = starting.target.process;
@@ -498,7 +502,8 @@ impl Instances {
                     let instance = if starting.has_just_begun { instance.young_since(since) } else { instance };
                     let instance = if starting.is_followed { instance.followed() } else { instance };
                     self.take(instance);
-                    begun.push(process);
+                    let is_new = starting.has_just_begun;
+                    begun.push((process, if is_new { FirstCount::Never } else { FirstCount::InOthers }));
                     continue;
                 }
                 Err(problem) if is_over && !has_ended(process) => {
