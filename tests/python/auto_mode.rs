@@ -153,7 +153,10 @@ const WORKERS: usize = 5;
 
 fn idle_workers() -> Result<()> {
     let mut target = start(PYTHON, &["many", &WORKERS.to_string()])?;
-    let attached = attach(&target)?;
+    let mut attached = attach(&target)?;
+    for _ in 0..WORKERS {
+        attached.running.wait_errors("following process")?;
+    }
     target.send_line("go")?;
     std::thread::sleep(Duration::from_secs(3));
     let (trace, _) = finish(target, attached)?;
