@@ -39,9 +39,8 @@ Examples:
   ml-tracer symbols --json ./inference libmodels.so";
 
 const ATTACH_HELP: &str = "\
-Python: the processor can watch four code objects at one time, exactly. Where more are called, or
-nothing is called when ml-tracer comes, all are seen in chain mode, within bounds that each span
-carries (Linux 6.8, CPython 3.11). What is left out is named at the end.
+Python: four code objects can be watched at one time, exactly. Where more are called, or nothing is
+when ml-tracer comes, chain mode sees all, within bounds. What is left out is named at the end.
 
 Examples:
   sudo ml-tracer attach --name model-server

@@ -47,9 +47,7 @@ impl Propagators {
     /// The caller's trace, given the values of all headers of a name.
     pub fn callers_trace<'head>(&self, values: impl Fn(&str) -> Vec<&'head [u8]>) -> Option<CallersTrace> {
         let read = |propagator: &Propagator| match propagator {
-            Propagator::TraceContext => {
-                trace_context::callers_trace(&values("traceparent"), &values(trace_context::STATE))
-            }
+            Propagator::TraceContext => trace_context::callers_trace(&values("traceparent"), &values("tracestate")),
             Propagator::B3 => b3::callers_trace(&values),
             Propagator::Jaeger => jaeger::callers_trace(&values(jaeger::HEADER)),
         };

@@ -4,9 +4,6 @@ use std::sync::Arc;
 
 use crate::model::{CallersTrace, SpanId, TraceId};
 
-/// The header of what vendors on the way keep.
-pub const STATE: &str = "tracestate";
-
 /// Length of `traceparent` in version 00.
 const LENGTH: usize = 55;
 
