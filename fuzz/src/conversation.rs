@@ -69,6 +69,8 @@ fn told(steps: &[Step<'_>], most: usize) -> Vec<String> {
                 time: MonotonicNs(opened),
                 was_before: false,
                 has_lost: false,
+                context: None,
+                waits: false,
                 action,
             };
             requests.event(event, out);
@@ -101,6 +103,8 @@ fn told(steps: &[Step<'_>], most: usize) -> Vec<String> {
 
 fn words(outcome: RequestOutcome) -> String {
     match outcome {
+        RequestOutcome::Begins(start) => format!("{} begins", start.number),
+        RequestOutcome::Answers(_, number) => format!("{number} is answered"),
         RequestOutcome::Request(request) => {
             let RequestFacts { method, path, status, trace, request_bytes, answer_bytes, .. } = request.facts;
             let ending = request.ending;

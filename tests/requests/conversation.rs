@@ -98,7 +98,7 @@ fn request(number: usize, manner: Manner) -> (Asked, Vec<u8>) {
 }
 
 /// Reads one answer: its status, and the bytes of its body.
-fn answer(stream: &mut impl Read, unread: &mut Vec<u8>, method: &str) -> Result<(u16, usize)> {
+pub fn answer(stream: &mut impl Read, unread: &mut Vec<u8>, method: &str) -> Result<(u16, usize)> {
     let end = loop {
         if let Some(end) = find(unread, b"\r\n\r\n") {
             break end + 4;

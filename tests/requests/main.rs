@@ -1,6 +1,7 @@
 //! Suite of the requests that real servers are asked: each has one span, with what its client knows of it.
 
 mod conversation;
+mod parents;
 
 use std::collections::BTreeMap;
 use std::net::TcpStream;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
     cases.push(case_of("a_client_that_hangs_up".to_owned(), needs(), hangs_up));
     cases.push(case_of("a_tape_gives_the_same_requests".to_owned(), needs(), replayed));
     cases.push(case_of("a_full_ring_gives_no_wrong_request".to_owned(), needs(), full_ring));
+    cases.extend(parents::cases());
     cases.push(case("what_is_not_built_is_refused", &[Need::Program], refused));
     suite::main(cases)
 }

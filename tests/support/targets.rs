@@ -49,6 +49,7 @@ const TARGETS: &[(&str, Recipe)] = &[
     ("cpp_signals", Cpp { folder: "cpp_signals", flags: &[] }),
     ("cpp_fibers", Cpp { folder: "cpp_fibers", flags: &[] }),
     ("cpp_fork", Cpp { folder: "cpp_fork", flags: &[] }),
+    ("cpp_server", Cpp { folder: "cpp_server", flags: &[] }),
     ("cpp_workers", Cpp { folder: "cpp_workers", flags: &[] }),
     ("cpp_tail_calls", Cpp { folder: "cpp_tail_calls", flags: &["-fcf-protection=none"] }),
     ("cpp_tail_calls_marked", Cpp { folder: "cpp_tail_calls", flags: &["-fcf-protection=full"] }),

@@ -41,6 +41,8 @@ const CAPTURES_BIT: u64 = 1 << 43;
 const SITE_SHIFT: u32 = 44;
 const SITE_TRAMPOLINE: u64 = 1;
 const SITE_CONDITIONAL: u64 = 0x10;
+/// In the place of the function, above the number of a register.
+const IS_COPY: u32 = 0x10;
 
 impl Cookie {
     /// Cookie of an entry probe. `stack_delta` is how many bytes the stack pointer is below its value at the first
@@ -90,6 +92,20 @@ impl Cookie {
 
     const fn base(function: u32, process_slot: u16) -> u64 {
         (function as u64 & ((1 << FUNCTION_BITS) - 1)) | (process_slot as u64) << PROCESS_SHIFT
+    }
+
+    /// Cookie of a place that a new context passes: the register that it is in, and whether it is a copy.
+    #[must_use]
+    pub const fn new_context(register: u8, is_copy: bool, process_slot: u16) -> Self {
+        let place = (register & 0xf) as u32 | if is_copy { IS_COPY } else { 0 };
+        Self(Self::base(place, process_slot))
+    }
+
+    /// Whether the context that passes is a copy of another one.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_copy(self) -> bool {
+        self.place() & IS_COPY != 0
     }
 
     /// Where the frame is, for a probe inside an interpreter.

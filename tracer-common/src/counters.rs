@@ -37,11 +37,13 @@ pub enum Counter {
     LostSocketRecords = 11,
     /// Connections for which there was no room, see [`crate::limits::MAX_CONNECTIONS`]. No call is lost with them.
     LostConnections = 12,
+    /// Records of contexts of Python code that found no room in the ring buffer. No call is lost with them.
+    LostContextRecords = 13,
 }
 
 impl Counter {
     /// Slots of the counter map.
-    pub const COUNT: u32 = 13;
+    pub const COUNT: u32 = 14;
 
     /// Every counter, in the order of its number.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -58,6 +60,7 @@ impl Counter {
         Self::LostOtherStacksFull,
         Self::LostSocketRecords,
         Self::LostConnections,
+        Self::LostContextRecords,
     ];
 
     /// Whether the counter counts calls whose span is lost.

@@ -97,8 +97,18 @@ pub struct PythonLayout {
     pub witnesses: u32,
     /// In a code: its instructions (not for heap frames).
     pub code_instructions: u32,
+    /// In `PyThreadState`: `context`; 0 where contexts are not asked for.
+    pub thread_context: u32,
+    /// In a context (`PyContext`): `ctx_entered`, 32 bits.
+    pub context_entered: u32,
+    /// In `PyThreadState`: `thread_id`, the thread pointer.
+    pub thread_pointer: u32,
+    /// In `PyThreadState`: `next`.
+    pub thread_next: u32,
     /// Always 0.
     pub reserved: u32,
+    /// Address of the word that holds the first `PyThreadState` of the main interpreter.
+    pub threads: u64,
     /// Address of `PyCell_Type`, 0 if not known.
     pub cell_type: u64,
     /// Address of the type of numpy's arrays, 0 if not known.
@@ -307,7 +317,7 @@ pub struct WaitingContainer {
 pub const WAITING_CONTAINERS: u32 = 64;
 
 const _: () = {
-    assert!(size_of::<PythonLayout>() == 2 * 8 + 28 * 4 + 2 * 8 + 6 * 4 + 2 * 8);
+    assert!(size_of::<PythonLayout>() == 2 * 8 + 28 * 4 + 2 * 8 + 10 * 4 + 3 * 8);
     assert!(size_of::<PythonLoops>() == 8 + 8 * MAX_LOOPS);
     assert!(size_of::<PythonWanted>() == 8 * WANTED_WORDS);
     assert!(WANTED_WORDS.is_power_of_two());

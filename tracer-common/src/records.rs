@@ -54,6 +54,8 @@ pub enum RecordKind {
     Process = 6,
     /// A [`ThreadRecord`].
     Thread = 7,
+    /// A [`ContextRecord`].
+    Context = 8,
 }
 
 /// How a call ended.
@@ -160,11 +162,25 @@ pub struct WidePart {
     pub end_uncertainty_ns: u64,
     /// 1 if it may be several calls: nothing between them was seen.
     pub calls_merged: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// A [`ContextState`]: of the thread when an outermost call of Python code began.
+    pub context_state: u32,
+    /// Address of the `contextvars.Context` that the thread was in then, 0 for none.
+    pub context: u64,
 }
 
-/// A call in two parts, 232 bytes. Each part can grow at its end: the header says where the second one begins.
+/// What is known of the context (`contextvars.Context`) that a thread runs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ContextState {
+    /// It was not read.
+    NotRead = 0,
+    /// Nobody has entered it, or the thread has none.
+    NotEntered = 1,
+    /// Somebody has entered it.
+    Entered = 2,
+}
+
+/// A call in two parts, 240 bytes. Each part can grow at its end: the header says where the second one begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
 #[repr(C)]
@@ -248,7 +264,7 @@ pub enum SocketAction {
 /// Bytes of a request that one record has room for; a longer read makes several.
 pub const MAX_CAPTURED: usize = 4096;
 
-/// A process has done something with a connection: 56 bytes, and behind them the bytes that were captured, up to the next multiple
+/// A process has done something with a connection: 72 bytes, and behind them the bytes that were captured, up to the next multiple
 /// of 8.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
@@ -272,21 +288,51 @@ pub struct SocketRecord {
     pub length: u64,
     /// How many of them were captured: the first ones.
     pub captured: u32,
-    /// Any of [`WAS_BEFORE`] and [`HAS_LOST`].
+    /// Any of [`WAS_BEFORE`], [`HAS_LOST`] and [`NEVER_WAITS`].
     pub flags: u32,
+    /// Address of the `contextvars.Context` that the thread was in where it began an answer, 0 for none.
+    pub context: u64,
+    /// A [`ContextState`].
+    pub context_state: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// A context (`contextvars.Context`) of a traced process was made, or is there no more, 48 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
+#[repr(C)]
+pub struct ContextRecord {
+    /// Kind [`RecordKind::Context`].
+    pub header: RecordHeader,
+    /// Process.
+    pub process: u32,
+    /// 1 if it was made, 0 if it was freed.
+    pub is_made: u32,
+    /// When, monotonic ns.
+    pub time_ns: u64,
+    /// Its address.
+    pub context: u64,
+    /// Address of the one that the thread was in when this one was made as a copy, 0 for none.
+    pub current: u64,
+    /// Such records of the process that were lost before.
+    pub lost: u64,
 }
 
 /// The connection was there before the programs were told of it.
 pub const WAS_BEFORE: u32 = 1;
 /// A record of the connection was lost before this one.
 pub const HAS_LOST: u32 = 2;
+/// The thread did not wait for the connection, or would not have waited: somebody else tells it when there is something to do.
+pub const NEVER_WAITS: u32 = 4;
 
 const _: () = {
-    assert!(size_of::<SocketRecord>() == 56);
+    assert!(size_of::<SocketRecord>() == 72);
+    assert!(size_of::<ContextRecord>() == 48);
     assert!(size_of::<RecordHeader>() == 8);
     assert!(size_of::<CallRecord>() == 152);
     assert!(size_of::<Join>() == 40);
-    assert!(size_of::<WidePart>() == 80);
+    assert!(size_of::<WidePart>() == 88);
     assert!(size_of::<WideCallRecord>() == size_of::<CallRecord>() + size_of::<WidePart>());
     assert!(size_of::<ProcessRecord>() == 32);
     assert!(size_of::<ThreadRecord>() == 40);

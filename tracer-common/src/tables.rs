@@ -29,6 +29,9 @@ pub struct CaptureSpec {
     pub positions: [u32; MAX_ARGUMENTS],
 }
 
+/// A process that is asked something has no interpreter whose contexts can be read: in the place of its slot and 1 more.
+pub const NO_INTERPRETER: u32 = 0;
+
 /// A connection that a traced process is asked over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -53,8 +56,8 @@ pub struct ConnectionState {
     pub was_before: u32,
     /// 1 if a record of it was lost.
     pub has_lost: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// 1 if it was ever read without waiting.
+    pub never_waits: u32,
 }
 
 const _: () = {

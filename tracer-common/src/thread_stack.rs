@@ -169,8 +169,10 @@ pub struct ThreadStack {
     pub number: u32,
     /// 1 if an exception has passed through an open call.
     pub exceptions_noted: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// What is known of `context`: a [`crate::records::ContextState`].
+    pub context_state: u32,
+    /// Address of the `contextvars.Context` in which the outermost open call began, 0 for none.
+    pub context: u64,
     /// The open calls, outermost first; only `depth` of them hold anything.
     pub frames: [Frame; MAX_DEPTH],
 }
@@ -204,7 +206,7 @@ pub struct OtherStackCall {
 const _: () = {
     assert!(size_of::<Frame>() == 184);
     assert!(size_of::<Entering>() == 72);
-    assert!(size_of::<ThreadStack>() == 264 + 8 * MAX_GREENLETS + 184 * MAX_DEPTH);
+    assert!(size_of::<ThreadStack>() == 272 + 8 * MAX_GREENLETS + 184 * MAX_DEPTH);
     assert!(size_of::<OtherStackKey>() == 16);
     assert!(size_of::<OtherStackCall>() == 200);
     assert!(MAX_DEPTH.is_power_of_two());

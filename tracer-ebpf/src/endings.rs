@@ -88,7 +88,9 @@ pub extern "C" fn end_wide(
         (*record).wide.start_uncertainty_ns = if is_native { 0 } else { (*ended).start_uncertainty_ns };
         (*record).wide.end_uncertainty_ns = if is_vanished { (*stack).end_uncertainty_ns } else { 0 };
         (*record).wide.calls_merged = if is_native { 0 } else { (*ended).calls_merged };
-        (*record).wide.reserved = 0;
+        let is_outermost = index == 0 && !is_native;
+        (*record).wide.context_state = if is_outermost { (*stack).context_state } else { 0 };
+        (*record).wide.context = if is_outermost { (*stack).context } else { 0 };
         (*stack).spans += 1;
         entry.submit(NO_WAKEUP);
         if index == 0 {

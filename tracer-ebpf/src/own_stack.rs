@@ -57,7 +57,7 @@ pub extern "C" fn learn_own_stack(stack: *mut ThreadStack) -> u64 {
     }
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task() };
-    let thread_pointer = member(task, offset(&raw const TASK_THREAD_POINTER_OFFSET));
+    let thread_pointer = thread_pointer();
     let mut start = 0;
     let mut size = u64::MAX;
     let block = block_around(thread_pointer);
@@ -83,6 +83,14 @@ pub extern "C" fn learn_own_stack(stack: *mut ThreadStack) -> u64 {
         (*stack).own_size = size;
     }
     0
+}
+
+/// The thread pointer of the current thread, 0 where it is not known.
+#[inline(always)]
+pub fn thread_pointer() -> u64 {
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task() };
+    member(task, offset(&raw const TASK_THREAD_POINTER_OFFSET))
 }
 
 /// The lowest address of the stack that glibc has noted beside a thread pointer, 0 if there is none. A global function,

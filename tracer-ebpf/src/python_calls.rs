@@ -11,7 +11,7 @@ use tracer_common::{
 use crate::{
     endings,
     maps::{self, PROCESSES, PYTHON_LAYOUTS, count_folded},
-    own_stack, python_chain,
+    own_stack, python_chain, python_contexts,
     python_frame::{code_of, current_frame, field},
     python_join, python_push, python_resolve, stack,
 };
@@ -55,6 +55,8 @@ pub extern "C" fn push(thread: *mut ThreadStack) -> u64 {
             let around = stack::frame(thread, depth - 1);
             parent_call = (*around).call;
             may_be_folded = (*around).nests == 0;
+        } else {
+            python_contexts::note_context(thread, (*entering).process_slot);
         }
         let frame = stack::frame(thread, depth);
         (*frame).stack_pointer = (*entering).frame;

@@ -26,7 +26,9 @@ use crate::{
     python_calls::{self, ANY_CODE},
     python_chain,
     python_frame::{code_of, current_frame, exception_of, field, read_u64, reference},
-    python_greenlets, python_resolve, stack,
+    python_greenlets, python_resolve,
+    registers::{GENERAL_REGISTERS, general_register},
+    stack,
 };
 
 /// Reads one register. Volatile, so that each load keeps its constant offset into the context.
@@ -47,23 +49,8 @@ fn is_hit(context: &ProbeContext, cookie: Cookie) -> bool {
 /// or 16: the current one of the thread state.
 #[inline(always)]
 fn frame_at(context: &ProbeContext, cookie: Cookie, layout: &PythonLayout, python_thread: u64) -> u64 {
-    let registers = context.regs;
     match cookie.place() {
-        0 => register!(registers, rax),
-        1 => register!(registers, rcx),
-        2 => register!(registers, rdx),
-        3 => register!(registers, rbx),
-        5 => register!(registers, rbp),
-        6 => register!(registers, rsi),
-        7 => register!(registers, rdi),
-        8 => register!(registers, r8),
-        9 => register!(registers, r9),
-        10 => register!(registers, r10),
-        11 => register!(registers, r11),
-        12 => register!(registers, r12),
-        13 => register!(registers, r13),
-        14 => register!(registers, r14),
-        15 => register!(registers, r15),
+        number if number < GENERAL_REGISTERS => general_register(context, number),
         _ => current_frame(layout, python_thread),
     }
 }

@@ -17,13 +17,20 @@ use aya_ebpf::{
 use tracer_common::{
     counters::Counter,
     limits::{MAX_CONNECTIONS, MAX_PROCESSES, MAX_THREADS},
-    records::{HAS_LOST, MAX_CAPTURED, RecordHeader, RecordKind, SocketAction, SocketRecord, WAS_BEFORE},
-    tables::{ConnectionKey, ConnectionState},
+    records::{
+        ContextState, HAS_LOST, MAX_CAPTURED, NEVER_WAITS, RecordHeader, RecordKind, SocketAction, SocketRecord,
+        WAS_BEFORE,
+    },
+    tables::{ConnectionKey, ConnectionState, NO_INTERPRETER},
 };
 
-use crate::maps::{NO_WAKEUP, RECORDS, copy_of, count};
+use crate::{
+    maps::{NO_WAKEUP, RECORDS, copy_of, count},
+    python_contexts::context_of_current,
+};
 
-/// Processes whose connections are looked at.
+/// Processes whose connections are looked at, each with its slot and 1 more once contexts of its interpreter can be read, or
+/// [`NO_INTERPRETER`].
 #[map]
 static SERVERS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PROCESSES, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
 
@@ -49,6 +56,9 @@ static TASK_FILES_OFFSET: u64 = 0;
 static FILES_TABLE_OFFSET: u64 = 0;
 #[unsafe(no_mangle)]
 static TABLE_FILES_OFFSET: u64 = 0;
+/// And `struct file` its flags.
+#[unsafe(no_mangle)]
+static FILE_FLAGS_OFFSET: u64 = 0;
 
 /// Bytes of one request that are captured: its head is no longer, as long as servers take it.
 const MOST_OF_REQUEST: u32 = 32 << 10;
@@ -66,6 +76,10 @@ const BESIDES_THE_STREAM: u64 = 0x1 | 0x2 | 0x2000;
 /// Where in `struct user_msghdr` the `iovec`s are (include/linux/socket.h, Linux 6.18), and how long one is.
 const MESSAGE_PARTS: u64 = 16;
 const PART_BYTES: u64 = 16;
+
+/// `O_NONBLOCK` (include/uapi/asm-generic/fcntl.h) and `MSG_DONTWAIT` (include/linux/socket.h, Linux 6.18).
+const NONBLOCKING_FILE: u32 = 0o4000;
+const NONBLOCKING_CALL: u64 = 0x40;
 
 /// Offsets in the context of a system call's tracepoints (events/syscalls/*/format in tracefs): its arguments, or its result.
 const ARGUMENTS: usize = 16;
@@ -121,6 +135,9 @@ pub fn socket_receive(context: TracePointContext) -> i32 {
     if word(&context, 3) & BESIDES_THE_STREAM != 0 {
         return 0;
     }
+    if word(&context, 3) & NONBLOCKING_CALL != 0 {
+        note_never_waits(word(&context, 0) as u32);
+    }
     begin(&context, SocketAction::Read, |context| (word(context, 1), 0))
 }
 
@@ -135,6 +152,9 @@ pub fn socket_read_parts(context: TracePointContext) -> i32 {
 pub fn socket_receive_message(context: TracePointContext) -> i32 {
     if word(&context, 2) & BESIDES_THE_STREAM != 0 {
         return 0;
+    }
+    if word(&context, 2) & NONBLOCKING_CALL != 0 {
+        note_never_waits(word(&context, 0) as u32);
     }
     begin(&context, SocketAction::Read, parts_of_message)
 }
@@ -192,7 +212,7 @@ pub fn socket_accepted(context: TracePointContext) -> i32 {
         captured: 0,
         was_before: 0,
         has_lost: 0,
-        reserved: 0,
+        never_waits: 0,
     };
     if CONNECTIONS.insert(connection_of(descriptor), state, 0).is_err() {
         count(Counter::LostConnections, 1);
@@ -279,6 +299,26 @@ fn file_of(descriptor: u32) -> u64 {
     }
 }
 
+/// A thread reads from a connection and does not wait for it.
+#[inline(always)]
+fn note_never_waits(descriptor: u32) {
+    if let Some(state) = CONNECTIONS.get_ptr_mut(connection_of(descriptor)) {
+        // SAFETY: a checked map value; whoever writes to the field writes the same.
+        unsafe { (*state).never_waits = 1 };
+    }
+}
+
+/// Whether nobody waits in a read from this file of the kernel, or it is not known.
+#[inline(always)]
+fn may_not_wait(file: u64) -> bool {
+    // SAFETY: a static of this program, volatile because user space writes it before loading; the helper checks the address.
+    unsafe {
+        let offset = core::ptr::read_volatile(&raw const FILE_FLAGS_OFFSET);
+        let flags = bpf_probe_read_kernel((file + offset) as *const u32);
+        offset == 0 || flags.is_err() || flags.unwrap_or(0) & NONBLOCKING_FILE != 0
+    }
+}
+
 /// Tells of so many bytes that were read or written.
 #[inline(always)]
 fn tell_parts(call: &SocketCall, length: u64) {
@@ -344,13 +384,39 @@ pub extern "C" fn tell_socket(descriptor: u32, action: u32, buffer: u64, length:
         (*record).opened_ns = (*state).opened_ns;
         (*record).length = length;
         (*record).captured = size;
-        (*record).flags = (*state).was_before * WAS_BEFORE | (*state).has_lost * HAS_LOST;
+        if action == SocketAction::Read as u32 && may_not_wait((*state).file) {
+            (*state).never_waits = 1;
+        }
+        (*record).flags =
+            (*state).was_before * WAS_BEFORE | (*state).has_lost * HAS_LOST | (*state).never_waits * NEVER_WAITS;
+        (*record).context_state = ContextState::NotRead as u32;
+        (*record).context = 0;
+        (*record).reserved = 0;
+        if action == SocketAction::Written as u32 && size >= 5 && begins_answer(&raw const (*captured).bytes) {
+            let server = copy_of(&SERVERS, &(*record).process).unwrap_or(NO_INTERPRETER);
+            if server != NO_INTERPRETER {
+                ((*record).context_state, (*record).context) = context_of_current(server - 1);
+            }
+        }
         let told = core::slice::from_raw_parts(captured.cast::<u8>(), whole as usize);
         if RECORDS.output::<[u8]>(told, NO_WAKEUP).is_err() {
             lose(state);
         }
     }
     0
+}
+
+/// Whether bytes begin like the status line of an answer, whose rest user space looks at: "HTTP/".
+///
+/// # Safety
+/// `bytes` must be those of a checked map value.
+#[inline(always)]
+unsafe fn begins_answer(bytes: *const [u8; MAX_CAPTURED + 8]) -> bool {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let first = core::ptr::read_volatile(bytes.cast::<u32>());
+        first == u32::from_le_bytes(*b"HTTP") && core::ptr::read_volatile(bytes.cast::<u8>().add(4)) == b'/'
+    }
 }
 
 /// How many bytes of a read or write are captured.

@@ -162,7 +162,7 @@ impl Assembler {
             Event::Process(event) => self.process_changed(event),
             Event::Thread(event) => self.thread_seen(event, out),
             // Requests are found in what connections do, and come as such.
-            Event::Socket(_) => {}
+            Event::Socket(_) | Event::Context(_) => {}
         }
     }
 
@@ -386,7 +386,7 @@ impl KnownFunction {
 
 #[cfg(test)]
 #[path = "tests.rs"]
-mod tests;
+pub(super) mod tests;
 
 #[cfg(test)]
 #[path = "python_tests.rs"]

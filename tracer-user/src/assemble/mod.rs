@@ -6,6 +6,7 @@ mod clock;
 mod ended;
 mod gaps;
 mod identity;
+mod joining;
 mod python;
 mod requests;
 mod tally;
@@ -14,4 +15,5 @@ mod unwatched;
 mod waiting;
 
 pub use assembler::{Assembler, Output};
+pub use joining::Joining;
 pub use python::PythonClassNames;

@@ -2,20 +2,42 @@
 
 use super::clock::Clock;
 use super::identity::ThreadIdentity;
-use crate::model::{Ending, Parent, ProcessId, Request, RequestEnding, Span, Subject};
+use crate::model::{
+    CallersTrace, ConnectionId, Ending, Parent, ProcessId, Request, RequestEnding, RequestStart, Span, SpanId, Subject,
+    TraceId,
+};
+
+/// The ids of the span of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestIdentity {
+    /// Trace: that of the caller, if it names one.
+    pub trace_id: TraceId,
+    /// Span.
+    pub span_id: SpanId,
+}
+
+impl RequestIdentity {
+    /// The ids in the session with this random seed; they are known as soon as the request has begun.
+    pub fn new(seed: u64, start: &RequestStart) -> Self {
+        Self::of(seed, (start.connection, start.number), start.trace.as_ref())
+    }
+
+    fn of(seed: u64, (connection, number): (ConnectionId, u64), trace: Option<&CallersTrace>) -> Self {
+        let identity = ThreadIdentity::of_connection(seed, connection);
+        let trace_id = trace.map_or_else(|| identity.trace_id(number), |trace| trace.trace_id);
+        Self { trace_id, span_id: identity.span_id(number) }
+    }
+}
 
 /// The span of a request.
 pub fn request_span(request: Request, process: ProcessId, seed: u64, clock: &Clock) -> Span {
-    let identity = ThreadIdentity::of_connection(seed, request.connection);
+    let trace = request.facts.trace.as_ref();
+    let RequestIdentity { trace_id, span_id } = RequestIdentity::of(seed, (request.connection, request.number), trace);
     let (start, end) = clock.times(request.start, request.end);
-    let (trace_id, parent) = match &request.facts.trace {
-        Some(trace) => (trace.trace_id, Parent::Remote(trace.parent)),
-        None => (identity.trace_id(request.number), Parent::Root),
-    };
     Span {
         trace_id,
-        span_id: identity.span_id(request.number),
-        parent,
+        span_id,
+        parent: trace.map_or(Parent::Root, |trace| Parent::Remote(trace.parent)),
         parent_thread: None,
         depth: 0,
         process,

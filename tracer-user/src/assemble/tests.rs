@@ -60,6 +60,7 @@ pub fn record(call: u64, parent: Option<u64>, depth: u32, sequence: u64) -> Call
         join: None,
         start_uncertainty_ns: 0,
         may_be_several: false,
+        context: None,
     }
 }
 

@@ -213,6 +213,7 @@ mod tests {
             join: None,
             start_uncertainty_ns: 0,
             may_be_several: false,
+            context: None,
         }
     }
 

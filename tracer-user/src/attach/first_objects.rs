@@ -10,7 +10,7 @@ use super::error::AttachError;
 use super::multi::MultiPrograms;
 use super::object::{OBJECT, hash_map, map_error, program, program_error};
 use super::placement::{Link, PlacedFile, place_in_interpreter};
-use super::site::Site;
+use super::site::{Role, Site};
 use crate::model::{InterpreterSite, RemoteAddress};
 
 /// Maps that hold nothing where no command is stopped.
@@ -37,7 +37,8 @@ impl FirstObjectProgram {
     /// Not permitted, or the kernel cannot run it.
     pub fn load(ebpf: &mut Ebpf, many_at_once: bool) -> Result<Self, AttachError> {
         if many_at_once {
-            return Ok(Self { multi: Some(MultiPrograms::load_first_objects(OBJECT, ebpf)?) });
+            let names = [(Role::Entry, Self::NAME)];
+            return Ok(Self { multi: Some(MultiPrograms::load_named_on(OBJECT, ebpf, &names)?) });
         }
         program::<UProbe>(ebpf, Self::NAME)?.load().map_err(|error| program_error(&error))?;
         Ok(Self { multi: None })

@@ -6,8 +6,8 @@ use super::error::AttachError;
 use super::placement::Refused;
 use super::python_watch::WatchOutcome;
 use crate::model::{
-    CodeCalls, DEEP_FRAMES, FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts,
-    OpenCall, ProbePlan, ProbesPassed, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress,
+    CodeCalls, ContextSites, DEEP_FRAMES, FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures,
+    LossCounts, OpenCall, ProbePlan, ProbesPassed, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress,
     WitnessDensity, WitnessSite, WitnessWindow, WitnessedCalls,
 };
 
@@ -250,6 +250,19 @@ pub trait KernelProcess {
     /// # Errors
     /// The programs are not loaded, or a map cannot be written.
     fn look_at_requests(&mut self, open: &mut dyn FnMut() -> Vec<u32>) -> Result<(), AttachError>;
+
+    /// From now on records tell which contexts its interpreter makes and frees, and in which one an answer is begun. Probes that are there
+    /// stay.
+    ///
+    /// # Errors
+    /// The programs are not loaded, not permitted, or the kernel does not take a probe.
+    fn place_contexts(&mut self, path: &Path, sites: &ContextSites) -> Result<(), AttachError>;
+
+    /// It has no interpreter any more whose contexts are seen.
+    ///
+    /// # Errors
+    /// A map cannot be written.
+    fn forget_contexts(&mut self) -> Result<(), AttachError>;
 
     /// It runs another program now, which wants the debug registers: takes everything away that sees Python calls, and
     /// forgets what the programs were told of them.

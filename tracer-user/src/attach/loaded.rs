@@ -19,6 +19,7 @@ use super::object::{OBJECT, array, load_error, map_error, program, program_error
 use super::placement::{Link, PlacedFile};
 use super::probed_files::ProbedFiles;
 use super::python_chain::{ChainPrograms, WANTED_MAP};
+use super::python_contexts::ContextPrograms;
 use super::python_frames::{ExceptionProgram, FramesPrograms};
 use super::python_tables::{PYTHON_ENTRIES, PYTHON_TABLES, SharedTables};
 use super::python_watch::WatchPrograms;
@@ -95,6 +96,8 @@ pub struct Loaded {
     pub first_objects: Option<FirstObjectProgram>,
     /// What sees requests, if it is loaded.
     pub requests: Option<RequestPrograms>,
+    /// What sees contexts of Python code, likewise.
+    pub contexts: Option<ContextPrograms>,
     /// Nanoseconds that an empty program takes at a probe, where that was measured.
     pub empty_probe_ns: Option<f64>,
     /// The tables about Python code.
@@ -172,6 +175,7 @@ impl Loaded {
             .override_global("TASK_FILES_OFFSET", &task.files, true)
             .override_global("FILES_TABLE_OFFSET", &task.files_table, true)
             .override_global("TABLE_FILES_OFFSET", &task.table_files, true)
+            .override_global("FILE_FLAGS_OFFSET", &task.file_flags, true)
             .load(OBJECT)
             .map_err(|error| load_error(&error))?;
         // Where every call is seen, exceptions are asked for in any case.
@@ -196,6 +200,10 @@ impl Loaded {
         let frames = if options.python_frames { Some(FramesPrograms::load(&mut ebpf, multi.is_some())?) } else { None };
         let chain = if options.python_chain { Some(ChainPrograms::new(&mut ebpf, witness)?) } else { None };
         let requests = if options.requests { Some(RequestPrograms::load(&mut ebpf, &task)?) } else { None };
+        let contexts = match options.requests {
+            true => Some(ContextPrograms::load(&mut ebpf, multi.is_some())?),
+            false => None,
+        };
         let first_objects = match options.first_objects {
             true => Some(FirstObjectProgram::load(&mut ebpf, multi.is_some())?),
             false => None,
@@ -220,6 +228,7 @@ impl Loaded {
             exceptions: ExceptionProgram::new(exceptions),
             first_objects,
             requests,
+            contexts,
             empty_probe_ns,
             tables: SharedTables::new(options.python_entries as usize),
             kept_signals: Arc::default(),

@@ -22,6 +22,7 @@ mod placement;
 mod probed_files;
 mod programs;
 mod python_chain;
+mod python_contexts;
 mod python_frames;
 mod python_probes;
 mod python_tables;

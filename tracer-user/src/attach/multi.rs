@@ -85,7 +85,7 @@ impl MultiPrograms {
     /// The object was built wrongly, or the kernel does not take the programs.
     pub fn load_frames(object: &[u8], loaded: &Ebpf) -> Result<Self, AttachError> {
         const NAMES: [(Role, &str); 2] = [(Role::Entry, "python_frame_entry"), (Role::Exit, "python_frame_return")];
-        Self::load_named(object, &maps_of(loaded), &NAMES)?.taken()
+        Self::load_named_on(object, loaded, &NAMES)
     }
 
     /// Likewise the program that exceptions pass. The ring buffer, which it does not use, may be somebody else's by then:
@@ -99,12 +99,12 @@ impl MultiPrograms {
         Self::load_named(object, &maps, &[(Role::Entry, "python_exception")])?.taken()
     }
 
-    /// Likewise the program that stops a command.
+    /// Likewise other programs, by their names.
     ///
     /// # Errors
     /// As [`Self::load_frames`].
-    pub fn load_first_objects(object: &[u8], loaded: &Ebpf) -> Result<Self, AttachError> {
-        Self::load_named(object, &maps_of(loaded), &[(Role::Entry, "python_object")])?.taken()
+    pub fn load_named_on(object: &[u8], loaded: &Ebpf, names: &[(Role, &'static str)]) -> Result<Self, AttachError> {
+        Self::load_named(object, &maps_of(loaded), names)?.taken()
     }
 
     /// Likewise programs that do nothing.

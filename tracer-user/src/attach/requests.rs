@@ -10,7 +10,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use aya::Ebpf;
 use aya::programs::TracePoint;
 use rustix::time::{ClockId, clock_gettime};
-use tracer_common::tables::{ConnectionKey, ConnectionState};
+use tracer_common::tables::{ConnectionKey, ConnectionState, NO_INTERPRETER};
 
 use super::error::{AttachError, kernel_error};
 use super::object::{hash_map, map_error, program, program_error};
@@ -88,12 +88,14 @@ impl RequestPrograms {
     }
 }
 
-/// From now on what a process accepts is looked at.
+/// From now on what a process accepts is looked at, and in which context of its interpreter it answers, if that is known by the slot
+/// of the process.
 ///
 /// # Errors
 /// The map cannot be written.
-pub fn look_at(ebpf: &mut Ebpf, process: u32) -> Result<(), AttachError> {
-    hash_map::<u32, u32>(ebpf, SERVERS)?.insert(process, 1_u32, ANY).map_err(|error| map_error(SERVERS, &error))
+pub fn look_at(ebpf: &mut Ebpf, process: u32, slot: Option<u16>) -> Result<(), AttachError> {
+    let value = slot.map_or(NO_INTERPRETER, |slot| u32::from(slot) + 1);
+    hash_map::<u32, u32>(ebpf, SERVERS)?.insert(process, value, ANY).map_err(|error| map_error(SERVERS, &error))
 }
 
 /// The same for connections that it has accepted before, by their descriptors.

@@ -35,6 +35,8 @@ pub struct TaskLayout {
     pub files_table: u64,
     /// From the beginning of `struct fdtable` to its `fd`.
     pub table_files: u64,
+    /// From the beginning of `struct file` to its `f_flags`.
+    pub file_flags: u64,
 }
 
 /// Reads the offsets.
@@ -51,6 +53,7 @@ pub fn task_layout() -> TaskLayout {
         files: types.offset_in("task_struct", "files").unwrap_or_default(),
         files_table: types.offset_in("files_struct", "fdt").unwrap_or_default(),
         table_files: types.offset_in("fdtable", "fd").unwrap_or_default(),
+        file_flags: types.offset_in("file", "f_flags").unwrap_or_default(),
     }
 }
 
@@ -212,8 +215,17 @@ mod tests {
     fn this_kernel_tells_it() {
         if std::fs::exists(TYPES).unwrap_or(false) {
             let layout = task_layout();
-            let TaskLayout { number, thread_pointer, memory, memory_stack, files, files_table, table_files } = layout;
-            for offset in [number, thread_pointer, memory, memory_stack, files, files_table, table_files] {
+            let TaskLayout {
+                number,
+                thread_pointer,
+                memory,
+                memory_stack,
+                files,
+                files_table,
+                table_files,
+                file_flags,
+            } = layout;
+            for offset in [number, thread_pointer, memory, memory_stack, files, files_table, table_files, file_flags] {
                 assert!(offset > 0 && offset < 1 << 14, "{layout:?}");
             }
         }

@@ -56,6 +56,7 @@ pub fn read(ebpf: &Ebpf, left: &[OpenCall]) -> Result<(LossCounts, Vec<OpenCall>
         hits_without_cause: counted[Counter::HitsWithoutCause as usize],
         socket_records_lost: counted[Counter::LostSocketRecords as usize],
         connections_lost: counted[Counter::LostConnections as usize],
+        context_records_lost: counted[Counter::LostContextRecords as usize],
     };
     Ok((totals, open_calls))
 }
@@ -123,6 +124,9 @@ fn open_calls_of(key: u64, stack: &ThreadStack) -> Vec<OpenCall> {
             record.call.root_call = root_call;
             record.wide.join = stack.join;
             let is_python = frame.kind != FrameKind::Native as u32;
+            if depth == 0 && is_python {
+                (record.wide.context_state, record.wide.context) = (stack.context_state, stack.context);
+            }
             OpenCall { record, is_python, same_stack: RemoteAddress(stack.own_start)..own_end }
         })
         .collect()

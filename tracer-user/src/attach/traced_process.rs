@@ -24,9 +24,9 @@ use super::totals;
 use super::watchpoints::Obstacle;
 use crate::memory::MappedFile;
 use crate::model::{
-    CodeCalls, FileNumber, InterpreterSite, InterpreterSites, ModuleFile, PlannedFunction, ProbePlan, ProbesPassed,
-    ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress, WitnessDensity, WitnessSite, WitnessWindow,
-    WitnessedCalls,
+    CodeCalls, ContextSites, FileNumber, InterpreterSite, InterpreterSites, ModuleFile, PlannedFunction, ProbePlan,
+    ProbesPassed, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress, WitnessDensity, WitnessSite,
+    WitnessWindow, WitnessedCalls,
 };
 
 /// A traced process. Dropping it takes everything away that belongs to it, and makes room for another one; what of that takes
@@ -41,6 +41,8 @@ pub struct TracedProcess {
     first_objects: Vec<Link>,
     /// Whether its connections are looked at.
     is_asked: bool,
+    /// Where contexts of its Python code are made and freed.
+    contexts: Vec<Link>,
 }
 
 impl TracedProcess {
@@ -48,7 +50,7 @@ impl TracedProcess {
     pub(super) fn new(process: ProcessId, loaded: SharedLoaded) -> Self {
         let kept_signals = Arc::clone(&loaded.lock().kept_signals);
         let python = PythonProbes::new(process, kept_signals);
-        Self { process, loaded, slot: None, python, first_objects: Vec::new(), is_asked: false }
+        Self { process, loaded, slot: None, python, first_objects: Vec::new(), is_asked: false, contexts: Vec::new() }
     }
 
     /// Whether anything was ever watched or not: the tables are written before.
@@ -78,6 +80,8 @@ impl TracedProcess {
     fn take_away(&mut self) -> Result<(), AttachError> {
         self.stop_no_more();
         self.remove_python();
+        let contexts = std::mem::take(&mut self.contexts);
+        self.loaded.lock().removals.begin_if(!contexts.is_empty(), move || drop(contexts));
         if self.loaded.lock().is_over {
             return Ok(());
         }
@@ -326,9 +330,31 @@ impl KernelProcess for TracedProcess {
             return Err(AttachError::Incomplete { name: "socket_read" });
         }
         self.is_asked = true;
-        requests::look_at(&mut self.loaded.lock().ebpf, self.process.pid)?;
+        requests::look_at(&mut self.loaded.lock().ebpf, self.process.pid, None)?;
         let open = open();
         requests::look_at_open(&mut self.loaded.lock().ebpf, self.process.pid, &open)
+    }
+
+    fn place_contexts(&mut self, path: &Path, sites: &ContextSites) -> Result<(), AttachError> {
+        if !self.contexts.is_empty() {
+            return Ok(());
+        }
+        let mut loaded = self.loaded.lock();
+        let slot = loaded.slot_of(&mut self.slot, self.process.pid)?;
+        let Loaded { contexts, ebpf, .. } = &mut *loaded;
+        let contexts = contexts.as_ref().ok_or(AttachError::Incomplete { name: "python_context_made" })?;
+        self.contexts = contexts.place(ebpf, (path, self.process, slot), sites)?;
+        requests::look_at(ebpf, self.process.pid, Some(slot))
+    }
+
+    fn forget_contexts(&mut self) -> Result<(), AttachError> {
+        if self.contexts.is_empty() {
+            return Ok(());
+        }
+        let mut loaded = self.loaded.lock();
+        let links = std::mem::take(&mut self.contexts);
+        loaded.removals.begin(move || drop(links));
+        requests::look_at(&mut loaded.ebpf, self.process.pid, None)
     }
 
     fn forget_python(&mut self) -> Result<(), AttachError> {

@@ -283,7 +283,7 @@ impl TraceOptions {
             (None, Some(most)) => model::Share::OfProcessor(most),
             (None, None) => model::Share::Always,
         };
-        PythonSettings { mode, is_chosen: self.python == PythonMode::Auto, may_go_over: false, share }
+        PythonSettings { mode, is_chosen: self.python == PythonMode::Auto, share, ..PythonSettings::default() }
     }
 }
 

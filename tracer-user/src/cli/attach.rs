@@ -19,7 +19,8 @@ use super::summary_file::SummaryFile;
 use crate::attach::LoadOptions;
 use crate::model::{MethodRow, SymbolMap, counted, process_numbers};
 use crate::session::{
-    self, Followed, Message, ProcessChanges, Report, Session, SessionError, Settings, Stop, TotalsFeed, plan_only,
+    self, Followed, Message, ProcessChanges, PythonSettings, Report, Session, SessionError, Settings, Stop, TotalsFeed,
+    plan_only,
 };
 use crate::symbol_map::{self, MAP_DIRECTORY};
 use crate::target::{Watcher, descendants};
@@ -133,10 +134,11 @@ pub fn settings(
     tell: Sender<Message>,
 ) -> Settings {
     let defaults = LoadOptions::default();
+    let requests = trace.requests == Requests::Sockets;
     Settings {
         source: Box::new(watcher),
         maps,
-        python: trace.python(),
+        python: PythonSettings { joins_requests: requests, ..trace.python() },
         probe_moving_code: trace.probe_moving_code,
         max_overhead: trace.max_overhead,
         totals: display.interval.map(show_totals),
@@ -149,7 +151,7 @@ pub fn settings(
             debug_log: std::env::var_os("ML_TRACER_BPF_LOG").is_some_and(|value| value == "1"),
             single_probes: trace.single_probes,
             python_entries: trace.python_entries.unwrap_or(defaults.python_entries),
-            requests: trace.requests == Requests::Sockets,
+            requests,
             ..defaults
         },
         began,

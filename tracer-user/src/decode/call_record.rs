@@ -5,6 +5,7 @@ use std::mem::offset_of;
 use tracer_common::limits::MAX_DEPTH;
 use tracer_common::records::{CallRecord, FIRST_PART_OF_OLD, Join as JoinRecord, RecordEnding, WidePart};
 
+use super::context_record::context;
 use super::error::DecodeError;
 use super::tolerant::read;
 use crate::model::{Call, CallEnding, ForeignCall, FunctionId, Join, MonotonicNs, RemoteAddress, ThreadId};
@@ -57,6 +58,7 @@ fn two_parts(first: &[u8], second: &[u8]) -> Result<Call, DecodeError> {
         join: join(&record, &wide.join)?,
         start_uncertainty_ns: wide.start_uncertainty_ns,
         may_be_several: wide.calls_merged != 0,
+        context: context(wide.context_state, wide.context)?,
     })
 }
 

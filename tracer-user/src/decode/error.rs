@@ -43,6 +43,12 @@ pub enum DecodeError {
         /// Number of the action.
         action: u32,
     },
+    /// A state of a context that this version does not know.
+    #[error("state {state} of a context is not known to this version; was the tape made by a newer one?")]
+    UnknownContextState {
+        /// Number of the state.
+        state: u32,
+    },
     /// Fields of the record of a connection contradict each other.
     #[error("a record of the connection with descriptor {descriptor} contradicts itself: {problem}")]
     OddConnection {

@@ -1,6 +1,7 @@
 //! Takes the bytes of one record and gives back an `Event`, or says why the bytes are no record.
 
 mod call_record;
+mod context_record;
 mod error;
 mod process_record;
 mod record;

@@ -3,6 +3,7 @@
 use tracer_common::records::{RecordHeader, RecordKind};
 
 use super::call_record::{call, wide_call};
+use super::context_record::context_event;
 use super::error::DecodeError;
 use super::process_record::{process, thread};
 use super::socket_record::socket;
@@ -32,6 +33,7 @@ pub fn decode(record: &RawRecord<'_>) -> Result<Event, DecodeError> {
         _ if kind == RecordKind::Request as u16 => socket(bytes, usize::from(first_part)).map(Event::Socket),
         _ if kind == RecordKind::Process as u16 => process(bytes).map(Event::Process),
         _ if kind == RecordKind::Thread as u16 => thread(bytes).map(Event::Thread),
+        _ if kind == RecordKind::Context as u16 => context_event(bytes).map(Event::Context),
         _ => Err(DecodeError::UnknownKind { kind }),
     }
 }

@@ -2,8 +2,9 @@
 
 use std::mem::offset_of;
 
-use tracer_common::records::{HAS_LOST, SocketAction as ActionNumber, SocketRecord, WAS_BEFORE};
+use tracer_common::records::{HAS_LOST, NEVER_WAITS, SocketAction as ActionNumber, SocketRecord, WAS_BEFORE};
 
+use super::context_record::context;
 use super::error::DecodeError;
 use super::tolerant::read;
 use crate::model::{ConnectionId, MonotonicNs, SocketAction, SocketEvent, ThreadId};
@@ -40,6 +41,8 @@ pub fn socket(bytes: &[u8], first_part: usize) -> Result<SocketEvent, DecodeErro
         time: MonotonicNs(record.time_ns),
         was_before: record.flags & WAS_BEFORE != 0,
         has_lost: record.flags & HAS_LOST != 0,
+        context: context(record.context_state, record.context)?,
+        waits: record.flags & NEVER_WAITS == 0,
         action,
     })
 }

@@ -4,15 +4,16 @@ use std::mem::offset_of;
 
 use tracer_common::limits::MAX_DEPTH;
 use tracer_common::records::{
-    CallRecord, HAS_LOST, Join as JoinRecord, ProcessChange as ChangeNumber, ProcessRecord, RecordEnding,
-    SocketAction as ActionNumber, SocketRecord, ThreadRecord, WAS_BEFORE, WideCallRecord, WidePart,
+    CallRecord, ContextRecord, ContextState, HAS_LOST, Join as JoinRecord, NEVER_WAITS, ProcessChange as ChangeNumber,
+    ProcessRecord, RecordEnding, SocketAction as ActionNumber, SocketRecord, ThreadRecord, WAS_BEFORE, WideCallRecord,
+    WidePart,
 };
 use zerocopy::IntoBytes as _;
 
 use super::*;
 use crate::model::{
-    Call, CallEnding, ConnectionId, ForeignCall, FunctionId, Join, MonotonicNs, ProcessChange, ProcessEvent,
-    RemoteAddress, SocketAction, SocketEvent, ThreadEvent, ThreadId,
+    Call, CallEnding, ConnectionId, ContextChange, ContextEvent, ForeignCall, FunctionId, Join, MonotonicNs,
+    ProcessChange, ProcessEvent, PythonContext, RemoteAddress, SocketAction, SocketEvent, ThreadEvent, ThreadId,
 };
 
 fn native() -> CallRecord {
@@ -159,7 +160,7 @@ fn the_second_part_of_a_wide_record_may_be_shorter_too() {
             );
             let start = offset_of!(WidePart, start_uncertainty_ns);
             assert_eq!(call.start_uncertainty_ns, if second >= start + 8 { 70 } else { 0 }, "{size} bytes");
-            assert_eq!(call.may_be_several, second >= offset_of!(WidePart, reserved), "{size} bytes");
+            assert_eq!(call.may_be_several, second >= offset_of!(WidePart, context_state), "{size} bytes");
         }
     }
 }
@@ -241,6 +242,7 @@ fn socket_bytes(change: impl FnOnce(&mut SocketRecord)) -> Vec<u8> {
         length: 10,
         captured: 3,
         flags: WAS_BEFORE,
+        ..SocketRecord::default()
     };
     change(&mut record);
     [record.as_bytes(), b"GET\0\0\0\0\0"].concat()
@@ -255,6 +257,8 @@ fn what_is_done_with_connections_is_told() {
         time: MonotonicNs(20),
         was_before: true,
         has_lost: false,
+        context: None,
+        waits: true,
         action: SocketAction::Read { length: 10, bytes: b"GET".as_slice().into() },
     };
     assert_eq!(decoded(|_| ()), Ok(Event::Socket(read.clone())));
@@ -264,9 +268,39 @@ fn what_is_done_with_connections_is_told() {
     assert!(matches!(decoded(|record| record.length = 2), Err(DecodeError::OddConnection { .. })));
     let Ok(Event::Socket(event)) = decoded(|record| record.flags = HAS_LOST) else { panic!("no event") };
     assert!(event.has_lost && !event.was_before);
+    let Ok(Event::Socket(event)) = decoded(|record| record.flags = NEVER_WAITS) else { panic!("no event") };
+    assert!(!event.waits);
     assert!(matches!(decoded(|record| record.captured = 9), Err(DecodeError::TooShort { .. })));
     let bytes = socket_bytes(|_| ());
     assert!((0..bytes.len()).all(|length| decode(&RawRecord(&bytes[..length])).is_err()));
+    let entered = |record: &mut SocketRecord| {
+        (record.context, record.context_state) = (0x60, ContextState::Entered as u32);
+    };
+    let Ok(Event::Socket(event)) = decoded(entered) else { panic!("no event") };
+    let context = PythonContext { address: Some(RemoteAddress(0x60)), is_entered: true };
+    assert_eq!(event.context, Some(context));
+    let unknown = decoded(|record| record.context_state = 9);
+    assert_eq!(unknown, Err(DecodeError::UnknownContextState { state: 9 }));
+}
+
+#[test]
+fn contexts_are_told_with_what_they_were_copied_from() {
+    let mut record = ContextRecord {
+        header: RecordHeader::new(RecordKind::Context, size_of::<ContextRecord>()),
+        process: 7,
+        is_made: 1,
+        time_ns: 20,
+        context: 0x60,
+        current: 0x40,
+        lost: 3,
+    };
+    let context = RemoteAddress(0x60);
+    let made = ContextChange::Made { context, current: Some(RemoteAddress(0x40)) };
+    let event = ContextEvent { process: 7, time: MonotonicNs(20), lost: 3, change: made };
+    assert_eq!(decode(&RawRecord(record.as_bytes())), Ok(Event::Context(event)));
+    record.is_made = 0;
+    let event = ContextEvent { change: ContextChange::Freed { context }, ..event };
+    assert_eq!(decode(&RawRecord(record.as_bytes())), Ok(Event::Context(event)));
 }
 
 #[test]

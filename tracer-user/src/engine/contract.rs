@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use crate::memory::ReadLimit;
 use crate::model::{
-    InterpreterSite, InterpreterSites, Look, ModuleFile, NoInterpreterSites, ProbeRequest, ProcessId, PythonLayout,
-    PythonRuntime, RemoteAddress, Skipped, Target, WitnessSite,
+    ContextSites, InterpreterSite, InterpreterSites, Look, ModuleFile, NoInterpreterSites, ProbeRequest, ProcessId,
+    PythonLayout, PythonRuntime, RemoteAddress, Skipped, Target, WitnessSite,
 };
 use crate::symbol::SymbolError;
 
@@ -109,6 +109,12 @@ pub trait RuntimeInstance: Instance<Found = Look> + fmt::Debug + Send {
 
     /// Where exceptions pass in the file of the runtime; `None` where that cannot be told.
     fn exception_site(&self, target: &Target) -> Option<InterpreterSite>;
+
+    /// Where contexts are made and freed in the file of the runtime, which tell for whom a call was made.
+    ///
+    /// # Errors
+    /// Why they cannot be probed there, for people.
+    fn context_sites(&self, target: &Target) -> Result<ContextSites, EngineError>;
 
     /// Path by which the tracer opens the file of the runtime; `None` if the process has not mapped it any more.
     fn file(&self, target: &Target) -> Option<PathBuf> {

@@ -12,5 +12,5 @@ mod runtimes;
 
 pub use contract::{Engine, EngineError, Instance, NoCallSites, Recognition, Requests, RuntimeInstance};
 pub use native::{NativeEngine, NativeFacts, NativeInstance};
-pub use request::{Outcome as RequestOutcome, Propagators, ServerRequests};
+pub use request::{CallParents, Outcome as RequestOutcome, OutermostCall, Propagators, ServerRequests};
 pub use runtimes::{FirstObjects, Runtimes};

@@ -9,7 +9,7 @@ use tracer_common::limits::MAX_ARGUMENTS;
 use tracer_common::records::WideCallRecord;
 use zerocopy::IntoBytes as _;
 
-use super::request::SocketEvent;
+use super::request::{ContextEvent, PythonContext, SocketEvent};
 use super::units::{FunctionId, MonotonicNs, RemoteAddress, ThreadId};
 
 /// The bytes of one record, as the ring buffer or a tape held them.
@@ -31,6 +31,8 @@ pub enum Event {
     Thread(ThreadEvent),
     /// A process has done something with a connection that it is asked over.
     Socket(SocketEvent),
+    /// A context of a process that is asked something was made or freed.
+    Context(ContextEvent),
 }
 
 /// One call. See `tracer_common::records::CallRecord` for the meaning of each field.
@@ -78,6 +80,8 @@ pub struct Call {
     pub start_uncertainty_ns: u64,
     /// Whether it may be several calls, because nothing between them was seen.
     pub may_be_several: bool,
+    /// Python, outermost calls: the context that the thread was in when the call began, if that was read.
+    pub context: Option<PythonContext>,
 }
 
 /// How a call ended, as its record tells it.
@@ -220,6 +224,9 @@ pub struct LossCounts {
     /// Connections that were not looked at for want of room. Likewise.
     #[serde(default)]
     pub connections_lost: u64,
+    /// Records of contexts of Python code that were lost. Likewise.
+    #[serde(default)]
+    pub context_records_lost: u64,
 }
 
 /// Calls lost for one reason.
@@ -254,7 +261,8 @@ impl LossOfReason {
             | Counter::ReturnsWithoutEntry
             | Counter::HitsWithoutCause
             | Counter::LostSocketRecords
-            | Counter::LostConnections => UNKNOWN_REASON,
+            | Counter::LostConnections
+            | Counter::LostContextRecords => UNKNOWN_REASON,
         }
     }
 }

@@ -64,6 +64,26 @@ impl SparseKinds {
     }
 }
 
+/// Where contexts (`contextvars.Context`) are made and freed. The kernel emulates each of the instructions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContextSites {
+    /// Each new context passes one of these, or several.
+    pub made: Vec<ContextSite>,
+    /// Each context passes this place before it is freed, as first argument of the function.
+    pub freed: FileOffset,
+}
+
+/// A place that a new context passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ContextSite {
+    /// Offset of the machine instruction in the file.
+    pub offset: FileOffset,
+    /// The general register that the context is in, numbered as x86-64 instructions number them; it holds 0 where none is made.
+    pub register: u8,
+    /// Whether it is a copy of another one.
+    pub is_copy: bool,
+}
+
 /// One place to probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct InterpreterSite {
@@ -113,6 +133,13 @@ pub enum NoInterpreterSites {
     SeparateHandlers,
     /// It has no function `_PyEval_EvalFrameDefault`.
     NoEvaluationFunction,
+    /// It does not export the type of contexts.
+    NoContextType,
+    /// The code that makes or frees contexts is not understood.
+    Contexts {
+        /// What is wrong with it.
+        problem: SkipReason,
+    },
     /// The code of the interpreter loop is not understood.
     Code {
         /// What is wrong with it.
@@ -141,6 +168,10 @@ impl fmt::Display for NoInterpreterSites {
                 write!(formatter, "each instruction handler is a function of its own (built with tail calls)")
             }
             Self::NoEvaluationFunction => write!(formatter, "the function _PyEval_EvalFrameDefault was not found"),
+            Self::Contexts { problem } => {
+                write!(formatter, "the functions that make and free contexts are not understood: {problem}")
+            }
+            Self::NoContextType => write!(formatter, "PyContext_Type was not found"),
             Self::Code { problem } => write!(formatter, "the interpreter loop is not understood: {problem}"),
             Self::NoPlace { opcode } => {
                 write!(formatter, "the handler of {opcode} has no place that each execution passes once")

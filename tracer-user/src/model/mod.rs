@@ -32,8 +32,9 @@ pub use function::{
     Skipped, UnwindProof,
 };
 pub use interpreter::{
-    DEEP_FRAMES, FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle, NoInterpreterSites, ProbesPassed,
-    SPARSE_KINDS, SparseKinds, Witness, WitnessDensity, WitnessSite, WitnessWindow, WitnessedCalls,
+    ContextSite, ContextSites, DEEP_FRAMES, FramePlace, InterpreterSite, InterpreterSites, InterpreterStyle,
+    NoInterpreterSites, ProbesPassed, SPARSE_KINDS, SparseKinds, Witness, WitnessDensity, WitnessSite, WitnessWindow,
+    WitnessedCalls,
 };
 pub use language::{Language, NamedBy};
 pub use look::Look;
@@ -48,8 +49,9 @@ pub use python::{
     UnnamedClass, WatchedCode,
 };
 pub use request::{
-    CallersTrace, ConnectionId, HostAndPort, OtherProtocol, OutOfStep, Request, RequestEnding, RequestFacts,
-    RequestTotals, SocketAction, SocketEvent,
+    CallParent, CallersTrace, ConnectionId, ContextChange, ContextEvent, HostAndPort, JoinedCalls, NoParent,
+    OtherProtocol, OutOfStep, PythonContext, Request, RequestEnding, RequestFacts, RequestStart, RequestTotals,
+    SocketAction, SocketEvent,
 };
 pub use sentence::{counted, first_names, process_numbers};
 pub use share::Share;

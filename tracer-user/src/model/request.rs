@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::trace_ids::{SpanId, TraceId};
-use super::units::{MonotonicNs, ThreadId};
+use super::units::{MonotonicNs, RemoteAddress, ThreadId};
 
 /// A connection of a process: its descriptor, and when it was opened, which tells apart those that had the same descriptor one after
 /// the other.
@@ -31,6 +31,11 @@ pub struct SocketEvent {
     pub was_before: bool,
     /// Whether something that was done with it before is not told.
     pub has_lost: bool,
+    /// The context that the thread began an answer in, if that was read.
+    pub context: Option<PythonContext>,
+    /// Whether threads wait for the connection: then one that has read a request does nothing else until it has answered it, or has
+    /// handed it on.
+    pub waits: bool,
     /// What it did.
     pub action: SocketAction,
 }
@@ -75,6 +80,88 @@ pub struct Request {
     pub ending: RequestEnding,
     /// What else is known of it.
     pub facts: RequestFacts,
+}
+
+/// What is known of a request once its head has been read: what is done for it is joined to that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestStart {
+    /// The connection that it came over.
+    pub connection: ConnectionId,
+    /// Counts the requests of the connection from 1.
+    pub number: u64,
+    /// When the last of its head was read.
+    pub begun: MonotonicNs,
+    /// The trace that it is part of, if its caller names one.
+    pub trace: Option<CallersTrace>,
+}
+
+/// The context (`contextvars.Context`) that a thread of CPython runs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PythonContext {
+    /// Its address; `None`: the thread has none yet.
+    pub address: Option<RemoteAddress>,
+    /// Whether somebody has entered it. Otherwise it is the one that a thread begins with.
+    pub is_entered: bool,
+}
+
+/// A context of a traced process was made, or is there no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContextEvent {
+    /// Process id in the initial pid namespace.
+    pub process: u32,
+    /// When.
+    pub time: MonotonicNs,
+    /// Such records of the process that were lost before.
+    pub lost: u64,
+    /// What.
+    pub change: ContextChange,
+}
+
+/// What has happened to a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContextChange {
+    /// It was made.
+    Made {
+        /// Its address.
+        context: RemoteAddress,
+        /// The one that the thread was in, if it is a copy: of that one in most cases.
+        current: Option<RemoteAddress>,
+    },
+    /// It was freed.
+    Freed {
+        /// Its address.
+        context: RemoteAddress,
+    },
+}
+
+/// What an outermost call was made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallParent {
+    /// For this request.
+    Request(Box<RequestStart>),
+    /// For none, or none that is known.
+    None(NoParent),
+}
+
+/// Why an outermost call is not joined to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum NoParent {
+    /// No request was there when it began.
+    NoRequest,
+    /// None of those that were there was shown to have asked for it.
+    NotShown,
+    /// Several may have.
+    Several,
+    /// What would show it was not read.
+    NotRead,
+    /// The request that it was made for had been over for long.
+    LongOver,
+    /// An answer that would show it did not come in time.
+    TimedOut,
+    /// Too many calls waited for answers.
+    TooMany,
+    /// Its record was lost.
+    Lost,
 }
 
 /// What is known of a request besides its times.
@@ -188,6 +275,19 @@ pub struct RequestTotals {
     pub out_of_step: BTreeMap<OutOfStep, u64>,
     /// Connections that were not looked at because they speak something else.
     pub others: BTreeMap<OtherProtocol, u64>,
+    /// Outermost calls of the processes that were asked something, by what became of them.
+    pub calls: JoinedCalls,
+}
+
+/// What became of the outermost calls of processes that were asked something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JoinedCalls {
+    /// They are inside the request that they were made for.
+    pub joined: u64,
+    /// They make no span, as the request that they were made for.
+    pub not_sampled: u64,
+    /// They begin traces of their own, by the reason.
+    pub own_root: BTreeMap<NoParent, u64>,
 }
 
 /// Methods that the semantic conventions know (RFC 9110, PATCH of RFC 5789, QUERY): all others have one name together.
@@ -198,6 +298,23 @@ impl RequestFacts {
     #[must_use]
     pub fn known_method(&self) -> Option<&str> {
         METHODS.contains(&&*self.method).then_some(&self.method)
+    }
+}
+
+impl NoParent {
+    /// Its name.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::NoRequest => "no_request",
+            Self::NotShown => "not_shown",
+            Self::Several => "several_requests",
+            Self::NotRead => "not_read",
+            Self::LongOver => "request_long_over",
+            Self::TimedOut => "no_answer_in_time",
+            Self::TooMany => "too_many_waiting",
+            Self::Lost => "record_lost",
+        }
     }
 }
 

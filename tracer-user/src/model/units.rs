@@ -17,7 +17,7 @@ pub struct VirtualAddress(pub u64);
 pub struct RemoteAddress(pub u64);
 
 /// CLOCK_MONOTONIC, nanoseconds. What the kernel side stamps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MonotonicNs(pub u64);
 
 /// Nanoseconds since 1970-01-01 UTC. What leaves the house.

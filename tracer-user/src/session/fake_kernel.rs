@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::attach::{AttachError, Kernel, KernelProcess, Refused, WatchOutcome};
 use crate::model::{
-    CodeCalls, FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts, OpenCall,
-    ProbePlan, ProbesPassed, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RawRecord, RemoteAddress,
+    CodeCalls, ContextSites, FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts,
+    OpenCall, ProbePlan, ProbesPassed, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RawRecord, RemoteAddress,
     WitnessDensity, WitnessSite, WitnessWindow, WitnessedCalls,
 };
 use crate::ring::RecordSource;
@@ -220,6 +220,14 @@ impl KernelProcess for FakeProcess {
     fn stop_no_more(&mut self) {}
 
     fn look_at_requests(&mut self, _: &mut dyn FnMut() -> Vec<u32>) -> Result<(), AttachError> {
+        Ok(())
+    }
+
+    fn place_contexts(&mut self, _: &Path, _: &ContextSites) -> Result<(), AttachError> {
+        Ok(())
+    }
+
+    fn forget_contexts(&mut self) -> Result<(), AttachError> {
         Ok(())
     }
 

@@ -139,8 +139,7 @@ mod tests {
             passed: 25_000.0,
             empty_ns: Some(700.0),
         };
-        let settings =
-            PythonSettings { mode: PythonMode::Chain, is_chosen: true, may_go_over: false, share: Share::Always };
+        let settings = PythonSettings { mode: PythonMode::Chain, is_chosen: true, ..PythonSettings::default() };
         let chosen = Chosen { settings, reason: Some("a hit takes 9.4 µs".to_owned()), hit_ns: Some(9_400.0) };
         let report = PythonModeReport::new(&chosen, &[cost]);
         assert_eq!(

@@ -23,12 +23,30 @@ pub struct RequestReport {
     pub records_lost: u64,
     /// Connections for which there was no room.
     pub connections_lost: u64,
+    /// Records of contexts that were lost: what was made for which request is not known then.
+    pub context_records_lost: u64,
+    /// Outermost calls of processes that were asked something.
+    pub calls: CallReport,
 }
+
+/// What became of the outermost calls of processes that were asked something.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CallReport {
+    /// They are inside the request that they were made for.
+    pub joined: u64,
+    /// They make no span, as the request that they were made for.
+    pub not_sampled: u64,
+    /// They begin traces of their own, by the reason.
+    pub own_root: BTreeMap<&'static str, u64>,
+}
+
+/// The reason that is none to say anything.
+const NO_REQUEST: &str = "no_request";
 
 impl RequestReport {
     /// What was told, and what the kernel counted.
     pub fn new(counts: &LossCounts, totals: RequestTotals) -> Self {
-        let RequestTotals { requests, unanswered, not_sampled, out_of_step, others } = totals;
+        let RequestTotals { requests, unanswered, not_sampled, out_of_step, others, calls } = totals;
         Self {
             seen: requests,
             unanswered,
@@ -37,6 +55,12 @@ impl RequestReport {
             not_looked_at: others.into_iter().map(|(other, count)| (other.word().to_owned(), count)).collect(),
             records_lost: counts.socket_records_lost,
             connections_lost: counts.connections_lost,
+            context_records_lost: counts.context_records_lost,
+            calls: CallReport {
+                joined: calls.joined,
+                not_sampled: calls.not_sampled,
+                own_root: calls.own_root.into_iter().map(|(why, count)| (why.word(), count)).collect(),
+            },
         }
     }
 
@@ -61,6 +85,22 @@ impl RequestReport {
         for (reason, count) in &self.out_of_step {
             remarks.push(format!("{} out of step, of which no more is told: {reason}", connections(*count)));
         }
+        let not_known: u64 =
+            self.calls.own_root.iter().filter(|(why, _)| **why != NO_REQUEST).map(|(_, count)| count).sum();
+        if self.calls.joined > 0 || not_known > 0 {
+            let joined = counted(self.calls.joined, "outermost call is", "outermost calls are");
+            let others = match not_known {
+                0 => String::new(),
+                _ => format!("; of {not_known} it is not known for which request they were made (ml.parent_reason)"),
+            };
+            remarks.push(format!("{joined} inside requests{others}"));
+        }
+        if self.context_records_lost > 0 {
+            let records = counted(self.context_records_lost, "record", "records");
+            remarks.push(format!(
+                "lost {records} of contexts, which tell for whom a call is made: the ring buffer was full"
+            ));
+        }
         if self.records_lost > 0 {
             let records = counted(self.records_lost, "record", "records");
             remarks.push(format!("lost {records} of what was read and written: the ring buffer was full"));
@@ -75,7 +115,7 @@ impl RequestReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{OtherProtocol, OutOfStep};
+    use crate::model::{JoinedCalls, NoParent, OtherProtocol, OutOfStep};
 
     #[test]
     fn what_was_not_looked_at_is_told() {
@@ -85,6 +125,11 @@ mod tests {
             not_sampled: 1,
             out_of_step: [(OutOfStep::LostRecord, 1)].into(),
             others: [(OtherProtocol::Http2, 240)].into(),
+            calls: JoinedCalls {
+                joined: 5,
+                not_sampled: 1,
+                own_root: [(NoParent::NoRequest, 9), (NoParent::NotShown, 2)].into(),
+            },
         };
         let counts = LossCounts { socket_records_lost: 7, ..LossCounts::default() };
         let expected = [
@@ -92,6 +137,7 @@ mod tests {
             "1 request made no span: their callers do not record them (traceparent)",
             "240 connections of HTTP/2: requests on them were not looked at",
             "1 connection out of step, of which no more is told: a record was lost",
+            "5 outermost calls are inside requests; of 2 it is not known for which request they were made (ml.parent_reason)",
             "lost 7 records of what was read and written: the ring buffer was full",
         ];
         assert_eq!(RequestReport::new(&counts, totals).remarks(), expected);

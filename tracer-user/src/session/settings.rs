@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::message::Message;
 use crate::attach::LoadOptions;
 use crate::export::{Destination, Sink};
-use crate::model::{MethodRow, PythonMode, Share, SymbolMap};
+use crate::model::{MethodRow, PythonLayout, PythonMode, Share, SymbolMap};
 use crate::target::TargetSource;
 
 /// What a session is asked to do.
@@ -80,10 +80,26 @@ pub struct PythonSettings {
     pub may_go_over: bool,
     /// How much of the time probes in the interpreter may be live.
     pub share: Share,
+    /// Calls are joined to the requests that they were made for.
+    pub joins_requests: bool,
+}
+
+impl PythonSettings {
+    /// What the programs are told of an interpreter.
+    pub fn told_of(&self, layout: PythonLayout, mode: PythonMode) -> PythonLayout {
+        let thread_context = if self.joins_requests { layout.thread_context } else { 0 };
+        PythonLayout { witnesses: u32::from(mode == PythonMode::Chain), thread_context, ..layout }
+    }
 }
 
 impl Default for PythonSettings {
     fn default() -> Self {
-        Self { mode: PythonMode::Watch, is_chosen: false, may_go_over: false, share: Share::Always }
+        Self {
+            mode: PythonMode::Watch,
+            is_chosen: false,
+            may_go_over: false,
+            share: Share::Always,
+            joins_requests: false,
+        }
     }
 }

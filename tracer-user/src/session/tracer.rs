@@ -13,7 +13,7 @@ use super::instances::{Context, Instances, Measured, TracedInstance};
 use super::native_probes::{NativeProbes, lose};
 use super::processes::{LeftProcess, ProcessChanges, Processes};
 use super::report::Report;
-use crate::attach::{Kernel, Refused};
+use crate::attach::{AttachError, Kernel, KernelProcess, Refused};
 use crate::engine::{FirstObjects, Runtimes};
 use crate::model::{ClassesInSight, Module, ProcessEvent, ProcessId, ProgramImage, Target, TargetChange, counted};
 use crate::plan::{Planner, PythonCost};
@@ -371,7 +371,7 @@ impl Tracer {
                     tracing::debug!(%process, %error, "another program meanwhile");
                     self.instances.forget(process, &mut self.processes);
                     let kernel = self.processes.in_kernel(process);
-                    let forgotten = kernel.map_or(Ok(()), |kernel| kernel.forget_python());
+                    let forgotten = kernel.map_or(Ok(()), forget_program);
                     return self.or_leave(process, forgotten.map_err(SessionError::from));
                 }
                 self.or_leave(process, accepted)
@@ -381,7 +381,7 @@ impl Tracer {
                 // Native probes belong to the process and its files; what was found in its memory is gone.
                 self.instances.forget(target.process, &mut self.processes);
                 let kernel = self.processes.in_kernel(target.process);
-                let forgotten = kernel.map_or(Ok(()), |kernel| kernel.forget_python());
+                let forgotten = kernel.map_or(Ok(()), forget_program);
                 if let Some(process) = self.processes.traced(target.process) {
                     process.executes(&target);
                 }
@@ -502,6 +502,11 @@ impl Tracer {
     pub fn go_on(&mut self) -> Result<(), SessionError> {
         self.failures.go_on(self.is_any_of_interest())
     }
+}
+
+/// A process runs another program: what was found in the memory of the other one is gone.
+fn forget_program(kernel: &mut (dyn KernelProcess + 'static)) -> Result<(), AttachError> {
+    kernel.forget_contexts().and(kernel.forget_python())
 }
 
 /// Whether a process has executed another program than this one, and goes on.

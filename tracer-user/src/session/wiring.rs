@@ -4,25 +4,33 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::settings::TotalsFeed;
-use crate::assemble::{Assembler, Output};
+use crate::assemble::{Assembler, Joining, Output};
 use crate::decode::decode;
-use crate::engine::{Propagators, RequestOutcome, ServerRequests};
+use crate::engine::{CallParents, OutermostCall, Propagators, RequestOutcome, ServerRequests};
 use crate::export::{Delivery, Destination, ExportError, MethodTotals, Resource, Sink, Summary, open};
 use crate::model::{
-    ClockAnchor, Event, FunctionDescription, Gap, LossCounts, ProcessChange, ProcessEvent, PythonNames, RawRecord,
-    RemoteAddress, StreamTotals, Target, ThreadId, UnwatchedMethods,
+    Call, ClockAnchor, Event, FunctionDescription, Gap, LossCounts, Parent, ProcessChange, ProcessEvent, PythonNames,
+    RawRecord, RemoteAddress, SocketEvent, StreamTotals, Subject, Target, ThreadId, UnwatchedMethods,
 };
 use crate::ring::TapeHeader;
 
 /// Gives the name of a Python class of a process that no [`PythonNames`] did tell, by the process's number.
 pub type PythonClassNames = Box<dyn FnMut(u32, RemoteAddress) -> Option<Arc<str>> + Send>;
 
+/// Where spans go.
+#[derive(Default)]
+struct Outlet {
+    sinks: Vec<Box<dyn Sink>>,
+    methods: MethodTotals,
+}
+
 /// Everything after the ring buffer.
 pub struct Pipeline {
     requests: ServerRequests,
+    parents: CallParents,
     assembler: Assembler,
-    sinks: Vec<Box<dyn Sink>>,
-    methods: MethodTotals,
+    joining: Joining,
+    outlet: Outlet,
     /// Who is told what they have come to, and when that was done last.
     feed: Option<(TotalsFeed, Instant)>,
 }
@@ -38,11 +46,17 @@ impl Pipeline {
         destinations: &[Destination],
     ) -> Result<Self, ExportError> {
         let environment = |name: &str| std::env::var(name).ok();
-        let assembler = Assembler::new(header.seed, header.anchor, classes);
-        let assembler = assembler.following_callers(callers_are_followed(&environment));
+        let follows_callers = callers_are_followed(&environment);
+        let assembler = Assembler::new(header.seed, header.anchor, classes).following_callers(follows_callers);
         let sinks = destinations.iter().map(|destination| open(destination, &environment)).collect::<Result<_, _>>()?;
-        let requests = ServerRequests::reading(propagators(&environment));
-        let mut pipeline = Self { requests, assembler, sinks, methods: MethodTotals::default(), feed: None };
+        let mut pipeline = Self {
+            requests: ServerRequests::reading(propagators(&environment)),
+            parents: CallParents::default(),
+            assembler,
+            joining: Joining::new(header.seed, follows_callers),
+            outlet: Outlet { sinks, methods: MethodTotals::default() },
+            feed: None,
+        };
         header.targets.iter().for_each(|target| pipeline.add_process(target));
         Ok(pipeline)
     }
@@ -52,7 +66,7 @@ impl Pipeline {
     pub fn with(mut self, sinks: Vec<Box<dyn Sink>>, header: &TapeHeader) -> Self {
         for mut sink in sinks {
             header.targets.iter().for_each(|target| sink.process(&resource_of(target)));
-            self.sinks.push(sink);
+            self.outlet.sinks.push(sink);
         }
         self
     }
@@ -67,7 +81,7 @@ impl Pipeline {
     pub fn add_process(&mut self, target: &Target) {
         self.assembler.add_process(target.process);
         let resource = resource_of(target);
-        for sink in &mut self.sinks {
+        for sink in &mut self.outlet.sinks {
             sink.process(&resource);
         }
     }
@@ -106,32 +120,78 @@ impl Pipeline {
 
     /// One record on its way from the ring to the sinks. Gives what has happened to a process, if the record is about that.
     pub fn record(&mut self, record: &RawRecord<'_>) -> Option<ProcessEvent> {
-        let Self { requests, assembler, sinks, methods, .. } = self;
         match decode(record) {
-            Ok(Event::Socket(event)) => {
-                requests.event(event, &mut |outcome| told(outcome, assembler, sinks, methods));
-                None
-            }
+            Ok(Event::Socket(event)) => self.socket(event),
+            Ok(Event::Context(event)) => self.parents.context(&event),
+            Ok(Event::Call(call)) if self.parents.knows(call.process) => self.call(call),
             Ok(event) => {
-                assembler.event(&event, &mut |output| deliver(sinks, methods, &output));
+                let Self { assembler, outlet, .. } = self;
+                assembler.event(&event, &mut |output| outlet.deliver(&output));
                 let Event::Process(event) = event else { return None };
                 if let ProcessChange::Executed | ProcessChange::Ended = event.change {
-                    let out = &mut |outcome| told(outcome, assembler, sinks, methods);
-                    requests.process_ended(event.process, event.time, out);
+                    self.process_ended(&event);
                 }
-                Some(event)
+                return Some(event);
             }
             Err(error) => {
                 tracing::warn!(%error, "a record could not be decoded");
-                assembler.undecodable();
-                None
+                self.assembler.undecodable();
             }
+        }
+        None
+    }
+
+    fn socket(&mut self, event: SocketEvent) {
+        let Self { requests, parents, assembler, outlet, .. } = self;
+        let (by, time, reader) = ((event.thread, event.context), event.time, event.waits.then_some(event.thread));
+        requests.event(event, &mut |outcome| match outcome {
+            RequestOutcome::Begins(start) => parents.begins(start, reader),
+            RequestOutcome::Answers(connection, number) => parents.answers((connection, number), by, time),
+            outcome => told(outcome, parents, assembler, outlet),
+        });
+        self.join();
+    }
+
+    /// A call of a process that is asked something: it may have been made for a request.
+    fn call(&mut self, call: Call) {
+        let Self { parents, assembler, joining, outlet, .. } = self;
+        let mut outermost = None;
+        let (process, thread, context) = (call.process, call.thread, call.context);
+        let (start, now) = (call.start, call.end);
+        assembler.event(&Event::Call(call), &mut |output| match output {
+            Output::Span(span) => {
+                if span.parent == Parent::Root && matches!(span.subject, Subject::Call(_)) {
+                    outermost = Some(span.trace_id);
+                }
+                joining.span(span, &mut |span| outlet.deliver(&Output::Span(span)));
+            }
+            Output::Loss(_) => outlet.deliver(&output),
+        });
+        if let Some(trace) = outermost {
+            parents.ask(trace, OutermostCall { process, thread, context, start }, now);
+        }
+        self.join();
+    }
+
+    fn process_ended(&mut self, event: &ProcessEvent) {
+        let Self { requests, parents, assembler, outlet, .. } = self;
+        let out = &mut |outcome| told(outcome, parents, assembler, outlet);
+        requests.process_ended(event.process, event.time, out);
+        parents.process_ended(event.process);
+        self.join();
+    }
+
+    /// Calls whose parents have become known take their places.
+    fn join(&mut self) {
+        let Self { parents, joining, outlet, .. } = self;
+        for (trace, parent) in parents.take_settled() {
+            joining.settle(trace, &parent, &mut |span| outlet.deliver(&Output::Span(span)));
         }
     }
 
     /// A moment without records: sinks pass on what has waited for company.
     pub fn flush(&mut self) {
-        for sink in &mut self.sinks {
+        for sink in &mut self.outlet.sinks {
             sink.flush();
         }
         if let Some((feed, told)) = &mut self.feed
@@ -139,20 +199,25 @@ impl Pipeline {
         {
             *told = Instant::now();
             // Nobody listens any more when the program is ending.
-            let _ = feed.to.send(self.methods.rows());
+            let _ = feed.to.send(self.outlet.methods.rows());
         }
     }
 
     /// Whether no span can reach any destination any more, because nobody reads them.
     pub fn nobody_reads(&self) -> bool {
-        !self.sinks.is_empty() && self.sinks.iter().all(|sink| sink.is_gone())
+        !self.outlet.sinks.is_empty() && self.outlet.sinks.iter().all(|sink| sink.is_gone())
     }
 
     /// Every sink delivers what is left. Sinks finish side by side, so that a dead collector does not hold up the others.
-    pub fn finish(self, counts: Option<LossCounts>) -> (StreamTotals, Vec<Delivery>) {
-        let Self { mut requests, mut assembler, mut sinks, mut methods, .. } = self;
-        requests.finish(&mut |outcome| told(outcome, &mut assembler, &mut sinks, &mut methods));
-        let mut totals = assembler.finish(&mut |output| deliver(&mut sinks, &mut methods, &output));
+    pub fn finish(mut self, counts: Option<LossCounts>) -> (StreamTotals, Vec<Delivery>) {
+        let Self { requests, parents, assembler, outlet, .. } = &mut self;
+        requests.finish(&mut |outcome| told(outcome, parents, assembler, outlet));
+        parents.finish();
+        self.join();
+        let Self { assembler, joining, mut outlet, .. } = self;
+        let mut totals = assembler.finish(&mut |output| outlet.deliver(&output));
+        totals.requests.calls = joining.finish(&mut |span| outlet.deliver(&Output::Span(span)));
+        let Outlet { sinks, methods } = outlet;
         totals.methods = methods.rows();
         let summary = Summary { totals, counts };
         let summary = &summary;
@@ -182,11 +247,13 @@ fn propagators(environment: &dyn Fn(&str) -> Option<String>) -> Propagators {
     propagators
 }
 
-/// What has come out of a connection.
-fn told(outcome: RequestOutcome, assembler: &mut Assembler, sinks: &mut [Box<dyn Sink>], methods: &mut MethodTotals) {
+/// What has come out of a connection, besides that a request begins or its answer does.
+fn told(outcome: RequestOutcome, parents: &mut CallParents, assembler: &mut Assembler, outlet: &mut Outlet) {
     match outcome {
+        RequestOutcome::Begins(_) | RequestOutcome::Answers(..) => {}
         RequestOutcome::Request(request) => {
-            assembler.request(request, &mut |output| deliver(sinks, methods, &output));
+            parents.ends(&request);
+            assembler.request(request, &mut |output| outlet.deliver(&output));
         }
         RequestOutcome::OutOfStep(reason) => assembler.out_of_step(reason),
         RequestOutcome::Other(protocol) => assembler.other_protocol(protocol),
@@ -197,14 +264,16 @@ fn resource_of(target: &Target) -> Arc<Resource> {
     Arc::new(Resource::new(target, &|name: &str| std::env::var(name).ok()))
 }
 
-fn deliver(sinks: &mut [Box<dyn Sink>], methods: &mut MethodTotals, output: &Output) {
-    if let Output::Span(span) = output {
-        methods.span(span);
-    }
-    for sink in sinks {
-        match output {
-            Output::Span(span) => sink.span(span),
-            Output::Loss(loss) => sink.loss(loss),
+impl Outlet {
+    fn deliver(&mut self, output: &Output) {
+        if let Output::Span(span) = output {
+            self.methods.span(span);
+        }
+        for sink in &mut self.sinks {
+            match output {
+                Output::Span(span) => sink.span(span),
+                Output::Loss(loss) => sink.loss(loss),
+            }
         }
     }
 }

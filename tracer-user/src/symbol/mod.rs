@@ -3,6 +3,7 @@
 
 mod code;
 mod code_pointers;
+mod context_sites;
 mod cpp_name;
 mod cpp_path;
 mod cython_name;
@@ -31,6 +32,7 @@ mod plain_frame;
 mod probe_rules;
 mod registers;
 mod resolve;
+mod returned_value;
 mod runtime_sign;
 mod rust_name;
 mod suffix;

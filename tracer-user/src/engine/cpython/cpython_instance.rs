@@ -1,22 +1,27 @@
 //! CPython in one process: what is to be known about its functions, objects and frames.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{InterpreterError, ReadProblem};
 use super::interpreter::Interpreter;
-use super::interpreter_file::{InterpreterAddresses, InterpreterFile};
+use super::interpreter_file::{CONTEXT_TYPE, InterpreterAddresses, InterpreterFile};
 use super::survey::Surveyor;
 use crate::engine::contract::{EngineError, Instance, NoCallSites, RuntimeInstance};
 use crate::memory::{LimitedMemory, LiveProcess, MemoryError, PageCache, ReadLimit, heap_ranges};
 use crate::model::{
-    InterpreterSite, InterpreterSites, Look, ProcessId, PythonLayout, PythonRuntime, PythonSurvey, RemoteAddress,
-    Target, WitnessSite,
+    ContextSites, InterpreterSite, InterpreterSites, Look, NoInterpreterSites, ProcessId, PythonLayout, PythonRuntime,
+    PythonSurvey, RemoteAddress, Target, WitnessSite,
 };
 use crate::symbol_map::PythonRules;
 
 /// Finding an interpreter in the memory of a process takes so long at most.
 pub(super) const FINDING: Duration = Duration::from_secs(2);
+
+/// Where a type keeps the function that frees its objects (`tp_dealloc` in `PyTypeObject`, Include/cpython/object.h, CPython 3.8 to
+/// 3.15).
+const TP_DEALLOC: u32 = 48;
 
 /// Reading one name takes so long at most.
 const NAMING: Duration = Duration::from_millis(50);
@@ -32,6 +37,8 @@ pub struct CpythonInstance {
     process: LiveProcess,
     interpreter: Interpreter<ProcessMemory>,
     surveyor: Surveyor,
+    /// The type of contexts.
+    context_type: Option<RemoteAddress>,
     limit: ReadLimit,
 }
 
@@ -80,7 +87,8 @@ impl CpythonInstance {
             module,
             layout_source: interpreter.layout_source(),
         };
-        Ok(Self { runtime, file, process: memory, interpreter, surveyor: Surveyor::new(rules), limit: limit.clone() })
+        let (context_type, limit) = (addresses.types.get(CONTEXT_TYPE).copied(), limit.clone());
+        Ok(Self { runtime, file, process: memory, interpreter, surveyor: Surveyor::new(rules), context_type, limit })
     }
 
     fn within(&self, process: ProcessId, limit: &ReadLimit) -> Self {
@@ -91,6 +99,7 @@ impl CpythonInstance {
             process: memory,
             interpreter: self.interpreter.with_memory(memory_of(memory, limit)),
             surveyor: self.surveyor.clone(),
+            context_type: self.context_type,
             limit: limit.clone(),
         }
     }
@@ -196,6 +205,18 @@ impl RuntimeInstance for CpythonInstance {
         let path = self.file(target).ok_or(NoCallSites::NotMapped);
         let sites = path.and_then(|path| self.file.witness_sites(&path, (major, minor)));
         sites.map_err(|problem| self.no_sites("chain", problem))
+    }
+
+    fn context_sites(&self, target: &Target) -> Result<ContextSites, EngineError> {
+        let sites = || {
+            let path = self.file(target).ok_or(NoCallSites::NotMapped)?;
+            let context_type = self.context_type.ok_or(NoCallSites::NoPlace(NoInterpreterSites::NoContextType))?;
+            self.limit.allow(FINDING);
+            let freeing = self.interpreter.retrying(|interpreter| interpreter.u64(context_type, TP_DEALLOC));
+            let freeing = freeing.map_err(|problem| NoCallSites::Unreadable(io::Error::other(problem)))?;
+            self.file.context_sites(&path, context_type, RemoteAddress(freeing))
+        };
+        sites().map_err(|problem| self.no_sites("requests", problem))
     }
 
     fn exception_site(&self, target: &Target) -> Option<InterpreterSite> {

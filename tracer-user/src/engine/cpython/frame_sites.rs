@@ -7,7 +7,9 @@ use object::ReadCache;
 
 use crate::engine::contract::NoCallSites;
 use crate::memory::MappedFile;
-use crate::model::{FileNumber, InterpreterSite, InterpreterSites, WitnessSite};
+use crate::model::{
+    ContextSites, FileNumber, InterpreterSite, InterpreterSites, NoInterpreterSites, VirtualAddress, WitnessSite,
+};
 use crate::symbol::{ElfFile, Functions};
 
 /// The places that every call passes. `version` is the interpreter's major and minor version.
@@ -22,6 +24,14 @@ pub(super) fn witness_sites(path: &Path, version: (u8, u8)) -> Result<Vec<Witnes
     let cache = ReadCache::new(open(path)?);
     let functions = Functions::read(ElfFile::parse(&cache, path)?)?;
     functions.witness_sites(version).map_err(NoCallSites::NoPlace)
+}
+
+/// The places where contexts are made and freed, given the function that frees them.
+pub(super) fn context_sites(path: &Path, freeing: VirtualAddress) -> Result<ContextSites, NoCallSites> {
+    let cache = ReadCache::new(open(path)?);
+    let functions = Functions::read(ElfFile::parse(&cache, path)?)?;
+    let sites = functions.context_sites(freeing);
+    sites.map_err(|problem| NoCallSites::NoPlace(NoInterpreterSites::Contexts { problem }))
 }
 
 /// The place that every exception passes. Without it they are seen, but not what they are.

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::frame_sites;
 use crate::engine::contract::{EngineError, NoCallSites};
-use crate::model::{InterpreterSite, InterpreterSites, Mapping, RemoteAddress, VirtualAddress, WitnessSite};
+use crate::model::{
+    ContextSites, InterpreterSite, InterpreterSites, Mapping, NoInterpreterSites, RemoteAddress, VirtualAddress,
+    WitnessSite,
+};
 use crate::symbol::{ElfFile, ExecutableSegments};
 
 /// The variable with everything that the interpreter keeps; exported by every version from 3.8.
@@ -18,11 +21,13 @@ const RUNTIME: &str = "_PyRuntime";
 /// The section that holds it, from 3.10.
 const RUNTIME_SECTION: &str = ".PyRuntime";
 /// Variables that are asked for: the runtime, and types that no object leads to for sure.
-const VARIABLES: [&str; 3] = [RUNTIME, METHOD_TYPE, CELL_TYPE];
+const VARIABLES: [&str; 4] = [RUNTIME, METHOD_TYPE, CELL_TYPE, CONTEXT_TYPE];
 /// The type of bound methods.
 pub(super) const METHOD_TYPE: &str = "PyMethod_Type";
 /// The type of the cells that closures share.
 pub(super) const CELL_TYPE: &str = "PyCell_Type";
+/// The type of contexts (`contextvars.Context`).
+pub(super) const CONTEXT_TYPE: &str = "PyContext_Type";
 
 /// Where the interpreter's variables are in one process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +48,8 @@ pub struct InterpreterFile {
     call_sites: OnceLock<InterpreterSites>,
     witness_sites: OnceLock<Vec<WitnessSite>>,
     exception_site: OnceLock<InterpreterSite>,
+    /// Likewise contexts.
+    context_sites: OnceLock<ContextSites>,
 }
 
 impl InterpreterFile {
@@ -61,9 +68,9 @@ impl InterpreterFile {
         let types = variables.into_iter().filter(|(symbol, _)| *symbol != RUNTIME);
         let types = types.map(|(symbol, address)| (symbol.to_owned(), address)).collect();
         let (call_sites, exception_site) = (OnceLock::new(), OnceLock::new());
-        let witness_sites = OnceLock::new();
+        let (witness_sites, context_sites) = (OnceLock::new(), OnceLock::new());
         let segments = elf.executable();
-        Ok(Some(Self { runtime, types, segments, call_sites, witness_sites, exception_site }))
+        Ok(Some(Self { runtime, types, segments, call_sites, witness_sites, exception_site, context_sites }))
     }
 
     /// Where the variables are in a process that has mapped the file like this; `None` if the mappings are of another file.
@@ -71,6 +78,26 @@ impl InterpreterFile {
         let loaded = self.segments.loaded_at(mappings)?;
         let types = self.types.iter().map(|(symbol, address)| (symbol.clone(), loaded.address(*address)));
         Some(InterpreterAddresses { runtime: loaded.address(self.runtime), types: types.collect() })
+    }
+
+    /// The places in this file, which is at this path, where contexts are made and freed, given where their type is in a process and
+    /// which function it has for freeing them.
+    ///
+    /// # Errors
+    /// Why they cannot be probed.
+    pub(super) fn context_sites(
+        &self,
+        path: &Path,
+        context_type: RemoteAddress,
+        freeing: RemoteAddress,
+    ) -> Result<ContextSites, NoCallSites> {
+        if let Some(sites) = self.context_sites.get() {
+            return Ok(sites.clone());
+        }
+        let in_file = self.types.get(CONTEXT_TYPE).ok_or(NoCallSites::NoPlace(NoInterpreterSites::NoContextType))?;
+        let distance = context_type.0.wrapping_sub(in_file.0);
+        let sites = frame_sites::context_sites(path, VirtualAddress(freeing.0.wrapping_sub(distance)))?;
+        Ok(self.context_sites.get_or_init(|| sites).clone())
     }
 
     /// The places in this file, which is at this path, that a part of all calls passes.

@@ -61,7 +61,12 @@ impl<M: Memory> Interpreter<M> {
             entry_mark: frame.entry.map_or(EntryMark::Always, |entry| entry.mark()) as u32,
             witnesses: 0,
             code_instructions: layout.code.co_code_adaptive.unwrap_or_default(),
+            thread_context: thread.context,
+            context_entered: thread.ctx_entered,
+            thread_pointer: thread.thread_id,
+            thread_next: thread.next,
             reserved: 0,
+            threads: after(self.state, self.layout.interpreter.threads_head).0,
             cell_type: self.types.cell.unwrap_or_default().0,
             array_type: 0,
         })
@@ -71,7 +76,6 @@ impl<M: Memory> Interpreter<M> {
     /// (`gilstate.tstate_current`). From 3.12 each thread knows only itself, but the GIL remembers who took it last: a
     /// thread runs Python code only after take_gil() (Python/ceval_gil.c, CPython 3.12 to 3.15) has put it there.
     fn current_thread_word(&self) -> Result<RemoteAddress, ReadProblem> {
-        let after = |base: RemoteAddress, offset: u32| RemoteAddress(base.0.saturating_add(u64::from(offset)));
         let torn = ReadProblem::Torn { address: self.state, what: "interpreter's GIL" };
         let interpreter = &self.layout.interpreter;
         match (self.layout.runtime.tstate_current, interpreter.ceval_gil, interpreter.last_holder) {
@@ -80,4 +84,8 @@ impl<M: Memory> Interpreter<M> {
             _ => Err(torn),
         }
     }
+}
+
+fn after(base: RemoteAddress, offset: u32) -> RemoteAddress {
+    RemoteAddress(base.0.saturating_add(u64::from(offset)))
 }

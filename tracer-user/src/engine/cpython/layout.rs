@@ -99,6 +99,9 @@ pub(super) struct ThreadState {
     /// From 3.11.
     #[serde(default)]
     pub native_thread_id: Option<Offset>,
+    pub context: Offset,
+    /// In a context (`PyContext`).
+    pub ctx_entered: Offset,
     pub frame: Offset,
     /// 3.11 and 3.12: in the structure that `frame` points to.
     #[serde(default)]

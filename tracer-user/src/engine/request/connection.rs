@@ -12,7 +12,7 @@ use super::head::{
 use super::piece::Piece;
 use super::propagators::Propagators;
 use crate::model::{
-    ConnectionId, MonotonicNs, OtherProtocol, OutOfStep, Request, RequestEnding, RequestFacts, ThreadId,
+    ConnectionId, MonotonicNs, OtherProtocol, OutOfStep, Request, RequestEnding, RequestFacts, RequestStart, ThreadId,
 };
 
 /// Longest head that is looked at, bytes: what the programs capture of one request.
@@ -26,8 +26,11 @@ const TLS: &[u8] = &[0x16, 3];
 
 /// What comes out of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are requests, and each becomes a span at once")]
 pub enum Outcome {
+    /// The head of a request has been read.
+    Begins(RequestStart),
+    /// The answer to a request is begun.
+    Answers(ConnectionId, u64),
     /// A request is over.
     Request(Request),
     /// Nothing more is told of this connection, for this reason.
@@ -278,6 +281,8 @@ impl Connection {
         }
         self.number += 1;
         self.reading = head.body.map_or(Reading::Head, |body| Reading::Body(body, self.number));
+        let trace = head.facts.trace.clone();
+        out(Outcome::Begins(RequestStart { connection: self.id, number: self.number, begun: time, trace }));
         self.waiting.push_back(Waiting {
             is_to_be_asked: head.expects_continue && head.body.is_some(),
             head,
@@ -310,7 +315,7 @@ impl Connection {
             }
             return match status_of(&self.answer_head).filter(|status| *status >= 200) {
                 Some(status) => {
-                    self.has_status(status, time);
+                    self.has_status(status, time, out);
                     self.write_until_next(time, piece, out);
                 }
                 None => self.lose_step(OutOfStep::NotCaptured, time, out),
@@ -331,7 +336,7 @@ impl Connection {
             }
             return;
         }
-        self.has_status(status, time);
+        self.has_status(status, time, out);
         if is_agreed {
             self.answered(out);
             self.end(RequestEnding::OutOfStep, time, out);
@@ -344,8 +349,9 @@ impl Connection {
         }
     }
 
-    fn has_status(&mut self, status: u16, time: MonotonicNs) {
+    fn has_status(&mut self, status: u16, time: MonotonicNs, out: &mut impl FnMut(Outcome)) {
         let Some(request) = self.waiting.front_mut() else { return };
+        out(Outcome::Answers(self.id, request.number));
         request.status = Some(status);
         request.last_write = time;
         if request.is_to_be_asked {

@@ -37,11 +37,18 @@ fn seen(outcomes: &[Outcome]) -> (Vec<Seen>, Vec<Outcome>) {
     (requests, others)
 }
 
+/// Keeps what is over; [`a_request_is_told_of_when_it_begins_and_when_it_is_answered`] is about what is not.
+fn keep(outcomes: &mut Vec<Outcome>, outcome: Outcome) {
+    if !matches!(outcome, Outcome::Begins(_) | Outcome::Answers(..)) {
+        outcomes.push(outcome);
+    }
+}
+
 /// Has a connection with pieces of so many bytes at most, and closes it.
 fn play(turns: &[Turn], most: usize, was_before: bool) -> Vec<Outcome> {
     let mut connection = Connection::new(ID, was_before, Arc::default());
     let mut outcomes = Vec::new();
-    let out = &mut |outcome| outcomes.push(outcome);
+    let out = &mut |outcome| keep(&mut outcomes, outcome);
     for turn in turns {
         let (In(bytes) | Out(bytes)) = turn;
         for part in bytes.chunks(most) {
@@ -172,13 +179,13 @@ fn known(bytes: &[u8], length: u64) -> Piece<'_> {
 
 fn read(connection: &mut Connection, piece: Piece<'_>) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
-    connection.read(MonotonicNs(5), ThreadId(3), piece, &mut |outcome| outcomes.push(outcome));
+    connection.read(MonotonicNs(5), ThreadId(3), piece, &mut |outcome| keep(&mut outcomes, outcome));
     outcomes
 }
 
 fn written(connection: &mut Connection, time: u64, piece: Piece<'_>) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
-    connection.write(MonotonicNs(time), piece, &mut |outcome| outcomes.push(outcome));
+    connection.write(MonotonicNs(time), piece, &mut |outcome| keep(&mut outcomes, outcome));
     outcomes
 }
 
@@ -220,7 +227,7 @@ fn an_answer_whose_end_is_not_seen_ends_with_the_last_write_before_the_next_requ
     let long: &[u8] = b"HTTP/1.1 404 Not Found\r\nSet-Cookie: ";
     assert!(written(&mut connection, 9, known(long, 5_000)).is_empty());
     let mut outcomes = Vec::new();
-    connection.close(MonotonicNs(20), &mut |outcome| outcomes.push(outcome));
+    connection.close(MonotonicNs(20), &mut |outcome| keep(&mut outcomes, outcome));
     let [Outcome::Request(request)] = outcomes.as_slice() else { panic!("{outcomes:?}") };
     assert_eq!((request.end, request.ending, request.facts.status), (MonotonicNs(9), RequestEnding::Closed, Some(404)));
     // With another request behind it, nobody knows where that one's answer begins.
@@ -244,7 +251,7 @@ fn a_connection_that_was_there_before_begins_with_the_first_request() {
 fn a_request_begins_with_its_first_byte_and_is_its_reader_s() {
     let mut connection = Connection::new(ID, false, Arc::default());
     let mut outcomes = Vec::new();
-    let out = &mut |outcome| outcomes.push(outcome);
+    let out = &mut |outcome| keep(&mut outcomes, outcome);
     connection.read(MonotonicNs(10), ThreadId(3), known(b"\r\n", 2), out);
     connection.read(MonotonicNs(20), ThreadId(3), known(&GET[..4], 4), out);
     connection.read(MonotonicNs(30), ThreadId(4), known(&GET[4..], GET.len() as u64 - 4), out);
@@ -252,4 +259,20 @@ fn a_request_begins_with_its_first_byte_and_is_its_reader_s() {
     connection.write(MonotonicNs(50), known(&OK[20..], OK.len() as u64 - 20), out);
     let [Outcome::Request(request)] = outcomes.as_slice() else { panic!("{outcomes:?}") };
     assert_eq!((request.start, request.end, request.thread), (MonotonicNs(20), MonotonicNs(50), ThreadId(4)));
+}
+
+#[test]
+fn a_request_is_told_of_when_it_begins_and_when_it_is_answered() {
+    let mut connection = Connection::new(ID, false, Arc::default());
+    let mut outcomes = Vec::new();
+    let out = &mut |outcome| outcomes.push(outcome);
+    connection.read(MonotonicNs(20), ThreadId(3), known(&GET[..4], 4), out);
+    connection.read(MonotonicNs(30), ThreadId(3), known(&GET[4..], GET.len() as u64 - 4), out);
+    connection.write(MonotonicNs(35), known(b"HTTP/1.1 100 Continue\r\n\r\n", 25), out);
+    connection.write(MonotonicNs(40), known(&OK[..20], 20), out);
+    connection.write(MonotonicNs(50), known(&OK[20..], OK.len() as u64 - 20), out);
+    let [Outcome::Begins(start), Outcome::Answers(ID, 1), Outcome::Request(_)] = outcomes.as_slice() else {
+        panic!("{outcomes:?}")
+    };
+    assert_eq!((start.connection, start.number, start.begun), (ID, 1, MonotonicNs(30)), "with the last of its head");
 }

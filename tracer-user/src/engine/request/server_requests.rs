@@ -44,7 +44,7 @@ impl ServerRequests {
 
     /// Takes one event; what comes of it goes to `out`.
     pub fn event(&mut self, event: SocketEvent, out: &mut impl FnMut(Outcome)) {
-        let SocketEvent { connection: id, thread, time, was_before, has_lost, action } = event;
+        let SocketEvent { connection: id, thread, time, was_before, has_lost, action, .. } = event;
         self.last = self.last.max(time);
         let key = (id.process, id.descriptor);
         if let Some((known, _)) = self.connections.get_mut(&key) {

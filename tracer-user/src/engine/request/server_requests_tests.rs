@@ -21,6 +21,8 @@ fn event(opened: u64, time: u64, action: SocketAction) -> SocketEvent {
         time: MonotonicNs(time),
         was_before: false,
         has_lost: false,
+        context: None,
+        waits: true,
         action,
     }
 }
@@ -33,13 +35,20 @@ fn endings(outcomes: &[Outcome]) -> Vec<RequestEnding> {
     outcomes.iter().filter_map(ending).collect()
 }
 
+/// Keeps what is over.
+fn keep(outcomes: &mut Vec<Outcome>, outcome: Outcome) {
+    if !matches!(outcome, Outcome::Begins(_) | Outcome::Answers(..)) {
+        outcomes.push(outcome);
+    }
+}
+
 fn play(events: Vec<SocketEvent>) -> Vec<Outcome> {
     let mut requests = ServerRequests::default();
     let mut outcomes = Vec::new();
     for event in events {
-        requests.event(event, &mut |outcome| outcomes.push(outcome));
+        requests.event(event, &mut |outcome| keep(&mut outcomes, outcome));
     }
-    requests.finish(&mut |outcome| outcomes.push(outcome));
+    requests.finish(&mut |outcome| keep(&mut outcomes, outcome));
     assert_eq!(requests.connections.len(), 0);
     outcomes
 }
@@ -96,11 +105,11 @@ fn what_is_open_at_the_end_says_what_ended() {
     let mut requests = ServerRequests::default();
     let mut outcomes = Vec::new();
     for event in open {
-        requests.event(event, &mut |outcome| outcomes.push(outcome));
+        requests.event(event, &mut |outcome| keep(&mut outcomes, outcome));
     }
-    requests.process_ended(8, MonotonicNs(3), &mut |outcome| outcomes.push(outcome));
+    requests.process_ended(8, MonotonicNs(3), &mut |outcome| keep(&mut outcomes, outcome));
     assert!(outcomes.is_empty());
-    requests.process_ended(7, MonotonicNs(4), &mut |outcome| outcomes.push(outcome));
+    requests.process_ended(7, MonotonicNs(4), &mut |outcome| keep(&mut outcomes, outcome));
     let [Outcome::Request(request)] = outcomes.as_slice() else { panic!("{outcomes:?}") };
     assert_eq!((request.ending, request.end), (RequestEnding::ProcessEnded, MonotonicNs(4)));
 }

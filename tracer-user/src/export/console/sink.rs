@@ -176,8 +176,8 @@ impl Sink for Console {
             self.trees = (self.trees.0 + is_tree, self.trees.1 + is_tree);
             return;
         }
-        // A tree that was joined to a call of another thread waits for the rest of its trace, unless that came first.
-        let is_late = || span.parent_thread.is_some() && self.printed.contains(&span.trace_id);
+        // A tree that was joined to a call of another thread, or to a request, waits for the rest of its trace, unless that came first.
+        let is_late = || span.depth == 0 && self.printed.contains(&span.trace_id);
         if span.parent.begins_trace() || is_late() {
             self.complete(span);
             return;

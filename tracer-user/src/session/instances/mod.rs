@@ -5,6 +5,7 @@ mod all_instances;
 mod call_probes;
 mod chain_in_reserve;
 mod context;
+mod contexts;
 mod cost;
 mod first_count;
 mod looked;

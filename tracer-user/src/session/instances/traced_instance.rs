@@ -12,6 +12,7 @@ use super::super::settings::PythonSettings;
 use super::call_probes::CallProbes;
 use super::chain_in_reserve::{ChainInReserve, Reason, UNSEEN, cost_of_chain, going_back, going_over};
 use super::context::Context;
+use super::contexts::see_contexts;
 use super::first_count::FirstCount;
 use super::looked::{Looked, Looks, look_at, time_worked};
 use crate::attach::{CodeWatch, KernelProcess, Moved, WatchOutcome, measure_emulated_probe};
@@ -64,10 +65,8 @@ impl TracedInstance {
         let runtime = instance.runtime().clone();
         let (mode, probes) = CallProbes::choose(&*instance, target, settings)?;
         let reserve = ChainInReserve::find(&*instance, target, settings);
-        let witnesses = u32::from(mode == PythonMode::Chain);
-        let code = CodeWatch::new(target.process, PythonLayout { witnesses, ..instance.layout()? });
-        let look = instance.look()?;
-        let look = (look, time_worked().saturating_sub(began));
+        let code = CodeWatch::new(target.process, settings.told_of(instance.layout()?, mode));
+        let look = (instance.look()?, time_worked().saturating_sub(began));
         let policy = WatchPolicy::new(Instant::now(), runtime, (mode, code.layout()), look);
         let instance = instance.to_look_at(&ReadLimit::default());
         Ok(Some(Self { reserve, looks, ..Self::unseen(target, instance, policy, code, probes) }))
@@ -247,6 +246,7 @@ impl TracedInstance {
         if !self.is_command {
             self.policy.is_seen(Instant::now());
         }
+        see_contexts(context, &*self.instance, &self.target, self.code.layout());
         Ok(())
     }
 
@@ -323,8 +323,8 @@ impl TracedInstance {
     /// Takes everything away that sees its calls; from now on they are seen in another way.
     fn enter(&mut self, mode: PythonMode, context: &mut Context<'_>) -> Result<(), SessionError> {
         context.in_kernel(self.process())?.forget_python()?;
-        let witnesses = u32::from(mode == PythonMode::Chain);
-        self.code = CodeWatch::new(self.process(), PythonLayout { witnesses, ..*self.code.layout() });
+        let layout = PythonLayout { witnesses: u32::from(mode == PythonMode::Chain), ..*self.code.layout() };
+        self.code = CodeWatch::new(self.process(), layout);
         self.policy = self.policy.in_mode(Instant::now(), (mode, self.code.layout()));
         self.policy.begins();
         Ok(())

@@ -32,7 +32,7 @@ fn witness_sites(bytes: &[u8], version: (u8, u8)) -> Vec<WitnessSite> {
 }
 
 /// The files that may hold an interpreter, with its version.
-fn installed() -> Vec<(PathBuf, (u8, u8))> {
+pub fn installed() -> Vec<(PathBuf, (u8, u8))> {
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".pyenv"));
     let pyenv = std::env::var_os("PYENV_ROOT").map(PathBuf::from).or(home);
     let versions = pyenv.and_then(|root| std::fs::read_dir(root.join("versions")).ok());

@@ -1,5 +1,6 @@
 //! The room as a whole, against programs that the system's compilers make, and against damaged files.
 
+mod contexts;
 mod damaged;
 mod interpreters;
 mod jump_tables;
