@@ -30,6 +30,8 @@ const MOST_WAITING: usize = 4_096;
 const MOST_ANSWERS: usize = 256;
 /// See [`MOST_ANSWERS`].
 const MOST_OVER: usize = 4_096;
+/// Threads of one process whose answers are remembered before those that have been silent are forgotten.
+const MOST_THREADS: usize = 1_024;
 
 /// An outermost call whose request is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,9 +183,11 @@ impl CallParents {
             return self.settled.push((trace, CallParent::None(NoParent::NoRequest)));
         };
         let context = process.place(call.context, call.start);
-        process.last += 1;
-        process.waiting.insert((call.start, process.last), Waiting { trace, call, context, asked: now });
-        process.settle(now, &mut self.settled);
+        let waiting = Waiting { trace, call, context, asked: now };
+        match process.settled(&waiting) {
+            Some(parent) => self.settled.push((trace, parent)),
+            None => process.waits(waiting, now, &mut self.settled),
+        }
     }
 
     /// A process has ended, or executes another program.
@@ -244,25 +248,37 @@ impl Process {
         }
     }
 
-    /// Settles what can be settled now.
+    /// A call waits for answers; those that have waited for too long, or are too many, do not wait any more.
+    fn waits(&mut self, waiting: Waiting, now: MonotonicNs, settled: &mut Vec<(TraceId, CallParent)>) {
+        self.last += 1;
+        self.waiting.insert((waiting.call.start, self.last), waiting);
+        while let Some(first) = self.waiting.first_entry() {
+            let has_timed_out = now.0.saturating_sub(first.get().asked.0) > MOST_WAITING_NS;
+            let why = if has_timed_out { NoParent::TimedOut } else { NoParent::TooMany };
+            if !has_timed_out && self.waiting.len() <= MOST_WAITING {
+                break;
+            }
+            settled.extend(self.waiting.pop_first().map(|(_, first)| (first.trace, CallParent::None(why))));
+        }
+    }
+
+    /// Settles what can be settled now, because an answer has begun or will not come.
     fn settle(&mut self, now: MonotonicNs, settled: &mut Vec<(TraceId, CallParent)>) {
-        let mut done = Vec::new();
-        for (key, waiting) in &self.waiting {
-            let is_last = self.waiting.len() - done.len() > MOST_WAITING;
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain(|_, waiting| {
             let has_timed_out = now.0.saturating_sub(waiting.asked.0) > MOST_WAITING_NS;
-            let may_be_answered = self.unanswered.first().is_some_and(|(begun, ..)| *begun <= waiting.call.start);
-            let parent = match self.parent(waiting, !may_be_answered) {
-                Some(parent) => parent,
-                None if has_timed_out => CallParent::None(NoParent::TimedOut),
-                None if is_last => CallParent::None(NoParent::TooMany),
-                None => continue,
-            };
-            settled.push((waiting.trace, parent));
-            done.push(*key);
-        }
-        for key in done {
-            self.waiting.remove(&key);
-        }
+            let parent = self.settled(waiting).or(has_timed_out.then_some(CallParent::None(NoParent::TimedOut)));
+            let is_over = parent.is_some();
+            settled.extend(parent.map(|parent| (waiting.trace, parent)));
+            !is_over
+        });
+        self.waiting = waiting;
+    }
+
+    /// The parent of a call, if it is known by now that it has this one or none.
+    fn settled(&self, waiting: &Waiting) -> Option<CallParent> {
+        let may_be_answered = self.unanswered.first().is_some_and(|(begun, ..)| *begun <= waiting.call.start);
+        self.parent(waiting, !may_be_answered)
     }
 
     /// The parent of a call; `None` where a later answer may still tell it. `is_final`: none will.
@@ -299,6 +315,10 @@ impl Process {
 impl Answers {
     /// A thread begins an answer; those that were over before `needed_since` are not asked for any more.
     fn add(&mut self, thread: ThreadId, answer: Answer, needed_since: MonotonicNs) {
+        if self.0.len() >= MOST_THREADS {
+            // Most of them have ended.
+            self.0.retain(|_, answers| answers.back().is_some_and(|last| last.request.end() >= needed_since));
+        }
         let answers = self.0.entry(thread).or_default();
         while answers.len() >= MOST_ANSWERS || answers.front().is_some_and(|first| first.request.end() < needed_since) {
             answers.pop_front();
