@@ -12,9 +12,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use tracer_tests::process::{Running, poll};
-use tracer_tests::python::Interpreter;
+use tracer_tests::python::{CHAIN, Interpreter};
 use tracer_tests::spans::{SpanRow, Spans};
-use tracer_tests::suite::{self, Case, Need, case, case_of};
+use tracer_tests::suite::{self, Case, Need, case, case_of, is_full};
 use tracer_tests::tracer::{Attached, Trace, Tracer, ml_tracer};
 use tracer_tests::workspace;
 
@@ -43,6 +43,10 @@ fn main() -> ExitCode {
     let mut cases: Vec<Case> = Vec::new();
     for (name, command, manner) in SERVERS {
         cases.push(case_of(format!("every_request_has_its_span_{name}"), needs(), move || whole(command, manner)));
+        if is_full() || manner != Manner::Split {
+            let predictions = format!("every_prediction_is_inside_its_request_{name}");
+            cases.push(case_of(predictions, needs(), move || inside(command, manner)));
+        }
     }
     cases.push(case_of("every_request_has_its_span_unix_socket".to_owned(), needs(), unix_socket));
     cases.push(case_of("connections_that_were_there_before".to_owned(), needs(), there_before));
@@ -186,6 +190,37 @@ fn whole(command: &[&str], manner: Manner) -> Result<()> {
     let attached = server.attach(&[])?;
     let asked = server.place.converse_in_parallel(manner)?;
     check_all(&attached.stop()?, &asked)
+}
+
+/// Each prediction is inside the request that asked for it; of several that a thread has read at once, it is not known inside which.
+fn inside(command: &[&str], manner: Manner) -> Result<()> {
+    let server = Server::start(command)?;
+    let attached = server.attach(&["--python", CHAIN])?;
+    let asked = server.place.converse_in_parallel(manner)?;
+    let trace = attached.stop()?;
+    check_all(&trace, &asked)?;
+    let told = &trace.summary.0["requests"];
+    let found = requests(&trace.spans)?;
+    let predictions =
+        || trace.spans.0.iter().filter(|row| row.span.name.ends_with(".predict") && row.text("ml.step").is_none());
+    let mut inside = 0;
+    for asked in &asked {
+        let row = found.get(&asked.path).context("a request")?;
+        let number: usize = asked.path.rsplit('/').next().unwrap_or_default().parse()?;
+        let calls: Vec<&str> = predictions()
+            .filter(|call| call.span.parent_span_id == row.span.span_id && call.span.trace_id == row.span.trace_id)
+            .map(|call| call.span.name.as_str())
+            .collect();
+        let expected = format!("Pipeline{:02}.predict", number % 16);
+        ensure!(calls.iter().all(|call| *call == expected), "{calls:?} inside {}: {told}", asked.path);
+        let is_known = !(manner == Manner::Pipelined && command.contains(&"--threads"));
+        let is_exact = calls.len() == 1 || !(is_known && asked.method == "GET" && asked.path.contains("predict"));
+        ensure!(is_exact && calls.len() <= 1, "{calls:?} inside {}: {told}", asked.path);
+        inside += calls.len();
+    }
+    let joined = predictions().filter(|call| !call.span.parent_span_id.is_empty()).count();
+    ensure!(joined == inside, "{joined} predictions are inside something, {inside} inside what was asked: {told}");
+    Ok(())
 }
 
 fn unix_socket() -> Result<()> {

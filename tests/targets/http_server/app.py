@@ -1,6 +1,6 @@
-"""A server of many kinds of answers, for ASGI (FastAPI) and WSGI, each with a model.
+"""A server of many kinds of answers, for ASGI (FastAPI) and WSGI, each with models that are told apart by their classes.
 
-`/predict/N` predicts, `/length` answers with the length of what was posted, `/none/N` with nothing (204), `/broken/N` with 500,
+`/predict/N` predicts with the model that has the number N modulo 16, `/length` answers with the length of what was posted, `/none/N` with nothing (204), `/broken/N` with 500,
 `/stream/N` with chunks; anything else is not found.
 """
 
@@ -13,13 +13,18 @@ from sklearn.preprocessing import StandardScaler
 
 FEATURES = numpy.random.default_rng(11).normal(size=(300, 5))
 LABELS = (FEATURES[:, 0] > 0).astype(int)
-MODEL = Pipeline([("scaler", StandardScaler()), ("clf", LogisticRegression())]).fit(FEATURES, LABELS)
+MODELS = [
+    type(f"Pipeline{number:02}", (Pipeline,), {})([("scaler", StandardScaler()), ("clf", LogisticRegression())])
+    for number in range(16)
+]
+for model in MODELS:
+    model.fit(FEATURES, LABELS)
 
 application = FastAPI()
 
 
 def predict(number: int) -> str:
-    return str(MODEL.predict(FEATURES[number % 300 : number % 300 + 1])[0])
+    return str(MODELS[number % 16].predict(FEATURES[number % 300 : number % 300 + 1])[0])
 
 
 @application.get("/predict/{number}")
