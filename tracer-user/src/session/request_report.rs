@@ -88,12 +88,16 @@ impl RequestReport {
         let not_known: u64 =
             self.calls.own_root.iter().filter(|(why, _)| **why != NO_REQUEST).map(|(_, count)| count).sum();
         if self.calls.joined > 0 || not_known > 0 {
-            let joined = counted(self.calls.joined, "outermost call is", "outermost calls are");
+            let joined = counted(
+                self.calls.joined,
+                "outermost call is inside its request",
+                "outermost calls are inside their requests",
+            );
             let others = match not_known {
                 0 => String::new(),
                 _ => format!("; of {not_known} it is not known for which request they were made (ml.parent_reason)"),
             };
-            remarks.push(format!("{joined} inside requests{others}"));
+            remarks.push(format!("{joined}{others}"));
         }
         if self.context_records_lost > 0 {
             let records = counted(self.context_records_lost, "record", "records");
@@ -137,7 +141,7 @@ mod tests {
             "1 request made no span: their callers do not record them (traceparent)",
             "240 connections of HTTP/2: requests on them were not looked at",
             "1 connection out of step, of which no more is told: a record was lost",
-            "5 outermost calls are inside requests; of 2 it is not known for which request they were made (ml.parent_reason)",
+            "5 outermost calls are inside their requests; of 2 it is not known for which request they were made (ml.parent_reason)",
             "lost 7 records of what was read and written: the ring buffer was full",
         ];
         assert_eq!(RequestReport::new(&counts, totals).remarks(), expected);
