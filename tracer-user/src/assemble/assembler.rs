@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::clock::Clock;
+use super::clock::{Clock, times_by};
 use super::ended::EndedProcesses;
 use super::gaps::Gaps;
 use super::identity::ThreadIdentity;
@@ -218,6 +218,7 @@ impl Assembler {
 
         // A call that has no place among those of its thread shows nothing about them.
         if call.is_on_own_stack {
+            thread.tree_anchor = Some((call.root_call, thread.anchor(call.root_call, call.start, clock)));
             let mut waiting = std::mem::take(&mut thread.waiting);
             waiting.arrived(call, &mut |lost| {
                 totals.placeholders += 1;
@@ -239,7 +240,8 @@ impl Assembler {
             true => thread.parent(call.parent_call, true, call.join),
             false => (Parent::Unknown, None),
         };
-        let (start, end) = clock.times(call.start, call.end);
+        let anchor = thread.anchor(call.root_call, call.start, clock);
+        let (start, end) = times_by(anchor, call.start, call.end);
         let ending = ending_of(call, function, python);
         // Of what has not ended nobody takes the children for all.
         let has_ended = !matches!(call.ending, CallEnding::Open | CallEnding::Unobserved);
@@ -306,6 +308,7 @@ impl Assembler {
             last_end,
             last_sequence: (!may_be_forgotten).then_some(0),
             waiting: Waiting::default(),
+            tree_anchor: None,
         };
         self.threads.insert(key, thread);
     }

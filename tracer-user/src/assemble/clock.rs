@@ -1,5 +1,5 @@
-//! Wall-clock times of spans. The two clocks move apart when the machine sleeps and when its time is set, so each span counts
-//! from what was known when it started.
+//! Wall-clock times of spans. The two clocks move apart when the machine sleeps and when its time is set, so each tree counts
+//! from what was known when the first call of it that ended had started: all of its spans lie inside one another.
 
 use std::collections::VecDeque;
 
@@ -35,10 +35,19 @@ impl Clock {
     /// Start and end: the start by the anchor in force at that instant, and the end as much later as it was by the clock that
     /// never jumps, so that durations are exact.
     pub fn times(&self, start: MonotonicNs, end: MonotonicNs) -> (WallClockNs, WallClockNs) {
-        let anchor = self.later.iter().rev().find(|anchor| anchor.monotonic <= start).unwrap_or(&self.first);
-        let began = anchor.wall_clock_of(start);
-        (began, WallClockNs(began.0.saturating_add(end.0.saturating_sub(start.0))))
+        times_by(self.at(start), start, end)
     }
+
+    /// The anchor in force at an instant.
+    pub fn at(&self, instant: MonotonicNs) -> ClockAnchor {
+        *self.later.iter().rev().find(|anchor| anchor.monotonic <= instant).unwrap_or(&self.first)
+    }
+}
+
+/// Start and end by this anchor.
+pub fn times_by(anchor: ClockAnchor, start: MonotonicNs, end: MonotonicNs) -> (WallClockNs, WallClockNs) {
+    let began = anchor.wall_clock_of(start);
+    (began, WallClockNs(began.0.saturating_add(end.0.saturating_sub(start.0))))
 }
 
 #[cfg(test)]

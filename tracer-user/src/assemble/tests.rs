@@ -94,6 +94,21 @@ fn a_whole_tree_keeps_its_shape() {
 }
 
 #[test]
+fn a_tree_is_whole_when_the_clocks_move_apart_in_the_middle_of_it() {
+    let mut assembler = assembler();
+    let mut inner = record(2, Some(1), 1, 1);
+    inner.start = MonotonicNs(2_500);
+    // The time was set while the outer call was open, before the inner one began.
+    assembler.add_anchor(ClockAnchor { monotonic: MonotonicNs(2_200), wall_clock: WallClockNs(9_000_000) });
+    let next = Call { root_call: 3, ..record(3, None, 0, 3) };
+    let (spans, ..) = run(assembler, &[inner, record(1, None, 0, 2), next]);
+    let [inner, outer, next] = &spans[..] else { panic!("{spans:?}") };
+    assert!(outer.start <= inner.start && inner.end <= outer.end, "{inner:?} is outside {outer:?}");
+    assert_eq!((inner.start.0, outer.start.0), (9_000_300, 8_999_810));
+    assert!(next.start.0 < 2_000_000, "{next:?} began before");
+}
+
+#[test]
 fn arguments_and_return_value_are_read_by_their_rules() {
     let mut call = record(1, None, 0, 1);
     call.arguments = [Some(0xffff_ffff_ffff_fff6), Some(u64::MAX), None, Some(1)];

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use super::clock::Clock;
+use super::clock::{Clock, times_by};
 use super::identity::ThreadIdentity;
 use super::waiting::{LostCall, Waiting};
-use crate::model::{Ending, ForeignCall, Join, MonotonicNs, Parent, ProcessId, Span, Subject, ThreadId, TraceId};
+use crate::model::{
+    ClockAnchor, Ending, ForeignCall, Join, MonotonicNs, Parent, ProcessId, Span, Subject, ThreadId, TraceId,
+};
 
 /// One thread, or one greenlet of it.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub struct Thread {
     pub last_sequence: Option<u64>,
     /// Parents that have not come yet.
     pub waiting: Waiting,
+    /// What the times of the newest tree count from, by the number of its outermost call.
+    pub tree_anchor: Option<(u64, ClockAnchor)>,
 }
 
 impl Thread {
@@ -62,13 +66,19 @@ impl Thread {
         }
     }
 
+    /// What the times of a tree count from: the same for all of its calls, whatever has happened to the clocks between them.
+    pub fn anchor(&self, root_call: u64, start: MonotonicNs, clock: &Clock) -> ClockAnchor {
+        let known = self.tree_anchor.filter(|(root, _)| *root == root_call);
+        known.map_or_else(|| clock.at(start), |(_, anchor)| anchor)
+    }
+
     fn foreign(&self, call: &ForeignCall) -> ThreadIdentity {
         ThreadIdentity::new(self.seed, call.thread, call.first_seen)
     }
 
     /// The span that stands for a lost call.
     pub fn placeholder(&self, lost: &LostCall, clock: &Clock) -> Span {
-        let (start, end) = clock.times(lost.start, lost.end);
+        let (start, end) = times_by(self.anchor(lost.root, lost.start, clock), lost.start, lost.end);
         let direct = lost.around.is_some_and(|around| around.depth.checked_add(1) == Some(lost.depth));
         let (parent, parent_thread) = self.parent(lost.around.map(|around| around.call), direct, lost.join);
         Span {
