@@ -81,6 +81,11 @@ impl Joining {
         }
     }
 
+    /// Whether a tree waits here, or its place is known.
+    pub fn has(&self, trace: TraceId) -> bool {
+        self.decided.contains_key(&trace) || self.held.contains_key(&trace)
+    }
+
     /// The parent of a tree's outermost call is known.
     pub fn settle(&mut self, trace: TraceId, parent: &CallParent, out: &mut impl FnMut(Span)) {
         let decision = match parent {
@@ -96,10 +101,10 @@ impl Joining {
         self.decide(trace, decision, out);
     }
 
-    /// The stream has ended: what still waits was made for nothing that is known.
+    /// The stream has ended: of what still waits the outermost call never came.
     pub fn finish(mut self, out: &mut impl FnMut(Span)) -> JoinedCalls {
         for trace in std::mem::take(&mut self.order) {
-            self.decide(trace, Decision::OwnRoot(NoParent::TimedOut), out);
+            self.decide(trace, Decision::OwnRoot(NoParent::Lost), out);
         }
         self.totals
     }

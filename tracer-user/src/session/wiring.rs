@@ -18,7 +18,6 @@ use crate::ring::TapeHeader;
 pub type PythonClassNames = Box<dyn FnMut(u32, RemoteAddress) -> Option<Arc<str>> + Send>;
 
 /// Where spans go.
-#[derive(Default)]
 struct Outlet {
     sinks: Vec<Box<dyn Sink>>,
     methods: MethodTotals,
@@ -125,8 +124,8 @@ impl Pipeline {
             Ok(Event::Context(event)) => self.parents.context(&event),
             Ok(Event::Call(call)) if self.parents.knows(call.process) => self.call(call),
             Ok(event) => {
-                let Self { assembler, outlet, .. } = self;
-                assembler.event(&event, &mut |output| outlet.deliver(&output));
+                let Self { assembler, joining, outlet, .. } = self;
+                assembler.event(&event, &mut |output| late(output, joining, outlet));
                 let Event::Process(event) = event else { return None };
                 if let ProcessChange::Executed | ProcessChange::Ended = event.change {
                     self.process_ended(&event);
@@ -214,8 +213,8 @@ impl Pipeline {
         requests.finish(&mut |outcome| told(outcome, parents, assembler, outlet));
         parents.finish();
         self.join();
-        let Self { assembler, joining, mut outlet, .. } = self;
-        let mut totals = assembler.finish(&mut |output| outlet.deliver(&output));
+        let Self { assembler, mut joining, mut outlet, .. } = self;
+        let mut totals = assembler.finish(&mut |output| late(output, &mut joining, &mut outlet));
         totals.requests.calls = joining.finish(&mut |span| outlet.deliver(&Output::Span(span)));
         let Outlet { sinks, methods } = outlet;
         totals.methods = methods.rows();
@@ -257,6 +256,16 @@ fn told(outcome: RequestOutcome, parents: &mut CallParents, assembler: &mut Asse
         }
         RequestOutcome::OutOfStep(reason) => assembler.out_of_step(reason),
         RequestOutcome::Other(protocol) => assembler.other_protocol(protocol),
+    }
+}
+
+/// What stands for a lost call belongs to a tree that may be inside a request.
+fn late(output: Output, joining: &mut Joining, outlet: &mut Outlet) {
+    match output {
+        Output::Span(span) if joining.has(span.trace_id) => {
+            joining.span(span, &mut |span| outlet.deliver(&Output::Span(span)));
+        }
+        output => outlet.deliver(&output),
     }
 }
 
