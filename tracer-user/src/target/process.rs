@@ -103,6 +103,13 @@ fn image(stat: &Stat) -> ProgramImage {
     ProgramImage { code: stat.startcode, stack: stat.startstack }
 }
 
+/// A thread of a process that has not ended and is no thread of the kernel, as [`with_memory`] has it.
+pub(super) fn user_thread(number: i32) -> Option<(Process, Stat)> {
+    let process = Process::new(number).ok()?;
+    let stat = process.stat().ok()?;
+    if stat.flags & KERNEL_THREAD != 0 { None } else { with_memory(process, stat) }
+}
+
 /// A thread of a process that has not ended, with its figures: the first one, or where that has ended
 /// (`pthread_exit` in `main`) one of those that go on. What the process has mapped can be seen through them only, by the
 /// number of the thread. `None` if none is left.

@@ -9,6 +9,7 @@ use procfs::process::{FDTarget, Process, all_processes};
 
 use super::application::names_of;
 use super::error::TargetError;
+use super::process::user_thread;
 
 /// Which processes are wanted.
 #[derive(Clone, Debug)]
@@ -60,14 +61,16 @@ impl std::fmt::Display for Selection {
 }
 
 /// What a process is called. A thread of the kernel, which runs nothing that could be traced, has no name here, and neither has
-/// one that has ended: they have no command line.
+/// one that has ended.
+///
+/// One that has just executed its program has a file before it has a command line (`begin_new_exec` in fs/exec.c, Linux 6.18):
+/// it has a name all the same.
 fn names(process: &Process) -> Vec<String> {
-    let mut names = names_of(&process.cmdline().unwrap_or_default());
-    if !names.is_empty() {
-        // Those of another user's executable cannot be read without privilege.
-        names.extend(process.exe().ok().as_deref().and_then(file_name));
-        names.extend(process.stat().ok().map(|stat| stat.comm));
-    }
+    let Some((thread, stat)) = user_thread(process.pid) else { return Vec::new() };
+    let mut names = names_of(&thread.cmdline().unwrap_or_default());
+    // Those of another user's executable cannot be read without privilege.
+    names.extend(thread.exe().ok().as_deref().and_then(file_name));
+    names.push(stat.comm);
     names
 }
 
@@ -127,6 +130,23 @@ mod tests {
         let error = found("no-such-*").expect_err("nobody is called so").to_string();
         assert!(error.contains("no process named `no-such-*`"), "{error}");
         assert!(!found("tracer_user-*").is_ok_and(|found| found.contains(&std::process::id())), "never this one");
+    }
+
+    #[test]
+    fn a_process_has_its_name_from_the_moment_that_it_is_there() {
+        for _ in 0..200 {
+            let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep is everywhere");
+            let found = Process::new(child.id().cast_signed()).map(|process| names(&process));
+            child.kill().expect("our own child");
+            child.wait().expect("our own child");
+            let found = found.expect("it is there");
+            assert!(found.iter().any(|name| name == "sleep"), "{found:?}");
+        }
+        if let Ok(kernel) = Process::new(2)
+            && kernel.stat().is_ok_and(|stat| stat.comm == "kthreadd")
+        {
+            assert!(names(&kernel).is_empty());
+        }
     }
 
     #[test]

@@ -37,10 +37,10 @@ pub struct BuiltinTypes {
     pub function: RemoteAddress,
     /// The type of code objects.
     pub code: RemoteAddress,
-    /// The type of bound methods; `None` if the file has no symbols and the program has not imported `types`.
+    /// The type of bound methods; `None` if the file has no symbols and the program has not imported `types` so far.
     pub method: Option<RemoteAddress>,
     /// The type of cells; `None` as for `method`.
     pub cell: Option<RemoteAddress>,
-    /// `functools.partial`; `None` if the program has not imported `functools`.
+    /// `functools.partial`; `None` if the program has not imported `functools` so far.
     pub partial: Option<RemoteAddress>,
 }

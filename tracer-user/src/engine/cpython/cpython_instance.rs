@@ -23,7 +23,7 @@ pub(super) const FINDING: Duration = Duration::from_secs(2);
 /// 3.15).
 const TP_DEALLOC: u32 = 48;
 
-/// Reading one name takes so long at most.
+/// Reading one name, or looking for a type, takes so long at most.
 const NAMING: Duration = Duration::from_millis(50);
 
 /// Memory of a running process as an interpreter is read from it.
@@ -126,6 +126,9 @@ impl CpythonInstance {
     fn survey(&mut self) -> Result<PythonSurvey, CpythonError> {
         let pid = self.runtime.process.pid;
         let heap = LimitedMemory::new(self.process, self.limit.clone());
+        self.limit.allow(NAMING);
+        self.interpreter.refresh();
+        self.interpreter.find_imported_types();
         let survey = self.surveyor.look(&self.interpreter, &heap, &heap_ranges(pid)?, &self.limit);
         if self.limit.is_cancelled() {
             return Err(MemoryError::OutOfTime.into());

@@ -28,13 +28,11 @@ impl<M: Memory> Interpreter<M> {
         if !self.is_type_named(function_type, "function")? || !self.is_type_named(code_type, "code")? {
             return Err(missing("function of importlib"));
         }
-        let elsewhere = |symbol: &str, module_name: &str, attribute: &str, name: &str| {
-            let by_symbol = addresses.types.get(symbol).copied();
-            let by_module = || self.dict_value(module(module_name)?, attribute).ok().flatten();
+        let by_symbol = |symbol: &str, name: &str| {
             let is_right = |class: &RemoteAddress| self.is_type_named(*class, name).unwrap_or(false);
-            by_symbol.filter(is_right).or_else(|| by_module().filter(is_right))
+            addresses.types.get(symbol).copied().filter(is_right)
         };
-        Ok(BuiltinTypes {
+        let types = BuiltinTypes {
             class: builtin("type")?,
             object: builtin("object")?,
             module: self.module_type()?,
@@ -51,10 +49,35 @@ impl<M: Memory> Interpreter<M> {
             class_method: builtin("classmethod")?,
             function: function_type,
             code: code_type,
-            method: elsewhere(METHOD_TYPE, "types", "MethodType", "method"),
-            cell: elsewhere(CELL_TYPE, "types", "CellType", "cell"),
-            partial: elsewhere("", "functools", "partial", "functools.partial"),
-        })
+            method: by_symbol(METHOD_TYPE, "method"),
+            cell: by_symbol(CELL_TYPE, "cell"),
+            partial: None,
+        };
+        Ok(self.with_imported_types(types, &modules))
+    }
+
+    /// Finds the types that a program imports, as far as they are not known: one that has just begun has not done so yet.
+    pub(super) fn find_imported_types(&mut self) {
+        let types = &self.types;
+        if [types.method, types.cell, types.partial].contains(&None)
+            && let Ok(modules) = self.modules()
+        {
+            self.types = self.with_imported_types(self.types.clone(), &modules);
+        }
+    }
+
+    fn with_imported_types(&self, types: BuiltinTypes, modules: &[(String, RemoteAddress)]) -> BuiltinTypes {
+        let imported = |module: &str, attribute: &str, name: &str| {
+            let (_, dict) = modules.iter().find(|(found, _)| found == module)?;
+            let class = self.dict_value(*dict, attribute).ok().flatten()?;
+            self.is_type_named(class, name).is_ok_and(|is_it| is_it).then_some(class)
+        };
+        BuiltinTypes {
+            method: types.method.or_else(|| imported("types", "MethodType", "method")),
+            cell: types.cell.or_else(|| imported("types", "CellType", "cell")),
+            partial: types.partial.or_else(|| imported("functools", "partial", "functools.partial")),
+            ..types
+        }
     }
 
     /// Whether an object is a type with this `tp_name`.

@@ -24,6 +24,8 @@ pub(super) struct HeapClass {
     pub dict: Option<RemoteAddress>,
     /// Its `tp_name`: another one stands where another class took the place of a freed one.
     tp_name: u64,
+    /// Whether a look before the one that read it had seen it: then it was made, and in its module, before this one began.
+    is_whole: bool,
     pub rule: Option<Arc<ClassRule>>,
     /// Where no map is about it: the methods of models that it has, if it is the application's own.
     pub model_methods: Vec<&'static str>,
@@ -106,6 +108,9 @@ impl Classes {
 
     /// Takes up a place that looks like a class. `tp_name` is what stands in its `tp_name`.
     ///
+    /// What the first look reads of a class may be half of it: the program goes on making it, and a page that was read before
+    /// may be kept beside one that is read after. The second look reads it again, and that is kept.
+    ///
     /// # Errors
     /// It is a class that was changing all the time while it was read.
     pub(super) fn learn<M: Memory>(
@@ -115,8 +120,10 @@ impl Classes {
         address: RemoteAddress,
         tp_name: u64,
     ) -> Result<(), ReadProblem> {
-        if self.known.get(&address).is_some_and(|class| class.tp_name == tp_name) {
-            self.seen.insert(address);
+        let known = self.known.get(&address).filter(|class| class.tp_name == tp_name);
+        let (is_known, is_whole) = (known.is_some(), known.is_some_and(|class| class.is_whole));
+        let is_of_this_look = is_known && !self.seen.insert(address);
+        if is_whole || is_of_this_look {
             return Ok(());
         }
         let view = interpreter.retrying(|interpreter| interpreter.class(address))?;
@@ -156,6 +163,7 @@ impl Classes {
             mro: view.mro,
             dict: view.dict,
             tp_name,
+            is_whole: is_known,
             rule,
             model_methods,
         };

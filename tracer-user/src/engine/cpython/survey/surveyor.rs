@@ -185,6 +185,11 @@ impl Surveyor {
                 let is_torn = self.classes.learn(interpreter, (&self.rules, own_modules), address, name).is_err();
                 survey.torn_reads += u64::from(is_torn && standing == Standing::Linked);
             }
+            // A map is about it after all: its objects were only counted.
+            let is_traced = |class: &RemoteAddress| self.classes.get(*class).is_some_and(|class| class.rule.is_some());
+            finds.unnamed.extract_if(|class, _| is_traced(class)).for_each(|(class, _)| {
+                searched.remove(&class);
+            });
             next = self.sought().filter(|address| !searched.contains(address)).collect();
         }
         finds

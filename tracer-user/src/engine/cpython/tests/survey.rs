@@ -206,6 +206,56 @@ fn every_python_here_is_surveyed_as_it_says() {
     }
 }
 
+/// A program as a look meets it that comes too early: one class has no module yet, and `functools` is not imported.
+const EARLY: &str = "
+import sys
+
+class BaseEstimator:
+    pass
+
+BaseEstimator.__module__ = None
+
+class Model(BaseEstimator):
+    def predict(self, rows):
+        return rows
+
+model = Model()
+print(sys.modules.pop('functools', None) is None, flush=True)
+for line in sys.stdin:
+    BaseEstimator.__module__ = 'sklearn.base'
+    import functools
+    Model.transform = functools.partial(Model.predict)
+    open(sys.argv[1], 'w').close()
+";
+
+#[test]
+fn what_was_looked_at_while_it_was_made_is_looked_at_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (number, (name, command)) in supported().into_iter().enumerate() {
+        let done = folder.path().join(number.to_string());
+        // What has another root writes there.
+        let path = done.to_str().filter(|_| !command.iter().any(|word| word == "chroot")).unwrap_or("/tmp/done");
+        let (mut running, _) = start(&command, EARLY, &[path]);
+        let found = CpythonEngine::new(&maps()).find(&target(running.0.id()), &ReadLimit::default());
+        let mut engine = found.expect("it is running").expect("it is an interpreter");
+        let mut look = || engine.look().expect("it is running").survey;
+        assert!(look().codes.is_empty(), "{name}: its base is no class that a map is about");
+        writeln!(running.0.stdin.as_mut().expect("it is piped"), "go on").expect("it is running");
+        let started = Instant::now();
+        while !done.exists() {
+            assert!(started.elapsed() < PATIENCE, "{name}: it does not go on");
+            sleep(Duration::from_millis(1));
+        }
+        let survey = look();
+        let users = survey.codes.iter().flat_map(|code| &code.users);
+        let methods: BTreeSet<&str> = users.map(|user| &*user.method).collect();
+        assert_eq!(methods, ["predict"].into(), "{name}");
+        // A `partial` passes no object on: what it holds is no method, which only its type tells.
+        let skipped: Vec<_> = survey.skipped.iter().map(|it| (&*it.name, it.reason, it.is_live)).collect();
+        assert_eq!(skipped, [("Model.transform", PythonSkipReason::NotPython, true)], "{name}");
+    }
+}
+
 /// What a survey reads of a process: objects, and the places where it finds them.
 fn record(pid: u32) -> (Snapshot, PythonSurvey) {
     let process = LiveProcess::new(pid);
