@@ -97,34 +97,25 @@ fn request(number: usize, manner: Manner) -> (Asked, Vec<u8>) {
     (Asked { method, path, status: 0, sent, received: 0, caller }, [head.into_bytes(), body].concat())
 }
 
-/// Reads one answer: its status, and the bytes of its body.
+/// Reads one answer: its status, and how long its body is.
 pub fn answer(stream: &mut impl Read, unread: &mut Vec<u8>, method: &str) -> Result<(u16, usize)> {
-    let end = loop {
-        if let Some(end) = find(unread, b"\r\n\r\n") {
-            break end + 4;
-        }
-        more(stream, unread)?;
-    };
-    let head = String::from_utf8(unread.drain(..end).collect())?.to_ascii_lowercase();
+    let (status, body) = whole_answer(stream, unread, method)?;
+    Ok((status, body.len()))
+}
+
+/// Reads one answer: its status, and its body.
+pub fn whole_answer(stream: &mut impl Read, unread: &mut Vec<u8>, method: &str) -> Result<(u16, Vec<u8>)> {
+    let head = String::from_utf8(until(stream, unread, b"\r\n\r\n")?)?.to_ascii_lowercase();
     let status: u16 = head.get(9..12).context("no status")?.parse()?;
     if method == "HEAD" || status == 204 {
-        return Ok((status, 0));
+        return Ok((status, Vec::new()));
     }
     if head.contains("transfer-encoding: chunked") {
-        let mut body = 0;
+        let mut body = Vec::new();
         loop {
-            let line = loop {
-                if let Some(end) = find(unread, b"\r\n") {
-                    break unread.drain(..end + 2).collect::<Vec<u8>>();
-                }
-                more(stream, unread)?;
-            };
+            let line = until(stream, unread, b"\r\n")?;
             let size = usize::from_str_radix(std::str::from_utf8(&line)?.trim(), 16)?;
-            while unread.len() < size + 2 {
-                more(stream, unread)?;
-            }
-            unread.drain(..size + 2);
-            body += size;
+            body.extend_from_slice(&take(stream, unread, size + 2)?[..size]);
             if size == 0 {
                 return Ok((status, body));
             }
@@ -132,11 +123,24 @@ pub fn answer(stream: &mut impl Read, unread: &mut Vec<u8>, method: &str) -> Res
     }
     let length = head.split("content-length: ").nth(1).context(head.clone())?;
     let length: usize = length.lines().next().context("no length")?.trim().parse()?;
-    while unread.len() < length {
+    Ok((status, take(stream, unread, length)?))
+}
+
+/// Everything up to these bytes, with them.
+fn until(stream: &mut impl Read, unread: &mut Vec<u8>, end: &[u8]) -> Result<Vec<u8>> {
+    loop {
+        if let Some(found) = unread.windows(end.len()).position(|window| window == end) {
+            return Ok(unread.drain(..found + end.len()).collect());
+        }
         more(stream, unread)?;
     }
-    unread.drain(..length);
-    Ok((status, length))
+}
+
+fn take(stream: &mut impl Read, unread: &mut Vec<u8>, count: usize) -> Result<Vec<u8>> {
+    while unread.len() < count {
+        more(stream, unread)?;
+    }
+    Ok(unread.drain(..count).collect())
 }
 
 fn more(stream: &mut impl Read, unread: &mut Vec<u8>) -> Result<()> {
@@ -145,8 +149,4 @@ fn more(stream: &mut impl Read, unread: &mut Vec<u8>) -> Result<()> {
     ensure!(count > 0, "the connection has ended");
     unread.extend_from_slice(&buffer[..count]);
     Ok(())
-}
-
-fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes.windows(wanted.len()).position(|window| window == wanted)
 }

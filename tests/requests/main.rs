@@ -2,6 +2,9 @@
 
 mod conversation;
 mod parents;
+mod routes;
+mod services;
+mod unharmed;
 
 use std::collections::BTreeMap;
 use std::net::TcpStream;
@@ -55,6 +58,10 @@ fn main() -> ExitCode {
     cases.push(case_of("a_tape_gives_the_same_requests".to_owned(), needs(), replayed));
     cases.push(case_of("a_full_ring_gives_no_wrong_request".to_owned(), needs(), full_ring));
     cases.extend(parents::cases());
+    cases.extend(routes::cases());
+    cases.extend(services::cases());
+    cases.extend(unharmed::cases());
+    cases.push(case_of("servers_are_looked_at_by_themselves".to_owned(), needs(), auto));
     cases.push(case("what_is_not_built_is_refused", &[Need::Program], refused));
     suite::main(cases)
 }
@@ -148,7 +155,11 @@ fn requests(spans: &Spans) -> Result<BTreeMap<String, SpanRow>> {
 fn check(row: &SpanRow, asked: &Asked) -> Result<()> {
     let Asked { method, path, status, sent, received, caller } = asked;
     let number = path.rsplit('/').next().unwrap_or_default();
-    ensure!(row.span.name == *method, "it is called {}", row.span.name);
+    let kind = path.split('/').nth(1).unwrap_or_default();
+    let (route, known) = (row.text("http.route"), format!("/{kind}/{{number}}"));
+    ensure!(route.is_none_or(|route| route == known), "{route:?}");
+    let name = route.map_or_else(|| (*method).to_owned(), |route| format!("{method} {route}"));
+    ensure!(row.span.name == name, "it is called {}", row.span.name);
     ensure!(row.text("http.request.method") == Some(method), "{:?}", row.text("http.request.method"));
     ensure!(row.integer("http.response.status_code") == Some(i64::from(*status)), "{row:?}");
     ensure!(row.integer("http.request.body.size") == Some(*sent as i64), "{row:?}");
@@ -189,7 +200,15 @@ fn whole(command: &[&str], manner: Manner) -> Result<()> {
     let server = Server::start(command)?;
     let attached = server.attach(&[])?;
     let asked = server.place.converse_in_parallel(manner)?;
-    check_all(&attached.stop()?, &asked)
+    let trace = attached.stop()?;
+    check_all(&trace, &asked)?;
+    // FastAPI has routes for all but one kind.
+    let is_fastapi = command.iter().any(|word| word.contains("uvicorn"));
+    for (path, row) in requests(&trace.spans)? {
+        let has_route = is_fastapi && !path.starts_with("/missing");
+        ensure!(row.text("http.route").is_some() == has_route, "{path}: {:?}", row.text("http.route"));
+    }
+    Ok(())
 }
 
 /// Each prediction is inside the request that asked for it; of several that a thread has read at once, it is not known inside which.
@@ -355,9 +374,25 @@ fn full_ring() -> Result<()> {
 }
 
 fn refused() -> Result<()> {
-    for (how, words) in [("auto", "`--requests sockets` for a server"), ("libc", "not seen in the C library yet")] {
-        let finished = ml_tracer(["attach", "--pid", "1", "--requests", how])?;
-        ensure!(finished.code == Some(2) && finished.errors.contains(words), "{finished:?}");
+    let finished = ml_tracer(["attach", "--pid", "1", "--requests", "libc"])?;
+    let words = "not seen in the C library yet";
+    ensure!(finished.code == Some(2) && finished.errors.contains(words), "{finished:?}");
+    Ok(())
+}
+
+/// `--requests auto` looks at what listens, and at nothing else.
+fn auto() -> Result<()> {
+    let server = Server::start(&["uvicorn"])?;
+    let attached = Tracer::attach(server.running.pid())?.arguments(["--requests", "auto"]).start()?;
+    let asked = server.place.converse(1, 5, Manner::Plain)?;
+    check_all(&attached.stop()?, &asked)?;
+    let mut sleep = Command::new("sleep");
+    sleep.arg("60");
+    let sleeper = Running::start(sleep)?;
+    for (pid, words) in [(server.running.pid(), "would be looked at"), (sleeper.pid(), "none of the processes listens")]
+    {
+        let finished = ml_tracer(["attach", "--pid", &pid.to_string(), "--requests", "auto", "--dry-run"])?;
+        ensure!(finished.errors.contains(words), "{finished:?}");
     }
     Ok(())
 }

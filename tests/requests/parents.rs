@@ -40,7 +40,7 @@ const KINDS: [(&str, Option<usize>); 7] = [
 ];
 
 /// The interpreter that is tried in both modes.
-const BOTH: Interpreter = Interpreter::Environment("sklearn-3.12");
+pub const BOTH: Interpreter = Interpreter::Environment("sklearn-3.12");
 
 /// The tests.
 pub fn cases() -> Vec<Case> {
@@ -71,20 +71,24 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// The server, and the port that it listens on.
-struct Server {
-    running: Running,
-    port: u16,
+pub struct Server {
+    /// The process.
+    pub running: Running,
+    /// The port.
+    pub port: u16,
     kind: &'static str,
 }
 
 impl Server {
-    fn start(kind: &'static str, interpreter: Interpreter) -> Result<Self> {
+    /// Starts the server of the standard library.
+    pub fn start(kind: &'static str, interpreter: Interpreter) -> Result<Self> {
         let mut command = interpreter.command("targets/python_requests/server.py")?;
         command.arg(kind);
         Self::of(command, kind)
     }
 
-    fn of(command: Command, kind: &'static str) -> Result<Self> {
+    /// Starts any server that says its port.
+    pub fn of(command: Command, kind: &'static str) -> Result<Self> {
         let mut running = Running::start(command)?;
         let line = running.wait_output("port ")?;
         let port = line.rsplit(' ').next().unwrap_or_default().trim().parse().with_context(|| line.clone())?;
@@ -107,7 +111,8 @@ impl Server {
         })
     }
 
-    fn end(mut self) -> Result<()> {
+    /// Has it end, as it does by itself.
+    pub fn end(mut self) -> Result<()> {
         self.running.close_input();
         ensure!(self.running.finish()?.code == Some(0), "the server did not end well");
         Ok(())

@@ -116,6 +116,7 @@ fn start_tracer(program: &Path, pid: u32, folder: &Path) -> Result<(Process, Joi
     let arguments = [
         "attach".to_owned(),
         format!("--pid={pid}"),
+        "--requests=sockets".to_owned(),
         "--export=console".to_owned(),
         format!("--export=jsonl={}", file("spans.jsonl").display()),
         format!("--export=perfetto={}", file("trace.json").display()),

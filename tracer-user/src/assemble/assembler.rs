@@ -10,13 +10,14 @@ use super::gaps::Gaps;
 use super::identity::ThreadIdentity;
 use super::python::{PythonClassNames, PythonObjects};
 use super::requests::request_span;
+use super::routes::Routes;
 use super::tally::Tally;
 use super::thread::Thread;
 use super::unwatched::Unwatched;
 use super::waiting::Waiting;
 use crate::model::{
     AttributeValue, Call, CallEnding, CallFacts, ClockAnchor, Ending, Event, FunctionDescription, FunctionId, Gap,
-    Language, Loss, MonotonicNs, OtherProtocol, OutOfStep, Parent, ProcessEvent, ProcessId, PythonNames, Request,
+    Language, Loss, MonotonicNs, OtherProtocol, OutOfStep, Parent, ProcessChange, ProcessEvent, ProcessId, PythonNames, Request,
     RequestEnding, ReturnedError, Span, StreamTotals, Subject, ThreadEvent, ThreadId, UnwatchedMethods,
 };
 
@@ -46,6 +47,7 @@ pub struct Assembler {
     /// Names of threads that no record tells.
     thread_names: FxHashMap<ThreadId, Arc<str>>,
     python: PythonObjects,
+    routes: Routes,
     ended: EndedProcesses,
     gaps: Gaps,
     unwatched: Unwatched,
@@ -78,6 +80,7 @@ impl Assembler {
             clock: Clock::new(anchor),
             thread_names: FxHashMap::default(),
             python: PythonObjects::new(classes),
+            routes: Routes::default(),
             ended: EndedProcesses::default(),
             gaps: Gaps::default(),
             unwatched: Unwatched::default(),
@@ -113,6 +116,7 @@ impl Assembler {
         }
         if self.processes.insert(process.pid, process).is_some_and(|before| before != process) {
             self.python.forget(process.pid);
+            self.routes.forget(process.pid);
             self.gaps.forget(process.pid);
             self.unwatched.forget(process.pid);
         }
@@ -133,9 +137,10 @@ impl Assembler {
     }
 
     /// Makes Python classes and steps known. Records that come earlier are named without them.
-    pub fn add_python_names(&mut self, names: PythonNames) {
+    pub fn add_python_names(&mut self, mut names: PythonNames) {
         // Its first thread has ended, perhaps, because another one has executed a program.
         self.ended.goes_on(names.process);
+        self.routes.learn(names.process, std::mem::take(&mut names.routes));
         self.python.learn(names);
     }
 
@@ -167,7 +172,7 @@ impl Assembler {
     }
 
     /// Takes a request that is over, which makes a span unless its caller does not record it.
-    pub fn request(&mut self, request: Request, out: &mut impl FnMut(Output)) {
+    pub fn request(&mut self, mut request: Request, out: &mut impl FnMut(Output)) {
         let totals = &mut self.totals.requests;
         totals.requests += 1;
         totals.unanswered += u64::from(request.ending != RequestEnding::Answered);
@@ -176,6 +181,7 @@ impl Assembler {
             return;
         }
         let number = request.connection.process;
+        request.facts.route = self.routes.taken(number, &request.facts);
         let process = self.processes.get(&number).copied().unwrap_or(ProcessId { pid: number, start_time: 0 });
         out(Output::Span(request_span(request, process, self.seed, &self.clock)));
     }
@@ -281,8 +287,14 @@ impl Assembler {
 
     /// What was read of a process that has ended is forgotten, but not at once: records of its last calls may still come.
     fn process_changed(&mut self, event: &ProcessEvent) {
-        let Self { ended, python, .. } = self;
-        ended.event(event, |process| python.forget(process));
+        let Self { ended, python, routes, .. } = self;
+        if event.change == ProcessChange::Executed {
+            routes.forget(event.process);
+        }
+        ended.event(event, |process| {
+            python.forget(process);
+            routes.forget(process);
+        });
     }
 
     fn begin_thread(

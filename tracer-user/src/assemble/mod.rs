@@ -9,6 +9,7 @@ mod identity;
 mod joining;
 mod python;
 mod requests;
+mod routes;
 mod tally;
 mod thread;
 mod unwatched;

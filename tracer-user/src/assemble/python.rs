@@ -72,7 +72,7 @@ impl PythonObjects {
     /// Takes names. Classes are added to the known ones, and those asked for are asked for again: an address can have
     /// become another class. Members take the place of the known ones.
     pub fn learn(&mut self, names: PythonNames) {
-        let PythonNames { process, is_first, classes, members } = names;
+        let PythonNames { process, is_first, classes, members, .. } = names;
         if is_first {
             self.forget(process);
         }
@@ -243,7 +243,7 @@ mod tests {
             process: 7,
             is_first: false,
             classes: classes.iter().map(|(address, name)| (RemoteAddress(*address), (*name).into())).collect(),
-            members: Vec::new(),
+            ..PythonNames::default()
         };
         objects.learn(names(&[(4, "Known")]));
         for _ in 0..3 {
@@ -272,7 +272,7 @@ mod tests {
         assert!(objects.processes.values().all(|known| known.asked.len() <= MAX_ASKED));
         for round in 0..100_u64 {
             let classes = (0..1_000).map(|number| (RemoteAddress(round * 1_000 + number), "C".into())).collect();
-            objects.learn(PythonNames { process: 1, is_first: false, classes, members: Vec::new() });
+            objects.learn(PythonNames { process: 1, classes, ..PythonNames::default() });
         }
         assert!(objects.processes[&1].classes.len() <= MAX_CLASSES);
     }

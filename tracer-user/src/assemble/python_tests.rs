@@ -42,6 +42,7 @@ fn names(classes: &[(RemoteAddress, &str)]) -> PythonNames {
         is_first: false,
         classes: classes.iter().map(|(class, name)| (*class, (*name).into())).collect(),
         members: vec![member(SCALER, "scaler"), member(FOREST, "clf")],
+        routes: Vec::new(),
     }
 }
 

@@ -405,6 +405,7 @@ fn request(trace: Option<CallersTrace>, ending: RequestEnding) -> Request {
         facts: RequestFacts {
             method: "GET".into(),
             path: "/".into(),
+            route: None,
             query: None,
             scheme: "http".into(),
             version: "1.1",

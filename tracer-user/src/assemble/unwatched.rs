@@ -174,7 +174,6 @@ mod tests {
         let mut python = PythonObjects::new(Box::new(|_, _| None));
         python.learn(PythonNames {
             process: 4200,
-            is_first: false,
             classes: vec![(FOREST_CLASS, "Forest".into())],
             members: vec![
                 member(SCALER, SCALER_CLASS, Some("scaler")),
@@ -182,6 +181,7 @@ mod tests {
                 member(RemoteAddress(4), FOREST_CLASS, None),
                 member(RemoteAddress(5), FOREST_CLASS, None),
             ],
+            ..PythonNames::default()
         });
         python
     }

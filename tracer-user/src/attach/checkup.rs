@@ -114,6 +114,7 @@ fn programs() -> Vec<Check> {
         Ok(_) => check("ring buffer", CheckState::Good, "mapped"),
         Err(error) => check("ring buffer", CheckState::Bad, error.to_string()),
     });
+    checks.push(requests());
     // Last, as in a session: the ring buffer is taken by then.
     checks.push(match try_exceptions(&programs) {
         Ok(()) => check("Python, exceptions", CheckState::Good, "the probe that they pass is placed"),
@@ -178,6 +179,14 @@ fn chain() -> Check {
         return check(NAME, CheckState::Limited, detail);
     }
     tried(NAME, try_chain(), "its probes are placed")
+}
+
+fn requests() -> Check {
+    const NAME: &str = "requests";
+    match Programs::load(LoadOptions { requests: true, ..LoadOptions::default() }) {
+        Ok(_) => check(NAME, CheckState::Good, "the tracepoints of system calls are there"),
+        Err(error) => check(NAME, CheckState::Limited, format!("{error}; `--requests` cannot be used")),
+    }
 }
 
 fn type_information() -> Check {

@@ -167,7 +167,7 @@ pub struct TraceOptions {
     #[command(flatten)]
     pub forks: ForkOptions,
     /// Tell of the requests that the traced servers are asked over HTTP/1.1, in the traces of those who ask: `sockets` sees what they
-    /// read and write at system calls; `off` (default) does not look at them
+    /// read and write at system calls, `auto` does so if one of them listens; `off` (default) does not look at them
     #[arg(long, value_name = "HOW", default_value = "off", hide_default_value = true, hide_possible_values = true)]
     pub requests: Requests,
     /// Probe native functions also in files that move their own code to other memory (huge pages): safe only if it has been
@@ -250,10 +250,7 @@ impl TraceOptions {
     /// Refuses options that say nothing without another one, and what is not there yet.
     pub fn check(&self) -> Result<(), UsageError> {
         let problem = match self.requests {
-            Requests::Off | Requests::Sockets => None,
-            Requests::Auto => {
-                Some("whether a process listens is not looked at yet: say `--requests sockets` for a server")
-            }
+            Requests::Off | Requests::Auto | Requests::Sockets => None,
             Requests::Libc => {
                 Some("requests are not seen in the C library yet: `--requests sockets` sees them at system calls")
             }

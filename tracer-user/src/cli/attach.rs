@@ -17,13 +17,13 @@ use super::selected::{Selected, with_descendants};
 use super::signals;
 use super::summary_file::SummaryFile;
 use crate::attach::LoadOptions;
-use crate::model::{MethodRow, SymbolMap, counted, process_numbers};
+use crate::model::{MethodRow, SymbolMap, Target, counted, process_numbers};
 use crate::session::{
     self, Followed, Message, ProcessChanges, PythonSettings, Report, Session, SessionError, Settings, Stop, TotalsFeed,
     plan_only,
 };
 use crate::symbol_map::{self, MAP_DIRECTORY};
-use crate::target::{Watcher, descendants};
+use crate::target::{Watcher, descendants, listens};
 use crate::view::method_lines;
 
 /// What stands between a session and a person.
@@ -72,7 +72,11 @@ pub fn trace_running(
     trace.check()?;
     let maps = load_maps(&trace.maps, &trace.classes)?;
     let targets = selected.look(trace.forks.are_followed())?;
+    let sees_requests = are_requests_seen(trace.requests, || is_any_listening(&targets, trace.forks));
     if trace.dry_run {
+        if sees_requests {
+            tell("requests over HTTP/1.1 would be looked at");
+        }
         let all = with_descendants(targets, trace.forks.are_followed());
         return list::print_plan(&plan_only(&all, maps, trace.python(), trace.probe_moving_code), false);
     }
@@ -82,7 +86,7 @@ pub fn trace_running(
     let named: Vec<u32> = targets.iter().map(|target| target.process.pid).collect();
     let forked = descendants(&targets).len();
     let watcher = Watcher::new(targets, trace.forks.are_followed());
-    let settings = settings(trace, &front.display(), watcher, maps, began, tell_session.clone());
+    let settings = settings((trace, sees_requests), &front.display(), watcher, maps, began, tell_session.clone());
     let settings = front.settings(settings);
     signals::listen(tell_session, Arc::clone(&settings.stop))?;
     let mut has_unnamed = false;
@@ -124,9 +128,31 @@ pub fn load_maps(files: &[PathBuf], classes: &ClassOptions) -> anyhow::Result<Ve
     Ok([symbol_map::load(files, Path::new(MAP_DIRECTORY))?.maps(), &asked].concat())
 }
 
-/// What the options ask of a session.
+/// Whether the options ask for requests. `listens`: whether a process that is traced is a server.
+pub fn are_requests_seen(how: Requests, listens: impl FnOnce() -> bool) -> bool {
+    match how {
+        Requests::Off | Requests::Libc => false,
+        Requests::Sockets => true,
+        Requests::Auto => {
+            let listens = listens();
+            if !listens {
+                tell(
+                    "requests are not looked at: none of the processes listens (`--requests sockets` looks all the same)",
+                );
+            }
+            listens
+        }
+    }
+}
+
+fn is_any_listening(targets: &[Target], forks: ForkOptions) -> bool {
+    let forked = if forks.are_followed() { descendants(targets) } else { Vec::new() };
+    targets.iter().chain(forked.iter().map(|(_, target)| target)).any(|target| listens(target.process))
+}
+
+/// What the options ask of a session, and whether it sees requests.
 pub fn settings(
-    trace: &TraceOptions,
+    (trace, requests): (&TraceOptions, bool),
     display: &DisplayOptions,
     watcher: Watcher,
     maps: Vec<SymbolMap>,
@@ -134,7 +160,6 @@ pub fn settings(
     tell: Sender<Message>,
 ) -> Settings {
     let defaults = LoadOptions::default();
-    let requests = trace.requests == Requests::Sockets;
     Settings {
         source: Box::new(watcher),
         maps,
@@ -193,7 +218,7 @@ pub fn tell_changes(changes: ProcessChanges) {
         tell(&format!("following process {process} ({name}), forked by {forked_by}: {functions} functions"));
     }
     if changes.more_functions > 0 {
-        tell(&format!("{} more functions, in newly mapped files", changes.more_functions));
+        tell(&format!("{} more functions, found since", changes.more_functions));
     }
     for process in changes.ended {
         tell(&format!("process {process} has ended; the others are traced on"));

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use super::arguments::RunArguments;
-use super::attach::{conclude, finish, load_maps, settings, tell_attached, tell_changes};
+use super::attach::{are_requests_seen, conclude, finish, load_maps, settings, tell_attached, tell_changes};
 use super::exit::{UsageError, demand_privilege};
 use super::list;
 use super::print::tell;
@@ -57,7 +57,10 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
         return list::print_plan(&plan, false);
     }
     let watcher = Watcher::new(vec![target], trace.forks.are_followed()).of_command();
-    let settings = settings(trace, &arguments.display, watcher, maps, began, tell_session.clone());
+    // What it listens on is known later.
+    let sees_requests = are_requests_seen(trace.requests, || true);
+    let settings =
+        settings((trace, sees_requests), &arguments.display, watcher, maps, began, tell_session.clone());
     // What the command prints stays what it is.
     let exports = settings.exports.into_iter().map(Destination::off_stdout).collect();
     let started = session::start(Settings { is_command: true, exports, ..settings });

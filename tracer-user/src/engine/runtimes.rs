@@ -38,6 +38,12 @@ impl Runtimes {
         Self { cpython: CpythonEngine::new(maps) }
     }
 
+    /// The same, which read the routes of web applications.
+    #[must_use]
+    pub fn reading_routes(self, reads_routes: bool) -> Self {
+        Self { cpython: self.cpython.reading_routes(reads_routes) }
+    }
+
     /// The runtime of a process; `None` if it runs none that is known. `limit` ends the readings of this and every later look.
     ///
     /// # Errors

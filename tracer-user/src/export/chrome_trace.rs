@@ -1,5 +1,6 @@
-//! Chrome trace events, which ui.perfetto.dev opens: a lane for each thread, a slice for each span, an arrow from lane to
-//! lane where a tree of calls was joined to a call of another thread.
+//! Chrome trace events, which ui.perfetto.dev opens: a lane for each thread, a slice for each call, an arrow from lane to
+//! lane where a tree of calls was joined to a call of another thread. Requests, of which one thread may answer many at one time, have
+//! lanes of their own.
 //! Source: "Trace Event Format", JSON array format; its closing bracket may be missing, so a killed tracer leaves a
 //! readable file.
 
@@ -79,10 +80,37 @@ impl ChromeTrace {
             // The end of an arrow belongs to the slice around it (`bp`), not to the next one.
             text.extend_from_slice(br#","cat":"joined","bp":"e","id":"#);
             push_string(text, &span.span_id.to_string());
-            text.extend_from_slice(br#","ts":"#);
-            push_microseconds(text, i128::from(span.start.0) - i128::from(origin.0));
-            text.push(b'}');
+            self.time(span.start, origin);
+            self.chunk.bytes.push(b'}');
         }
+    }
+
+    /// A moment of a span.
+    fn time(&mut self, at: WallClockNs, origin: WallClockNs) {
+        let text = &mut self.chunk.bytes;
+        text.extend_from_slice(br#","ts":"#);
+        push_microseconds(text, i128::from(at.0) - i128::from(origin.0));
+    }
+
+    /// What makes one request of its beginning and its end.
+    fn request_id(&mut self, span: &Span) {
+        let text = &mut self.chunk.bytes;
+        text.extend_from_slice(br#","id":"#);
+        push_string(text, &span.span_id.to_string());
+    }
+
+    fn request_ends(&mut self, span: &Span, origin: WallClockNs) {
+        self.begin_event("e", shorten_name(span.name()), span.process.pid, span.thread);
+        self.category(span);
+        self.time(span.end, origin);
+        self.request_id(span);
+        self.chunk.bytes.push(b'}');
+    }
+
+    fn category(&mut self, span: &Span) {
+        let text = &mut self.chunk.bytes;
+        text.extend_from_slice(br#","cat":"#);
+        push_string(text, category(span));
     }
 
     fn name_thread(&mut self, span: &Span) {
@@ -115,14 +143,18 @@ impl Sink for ChromeTrace {
         let origin = *self
             .origin
             .get_or_insert(WallClockNs((span.start.0 - span.start.0 % NS_PER_DAY).saturating_sub(NS_PER_DAY)));
-        self.begin_event("X", shorten_name(span.name()), span.process.pid, span.thread);
+        let is_request = matches!(span.subject, Subject::Request(_));
+        let phase = if is_request { "b" } else { "X" };
+        self.begin_event(phase, shorten_name(span.name()), span.process.pid, span.thread);
+        self.category(span);
+        self.time(span.start, origin);
+        if is_request {
+            self.request_id(span);
+        } else {
+            self.chunk.bytes.extend_from_slice(br#","dur":"#);
+            push_microseconds(&mut self.chunk.bytes, i128::from(span.duration_ns()));
+        }
         let text = &mut self.chunk.bytes;
-        text.extend_from_slice(br#","cat":"#);
-        push_string(text, category(span));
-        text.extend_from_slice(br#","ts":"#);
-        push_microseconds(text, i128::from(span.start.0) - i128::from(origin.0));
-        text.extend_from_slice(br#","dur":"#);
-        push_microseconds(text, i128::from(span.duration_ns()));
         text.extend_from_slice(br#","args":{"trace_id":"#);
         push_string(text, &span.trace_id.to_string());
         visit_attributes(span, self.limits, |name, value| {
@@ -136,6 +168,9 @@ impl Sink for ChromeTrace {
             push_string(text, &error.to_string());
         }
         text.extend_from_slice(b"}}");
+        if is_request {
+            self.request_ends(span, origin);
+        }
         if let Some(parent_thread) = span.parent_thread {
             self.join(span, parent_thread, origin);
         }
@@ -238,6 +273,24 @@ mod tests {
         let forest = events.iter().find(|event| event["name"] == "RandomForestClassifier.predict").expect("a slice");
         assert_eq!(forest["args"]["error.type"], "NotFittedError");
         assert_eq!(forest["args"]["code.line.number"], 117);
+    }
+
+    #[test]
+    fn requests_have_lanes_of_their_own() {
+        let spans = samples::request_spans();
+        let events = events(&spans);
+        assert!(!events.iter().any(|event| event["ph"] == "X"), "no lane of a thread");
+        for span in &spans {
+            let of_request = |event: &&Value| event["id"] == span.span_id.to_string();
+            let both: Vec<&Value> = events.iter().filter(of_request).collect();
+            let [begins, ends] = both[..] else { panic!("{both:?}") };
+            assert_eq!((&begins["ph"], &ends["ph"]), (&json!("b"), &json!("e")));
+            let key = |event: &Value| (event["name"].clone(), event["cat"].clone(), event["pid"].clone());
+            assert_eq!((key(begins), key(begins)), (key(ends), (json!(span.name()), json!("http"), json!(4242))));
+            let time = |event: &Value| event["ts"].as_f64().expect("a number") * 1_000.0;
+            assert_eq!((time(ends) - time(begins)).round() as u64, span.duration_ns());
+            assert_eq!(begins["args"]["url.path"], "/predict/7");
+        }
     }
 
     #[test]

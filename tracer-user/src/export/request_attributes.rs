@@ -18,6 +18,7 @@ pub fn visit_request_facts(facts: &RequestFacts, limits: AttributeLimits, visit:
     let known = facts.known_method();
     text("http.request.method", Some(known.unwrap_or(OTHER_METHOD)));
     text("http.request.method_original", known.is_none().then_some(&*facts.method));
+    text("http.route", facts.route.as_ref().map(|route| &*route.template));
     text("url.path", Some(&facts.path));
     text("url.query", facts.query.as_deref());
     text("url.scheme", Some(&facts.scheme));

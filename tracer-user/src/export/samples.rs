@@ -12,8 +12,8 @@ use super::background_writer::Place;
 use super::resource::{Resource, TRACER_NAME, TRACER_VERSION};
 use crate::model::{
     ArgumentType, AttributeValue, CallError, CallFacts, CallersTrace, Ending, FunctionDescription, FunctionId,
-    HostAndPort, Language, Parent, ProcessId, RequestFacts, ReturnedError, Span, SpanId, Subject, ThreadId, TraceId,
-    UnwatchedSteps, WallClockNs,
+    HostAndPort, Language, Parent, ProcessId, RequestFacts, ReturnedError, RouteTaken, Span, SpanId, Subject, ThreadId,
+    TraceId, UnwatchedSteps, WallClockNs,
 };
 
 /// The traced process.
@@ -113,6 +113,7 @@ pub fn request_spans() -> Vec<Span> {
     let facts = RequestFacts {
         method: "POST".into(),
         path: "/predict/7".into(),
+        route: Some(RouteTaken { template: "/predict/{model}".into(), span_name: "POST /predict/{model}".into() }),
         query: Some("x=1".into()),
         scheme: "https".into(),
         version: "1.1",
@@ -124,7 +125,8 @@ pub fn request_spans() -> Vec<Span> {
         request_bytes: 5,
         answer_bytes: Some(7),
     };
-    let bare = RequestFacts { query: None, server: None, client: None, user_agent: None, trace: None, ..facts.clone() };
+    let bare = RequestFacts { route: None, query: None, server: None, client: None, ..facts.clone() };
+    let bare = RequestFacts { user_agent: None, trace: None, ..bare };
     let failed = RequestFacts { status: Some(500), answer_bytes: None, ..bare.clone() };
     let unanswered = RequestFacts { method: "BREW".into(), status: None, ..bare };
     let of = |number, parent, facts| {
@@ -338,6 +340,7 @@ pub fn expected_span(span: &Span) -> ProtoSpan {
 fn expected_of_request(facts: &RequestFacts) -> Vec<KeyValue> {
     let mut attributes = vec![text("http.request.method", facts.known_method().unwrap_or("_OTHER"))];
     attributes.extend(facts.known_method().is_none().then(|| text("http.request.method_original", "BREW")));
+    attributes.extend(facts.route.as_ref().map(|route| text("http.route", &route.template)));
     attributes.push(text("url.path", &facts.path));
     attributes.extend(facts.query.as_ref().map(|query| text("url.query", query)));
     attributes.push(text("url.scheme", &facts.scheme));

@@ -12,6 +12,7 @@ mod plan;
 mod printable;
 mod python;
 mod request;
+mod route;
 mod sentence;
 mod share;
 mod span;
@@ -53,6 +54,7 @@ pub use request::{
     OtherProtocol, OutOfStep, PythonContext, Request, RequestEnding, RequestFacts, RequestStart, RequestTotals,
     SocketAction, SocketEvent,
 };
+pub use route::{PartedRoute, Route, RoutePart, RoutePaths, RouteTable, RouteTaken};
 pub use sentence::{counted, first_names, process_numbers};
 pub use share::Share;
 pub use span::{

@@ -12,6 +12,7 @@ pub use tracer_common::python::{
 };
 
 use super::plan::FunctionDescription;
+use super::route::RouteTable;
 use super::units::{ProcessId, RemoteAddress};
 
 /// Everything found in one interpreter by one look at it.
@@ -27,6 +28,8 @@ pub struct PythonSurvey {
     pub array_type: Option<RemoteAddress>,
     /// Objects that a live container lists as its children.
     pub members: Vec<ContainerMember>,
+    /// The routes of each application that is part of no other one.
+    pub routes: Vec<RouteTable>,
     /// What was found and cannot be watched, with the reason.
     pub skipped: Vec<PythonSkipped>,
     /// Classes of the application that no map is about and that look like models, by their names.
@@ -35,6 +38,27 @@ pub struct PythonSurvey {
     pub torn_reads: u64,
     /// What the look did not go into, because it would have taken too long or too much memory.
     pub not_looked_at: Vec<NotLookedAt>,
+}
+
+impl PythonSurvey {
+    /// The names behind the addresses in records. `process` is the number in the initial pid namespace.
+    #[must_use]
+    pub fn names(&self, process: u32, is_first: bool) -> PythonNames {
+        PythonNames {
+            process,
+            is_first,
+            classes: self.classes.iter().map(|class| (class.address, Arc::clone(&class.name))).collect(),
+            members: self.members.clone(),
+            routes: self.routes.clone(),
+        }
+    }
+
+    /// Classes that were found in a process.
+    #[must_use]
+    pub fn classes_in_sight(&self, process: u32) -> ClassesInSight {
+        let traced = self.classes.iter().map(|class| Arc::clone(&class.path)).collect();
+        ClassesInSight { process, traced, unnamed: self.unnamed.clone() }
+    }
 }
 
 /// Something that a look at a process did not go into.
@@ -212,6 +236,9 @@ pub struct PythonNames {
     pub classes: Vec<(RemoteAddress, Arc<str>)>,
     /// Which object is a step of which; takes the place of what was known before.
     pub members: Vec<ContainerMember>,
+    /// The routes of its applications; take the place of those that were known before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteTable>,
 }
 
 /// Something that a map asks for and that cannot be watched.

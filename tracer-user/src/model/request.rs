@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::route::RouteTaken;
 use super::trace_ids::{SpanId, TraceId};
 use super::units::{MonotonicNs, RemoteAddress, ThreadId};
 
@@ -171,6 +172,8 @@ pub struct RequestFacts {
     pub method: Arc<str>,
     /// The path, without the query.
     pub path: Arc<str>,
+    /// The route of the application that the path belongs to, if that is known.
+    pub route: Option<RouteTaken>,
     /// The query, without what people sign requests with.
     pub query: Option<Arc<str>>,
     /// `http` or `https`, as a proxy or the request says.
@@ -298,6 +301,12 @@ impl RequestFacts {
     #[must_use]
     pub fn known_method(&self) -> Option<&str> {
         METHODS.contains(&&*self.method).then_some(&self.method)
+    }
+
+    /// What stands for the method in the name of the span.
+    #[must_use]
+    pub fn method_in_name(&self) -> &str {
+        self.known_method().unwrap_or("HTTP")
     }
 }
 

@@ -87,6 +87,7 @@ impl SurveyHistory {
             || addresses(before) != addresses(now)
             || before.functions != now.functions
             || before.members != now.members
+            || before.routes != now.routes
             || before.array_type != now.array_type;
         SurveyDelta { is_any, codes }
     }

@@ -68,6 +68,8 @@ pub struct WatchPolicy {
     counted_at: Instant,
     /// Whether its names were told.
     has_told: bool,
+    /// Whether routes of its applications were found that were not told.
+    has_new_routes: bool,
     /// Functions that have got a number on its behalf.
     numbers: usize,
     /// Functions that found all numbers in use, at most.
@@ -117,6 +119,7 @@ impl WatchPolicy {
         (survey, history): (PythonSurvey, SurveyHistory),
         (now, schedule): (Instant, LookSchedule),
     ) -> Self {
+        let has_new_routes = !survey.routes.is_empty();
         Self {
             runtime,
             mode,
@@ -138,6 +141,7 @@ impl WatchPolicy {
             seen_after: None,
             counted_at: now,
             has_told: false,
+            has_new_routes,
             numbers: 0,
             without_number: 0,
         }
@@ -162,6 +166,7 @@ impl WatchPolicy {
     pub fn looked_at(mut self, now: Instant, look: Look, took: Duration) -> Self {
         let Look { mut survey, .. } = look;
         self.history.take_up(&self.survey, &mut survey);
+        self.has_new_routes = !survey.routes.is_empty();
         self.survey = survey;
         self.schedule.first_look(now, took);
         self
@@ -176,11 +181,7 @@ impl WatchPolicy {
     /// Classes that were found in it.
     #[must_use]
     pub fn classes_in_sight(&self) -> ClassesInSight {
-        ClassesInSight {
-            process: self.runtime.process.pid,
-            traced: self.survey.classes.iter().map(|class| Arc::clone(&class.path)).collect(),
-            unnamed: self.survey.unnamed.clone(),
-        }
+        self.survey.classes_in_sight(self.runtime.process.pid)
     }
 
     /// How its calls are seen.
@@ -288,6 +289,7 @@ impl WatchPolicy {
         self.survey.not_looked_at.clone_from(&survey.not_looked_at);
         self.survey.unnamed.clone_from(&survey.unnamed);
         if delta.is_any {
+            self.has_new_routes |= survey.routes != self.survey.routes;
             self.calls.may_be_called(|code| delta.may_be_called(code));
             self.survey = survey;
         }
@@ -536,21 +538,19 @@ impl WatchPolicy {
 
     /// The names behind the addresses in records. `number` is the process's in the initial pid namespace.
     pub fn names(&mut self, number: u32) -> PythonNames {
-        let classes = self.survey.classes.iter().map(|class| (class.address, class.name.clone())).collect();
-        let members = self.survey.members.clone();
-        PythonNames { process: number, is_first: !std::mem::replace(&mut self.has_told, true), classes, members }
+        self.has_new_routes = false;
+        self.survey.names(number, !std::mem::replace(&mut self.has_told, true))
+    }
+
+    /// The same while nothing is seen, if there are routes that were not told.
+    pub fn new_routes(&mut self, number: u32) -> Option<PythonNames> {
+        self.has_new_routes.then(|| self.names(number))
     }
 
     /// Methods of steps of containers whose calls are not seen now.
     #[must_use]
     pub fn unwatched(&self) -> Vec<(RemoteAddress, Vec<Arc<str>>)> {
         unwatched_methods(&self.survey, &self.seen())
-    }
-
-    /// Functions that found all numbers in use, at most.
-    #[must_use]
-    pub fn left_out(&self) -> PythonLeftOut {
-        PythonLeftOut { numbers: self.without_number, ..PythonLeftOut::default() }
     }
 
     /// What would be seen, without seeing anything.
@@ -568,7 +568,8 @@ impl WatchPolicy {
 
     /// What was seen, with the calls counted now; what could not be counted any more was counted a moment ago.
     pub fn counted_coverage(&mut self, counts: &Counts, left_out: PythonLeftOut) -> RuntimeCoverage {
-        let mut coverage = RuntimeCoverage { left_out: left_out.most(self.left_out()), ..self.coverage() };
+        let without_number = PythonLeftOut { numbers: self.without_number, ..PythonLeftOut::default() };
+        let mut coverage = RuntimeCoverage { left_out: left_out.most(without_number), ..self.coverage() };
         let is_seen: HashSet<RemoteAddress> = self.to_cover().into_iter().collect();
         let counted = |code| counts.get(&code).copied().unwrap_or_else(|| self.calls.counted(code)).seen;
         coverage.watched = self.covered.told(&self.plan, |code| is_seen.contains(&code), counted);

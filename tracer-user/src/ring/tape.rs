@@ -327,7 +327,7 @@ mod tests {
     use zerocopy::FromBytes as _;
 
     use super::*;
-    use crate::model::{ContainerMember, MonotonicNs, WallClockNs};
+    use crate::model::{ContainerMember, MonotonicNs, RouteTable, WallClockNs};
 
     fn python_names() -> PythonNames {
         let (container, child) = (RemoteAddress(0x10), RemoteAddress(0x11));
@@ -336,6 +336,7 @@ mod tests {
             is_first: false,
             classes: vec![(RemoteAddress(0x20), "StandardScaler".into())],
             members: vec![ContainerMember { container, child, class: None, step: Some("scaler".into()) }],
+            routes: vec![RouteTable::InOrder(Vec::new())],
         }
     }
 

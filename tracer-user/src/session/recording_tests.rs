@@ -115,6 +115,7 @@ fn names(classes: &[(u64, &str)], step: &str) -> PythonNames {
         is_first: false,
         classes: classes.iter().map(|(class, name)| (RemoteAddress(*class), (*name).into())).collect(),
         members: vec![ContainerMember { container, child, class: None, step: Some(step.into()) }],
+        routes: Vec::new(),
     }
 }
 

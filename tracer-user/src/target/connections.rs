@@ -13,38 +13,65 @@ use crate::model::ProcessId;
 /// there.
 #[must_use]
 pub fn accepted_connections(process: ProcessId) -> Vec<u32> {
-    let Some(process) = i32::try_from(process.pid).ok().and_then(|pid| Process::new(pid).ok()) else {
-        return Vec::new();
-    };
-    let Ok(open) = process.fd() else { return Vec::new() };
-    let socket = |inode: FDTarget, descriptor: i32| match inode {
-        FDTarget::Socket(inode) => Some((inode, u32::try_from(descriptor).ok()?)),
-        _ => None,
-    };
-    let open = open.filter_map(|file| file.ok().and_then(|file| socket(file.target, file.fd)));
-    let open: Vec<(u64, u32)> = open.collect();
-    let own: HashSet<u64> = open.iter().map(|(inode, _)| *inode).collect();
-    let tcp =
-        [process.tcp(), process.tcp6()].into_iter().flatten().flatten().filter(|entry| own.contains(&entry.inode));
-    let unix = process.unix().unwrap_or_default().into_iter().filter(|entry| own.contains(&entry.inode));
-    let accepted = accepted(&tcp.collect::<Vec<_>>(), &unix.collect::<Vec<_>>());
+    let Some(Sockets { open, tcp, unix }) = Sockets::of(process) else { return Vec::new() };
+    let accepted = accepted(&tcp, &unix);
     open.into_iter().filter(|(inode, _)| accepted.contains(inode)).map(|(_, descriptor)| descriptor).collect()
+}
+
+/// Whether a process listens on a TCP port or a unix socket, as far as can be read.
+#[must_use]
+pub fn listens(process: ProcessId) -> bool {
+    Sockets::of(process).is_some_and(|Sockets { tcp, unix, .. }| {
+        tcp.iter().any(|entry| entry.state == TcpState::Listen) || unix.iter().any(is_listened_on)
+    })
+}
+
+/// The sockets of one process.
+struct Sockets {
+    /// Inodes and descriptors.
+    open: Vec<(u64, u32)>,
+    tcp: Vec<TcpNetEntry>,
+    unix: Vec<UnixNetEntry>,
+}
+
+impl Sockets {
+    fn of(process: ProcessId) -> Option<Self> {
+        let process = Process::new(i32::try_from(process.pid).ok()?).ok()?;
+        let socket = |inode: FDTarget, descriptor: i32| match inode {
+            FDTarget::Socket(inode) => Some((inode, u32::try_from(descriptor).ok()?)),
+            _ => None,
+        };
+        let open = process.fd().ok()?.filter_map(|file| file.ok().and_then(|file| socket(file.target, file.fd)));
+        let open: Vec<(u64, u32)> = open.collect();
+        let own: HashSet<u64> = open.iter().map(|(inode, _)| *inode).collect();
+        let tcp = [process.tcp(), process.tcp6()].into_iter().flatten().flatten();
+        let tcp = tcp.filter(|entry| own.contains(&entry.inode)).collect();
+        let unix = process.unix().unwrap_or_default().into_iter().filter(|entry| own.contains(&entry.inode)).collect();
+        Some(Self { open, tcp, unix })
+    }
+}
+
+fn is_stream(entry: &UnixNetEntry) -> bool {
+    u32::from(entry.socket_type) == SocketType::STREAM.as_raw()
+}
+
+/// A stream that has a name and no other end is one that is listened on.
+fn is_listened_on(entry: &UnixNetEntry) -> bool {
+    is_stream(entry) && entry.state == UnixState::UNCONNECTED && entry.path.is_some()
 }
 
 /// Inodes of the sockets of one process that it has accepted.
 fn accepted(tcp: &[TcpNetEntry], unix: &[UnixNetEntry]) -> HashSet<u64> {
     let listening = tcp.iter().filter(|entry| entry.state == TcpState::Listen);
     let ports: HashSet<u16> = listening.map(|entry| entry.local_address.port()).collect();
-    let is_stream = |entry: &&UnixNetEntry| u32::from(entry.socket_type) == SocketType::STREAM.as_raw();
-    // A stream that has a name and no other end is one that is listened on.
-    let listening = unix.iter().filter(is_stream).filter(|entry| entry.state == UnixState::UNCONNECTED);
+    let listening = unix.iter().filter(|entry| is_listened_on(entry));
     let paths: HashSet<&PathBuf> = listening.filter_map(|entry| entry.path.as_ref()).collect();
     let is_accepted = |entry: &&TcpNetEntry| {
         let goes_on = matches!(entry.state, TcpState::Established | TcpState::CloseWait);
         goes_on && ports.contains(&entry.local_address.port())
     };
     let has_path = |entry: &&UnixNetEntry| entry.path.as_ref().is_some_and(|path| paths.contains(path));
-    let unix = unix.iter().filter(is_stream).filter(|entry| entry.state == UnixState::CONNECTED).filter(has_path);
+    let unix = unix.iter().filter(|entry| is_stream(entry) && entry.state == UnixState::CONNECTED).filter(has_path);
     tcp.iter().filter(is_accepted).map(|entry| entry.inode).chain(unix.map(|entry| entry.inode)).collect()
 }
 
@@ -54,6 +81,16 @@ mod tests {
     use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::*;
+
+    #[test]
+    fn what_listens_is_found() {
+        let sleeper = std::process::Command::new("sleep").arg("60").spawn();
+        let mut sleeper = sleeper.expect("sleep is everywhere");
+        let listens_now = listens(ProcessId { pid: sleeper.id(), start_time: 0 });
+        sleeper.kill().expect("our own child");
+        sleeper.wait().expect("our own child");
+        assert!(!listens_now);
+    }
 
     #[test]
     fn what_was_accepted_is_found_and_nothing_else() {
@@ -68,6 +105,7 @@ mod tests {
         let (unix_connection, _) = unix_server.accept().expect("a client");
         let found = accepted_connections(own);
         assert!(found.contains(&number(&connection)) && found.contains(&number(&unix_connection)), "{found:?}");
+        assert!(listens(own));
         for other in [number(&server), number(&client), number(&unix_server), number(&unix_client)] {
             assert!(!found.contains(&other), "{other} in {found:?}");
         }

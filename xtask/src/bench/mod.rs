@@ -9,6 +9,7 @@ mod python_cost;
 mod python_target;
 mod receiver;
 mod report;
+mod request_cost;
 mod statistics;
 mod sustained;
 mod target;
@@ -37,6 +38,8 @@ struct Effort {
     attachments: usize,
     /// Interleaved rounds of chain mode.
     chain_rounds: usize,
+    /// Interleaved rounds of a server that is asked.
+    request_rounds: usize,
     /// Python.
     python: python_cost::Effort,
 }
@@ -47,6 +50,7 @@ const FULL: Effort = Effort {
     load_seconds: 15,
     attachments: 9,
     chain_rounds: 40,
+    request_rounds: 20,
     python: python_cost::Effort { rounds: 60, sides: 4, attachments: 9, seconds: 10 },
 };
 const QUICK: Effort = Effort {
@@ -55,6 +59,7 @@ const QUICK: Effort = Effort {
     load_seconds: 3,
     attachments: 3,
     chain_rounds: 12,
+    request_rounds: 4,
     python: python_cost::Effort { rounds: 12, sides: 1, attachments: 3, seconds: 3 },
 };
 
@@ -85,6 +90,7 @@ pub fn run(quick: bool) -> Result<()> {
         attach: attach_cost::measure(&place, &environment, effort.attachments)?,
         python: python_cost::measure(&place, &scikit_learn, effort.python)?,
         chain: chain_cost::measure(&place, &all_scikit_learn, effort.chain_rounds)?,
+        requests: request_cost::measure(&place, &environment, effort.request_rounds)?,
     };
     let text = report::write(&machine::describe(), &figures);
     println!("{text}");

@@ -11,6 +11,7 @@ use super::call_cost::{CallCosts, KINDS};
 use super::chain_cost::{ChainCost, Seen};
 use super::configuration::Tracing;
 use super::python_cost::PythonCosts;
+use super::request_cost::{self, RequestCosts};
 use super::statistics::Spread;
 use super::sustained::{RATE, Sustained};
 use super::throughput::Throughput;
@@ -35,6 +36,8 @@ pub struct Figures {
     pub python: PythonCosts,
     /// Python in chain mode, by interpreter.
     pub chain: Vec<ChainCost>,
+    /// A server that is asked.
+    pub requests: RequestCosts,
 }
 
 /// The figures as Markdown.
@@ -49,6 +52,7 @@ pub fn write(machine: &str, figures: &Figures) -> String {
         attach(&figures.attach),
         python(&figures.python),
         chain(&figures.chain),
+        requests(&figures.requests),
         targets(figures),
     ];
     sections.join("\n")
@@ -219,6 +223,27 @@ fn chain(costs: &[ChainCost]) -> String {
     text
 }
 
+fn requests(costs: &RequestCosts) -> String {
+    use request_cost::Tracing::{Calls, Requests, Untraced};
+    let mut text = "### Requests\n\nA FastAPI server that predicts with a pipeline of three steps, on one processor, asked over four \
+                    connections, medians (and quartiles). The tracer, in watch mode, and the clients have the other processor.\n\n\
+                    | | requests a second | of untraced | p50, ms | p99, ms |\n|---|---|---|---|---|\n"
+        .to_owned();
+    for tracing in request_cost::Tracing::ALL {
+        let [rate, median, longest] = costs.figures(tracing).map(show);
+        let ratio = show(costs.rate(tracing, Untraced));
+        let _ = writeln!(text, "| {} | {rate} | {ratio} | {median} | {longest} |", tracing.words());
+    }
+    let _ = writeln!(
+        text,
+        "\nWith requests looked at, {} of the requests a second without. The shortest system call of a process that is not traced takes {} \
+         times as long meanwhile.",
+        show(costs.rate(Requests, Calls)),
+        show(costs.system_call(Requests, Calls)),
+    );
+    text
+}
+
 fn targets(figures: &Figures) -> String {
     let [push, marked, _, folded] = &KINDS;
     let calls = &figures.calls;
@@ -291,6 +316,19 @@ fn targets(figures: &Figures) -> String {
     let rows = rows.chain([
         ("a prediction in chain mode, of untraced", "at most 1.38", format!("{dearest:.2}"), dearest <= 1.38),
         ("bounds of calls over 200 microseconds", "below 5 %", format!("{:.1} %", widest * 100.0), widest < 0.05),
+    ]);
+    let requests = &figures.requests;
+    let (with, without) = (request_cost::Tracing::Requests, request_cost::Tracing::Calls);
+    let asked = median(requests.rate(with, without));
+    let system_call = median(requests.system_call(with, without));
+    let rows = rows.chain([
+        ("requests a second with `--requests`, of without", "at least 0.97", format!("{asked:.2}"), asked >= 0.97),
+        (
+            "a system call of an untraced process, with `--requests`, of without",
+            "at most 1.30",
+            format!("{system_call:.2}"),
+            system_call <= 1.30,
+        ),
     ]);
     let mut text = "### First targets\n\n| what | target | here | reached |\n|---|---|---|---|\n".to_owned();
     for (what, target, here, reached) in rows {

@@ -11,6 +11,14 @@ const ITEM_LIMIT: u64 = 1 << 20;
 /// Most entries of a dictionary that are read.
 const ENTRY_LIMIT: u64 = 1 << 21;
 
+/// Offsets in `PySetObject` (CPython 3.8 to 3.15, Include/cpython/setobject.h): a mask for places in the table, and the table. A place
+/// has a key and its hash.
+const SET_USED: u32 = 24;
+const SET_MASK: u32 = 32;
+const SET_TABLE: u32 = 40;
+/// The hash beside what stands for a key that was taken out (`dummy`, Objects/setobject.c); no key has this one.
+const NO_HASH: u64 = u64::MAX;
+
 /// What the entries of a dictionary look like (CPython 3.11 to 3.15, Include/internal/pycore_dict.h, `DictKeysKind`;
 /// before, all are `General`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +87,26 @@ impl<M: Memory> Interpreter<M> {
         }
         let torn = ReadProblem::Torn { address: object, what };
         self.pointers_at(first, count)?.map(|item| item?.ok_or_else(|| torn.clone())).collect()
+    }
+
+    /// Items of a set or frozen set, in no order, so many places of its table at most.
+    ///
+    /// # Errors
+    /// It is none, or changed meanwhile.
+    pub(super) fn set_items(&self, set: RemoteAddress, most: u64) -> Result<Vec<RemoteAddress>, ReadProblem> {
+        let kind = self.type_of(set)?;
+        if ![self.types.set, self.types.frozen_set].contains(&kind) {
+            return Err(ReadProblem::WrongType { address: set, expected: "set" });
+        }
+        let used = self.count(set, SET_USED, "set", ENTRY_LIMIT)?;
+        let places = self.count(set, SET_MASK, "set", most)? + 1;
+        let bytes = self.bytes_at(self.required(set, SET_TABLE, "set")?.0, places * 16)?;
+        let (numbers, _) = bytes.as_chunks::<8>();
+        let (entries, _) = numbers.as_chunks::<2>();
+        let entries = entries.iter().map(|[key, hash]| (u64::from_le_bytes(*key), u64::from_le_bytes(*hash)));
+        let keys = entries.filter(|(key, hash)| *key != 0 && *hash != NO_HASH).map(|(key, _)| RemoteAddress(key));
+        let keys: Vec<RemoteAddress> = keys.collect();
+        if keys.len() == used { Ok(keys) } else { Err(ReadProblem::Torn { address: set, what: "set" }) }
     }
 
     /// Keys and values of a dictionary, or of an instance of a subclass, in the order in which the keys were added.

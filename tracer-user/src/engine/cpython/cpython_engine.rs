@@ -21,6 +21,8 @@ use crate::symbol_map::PythonRules;
 pub struct CpythonEngine {
     rules: Arc<PythonRules>,
     known: Arc<Mutex<FileCache<KnownFile>>>,
+    /// Whether the routes of web applications are asked for.
+    reads_routes: bool,
 }
 
 /// What was found in a file.
@@ -35,7 +37,14 @@ impl CpythonEngine {
     /// An engine for these maps; of two that are about the same class the later one wins.
     #[must_use]
     pub fn new(maps: &[SymbolMap]) -> Self {
-        Self { rules: Arc::new(PythonRules::new(maps)), known: Arc::new(Mutex::new(FileCache::new())) }
+        let known = Arc::new(Mutex::new(FileCache::new()));
+        Self { rules: Arc::new(PythonRules::new(maps)), known, reads_routes: false }
+    }
+
+    /// The same, which reads the routes of web applications.
+    #[must_use]
+    pub fn reading_routes(self, reads_routes: bool) -> Self {
+        Self { reads_routes, ..self }
     }
 
     /// Whether a file of this name may hold an interpreter, or something of one: the process may come to run it.
@@ -152,7 +161,7 @@ impl Engine for CpythonEngine {
         let Some(addresses) = file.in_process(&module.mappings) else { return Ok(None) };
         let of = (module.process, module.path.to_string_lossy().into_owned(), Arc::clone(file));
         let instance = CpythonInstance::open(of, &addresses, Arc::clone(&self.rules), limit);
-        Ok(Some(instance.map_err(CpythonError::from)?))
+        Ok(Some(instance.map_err(CpythonError::from)?.reading_routes(self.reads_routes)))
     }
 }
 

@@ -16,14 +16,14 @@ use crate::model::{
 };
 use crate::symbol_map::PythonRules;
 
-/// Finding an interpreter in the memory of a process takes so long at most.
+/// Finding an interpreter in the memory of a process, or its types, takes so long at most.
 pub(super) const FINDING: Duration = Duration::from_secs(2);
 
 /// Where a type keeps the function that frees its objects (`tp_dealloc` in `PyTypeObject`, Include/cpython/object.h, CPython 3.8 to
 /// 3.15).
 const TP_DEALLOC: u32 = 48;
 
-/// Reading one name, or looking for a type, takes so long at most.
+/// Reading one name takes so long at most.
 const NAMING: Duration = Duration::from_millis(50);
 
 /// Memory of a running process as an interpreter is read from it.
@@ -91,6 +91,10 @@ impl CpythonInstance {
         Ok(Self { runtime, file, process: memory, interpreter, surveyor: Surveyor::new(rules), context_type, limit })
     }
 
+    pub(super) fn reading_routes(self, reads_routes: bool) -> Self {
+        Self { surveyor: self.surveyor.reading_routes(reads_routes), ..self }
+    }
+
     fn within(&self, process: ProcessId, limit: &ReadLimit) -> Self {
         let memory = LiveProcess::new(process.pid);
         Self {
@@ -126,7 +130,7 @@ impl CpythonInstance {
     fn survey(&mut self) -> Result<PythonSurvey, CpythonError> {
         let pid = self.runtime.process.pid;
         let heap = LimitedMemory::new(self.process, self.limit.clone());
-        self.limit.allow(NAMING);
+        self.limit.allow(FINDING);
         self.interpreter.refresh();
         self.interpreter.find_imported_types();
         let survey = self.surveyor.look(&self.interpreter, &heap, &heap_ranges(pid)?, &self.limit);

@@ -8,7 +8,7 @@ use super::debug_offsets;
 use super::error::{InterpreterError, ReadProblem};
 use super::interpreter_file::InterpreterAddresses;
 use super::layout::Layout;
-use super::type_facts::{TypeFacts, flag};
+use super::type_facts::TypeFacts;
 use crate::memory::{Memory, MemoryError};
 use crate::model::RemoteAddress;
 
@@ -21,7 +21,7 @@ const MODULE_LIMIT: usize = 1 << 17;
 /// How often something that changes while it is read is tried.
 const ATTEMPTS: u32 = 3;
 /// Where the first digit of an int is, in every version (Include/cpython/longintrepr.h; 30 bits each).
-const INTEGER_DIGIT: u32 = 24;
+pub(super) const INTEGER_DIGIT: u32 = 24;
 
 /// A CPython interpreter, read from outside.
 ///
@@ -124,9 +124,8 @@ impl<M: Memory> Interpreter<M> {
         let modules = self.modules()?;
         let Some((_, sys)) = modules.iter().find(|(name, _)| name == "sys") else { return Ok(false) };
         let Some(version) = self.dict_value(*sys, "hexversion")? else { return Ok(false) };
-        self.expect_flag(version, flag::INTEGER, "int")?;
-        // It is less than 2^30, one digit, up to version 63.
-        self.version = debug_offsets::version_of_hex(u64::from(self.u32(version, INTEGER_DIGIT)?));
+        // It is less than 2^30 up to version 63.
+        self.version = debug_offsets::version_of_hex(u64::from(self.small_integer(version)?));
         let (major, minor, _) = self.version;
         if format!("{major}.{minor}") != self.layout.version() {
             return Ok(false);

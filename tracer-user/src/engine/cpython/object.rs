@@ -1,7 +1,7 @@
 //! Integers, pointers, object headers and types: what every other reading begins with.
 
 use super::error::ReadProblem;
-use super::interpreter::Interpreter;
+use super::interpreter::{INTEGER_DIGIT, Interpreter};
 use super::type_facts::{TypeFacts, flag};
 use crate::memory::Memory;
 use crate::model::RemoteAddress;
@@ -90,6 +90,15 @@ impl<M: Memory> Interpreter<M> {
             Some(class) if references != 0 && references <= u64::from(u32::MAX) => Ok(class),
             _ => Err(torn),
         }
+    }
+
+    /// The number in an int of less than 2^30, or in a bool, without its sign.
+    ///
+    /// # Errors
+    /// It is no int.
+    pub(super) fn small_integer(&self, object: RemoteAddress) -> Result<u32, ReadProblem> {
+        self.expect_flag(object, flag::INTEGER, "int")?;
+        self.u32(object, INTEGER_DIGIT)
     }
 
     /// Eight bytes of a structure.

@@ -69,6 +69,7 @@ impl Server {
         let facts = RequestFacts {
             method: "GET".into(),
             path: "/".into(),
+            route: None,
             query: None,
             scheme: "http".into(),
             version: "1.1",

@@ -103,6 +103,7 @@ pub fn parse_request(bytes: &[u8], propagators: &Propagators) -> Option<RequestH
     let facts = RequestFacts {
         method: method.into(),
         path: target.path.into(),
+        route: None,
         query: target.query.map(without_signatures).map(Arc::from),
         scheme: scheme.as_deref().or(target.scheme).unwrap_or("http").into(),
         version: if request.version? == 0 { "1.0" } else { "1.1" },

@@ -139,10 +139,10 @@ fn name_and_step(span: &Span, room: usize) -> (String, String) {
     let name = printable(span.name());
     let step = match &span.subject {
         Subject::Request(facts) => {
-            // The path, which is no name, and the status are what people look for.
+            // The path, which is no name, and the status are what people look for. The route, which is part of the name, is more.
             let status = facts.status.map(|status| format!(" {status}")).unwrap_or_default();
-            let path = printable(&facts.path);
-            return (shorten(&format!("{name} {path}"), room.saturating_sub(status.width())), status);
+            let path = if facts.route.is_none() { format!(" {}", printable(&facts.path)) } else { String::new() };
+            return (shorten(&format!("{name}{path}"), room.saturating_sub(status.width())), status);
         }
         Subject::Call(CallFacts { step: Some(step), .. }) => printable(step),
         Subject::Call(_) | Subject::LostCall => return (shorten(&name, room), String::new()),
@@ -324,7 +324,7 @@ mod tests {
             text.split_whitespace().collect::<Vec<_>>().join(" ")
         });
         let expected = [
-            "POST /predict/7 200 1.000 ms",
+            "POST /predict/{model} 200 1.000 ms",
             "POST /predict/7 500 1.000 ms status 500",
             "HTTP /predict/7 ≥1.000 ms (answer not seen)",
         ];

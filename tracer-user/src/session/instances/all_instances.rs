@@ -97,7 +97,7 @@ impl Instances {
     pub fn new(maps: &[SymbolMap], settings: PythonSettings) -> Self {
         Self {
             settings,
-            runtimes: Runtimes::new(maps),
+            runtimes: Runtimes::new(maps).reading_routes(settings.joins_requests),
             traced: Vec::new(),
             starting: Vec::new(),
             ended: VecDeque::new(),

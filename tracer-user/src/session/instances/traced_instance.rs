@@ -226,7 +226,7 @@ impl TracedInstance {
         first_count: FirstCount,
     ) -> Result<(), SessionError> {
         if !self.policy.begins() {
-            return Ok(());
+            return self.policy.new_routes(self.number()).map_or(Ok(()), |names| context.drain.add_python_names(names));
         }
         if self.policy.is_followed() {
             context.drain.add_process(self.target.clone())?;

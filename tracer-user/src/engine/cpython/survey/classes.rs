@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::super::{ClassView, Interpreter, ReadProblem};
 use super::modules::OwnModules;
+use super::routes::{Framework, framework_of};
 use crate::memory::Memory;
 use crate::model::{Children, MODEL_METHODS, RemoteAddress};
 use crate::symbol_map::PythonRules;
@@ -27,6 +28,8 @@ pub(super) struct HeapClass {
     /// Whether a look before the one that read it had seen it: then it was made, and in its module, before this one began.
     is_whole: bool,
     pub rule: Option<Arc<ClassRule>>,
+    /// What its objects are applications of.
+    pub framework: Option<Framework>,
     /// Where no map is about it: the methods of models that it has, if it is the application's own.
     pub model_methods: Vec<&'static str>,
 }
@@ -70,6 +73,11 @@ impl Classes {
     /// Classes that a map is about.
     pub(super) fn traced(&self) -> impl Iterator<Item = (RemoteAddress, &HeapClass, &Arc<ClassRule>)> {
         self.known.iter().filter_map(|(address, class)| Some((*address, &**class, class.rule.as_ref()?)))
+    }
+
+    /// Classes of applications of web frameworks.
+    pub(super) fn applications(&self) -> impl Iterator<Item = RemoteAddress> {
+        self.known.iter().filter(|(_, class)| class.framework.is_some()).map(|(address, _)| *address)
     }
 
     /// Classes of the application that no map is about and that have a method of a model.
@@ -165,6 +173,7 @@ impl Classes {
             tp_name,
             is_whole: is_known,
             rule,
+            framework: framework_of(&paths),
             model_methods,
         };
         self.seen.insert(address);

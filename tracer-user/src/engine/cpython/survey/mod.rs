@@ -10,6 +10,7 @@ mod methods;
 mod modules;
 mod object_array;
 mod reachable;
+mod routes;
 mod scan;
 mod surveyor;
 

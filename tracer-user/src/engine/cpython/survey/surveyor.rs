@@ -12,8 +12,9 @@ use super::instances::Standing;
 use super::left_out::LeftOut;
 use super::methods::Methods;
 use super::modules::{self, Module, OwnModules};
+use super::routes::Framework;
 use super::scan::{AddressSet, Extent, scan};
-use super::{children, instances, reachable};
+use super::{children, instances, reachable, routes};
 use crate::memory::{Memory, MemoryError, ReadLimit};
 use crate::model::{
     Children, ContainerMember, FEW, MODEL_METHODS, PythonClass, PythonSurvey, RemoteAddress, UnnamedClass,
@@ -40,6 +41,7 @@ const TRACED_LIMIT: usize = 4_096;
 const DESCRIBED_LIMIT: usize = 16_384;
 const MEMBER_LIMIT: usize = 16_384;
 const UNNAMED_LIMIT: usize = 256;
+const APPLICATION_LIMIT: usize = 1_024;
 
 /// Containers that are asked for what they hold.
 const HELD_LIMIT: usize = 1_000;
@@ -55,6 +57,8 @@ pub struct Surveyor {
     extent: Extent,
     /// The type of numpy's arrays, once it was found.
     array_type: Option<RemoteAddress>,
+    /// Whether the routes of web applications are asked for.
+    reads_routes: bool,
 }
 
 /// What one look finds in memory.
@@ -68,6 +72,8 @@ struct Finds {
     objects: HashMap<RemoteAddress, Vec<RemoteAddress>>,
     /// Live objects of classes that look like models, counted.
     unnamed: HashMap<RemoteAddress, u32>,
+    /// Live applications of web frameworks.
+    applications: Vec<(RemoteAddress, Framework)>,
     /// Children of containers, by classes that no map is about.
     adopted: BTreeMap<RemoteAddress, BTreeSet<RemoteAddress>>,
 }
@@ -76,7 +82,13 @@ impl Surveyor {
     /// A surveyor that knows the rules and no process yet.
     #[must_use]
     pub fn new(rules: Arc<PythonRules>) -> Self {
-        Self { rules, classes: Classes::default(), extent: Extent::default(), array_type: None }
+        Self { rules, classes: Classes::default(), extent: Extent::default(), array_type: None, reads_routes: false }
+    }
+
+    /// The same, which reads the routes of web applications.
+    #[must_use]
+    pub fn reading_routes(self, reads_routes: bool) -> Self {
+        Self { reads_routes, ..self }
     }
 
     /// Bytes of memory that the last look went through; 0 if it could not read any.
@@ -109,6 +121,9 @@ impl Surveyor {
         let modules = (modules.as_slice(), &own_modules);
         let mut reachable = self.reachable(interpreter, modules, &mut finds, left.objects > 0);
         left.walk = limit.is_over();
+        if self.reads_routes {
+            survey.routes = routes::of(interpreter, &finds.applications);
+        }
         limit.allow(READING_CHILDREN);
         survey.members = self.members(interpreter, &mut finds, &reachable, (&mut survey.torn_reads, &mut left));
         reachable.roots.extend(alone(interpreter, &survey.members, &reachable.objects));
@@ -161,6 +176,10 @@ impl Surveyor {
                         return;
                     }
                     finds.classes.push((candidate.address, name, standing));
+                } else if let Some(framework) = self.framework(candidate.kind) {
+                    if finds.applications.len() < APPLICATION_LIMIT && instances::is_live(interpreter, &candidate) {
+                        finds.applications.push((candidate.address, framework));
+                    }
                 } else if self.classes.get(candidate.kind).is_some_and(|class| class.rule.is_none()) {
                     let count = finds.unnamed.entry(candidate.kind).or_default();
                     if *count < MOST_COUNTED && instances::is_live(interpreter, &candidate) {
@@ -195,10 +214,19 @@ impl Surveyor {
         finds
     }
 
-    /// Types whose objects are looked for: metaclasses, the classes that a map is about, and those that look like models.
+    /// Types whose objects are looked for: metaclasses, the classes that a map is about, those that look like models, and those of
+    /// web applications.
     fn sought(&self) -> impl Iterator<Item = RemoteAddress> {
         let traced = self.classes.traced().map(|(address, ..)| address);
-        self.classes.metaclasses().chain(traced).chain(self.classes.unnamed().map(|(address, _)| address))
+        let applications = self.reads_routes.then(|| self.classes.applications()).into_iter().flatten();
+        let unnamed = self.classes.unnamed().map(|(address, _)| address);
+        self.classes.metaclasses().chain(traced).chain(unnamed).chain(applications)
+    }
+
+    /// What an object of this class is an application of, where that is asked for and no map is about the class.
+    fn framework(&self, class: RemoteAddress) -> Option<Framework> {
+        let class = self.classes.get(class).filter(|class| self.reads_routes && class.rule.is_none())?;
+        class.framework
     }
 
     /// Classes of the application that look like models, have objects, and are no map's affair: those with the likeliest methods

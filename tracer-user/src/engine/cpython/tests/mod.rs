@@ -4,6 +4,7 @@ mod damaged;
 mod frames;
 mod live;
 mod recorded;
+mod routes;
 mod survey;
 
 use std::collections::BTreeMap;

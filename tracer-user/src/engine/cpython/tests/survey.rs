@@ -230,12 +230,13 @@ for line in sys.stdin:
 
 #[test]
 fn what_was_looked_at_while_it_was_made_is_looked_at_again() {
-    let folder = tempfile::tempdir().expect("a folder");
-    for (number, (name, command)) in supported().into_iter().enumerate() {
-        let done = folder.path().join(number.to_string());
-        // What has another root writes there.
-        let path = done.to_str().filter(|_| !command.iter().any(|word| word == "chroot")).unwrap_or("/tmp/done");
-        let (mut running, _) = start(&command, EARLY, &[path]);
+    for (name, command) in supported() {
+        // What has another root sees the folder without that.
+        let root = command.get(1).filter(|_| command[0] == "chroot").map_or("/", String::as_str);
+        let folder = tempfile::tempdir_in(Path::new(root).join("tmp")).expect("a folder");
+        let done = folder.path().join("done");
+        let path = Path::new("/").join(done.strip_prefix(root).expect("it is in there"));
+        let (mut running, _) = start(&command, EARLY, &[path.to_str().expect("text")]);
         let found = CpythonEngine::new(&maps()).find(&target(running.0.id()), &ReadLimit::default());
         let mut engine = found.expect("it is running").expect("it is an interpreter");
         let mut look = || engine.look().expect("it is running").survey;
