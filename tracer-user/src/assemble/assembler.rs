@@ -17,8 +17,8 @@ use super::unwatched::Unwatched;
 use super::waiting::Waiting;
 use crate::model::{
     AttributeValue, Call, CallEnding, CallFacts, ClockAnchor, Ending, Event, FunctionDescription, FunctionId, Gap,
-    Language, Loss, MonotonicNs, OtherProtocol, OutOfStep, Parent, ProcessChange, ProcessEvent, ProcessId, PythonNames, Request,
-    RequestEnding, ReturnedError, Span, StreamTotals, Subject, ThreadEvent, ThreadId, UnwatchedMethods,
+    Language, Loss, MonotonicNs, OtherProtocol, OutOfStep, Parent, ProcessChange, ProcessEvent, ProcessId, PythonNames,
+    Request, RequestEnding, ReturnedError, Span, StreamTotals, Subject, ThreadEvent, ThreadId, UnwatchedMethods,
 };
 
 /// Threads remembered at one time: twice what the kernel side keeps ([`tracer_common::limits::MAX_THREADS`]), because

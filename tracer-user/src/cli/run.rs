@@ -59,8 +59,7 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
     let watcher = Watcher::new(vec![target], trace.forks.are_followed()).of_command();
     // What it listens on is known later.
     let sees_requests = are_requests_seen(trace.requests, || true);
-    let settings =
-        settings((trace, sees_requests), &arguments.display, watcher, maps, began, tell_session.clone());
+    let settings = settings((trace, sees_requests), &arguments.display, watcher, maps, began, tell_session.clone());
     // What the command prints stays what it is.
     let exports = settings.exports.into_iter().map(Destination::off_stdout).collect();
     let started = session::start(Settings { is_command: true, exports, ..settings });

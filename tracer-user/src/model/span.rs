@@ -201,9 +201,7 @@ impl Span {
             Subject::Call(CallFacts { function: None, .. }) => "(unknown function)",
             Subject::LostCall => "(lost)",
             // The semantic conventions: the method and the route, and never the path, of which there may be any number.
-            Subject::Request(facts) => {
-                facts.route.as_ref().map_or(facts.method_in_name(), |route| &route.span_name)
-            }
+            Subject::Request(facts) => facts.route.as_ref().map_or(facts.method_in_name(), |route| &route.span_name),
         }
     }
 

@@ -303,7 +303,7 @@ impl<M: Memory> Interpreter<M> {
 
     /// Dictionary of a module; `None` for what is no module. Some modules replace themselves by an instance of a
     /// subclass.
-    fn module_dictionary(
+    pub(super) fn module_dictionary(
         &self,
         module: RemoteAddress,
         module_type: RemoteAddress,

@@ -1,6 +1,7 @@
 # Applications as Starlette, FastAPI, Flask and Django keep them, made of nothing but the standard library.
 import re
 import sys
+import types
 
 
 def made(path, *bases):
@@ -31,7 +32,8 @@ def route(kind, path, pattern, methods):
 
 inner = of(FastAPI, router=of(Router, routes=[route(APIRoute, "/x", "^/x$", {"GET"})]))
 items = of(Router, routes=[route(APIRoute, "/{id}", "^/(?P<id>[^/]+)$", {"PUT", "GET"})])
-app = of(FastAPI, router=of(Router, routes=[
+unused = of(FastAPI, middleware_stack=None, router=of(Router, routes=[]))
+app = of(FastAPI, middleware_stack=object(), router=of(Router, routes=[
     route(Route, "/plain", "^/plain$", None),
     of(WebSocketRoute, path="/socket"),
     of(Mount, path="/inner", path_regex=re.compile("^/inner/(?P<path>.*)$"), _base_app=inner),
@@ -52,7 +54,9 @@ def rule(path, *parts, **fields):
 
 
 variable = of(Part, content=r"a(?P<__werkzeug_0>\d+)\Z", static=False, final=False, weight=(-1, [(0, -1)], -1, [50]))
-flask = of(made("flask.app.Flask"), url_map=of(Map, host_matching=False, _rules_by_endpoint={
+Flask = made("flask.app.Flask")
+unasked = of(Flask, _got_first_request=False)
+flask = of(Flask, _got_first_request=True, url_map=of(Map, host_matching=False, _rules_by_endpoint={
     "one": [rule("/a<int:id>", text(""), variable)],
     "two": [rule("/b", text(""), text("b")), of(Rule, websocket=True)],
 }))
@@ -60,12 +64,15 @@ flask = of(made("flask.app.Flask"), url_map=of(Map, host_matching=False, _rules_
 RegexPattern, RoutePattern = made("django.urls.resolvers.RegexPattern"), made("django.urls.resolvers.RoutePattern")
 URLPattern, URLResolver = made("django.urls.resolvers.URLPattern"), made("django.urls.resolvers.URLResolver")
 integer, own = made("django.urls.converters.IntConverter")(), made("app.Converter")()
-books = of(URLResolver, pattern=of(RoutePattern, _route="books/", _regex="^books/", converters={}), url_patterns=[
+module = types.ModuleType("books")
+books = of(URLResolver, pattern=of(RoutePattern, _route="books/", _regex="^books/", converters={}), urlconf_name=module)
+module.urlpatterns = [
     of(URLPattern, pattern=of(RoutePattern, _route="<int:id>", regex=re.compile(r"^(?P<id>[0-9]+)\Z"), converters={"id": integer})),
     of(URLPattern, pattern=of(RoutePattern, _route="<own:id>", _regex=r"^(?P<id>x)\Z", converters={"id": own})),
-])
+]
 root = of(URLResolver, pattern=of(RegexPattern, _regex="^/"), url_patterns=[
     books,
+    of(URLResolver, pattern=of(RoutePattern, _route="none/", _regex="^none/", converters={}), urlconf_name=[]),
     of(URLPattern, pattern=of(RegexPattern, _regex="^old/$")),
 ])
 

@@ -48,8 +48,11 @@ fn expected() -> Vec<RouteTable> {
     };
     let flask = vec![parted("/a<int:id>", vec![variable]), parted("/b", vec![RoutePart::Text("b".into())])];
     let books = vec![route("<int:id>", &[], whole(r"^(?P<id>[0-9]+)\Z")), route("", &[], RoutePaths::Unknown)];
-    let in_root =
-        vec![route("books/", &[], beginning("^books/", Some(books), true)), route("old/$", &[], whole("^old/$"))];
+    let in_root = vec![
+        route("books/", &[], beginning("^books/", Some(books), true)),
+        route("none/", &[], beginning("^none/", Some(Vec::new()), true)),
+        route("old/$", &[], whole("^old/$")),
+    ];
     let django = vec![route("/", &[], beginning("^/", Some(in_root), true))];
     vec![RouteTable::InOrder(starlette), RouteTable::InOrder(django), RouteTable::ByParts(flask)]
 }

@@ -48,7 +48,7 @@ fn route<M: Memory>(
     match paths.first().map(String::as_str) {
         Some("django.urls.resolvers.URLPattern") => Ok(Route { template, methods, paths: RoutePaths::Whole(pattern) }),
         Some("django.urls.resolvers.URLResolver") if depth < DEPTH_LIMIT => {
-            let Some(list) = fields.get("url_patterns") else { return Ok(unknown()) };
+            let Some(list) = patterns_in(reader, &fields)? else { return Ok(unknown()) };
             let mut routes = Vec::new();
             for item in reader.items(list)? {
                 routes.push(if reader.takes_one() { route(reader, item, "", depth + 1)? } else { unknown() });
@@ -61,6 +61,16 @@ fn route<M: Memory>(
         }
         _ => Ok(unknown()),
     }
+}
+
+/// What a resolver holds: it puts that aside when it is first asked, and has it from a list or a module.
+fn patterns_in<M: Memory>(reader: &Reader<'_, M>, fields: &Fields) -> Result<Option<RemoteAddress>, ReadProblem> {
+    if let Some(patterns) = fields.get("url_patterns") {
+        return Ok(Some(patterns));
+    }
+    let Some(holder) = fields.get("urlconf_name") else { return Ok(None) };
+    let is_list = reader.items(holder).is_ok();
+    if is_list { Ok(Some(holder)) } else { reader.variable(holder, "urlpatterns") }
 }
 
 /// The path as the application writes it, and its pattern: it may be searched for anywhere unless it says that it begins here.

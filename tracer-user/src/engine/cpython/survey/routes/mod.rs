@@ -32,7 +32,8 @@ pub(super) fn framework_of(paths: &[String]) -> Option<Framework> {
     })
 }
 
-/// The routes of each of these applications that is part of no other one. Where they could not be read, the table says so.
+/// The routes of each of these applications that was asked something, and is part of no other one. Where they could not be read, the table
+/// says so.
 pub(super) fn of<M: Memory>(
     interpreter: &Interpreter<M>,
     applications: &[(RemoteAddress, Framework)],
@@ -40,10 +41,8 @@ pub(super) fn of<M: Memory>(
     let reader = Reader::new(interpreter);
     let read = |(address, framework): &(RemoteAddress, Framework)| {
         let table = interpreter.retrying(|_| match framework {
-            Framework::Starlette => {
-                let routes = starlette::routes_of(&reader, *address, 0)?;
-                Ok(Some(RouteTable::InOrder(routes.unwrap_or_else(|| vec![unknown()]))))
-            }
+            Framework::Starlette => Ok(starlette::served(&reader, *address)?.map(RouteTable::InOrder)),
+            Framework::Flask if !werkzeug::is_served(&reader, *address)? => Ok(None),
             Framework::Flask => {
                 let rules = werkzeug::rules_of(&reader, *address)?;
                 Ok(Some(rules.map_or_else(|| RouteTable::InOrder(vec![unknown()]), RouteTable::ByParts)))

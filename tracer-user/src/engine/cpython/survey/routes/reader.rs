@@ -93,6 +93,12 @@ impl<'look, M: Memory> Reader<'look, M> {
         Ok(entries.into_iter().map(|(_, value)| value).collect())
     }
 
+    /// A variable of a module; `None`: it is no module, or has none of this name.
+    pub fn variable(&self, module: RemoteAddress, name: &str) -> Result<Option<RemoteAddress>, ReadProblem> {
+        let dictionary = self.interpreter.module_dictionary(module, self.interpreter.types().module)?;
+        dictionary.map_or(Ok(None), |dictionary| self.interpreter.dict_value(dictionary, name))
+    }
+
     /// A text, if it is one and not too long.
     pub fn text(&self, object: Option<RemoteAddress>) -> Result<Option<Arc<str>>, ReadProblem> {
         let Some(object) = object.filter(|object| self.is_text(*object)) else { return Ok(None) };
@@ -130,7 +136,8 @@ impl<'look, M: Memory> Reader<'look, M> {
         Ok(Some(methods))
     }
 
-    fn is_none(&self, object: RemoteAddress) -> Result<bool, ReadProblem> {
+    /// Whether it is Python's `None`.
+    pub fn is_none(&self, object: RemoteAddress) -> Result<bool, ReadProblem> {
         Ok(self.interpreter.static_name(self.interpreter.type_of(object)?)? == "NoneType")
     }
 

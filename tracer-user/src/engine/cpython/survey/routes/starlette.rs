@@ -33,8 +33,21 @@ const KINDS: [(&str, Kind); 4] = [
 /// Classes that answer for paths as those that they are derived from do.
 const LIKE_THEIR_BASES: [&str; 2] = ["starlette.", "fastapi."];
 
+/// The routes of an application that was asked something, its own start at least: then it has put its middleware together
+/// (`Starlette.__call__`, starlette/applications.py, since 0.24; before, it had when it was made). `None`: it was not, and something else
+/// answers, perhaps.
+pub fn served<M: Memory>(
+    reader: &Reader<'_, M>,
+    application: RemoteAddress,
+) -> Result<Option<Vec<Route>>, ReadProblem> {
+    match reader.fields(application)?.get("middleware_stack") {
+        Some(stack) if reader.is_none(stack)? => Ok(None),
+        _ => Ok(Some(routes_of(reader, application, 0)?.unwrap_or_else(|| vec![unknown()]))),
+    }
+}
+
 /// The routes of an application or router; `None`: it is something else.
-pub fn routes_of<M: Memory>(
+fn routes_of<M: Memory>(
     reader: &Reader<'_, M>,
     application: RemoteAddress,
     depth: usize,

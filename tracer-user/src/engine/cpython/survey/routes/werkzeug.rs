@@ -5,6 +5,11 @@ use super::reader::{Fields, Reader};
 use crate::memory::Memory;
 use crate::model::{PartedRoute, RemoteAddress, RoutePart};
 
+/// Whether an application of Flask was asked something (`_got_first_request`, flask/app.py): otherwise something else answers, perhaps.
+pub fn is_served<M: Memory>(reader: &Reader<'_, M>, application: RemoteAddress) -> Result<bool, ReadProblem> {
+    reader.is_true(&reader.fields(application)?, "_got_first_request")
+}
+
 /// The rules of an application of Flask, as werkzeug 2.2 and later keep them. `None`: they are kept otherwise, or chosen by the host.
 pub fn rules_of<M: Memory>(
     reader: &Reader<'_, M>,
