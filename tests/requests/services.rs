@@ -43,6 +43,8 @@ fn one_trace() -> Result<()> {
     let variables = [("OTEL_SERVICE_NAME", "frontend"), ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.http.as_str())];
     let (_frontend, port) = start(&["frontend", &others[0], &others[1]], &variables)?;
     let export = format!("otlp={}", collector.http);
+    // Flask is known to answer once it has.
+    ask(publish_port, "GET", "/publish/first")?;
     let publisher = publisher.pid().to_string();
     let arguments = ["--pid", &publisher, "--requests", "sockets", "--export", &export];
     let attached = Tracer::attach(formatter.pid())?.arguments(arguments).start()?;

@@ -181,7 +181,7 @@ impl Assembler {
             return;
         }
         let number = request.connection.process;
-        request.facts.route = self.routes.taken(number, &request.facts);
+        request.facts.route = self.routes.taken(number, &request.facts).map(Box::new);
         let process = self.processes.get(&number).copied().unwrap_or(ProcessId { pid: number, start_time: 0 });
         out(Output::Span(request_span(request, process, self.seed, &self.clock)));
     }

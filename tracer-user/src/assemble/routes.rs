@@ -34,6 +34,9 @@ struct Table {
 #[derive(Default)]
 struct Patterns(BTreeMap<Arc<str>, OnceCell<Option<Regex>>>);
 
+/// Routes that have the same next part, by its pattern and whether that is the last one.
+type Alike<'table> = BTreeMap<(&'table str, bool), Vec<&'table PartedRoute>>;
+
 /// How a path fits routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fit {
@@ -223,7 +226,7 @@ impl Patterns {
                 fit => return fit,
             }
         }
-        let mut fitting: BTreeMap<&[i64], BTreeMap<(&str, bool), Vec<&PartedRoute>>> = BTreeMap::new();
+        let mut fitting: BTreeMap<&[i64], Alike<'_>> = BTreeMap::new();
         for route in routes {
             if let Some(RoutePart::Fitting { pattern, rank, is_last }) = route.parts.get(depth) {
                 fitting.entry(rank.as_slice()).or_default().entry((&**pattern, *is_last)).or_default().push(route);

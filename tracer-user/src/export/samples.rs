@@ -113,7 +113,10 @@ pub fn request_spans() -> Vec<Span> {
     let facts = RequestFacts {
         method: "POST".into(),
         path: "/predict/7".into(),
-        route: Some(RouteTaken { template: "/predict/{model}".into(), span_name: "POST /predict/{model}".into() }),
+        route: Some(Box::new(RouteTaken {
+            template: "/predict/{model}".into(),
+            span_name: "POST /predict/{model}".into(),
+        })),
         query: Some("x=1".into()),
         scheme: "https".into(),
         version: "1.1",

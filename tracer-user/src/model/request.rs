@@ -173,7 +173,7 @@ pub struct RequestFacts {
     /// The path, without the query.
     pub path: Arc<str>,
     /// The route of the application that the path belongs to, if that is known.
-    pub route: Option<RouteTaken>,
+    pub route: Option<Box<RouteTaken>>,
     /// The query, without what people sign requests with.
     pub query: Option<Arc<str>>,
     /// `http` or `https`, as a proxy or the request says.

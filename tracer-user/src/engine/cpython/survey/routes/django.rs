@@ -73,11 +73,14 @@ fn patterns_in<M: Memory>(reader: &Reader<'_, M>, fields: &Fields) -> Result<Opt
     if is_list { Ok(Some(holder)) } else { reader.variable(holder, "urlpatterns") }
 }
 
-/// The path as the application writes it, and its pattern: it may be searched for anywhere unless it says that it begins here.
+/// A path as the application writes it, and its pattern.
+type Written = (Arc<str>, Arc<str>);
+
+/// The path of a route, and its pattern: it may be searched for anywhere unless it says that it begins here.
 fn pattern_of<M: Memory>(
     reader: &Reader<'_, M>,
     object: RemoteAddress,
-) -> Result<Option<(Arc<str>, Arc<str>)>, ReadProblem> {
+) -> Result<Option<Written>, ReadProblem> {
     let fields = reader.fields(object)?;
     let pattern = match reader.text(fields.get("_regex"))? {
         Some(pattern) => Some(pattern),
