@@ -77,10 +77,7 @@ fn patterns_in<M: Memory>(reader: &Reader<'_, M>, fields: &Fields) -> Result<Opt
 type Written = (Arc<str>, Arc<str>);
 
 /// The path of a route, and its pattern: it may be searched for anywhere unless it says that it begins here.
-fn pattern_of<M: Memory>(
-    reader: &Reader<'_, M>,
-    object: RemoteAddress,
-) -> Result<Option<Written>, ReadProblem> {
+fn pattern_of<M: Memory>(reader: &Reader<'_, M>, object: RemoteAddress) -> Result<Option<Written>, ReadProblem> {
     let fields = reader.fields(object)?;
     let pattern = match reader.text(fields.get("_regex"))? {
         Some(pattern) => Some(pattern),
