@@ -33,24 +33,6 @@ const ANY: &str = r"(?P<__werkzeug_0>[^/]{1,})\Z";
 const INTEGER: &str = r"(?P<__werkzeug_0>\d+)\Z";
 const PATH: &str = r"(?P<__werkzeug_0>[^/].*?)\Z";
 
-fn facts(method: &str, path: &str, status: u16) -> RequestFacts {
-    RequestFacts {
-        method: method.into(),
-        path: path.into(),
-        route: None,
-        query: None,
-        scheme: "http".into(),
-        version: "1.1",
-        server: None,
-        client: None,
-        user_agent: None,
-        status: Some(status),
-        trace: None,
-        request_bytes: 0,
-        answer_bytes: None,
-    }
-}
-
 fn routes(tables: Vec<RouteTable>) -> Routes {
     let mut routes = Routes::default();
     routes.learn(7, tables);
@@ -62,7 +44,7 @@ fn taken(routes: &Routes, method: &str, path: &str) -> Option<String> {
 }
 
 fn taken_with(routes: &Routes, method: &str, path: &str, status: u16) -> Option<String> {
-    let taken = routes.taken(7, &facts(method, path, status))?;
+    let taken = routes.taken(7, &RequestFacts::plain(method, path, status))?;
     assert_eq!(*taken.span_name, format!("{method} {}", taken.template));
     Some(taken.template.to_string())
 }
@@ -104,7 +86,7 @@ fn routes_in_order_are_tried_as_starlette_tries_them() {
     for (method, path, route) in right {
         assert_eq!(taken(&routes, method, path).as_deref(), route, "{method} {path}");
     }
-    assert_eq!(routes.taken(8, &facts("GET", "/items/7", 200)), None, "another process");
+    assert_eq!(routes.taken(8, &RequestFacts::plain("GET", "/items/7", 200)), None, "another process");
 }
 
 #[test]

@@ -402,21 +402,7 @@ fn request(trace: Option<CallersTrace>, ending: RequestEnding) -> Request {
         start: MonotonicNs(2_000),
         end: MonotonicNs(5_000),
         ending,
-        facts: RequestFacts {
-            method: "GET".into(),
-            path: "/".into(),
-            route: None,
-            query: None,
-            scheme: "http".into(),
-            version: "1.1",
-            server: None,
-            client: None,
-            user_agent: None,
-            status: Some(200),
-            trace,
-            request_bytes: 0,
-            answer_bytes: Some(0),
-        },
+        facts: RequestFacts { trace, answer_bytes: Some(0), ..RequestFacts::plain("GET", "/", 200) },
     }
 }
 

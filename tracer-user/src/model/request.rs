@@ -296,6 +296,28 @@ pub struct JoinedCalls {
 /// Methods that the semantic conventions know (RFC 9110, PATCH of RFC 5789, QUERY): all others have one name together.
 const METHODS: [&str; 10] = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"];
 
+#[cfg(test)]
+impl RequestFacts {
+    /// A request without a body, of which nothing else is known.
+    pub fn plain(method: &str, path: &str, status: u16) -> Self {
+        Self {
+            method: method.into(),
+            path: path.into(),
+            route: None,
+            query: None,
+            scheme: "http".into(),
+            version: "1.1",
+            server: None,
+            client: None,
+            user_agent: None,
+            status: Some(status),
+            trace: None,
+            request_bytes: 0,
+            answer_bytes: None,
+        }
+    }
+}
+
 impl RequestFacts {
     /// The method, if it is a known one.
     #[must_use]

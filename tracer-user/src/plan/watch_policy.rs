@@ -68,7 +68,7 @@ pub struct WatchPolicy {
     counted_at: Instant,
     /// Whether its names were told.
     has_told: bool,
-    /// Whether routes of its applications were found that were not told.
+    /// Whether its applications may have other routes than were told.
     has_new_routes: bool,
     /// Functions that have got a number on its behalf.
     numbers: usize,
@@ -119,7 +119,6 @@ impl WatchPolicy {
         (survey, history): (PythonSurvey, SurveyHistory),
         (now, schedule): (Instant, LookSchedule),
     ) -> Self {
-        let has_new_routes = !survey.routes.is_empty();
         Self {
             runtime,
             mode,
@@ -141,7 +140,7 @@ impl WatchPolicy {
             seen_after: None,
             counted_at: now,
             has_told: false,
-            has_new_routes,
+            has_new_routes: true,
             numbers: 0,
             without_number: 0,
         }
@@ -166,7 +165,6 @@ impl WatchPolicy {
     pub fn looked_at(mut self, now: Instant, look: Look, took: Duration) -> Self {
         let Look { mut survey, .. } = look;
         self.history.take_up(&self.survey, &mut survey);
-        self.has_new_routes = !survey.routes.is_empty();
         self.survey = survey;
         self.schedule.first_look(now, took);
         self
@@ -544,7 +542,8 @@ impl WatchPolicy {
 
     /// The same while nothing is seen, if there are routes that were not told.
     pub fn new_routes(&mut self, number: u32) -> Option<PythonNames> {
-        self.has_new_routes.then(|| self.names(number))
+        let is_any = self.has_told || !self.survey.routes.is_empty();
+        (self.has_new_routes && is_any).then(|| self.names(number))
     }
 
     /// Methods of steps of containers whose calls are not seen now.

@@ -13,7 +13,7 @@ use crate::model::ProcessId;
 /// there.
 #[must_use]
 pub fn accepted_connections(process: ProcessId) -> Vec<u32> {
-    let Some(Sockets { open, tcp, unix }) = Sockets::of(process) else { return Vec::new() };
+    let Some(OpenSockets { open, tcp, unix }) = OpenSockets::of(process) else { return Vec::new() };
     let accepted = accepted(&tcp, &unix);
     open.into_iter().filter(|(inode, _)| accepted.contains(inode)).map(|(_, descriptor)| descriptor).collect()
 }
@@ -21,20 +21,20 @@ pub fn accepted_connections(process: ProcessId) -> Vec<u32> {
 /// Whether a process listens on a TCP port or a unix socket, as far as can be read.
 #[must_use]
 pub fn listens(process: ProcessId) -> bool {
-    Sockets::of(process).is_some_and(|Sockets { tcp, unix, .. }| {
+    OpenSockets::of(process).is_some_and(|OpenSockets { tcp, unix, .. }| {
         tcp.iter().any(|entry| entry.state == TcpState::Listen) || unix.iter().any(is_listened_on)
     })
 }
 
 /// The sockets of one process.
-struct Sockets {
+struct OpenSockets {
     /// Inodes and descriptors.
     open: Vec<(u64, u32)>,
     tcp: Vec<TcpNetEntry>,
     unix: Vec<UnixNetEntry>,
 }
 
-impl Sockets {
+impl OpenSockets {
     fn of(process: ProcessId) -> Option<Self> {
         let process = Process::new(i32::try_from(process.pid).ok()?).ok()?;
         let socket = |inode: FDTarget, descriptor: i32| match inode {

@@ -66,21 +66,7 @@ impl Server {
     }
 
     fn over(&mut self, time: u64, descriptor: u32, number: u64) {
-        let facts = RequestFacts {
-            method: "GET".into(),
-            path: "/".into(),
-            route: None,
-            query: None,
-            scheme: "http".into(),
-            version: "1.1",
-            server: None,
-            client: None,
-            user_agent: None,
-            status: Some(200),
-            trace: None,
-            request_bytes: 0,
-            answer_bytes: None,
-        };
+        let facts = RequestFacts::plain("GET", "/", 200);
         self.parents.ends(&Request {
             connection: connection(descriptor),
             number,
