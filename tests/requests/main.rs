@@ -3,6 +3,7 @@
 mod conversation;
 mod parents;
 mod routes;
+mod sdk;
 mod services;
 mod unharmed;
 
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
     cases.extend(parents::cases());
     cases.extend(routes::cases());
     cases.extend(services::cases());
+    cases.extend(sdk::cases());
     cases.extend(unharmed::cases());
     cases.push(case_of("servers_are_looked_at_by_themselves".to_owned(), needs(), auto));
     cases.push(case("what_is_not_built_is_refused", &[Need::Program], refused));

@@ -81,6 +81,9 @@ pub const TORCH: Interpreter = Interpreter::Environment("torch-system");
 /// Where the folder `tests` is inside the root directory of a Debian.
 const INSIDE: &str = "opt/tests";
 
+/// Where the packages for the interpreter of Debian sid are, inside its root directory.
+const PACKAGES_OF_SID: &str = "/opt/packages";
+
 /// One copy at a time.
 static COPYING: Mutex<()> = Mutex::new(());
 
@@ -126,7 +129,7 @@ impl Interpreter {
             Self::Environment(name) => Command::new(workspace::python_environment(name, "bin/python")),
             Self::Sid => {
                 let mut command = Command::new("chroot");
-                command.arg(root_of("sid")).arg("/usr/bin/python3").env("PYTHONPATH", "/opt/packages");
+                command.arg(root_of("sid")).arg("/usr/bin/python3").env("PYTHONPATH", PACKAGES_OF_SID);
                 command
             }
             Self::Newest => {
@@ -160,6 +163,13 @@ impl Interpreter {
         let _copying = COPYING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         copy_scripts(&workspace::tests(folder), &root.join(INSIDE).join(folder))?;
         Ok(Path::new("/").join(INSIDE).join(script))
+    }
+}
+
+/// Lets a command of an interpreter find OpenTelemetry's SDK: it is Python code alone, and that of another version does.
+pub fn with_sdk(command: &mut Command, interpreter: Interpreter) {
+    if interpreter == Interpreter::Newest {
+        command.env("PYTHONPATH", PACKAGES_OF_SID);
     }
 }
 

@@ -39,11 +39,13 @@ pub enum Counter {
     LostConnections = 12,
     /// Records of contexts of Python code that found no room in the ring buffer. No call is lost with them.
     LostContextRecords = 13,
+    /// Records of the spans of an SDK that calls and answers are in, which found no room in the ring buffer. Likewise.
+    LostSpanRecords = 14,
 }
 
 impl Counter {
     /// Slots of the counter map.
-    pub const COUNT: u32 = 14;
+    pub const COUNT: u32 = 15;
 
     /// Every counter, in the order of its number.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -61,6 +63,7 @@ impl Counter {
         Self::LostSocketRecords,
         Self::LostConnections,
         Self::LostContextRecords,
+        Self::LostSpanRecords,
     ];
 
     /// Whether the counter counts calls whose span is lost.

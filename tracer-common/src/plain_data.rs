@@ -2,8 +2,8 @@
 
 use crate::chain::{ProbesPassed, WitnessedCalls};
 use crate::python::{
-    OpenContainer, PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey, PythonLayout,
-    PythonLoops, PythonWanted, PythonWatched, WaitingContainer,
+    CurrentSpanLayout, OpenContainer, PythonClassRule, PythonCodeRule, PythonCount, PythonFunctionRule, PythonKey,
+    PythonLayout, PythonLoops, PythonWanted, PythonWatched, WaitingContainer,
 };
 use crate::tables::{CaptureSpec, ConnectionKey, ConnectionState, ProcessSlot};
 use crate::thread_stack::{OtherStackCall, OtherStackKey, ThreadStack};
@@ -24,6 +24,8 @@ unsafe impl aya::Pod for OtherStackCall {}
 unsafe impl aya::Pod for CaptureSpec {}
 // SAFETY: as above.
 unsafe impl aya::Pod for PythonLayout {}
+// SAFETY: as above.
+unsafe impl aya::Pod for CurrentSpanLayout {}
 // SAFETY: as above.
 unsafe impl aya::Pod for PythonKey {}
 // SAFETY: as above.

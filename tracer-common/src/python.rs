@@ -115,6 +115,86 @@ pub struct PythonLayout {
     pub array_type: u64,
 }
 
+/// Where objects keep their attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum AttributeForm {
+    /// In a dictionary, whose place in the object the type tells (to 3.10).
+    Dictionary = 0,
+    /// Before the object: a pointer to values, and one to a dictionary (3.11).
+    ValuesPointer = 1,
+    /// Before the object: one pointer, whose lowest bit is set for values (3.12).
+    TaggedPointer = 2,
+    /// At the end of the object, or in a dictionary to which a pointer before the object leads (from 3.13).
+    InlineValues = 3,
+}
+
+/// How the current span of OpenTelemetry's SDK is read in one interpreter: the value of the map of current spans, by process slot.
+/// Offsets are in bytes; user space takes them from `symbols/cpython`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct CurrentSpanLayout {
+    /// Address of the context variable that holds the SDK's context; 0: there is no SDK.
+    pub variable: u64,
+    /// Address of the key of the current span in that.
+    pub span_key: u64,
+    /// Address of `SpanKind.SERVER`, 0 if not known.
+    pub server_kind: u64,
+    /// Addresses of the names of attributes of a span: `_context`, `_kind`, `_parent` and `_start_time`; 0 if not known.
+    pub context_name: u64,
+    /// See above.
+    pub kind_name: u64,
+    /// See above.
+    pub parent_name: u64,
+    /// See above.
+    pub start_name: u64,
+    /// Hash of the variable, folded to 32 bits as mappings of contexts do it (`hamt_hash`, Python/hamt.c, CPython 3.8 to 3.15).
+    pub hash: u32,
+    /// In `PyThreadState`: `context`.
+    pub thread_context: u32,
+    /// In a dictionary: its keys, and its values if they lie apart.
+    pub dictionary_keys: u32,
+    /// See above.
+    pub dictionary_values: u32,
+    /// In the values of a dictionary or object: the first one; and the byte that is 0 if they do not count.
+    pub values_items: u32,
+    /// See above.
+    pub values_valid: u32,
+    /// In a table of keys: how many entries it has, where its indices begin, and how many bytes they take: the byte with the logarithm
+    /// (from 3.11), or where their number stands (to 3.10).
+    pub keys_entries: u32,
+    /// See above.
+    pub keys_indices: u32,
+    /// See above; 0 to 3.10.
+    pub keys_log2_index_bytes: u32,
+    /// See above; 0 from 3.11.
+    pub keys_size: u32,
+    /// In a table of keys: the byte that is 0 where entries begin with a hash (from 3.11).
+    pub keys_kind: u32,
+    /// An [`AttributeForm`].
+    pub attribute_form: u32,
+    /// Before an object: its values, and its dictionary: bytes back from it.
+    pub values_before: u32,
+    /// See above.
+    pub dictionary_before: u32,
+    /// In a type: its name, the size of its objects, its flags, where the dictionary is in them, and the keys of their attributes.
+    pub type_name: u32,
+    /// See above.
+    pub type_basic_size: u32,
+    /// See above.
+    pub type_flags: u32,
+    /// See above.
+    pub type_dictionary_offset: u32,
+    /// See above.
+    pub type_cached_keys: u32,
+    /// In an object: its type.
+    pub object_type: u32,
+    /// In a tuple: its first item.
+    pub tuple_items: u32,
+    /// What the word before an integer's digits is shifted by to give how many there are.
+    pub digits_shift: u32,
+}
+
 /// How a frame tells that C code has entered it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -318,6 +398,7 @@ pub const WAITING_CONTAINERS: u32 = 64;
 
 const _: () = {
     assert!(size_of::<PythonLayout>() == 2 * 8 + 28 * 4 + 2 * 8 + 10 * 4 + 3 * 8);
+    assert!(size_of::<CurrentSpanLayout>() == 7 * 8 + 22 * 4);
     assert!(size_of::<PythonLoops>() == 8 + 8 * MAX_LOOPS);
     assert!(size_of::<PythonWanted>() == 8 * WANTED_WORDS);
     assert!(WANTED_WORDS.is_power_of_two());

@@ -56,6 +56,8 @@ pub enum RecordKind {
     Thread = 7,
     /// A [`ContextRecord`].
     Context = 8,
+    /// A [`CurrentSpanRecord`].
+    CurrentSpan = 9,
 }
 
 /// How a call ended.
@@ -162,7 +164,7 @@ pub struct WidePart {
     pub end_uncertainty_ns: u64,
     /// 1 if it may be several calls: nothing between them was seen.
     pub calls_merged: u32,
-    /// A [`ContextState`]: of the thread when an outermost call of Python code began.
+    /// A [`ContextState`], of the thread when an outermost call began, and perhaps [`HAS_LOST_SPAN`].
     pub context_state: u32,
     /// Address of the `contextvars.Context` that the thread was in then, 0 for none.
     pub context: u64,
@@ -319,6 +321,48 @@ pub struct ContextRecord {
     pub lost: u64,
 }
 
+/// The span of an OpenTelemetry SDK in a traced process that a thread is in, 72 bytes: told before anything that is said of what
+/// the thread does in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable))]
+#[repr(C)]
+pub struct CurrentSpanRecord {
+    /// Kind [`RecordKind::CurrentSpan`].
+    pub header: RecordHeader,
+    /// Process.
+    pub process: u32,
+    /// Thread.
+    pub thread: u32,
+    /// When the programs first saw this thread, as records of its calls say.
+    pub thread_first_seen_ns: u64,
+    /// Number of the outermost call that begins in the span, on this thread; 0: the thread begins an answer.
+    pub call: u64,
+    /// The first half of the trace id, as a number.
+    pub trace_id_high: u64,
+    /// The second half.
+    pub trace_id_low: u64,
+    /// The span id, as a number.
+    pub span_id: u64,
+    /// When the span began, nanoseconds since 1970 by the clock of the process; 0: not known.
+    pub started_ns: u64,
+    /// Any of [`SPAN_IS_SAMPLED`], [`SPAN_IS_REMOTE`], [`SPAN_IS_SERVER`] and [`SPAN_HAS_LOCAL_PARENT`].
+    pub flags: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// The span is recorded.
+pub const SPAN_IS_SAMPLED: u32 = 1;
+/// The span is another process's: nothing was begun in this one.
+pub const SPAN_IS_REMOTE: u32 = 2;
+/// The span is that of a request.
+pub const SPAN_IS_SERVER: u32 = 4;
+/// The span is inside another one of this process.
+pub const SPAN_HAS_LOCAL_PARENT: u32 = 8;
+
+/// Beside a [`ContextState`] in the record of an outermost call: it was in a span of an SDK, and the record of that was lost.
+pub const HAS_LOST_SPAN: u32 = 1 << 8;
+
 /// The connection was there before the programs were told of it.
 pub const WAS_BEFORE: u32 = 1;
 /// A record of the connection was lost before this one.
@@ -329,6 +373,7 @@ pub const NEVER_WAITS: u32 = 4;
 const _: () = {
     assert!(size_of::<SocketRecord>() == 72);
     assert!(size_of::<ContextRecord>() == 48);
+    assert!(size_of::<CurrentSpanRecord>() == 72);
     assert!(size_of::<RecordHeader>() == 8);
     assert!(size_of::<CallRecord>() == 152);
     assert!(size_of::<Join>() == 40);

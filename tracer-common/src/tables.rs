@@ -17,6 +17,9 @@ pub struct ProcessSlot {
     pub witness_window: u32,
     /// Which witnesses there are: a [`crate::chain::WitnessDensity`].
     pub witness_density: u32,
+    /// 1 if what Python code its threads are in is of interest where an outermost call of a native function begins: the context, or the
+    /// span of an SDK.
+    pub notes_contexts: u32,
 }
 
 /// Which arguments of a function are captured: a slot of the capture map, by function number.
@@ -63,6 +66,6 @@ pub struct ConnectionState {
 const _: () = {
     assert!(size_of::<ConnectionKey>() == 8);
     assert!(size_of::<ConnectionState>() == 32);
-    assert!(size_of::<ProcessSlot>() == 20);
+    assert!(size_of::<ProcessSlot>() == 24);
     assert!(size_of::<CaptureSpec>() == 20);
 };

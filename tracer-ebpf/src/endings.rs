@@ -18,7 +18,8 @@ use crate::{
 pub fn end_innermost(stack: *mut ThreadStack, ending: u32, end_ns: u64, return_value: u64) {
     // SAFETY: `stack` is a map value that the verifier has checked; `index` is masked by `frame`.
     unsafe {
-        if (*stack).join.parent_thread != 0 {
+        let is_noted_root = (*stack).depth == 1 && (*stack).context_state != 0;
+        if (*stack).join.parent_thread != 0 || is_noted_root {
             end_wide(stack, ending, end_ns, return_value, 0);
             return;
         }
@@ -88,9 +89,8 @@ pub extern "C" fn end_wide(
         (*record).wide.start_uncertainty_ns = if is_native { 0 } else { (*ended).start_uncertainty_ns };
         (*record).wide.end_uncertainty_ns = if is_vanished { (*stack).end_uncertainty_ns } else { 0 };
         (*record).wide.calls_merged = if is_native { 0 } else { (*ended).calls_merged };
-        let is_outermost = index == 0 && !is_native;
-        (*record).wide.context_state = if is_outermost { (*stack).context_state } else { 0 };
-        (*record).wide.context = if is_outermost { (*stack).context } else { 0 };
+        (*record).wide.context_state = if index == 0 { (*stack).context_state } else { 0 };
+        (*record).wide.context = if index == 0 { (*stack).context } else { 0 };
         (*stack).spans += 1;
         entry.submit(NO_WAKEUP);
         if index == 0 {

@@ -20,6 +20,7 @@ mod python_chain_merged;
 mod python_chain_quick;
 mod python_chain_sparse;
 mod python_contexts;
+mod python_current_span;
 mod python_frame;
 mod python_frames;
 mod python_greenlets;

@@ -16,7 +16,7 @@ use tracer_common::{
     cookie::{Cookie, jump_is_taken},
     counters::Counter,
     limits::MAX_DEPTH,
-    records::RecordEnding,
+    records::{ContextState, RecordEnding},
     thread_stack::{FrameKind, OtherStackKey, ThreadStack},
 };
 
@@ -24,7 +24,9 @@ use crate::{
     arguments::{capture, object_of},
     endings,
     maps::{self, PROCESSES, count, count_call, debug_log},
-    other_stacks, own_stack, python_calls, python_chain, python_greenlets, stack,
+    other_stacks, own_stack, python_calls, python_chain,
+    python_contexts::{current_python_thread, note_context},
+    python_greenlets, stack,
 };
 
 /// A traced function begins.
@@ -49,12 +51,12 @@ pub fn native_entry(context: ProbeContext) -> u32 {
         count(Counter::LostThreadTableFull, 1);
         return 0;
     };
-    enter(&context, cookie, thread);
+    enter(&context, cookie, thread, slot.notes_contexts != 0);
     0
 }
 
 #[inline(always)]
-fn enter(context: &ProbeContext, cookie: Cookie, thread: *mut ThreadStack) {
+fn enter(context: &ProbeContext, cookie: Cookie, thread: *mut ThreadStack, notes_contexts: bool) {
     let registers = context.regs;
     // SAFETY: `registers` is the program's context, `thread` a checked map value used by this thread alone.
     unsafe {
@@ -74,6 +76,11 @@ fn enter(context: &ProbeContext, cookie: Cookie, thread: *mut ThreadStack) {
         let mut parent_call = 0;
         if depth > 0 {
             parent_call = (*stack::frame(thread, depth - 1)).call;
+        } else {
+            (*thread).context_state = ContextState::NotRead as u32;
+            if notes_contexts {
+                note_context(thread, cookie.process_slot(), current_python_thread(cookie.process_slot()));
+            }
         }
         if depth > 0 && folds_into_caller(thread, depth, stack_pointer, object) {
             (*thread).folded += 1;

@@ -56,7 +56,7 @@ pub extern "C" fn push(thread: *mut ThreadStack) -> u64 {
             parent_call = (*around).call;
             may_be_folded = (*around).nests == 0;
         } else {
-            python_contexts::note_context(thread, (*entering).process_slot);
+            python_contexts::note_context(thread, (*entering).process_slot, (*thread).python_thread);
         }
         let frame = stack::frame(thread, depth);
         (*frame).stack_pointer = (*entering).frame;

@@ -16,13 +16,14 @@ use tracer_common::{
     counters::Counter,
     limits::MAX_PROCESSES,
     python::PythonLayout,
-    records::{ContextRecord, ContextState, RecordHeader, RecordKind},
+    records::{ContextRecord, ContextState, HAS_LOST_SPAN, RecordHeader, RecordKind},
     thread_stack::ThreadStack,
 };
 
 use crate::{
     maps::{NO_WAKEUP, PROCESSES, PYTHON_LAYOUTS, RECORDS, count},
     own_stack::thread_pointer,
+    python_current_span::tell_current_span,
     python_frame::{field, read_u32, read_u64},
     registers::{GENERAL_REGISTERS, general_register},
 };
@@ -91,12 +92,15 @@ fn tell(process_slot: u32, context: u64, current: u64, is_made: u32) {
     entry.submit(NO_WAKEUP);
 }
 
-/// What is known of the context that the current thread is in, as a [`ContextState`], and its address, where it need not hold the
-/// interpreter's lock.
+/// What is known of the context in which the current thread begins an answer, as a [`ContextState`], and its address, where it need not
+/// hold the interpreter's lock. The span of an SDK that it is in is told.
 #[inline(always)]
-pub fn context_of_current(process_slot: u32) -> (u32, u64) {
+pub fn context_of_answer(process_slot: u32) -> (u32, u64) {
     let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return (ContextState::NotRead as u32, 0) };
-    context_of(layout, current_python_thread(process_slot))
+    let python_thread = current_python_thread(process_slot);
+    let (state, context) = context_of(layout, python_thread);
+    let is_lost = tell_current_span(process_slot, python_thread, 0, 0) != 0;
+    (if is_lost { state | HAS_LOST_SPAN } else { state }, context)
 }
 
 /// What is known of the context that a Python thread is in, likewise.
@@ -110,18 +114,20 @@ fn context_of(layout: &PythonLayout, python_thread: u64) -> (u32, u64) {
     (if is_entered { ContextState::Entered as u32 } else { ContextState::NotEntered as u32 }, context)
 }
 
-/// The outermost call of a thread begins: the context that it is in is remembered. A global function, see `endings::end_wide`.
+/// The outermost call of a thread begins: the context that it is in is remembered, and the span of an SDK is told. A global function,
+/// see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn note_context(thread: *mut ThreadStack, process_slot: u32) -> u64 {
+pub extern "C" fn note_context(thread: *mut ThreadStack, process_slot: u32, python_thread: u64) -> u64 {
     if thread.is_null() {
         return 0;
     }
     let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return 0 };
     // SAFETY: a checked map value used by this thread alone.
     unsafe {
-        let (state, context) = context_of(layout, (*thread).python_thread);
-        (*thread).context_state = state;
+        let (state, context) = context_of(layout, python_thread);
+        let is_lost = tell_current_span(process_slot, python_thread, (*thread).first_seen_ns, (*thread).entries) != 0;
+        (*thread).context_state = if is_lost { state | HAS_LOST_SPAN } else { state };
         (*thread).context = context;
     }
     0
@@ -134,7 +140,7 @@ pub extern "C" fn note_context(thread: *mut ThreadStack, process_slot: u32) -> u
 pub extern "C" fn current_python_thread(process_slot: u32) -> u64 {
     let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return 0 };
     let pointer = thread_pointer();
-    if layout.thread_context == 0 || layout.threads == 0 || pointer == 0 {
+    if layout.threads == 0 || pointer == 0 {
         return 0;
     }
     let mut thread = read_u64(layout.threads);

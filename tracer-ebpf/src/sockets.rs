@@ -26,7 +26,7 @@ use tracer_common::{
 
 use crate::{
     maps::{NO_WAKEUP, RECORDS, copy_of, count},
-    python_contexts::context_of_current,
+    python_contexts::context_of_answer,
 };
 
 /// Processes whose connections are looked at, each with its slot and 1 more once contexts of its interpreter can be read, or
@@ -395,7 +395,7 @@ pub extern "C" fn tell_socket(descriptor: u32, action: u32, buffer: u64, length:
         if action == SocketAction::Written as u32 && size >= 5 && begins_answer(&raw const (*captured).bytes) {
             let server = copy_of(&SERVERS, &(*record).process).unwrap_or(NO_INTERPRETER);
             if server != NO_INTERPRETER {
-                ((*record).context_state, (*record).context) = context_of_current(server - 1);
+                ((*record).context_state, (*record).context) = context_of_answer(server - 1);
             }
         }
         let told = core::slice::from_raw_parts(captured.cast::<u8>(), whole as usize);

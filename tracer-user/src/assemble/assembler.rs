@@ -167,17 +167,22 @@ impl Assembler {
             Event::Process(event) => self.process_changed(event),
             Event::Thread(event) => self.thread_seen(event, out),
             // Requests are found in what connections do, and come as such.
-            Event::Socket(_) | Event::Context(_) => {}
+            Event::Socket(_) | Event::Context(_) | Event::CurrentSpan(_) => {}
         }
     }
 
     /// Takes a request that is over, which makes a span unless its caller does not record it.
-    pub fn request(&mut self, mut request: Request, out: &mut impl FnMut(Output)) {
+    /// `is_told`: an SDK in the process tells of it itself.
+    pub fn request(&mut self, mut request: Request, is_told: bool, out: &mut impl FnMut(Output)) {
         let totals = &mut self.totals.requests;
         totals.requests += 1;
         totals.unanswered += u64::from(request.ending != RequestEnding::Answered);
         if self.follows_callers && request.facts.trace.as_ref().is_some_and(|trace| !trace.is_sampled) {
             totals.not_sampled += 1;
+            return;
+        }
+        if is_told {
+            totals.told_by_sdk += 1;
             return;
         }
         let number = request.connection.process;
@@ -274,6 +279,7 @@ impl Assembler {
             }),
             ending,
             lost_before,
+            link: None,
             attributes: function.map(|function| function.captured(call)).unwrap_or_default(),
         }));
     }

@@ -82,3 +82,88 @@ fn what_is_never_settled_comes_at_the_end_and_too_much_comes_at_once() {
     assert_eq!(spans.len(), MOST_HELD + 10);
     assert_eq!(totals.own_root.values().sum::<u64>() as usize, MOST_HELD + 10);
 }
+
+fn current(number: u8) -> CurrentSpan {
+    CurrentSpan {
+        trace_id: TraceId([number; 16]),
+        span_id: SpanId([number; 8]),
+        is_sampled: true,
+        is_remote: false,
+        is_server: false,
+        has_local_parent: false,
+        started: None,
+    }
+}
+
+/// What comes out of a tree that begins in a span, if its process is asked something and its request is this one; and whether the
+/// SDK is known to tell of the request then.
+fn in_span(span: CurrentSpan, request_of: Option<&CallParent>) -> (Vec<Span>, JoinedCalls, bool) {
+    let mut joining = Joining::new(1, true);
+    let mut spans = Vec::new();
+    let tree = tree();
+    let (trace, last) = (tree[0].trace_id, tree.last().expect("a tree").clone());
+    let call = record(1, None, 0, 3);
+    let event = CurrentSpanEvent {
+        process: call.process,
+        thread: call.thread,
+        thread_first_seen: call.thread_first_seen,
+        call: Some(call.call),
+        span,
+    };
+    joining.begins_in(&event, call.call);
+    let mut is_told = false;
+    for one in tree {
+        match request_of {
+            None => joining.span_alone(one, &mut |span| spans.push(span)),
+            Some(_) => joining.span(one, &mut |span| spans.push(span)),
+        }
+    }
+    if let Some(parent) = request_of {
+        joining.settle(trace, parent, &mut |span| spans.push(span));
+        if let CallParent::Request(start) = parent {
+            is_told = joining.told_requests.shown_by(&(start.connection, start.number), start.trace.as_ref()).is_some();
+        }
+    }
+    assert!(spans.iter().all(|span| span.trace_id != last.trace_id), "it begins no trace");
+    (spans, joining.finish(&mut |span| panic!("{span:?} comes late")), is_told)
+}
+
+#[test]
+fn a_tree_takes_its_place_inside_the_span_of_an_sdk() {
+    for asked in [None, Some(CallParent::None(NoParent::NotShown))] {
+        let (spans, totals, _) = in_span(current(5), asked.as_ref());
+        assert_eq!(totals, JoinedCalls { in_spans: 1, ..JoinedCalls::default() });
+        assert!(spans.iter().all(|span| span.trace_id == TraceId([5; 16]) && span.link.is_none()));
+        let parents: Vec<Parent> = spans.iter().map(|span| span.parent).collect();
+        let before: Vec<Parent> = tree().iter().map(|span| span.parent).collect();
+        assert_eq!(parents, [before[0], before[1], Parent::Sdk(SpanId([5; 8]))]);
+    }
+    let unsampled = CurrentSpan { is_sampled: false, ..current(5) };
+    let (spans, totals, _) = in_span(unsampled, None);
+    assert_eq!((spans.len(), totals), (0, JoinedCalls { not_sampled: 1, ..JoinedCalls::default() }));
+}
+
+#[test]
+fn what_an_sdk_and_a_request_say_of_a_call_is_held_together() {
+    // The request is in trace 9; the SDK's span as well, or in another one.
+    let (spans, totals, is_told) = in_span(current(9), Some(&request(true)));
+    assert_eq!((spans[2].link, totals.contradicted, is_told), (None, 0, true));
+    let (spans, totals, is_told) = in_span(current(5), Some(&request(true)));
+    assert_eq!(spans[2].link, Some(SpanLink { trace_id: TraceId([9; 16]), span_id: SpanId([8; 8]) }));
+    assert_eq!((spans[2].parent, totals.contradicted, is_told), (Parent::Sdk(SpanId([5; 8])), 1, false));
+    let server = CurrentSpan { is_server: true, ..current(5) };
+    assert!(in_span(server, Some(&request(true))).2, "its span is one of a request");
+}
+
+#[test]
+fn below_the_span_of_a_caller_comes_the_request() {
+    let remote = CurrentSpan { is_remote: true, ..current(9) };
+    let CallParent::Request(start) = request(true) else { panic!("a request") };
+    let (spans, totals, is_told) = in_span(remote, Some(&request(true)));
+    assert_eq!(spans[2].parent, Parent::Span(RequestIdentity::new(1, &start).span_id));
+    assert_eq!((totals.joined, is_told), (1, false));
+    for asked in [None, Some(CallParent::None(NoParent::NotShown))] {
+        let (spans, ..) = in_span(remote, asked.as_ref());
+        assert_eq!((spans[2].parent, spans[2].trace_id), (Parent::Remote(SpanId([9; 8])), TraceId([9; 16])));
+    }
+}

@@ -3,6 +3,7 @@
 
 mod assembler;
 mod clock;
+mod current_spans;
 mod ended;
 mod gaps;
 mod identity;

@@ -53,6 +53,7 @@ pub fn request_span(request: Request, process: ProcessId, seed: u64, clock: &Clo
         },
         subject: Subject::Request(Box::new(request.facts)),
         lost_before: 0,
+        link: None,
         attributes: Vec::new(),
     }
 }

@@ -61,6 +61,7 @@ pub fn record(call: u64, parent: Option<u64>, depth: u32, sequence: u64) -> Call
         start_uncertainty_ns: 0,
         may_be_several: false,
         context: None,
+        has_lost_span: false,
     }
 }
 
@@ -356,7 +357,7 @@ fn random_trees_with_random_losses_stay_true() {
                     let mut above = std::iter::successors(parent_of(truth), |above| parent_of(numbers[above]));
                     assert!(above.any(|above| above == ancestor), "not an ancestor");
                 }
-                Parent::Remote(_) => panic!("{span:?}"),
+                Parent::Remote(_) | Parent::Sdk(_) => panic!("{span:?}"),
             }
             let (start, end) = (CLOCK.wall_clock_of(truth.start), CLOCK.wall_clock_of(truth.end));
             assert!(span.start >= start && span.end <= end && span.start <= span.end);
@@ -413,7 +414,7 @@ fn spans_of_requests(assembler: Assembler, requests: Vec<Request>) -> (Vec<Span>
         Output::Span(span) => spans.push(span),
         Output::Loss(loss) => panic!("{loss:?}"),
     };
-    requests.into_iter().for_each(|request| assembler.request(request, out));
+    requests.into_iter().for_each(|request| assembler.request(request, false, out));
     let totals = assembler.finish(out);
     (spans, totals)
 }

@@ -95,6 +95,7 @@ impl Thread {
             subject: Subject::LostCall,
             ending: Ending::Lost,
             lost_before: 0,
+            link: None,
             attributes: Vec::new(),
         }
     }

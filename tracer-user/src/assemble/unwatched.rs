@@ -214,6 +214,7 @@ mod tests {
             start_uncertainty_ns: 0,
             may_be_several: false,
             context: None,
+            has_lost_span: false,
         }
     }
 

@@ -101,6 +101,15 @@ impl Slot {
         self.write(ebpf, self.told)
     }
 
+    /// Whether it is of interest what Python code threads are in where an outermost native call begins.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn note_contexts(&mut self, ebpf: &mut Ebpf, note: bool) -> Result<(), AttachError> {
+        self.told.notes_contexts = u32::from(note);
+        self.write(ebpf, self.told)
+    }
+
     /// Nothing is known of the process any more.
     ///
     /// # Errors

@@ -57,6 +57,7 @@ pub fn read(ebpf: &Ebpf, left: &[OpenCall]) -> Result<(LossCounts, Vec<OpenCall>
         socket_records_lost: counted[Counter::LostSocketRecords as usize],
         connections_lost: counted[Counter::LostConnections as usize],
         context_records_lost: counted[Counter::LostContextRecords as usize],
+        span_records_lost: counted[Counter::LostSpanRecords as usize],
     };
     Ok((totals, open_calls))
 }

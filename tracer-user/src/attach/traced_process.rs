@@ -24,9 +24,9 @@ use super::totals;
 use super::watchpoints::Obstacle;
 use crate::memory::MappedFile;
 use crate::model::{
-    CodeCalls, ContextSites, FileNumber, InterpreterSite, InterpreterSites, ModuleFile, PlannedFunction, ProbePlan,
-    ProbesPassed, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress, WitnessDensity, WitnessSite,
-    WitnessWindow, WitnessedCalls,
+    CodeCalls, ContextSites, CurrentSpanLayout, FileNumber, InterpreterSite, InterpreterSites, ModuleFile,
+    PlannedFunction, ProbePlan, ProbesPassed, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress,
+    WitnessDensity, WitnessSite, WitnessWindow, WitnessedCalls,
 };
 
 /// A traced process. Dropping it takes everything away that belongs to it, and makes room for another one; what of that takes
@@ -140,12 +140,18 @@ impl KernelProcess for TracedProcess {
 
     fn set_python(&mut self, layout: &PythonLayout, tables: &PythonTables) -> Result<(), AttachError> {
         const NAME: &str = "PYTHON_LAYOUTS";
+        const SPANS: &str = "CURRENT_SPANS";
         let mut loaded = self.loaded.lock();
         let loaded = &mut *loaded;
         let slot = u32::from(loaded.slot_of(&mut self.slot, self.process.pid)?);
         let mut layouts = array::<PythonLayout>(&mut loaded.ebpf, NAME)?;
         let layout = PythonLayout { array_type: tables.array_type.unwrap_or_default().0, ..*layout };
         layouts.set(slot, layout, 0).map_err(|error| map_error(NAME, &error))?;
+        let mut spans = array::<CurrentSpanLayout>(&mut loaded.ebpf, SPANS)?;
+        spans.set(slot, tables.current_span.unwrap_or_default(), 0).map_err(|error| map_error(SPANS, &error))?;
+        if let Some(slot) = &mut self.slot {
+            slot.note_contexts(&mut loaded.ebpf, layout.thread_context != 0 || tables.current_span.is_some())?;
+        }
         if layout.witnesses != 0 {
             python_chain::tell_wanted(&mut loaded.ebpf, slot, &tables.codes)?;
         }

@@ -3,7 +3,9 @@
 use std::mem::offset_of;
 
 use tracer_common::limits::MAX_DEPTH;
-use tracer_common::records::{CallRecord, FIRST_PART_OF_OLD, Join as JoinRecord, RecordEnding, WidePart};
+use tracer_common::records::{
+    CallRecord, FIRST_PART_OF_OLD, HAS_LOST_SPAN, Join as JoinRecord, RecordEnding, WidePart,
+};
 
 use super::context_record::context;
 use super::error::DecodeError;
@@ -59,6 +61,7 @@ fn two_parts(first: &[u8], second: &[u8]) -> Result<Call, DecodeError> {
         start_uncertainty_ns: wide.start_uncertainty_ns,
         may_be_several: wide.calls_merged != 0,
         context: context(wide.context_state, wide.context)?,
+        has_lost_span: wide.context_state & HAS_LOST_SPAN != 0,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Decodes what records say of contexts (`contextvars.Context`).
 
-use tracer_common::records::{ContextRecord, ContextState};
+use tracer_common::records::{ContextRecord, ContextState, HAS_LOST_SPAN};
 
 use super::error::DecodeError;
 use super::tolerant::read;
@@ -19,7 +19,7 @@ pub fn context_event(bytes: &[u8]) -> Result<ContextEvent, DecodeError> {
 
 /// The context that a thread was in, as its state and its address tell it; `None`: it was not read.
 pub fn context(state: u32, context: u64) -> Result<Option<PythonContext>, DecodeError> {
-    let is_entered = match state {
+    let is_entered = match state & !HAS_LOST_SPAN {
         state if state == ContextState::NotRead as u32 => return Ok(None),
         state if state == ContextState::NotEntered as u32 => false,
         state if state == ContextState::Entered as u32 => true,

@@ -2,6 +2,7 @@
 
 mod call_record;
 mod context_record;
+mod current_span_record;
 mod error;
 mod process_record;
 mod record;

@@ -4,6 +4,7 @@ use tracer_common::records::{RecordHeader, RecordKind};
 
 use super::call_record::{call, wide_call};
 use super::context_record::context_event;
+use super::current_span_record::current_span;
 use super::error::DecodeError;
 use super::process_record::{process, thread};
 use super::socket_record::socket;
@@ -34,6 +35,7 @@ pub fn decode(record: &RawRecord<'_>) -> Result<Event, DecodeError> {
         _ if kind == RecordKind::Process as u16 => process(bytes).map(Event::Process),
         _ if kind == RecordKind::Thread as u16 => thread(bytes).map(Event::Thread),
         _ if kind == RecordKind::Context as u16 => context_event(bytes).map(Event::Context),
+        _ if kind == RecordKind::CurrentSpan as u16 => current_span(bytes).map(Event::CurrentSpan),
         _ => Err(DecodeError::UnknownKind { kind }),
     }
 }

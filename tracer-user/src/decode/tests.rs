@@ -4,16 +4,17 @@ use std::mem::offset_of;
 
 use tracer_common::limits::MAX_DEPTH;
 use tracer_common::records::{
-    CallRecord, ContextRecord, ContextState, HAS_LOST, Join as JoinRecord, NEVER_WAITS, ProcessChange as ChangeNumber,
-    ProcessRecord, RecordEnding, SocketAction as ActionNumber, SocketRecord, ThreadRecord, WAS_BEFORE, WideCallRecord,
-    WidePart,
+    CallRecord, ContextRecord, ContextState, CurrentSpanRecord, HAS_LOST, HAS_LOST_SPAN, Join as JoinRecord,
+    NEVER_WAITS, ProcessChange as ChangeNumber, ProcessRecord, RecordEnding, SPAN_IS_SAMPLED, SPAN_IS_SERVER,
+    SocketAction as ActionNumber, SocketRecord, ThreadRecord, WAS_BEFORE, WideCallRecord, WidePart,
 };
 use zerocopy::IntoBytes as _;
 
 use super::*;
 use crate::model::{
-    Call, CallEnding, ConnectionId, ContextChange, ContextEvent, ForeignCall, FunctionId, Join, MonotonicNs,
-    ProcessChange, ProcessEvent, PythonContext, RemoteAddress, SocketAction, SocketEvent, ThreadEvent, ThreadId,
+    Call, CallEnding, ConnectionId, ContextChange, ContextEvent, CurrentSpan, CurrentSpanEvent, ForeignCall,
+    FunctionId, Join, MonotonicNs, ProcessChange, ProcessEvent, PythonContext, RemoteAddress, SocketAction,
+    SocketEvent, SpanId, ThreadEvent, ThreadId, TraceId, WallClockNs,
 };
 
 fn native() -> CallRecord {
@@ -385,4 +386,41 @@ fn random_bytes_never_panic() {
             assert!(call.join.is_none_or(|join| join.parent.call > 0 && join.trace.call > 0));
         }
     }
+}
+
+#[test]
+fn spans_of_an_sdk_are_told_with_what_began_in_them() {
+    let record = CurrentSpanRecord {
+        header: RecordHeader::new(RecordKind::CurrentSpan, size_of::<CurrentSpanRecord>()),
+        process: 7,
+        thread: 8,
+        thread_first_seen_ns: 9,
+        call: 10,
+        trace_id_high: 0x0102_0304_0506_0708,
+        trace_id_low: 0x090a_0b0c_0d0e_0f10,
+        span_id: 0x1112_1314_1516_1718,
+        started_ns: 11,
+        flags: SPAN_IS_SAMPLED | SPAN_IS_SERVER,
+        reserved: 0,
+    };
+    let span = CurrentSpan {
+        trace_id: TraceId(std::array::from_fn(|index| index as u8 + 1)),
+        span_id: SpanId(std::array::from_fn(|index| index as u8 + 0x11)),
+        is_sampled: true,
+        is_remote: false,
+        is_server: true,
+        has_local_parent: false,
+        started: Some(WallClockNs(11)),
+    };
+    let (thread, thread_first_seen) = (ThreadId(8), MonotonicNs(9));
+    let event = CurrentSpanEvent { process: 7, thread, thread_first_seen, call: Some(10), span };
+    assert_eq!(decode(&RawRecord(record.as_bytes())), Ok(Event::CurrentSpan(event)));
+    let of_answer = CurrentSpanRecord { call: 0, started_ns: 0, flags: 0, ..record };
+    let Ok(Event::CurrentSpan(event)) = decode(&RawRecord(of_answer.as_bytes())) else { panic!("a span") };
+    assert_eq!((event.call, event.span.started, event.span.is_sampled), (None, None, false));
+    // A call says that its span was lost.
+    let mut call = wide();
+    call.wide.context_state = ContextState::Entered as u32 | HAS_LOST_SPAN;
+    let call = call_in(call.as_bytes());
+    assert!(call.has_lost_span && call.context.is_some_and(|context| context.is_entered));
 }

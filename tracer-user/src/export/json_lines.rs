@@ -212,6 +212,15 @@ fn push_span(text: &mut Vec<u8>, span: &Span, functions: &mut FunctionTexts) {
     visit_thread_attributes(span, functions.limits, |name, value| list.push(name, value));
     visit_call_attributes(span, functions.limits, |name, value| list.push(name, value));
     text.push(b']');
+    if let Some(link) = span.link {
+        text.extend_from_slice(br#","links":[{"traceId":""#);
+        push_hexadecimal(text, &link.trace_id.0);
+        text.extend_from_slice(br#"","spanId":""#);
+        push_hexadecimal(text, &link.span_id.0);
+        text.extend_from_slice(br#"","flags":"#);
+        text.extend_from_slice(FLAGS_OF_REMOTE.as_bytes());
+        text.extend_from_slice(b"}]");
+    }
     if let Some(error) = span.error() {
         text.extend_from_slice(br#","status":{"code":"#);
         text.extend_from_slice(STATUS_ERROR.as_bytes());

@@ -102,6 +102,7 @@ pub fn span(
         }),
         ending: Ending::Returned { error: None },
         lost_before: 0,
+        link: None,
         attributes: Vec::new(),
     }
 }

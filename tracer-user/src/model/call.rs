@@ -9,6 +9,7 @@ use tracer_common::limits::MAX_ARGUMENTS;
 use tracer_common::records::WideCallRecord;
 use zerocopy::IntoBytes as _;
 
+use super::current_span::CurrentSpanEvent;
 use super::request::{ContextEvent, PythonContext, SocketEvent};
 use super::units::{FunctionId, MonotonicNs, RemoteAddress, ThreadId};
 
@@ -33,6 +34,8 @@ pub enum Event {
     Socket(SocketEvent),
     /// A context of a process that is asked something was made or freed.
     Context(ContextEvent),
+    /// A thread was in a span of an SDK when an outermost call, or an answer, began.
+    CurrentSpan(CurrentSpanEvent),
 }
 
 /// One call. See `tracer_common::records::CallRecord` for the meaning of each field.
@@ -80,8 +83,10 @@ pub struct Call {
     pub start_uncertainty_ns: u64,
     /// Whether it may be several calls, because nothing between them was seen.
     pub may_be_several: bool,
-    /// Python, outermost calls: the context that the thread was in when the call began, if that was read.
+    /// Outermost calls: the context of Python code that the thread was in when the call began, if that was read.
     pub context: Option<PythonContext>,
+    /// Outermost calls: it began in a span of an SDK, and the record of that was lost.
+    pub has_lost_span: bool,
 }
 
 /// How a call ended, as its record tells it.
@@ -227,6 +232,9 @@ pub struct LossCounts {
     /// Records of contexts of Python code that were lost. Likewise.
     #[serde(default)]
     pub context_records_lost: u64,
+    /// Records of the spans of an SDK that calls began in, which were lost. Likewise.
+    #[serde(default)]
+    pub span_records_lost: u64,
 }
 
 /// Calls lost for one reason.
@@ -262,7 +270,8 @@ impl LossOfReason {
             | Counter::HitsWithoutCause
             | Counter::LostSocketRecords
             | Counter::LostConnections
-            | Counter::LostContextRecords => UNKNOWN_REASON,
+            | Counter::LostContextRecords
+            | Counter::LostSpanRecords => UNKNOWN_REASON,
         }
     }
 }

@@ -3,6 +3,7 @@
 mod call;
 mod capability;
 mod code_calls;
+mod current_span;
 mod function;
 mod interpreter;
 mod language;
@@ -28,6 +29,7 @@ pub use call::{
 };
 pub use capability::KernelFeatures;
 pub use code_calls::CodeCalls;
+pub use current_span::{CurrentSpan, CurrentSpanEvent, SpanLink};
 pub use function::{
     EntrySite, FunctionName, LibraryOwner, ObjectLocation, ResolvedFunction, ReturnMethod, ReturnSite, SkipReason,
     Skipped, UnwindProof,
@@ -43,11 +45,11 @@ pub use method_row::MethodRow;
 pub use plan::{FunctionDescription, ModuleFile, PlannedFunction, ProbePlan, ProbeRequest};
 pub use printable::printable;
 pub use python::{
-    CHAIN_KERNEL, ClassesInSight, CodeUser, ContainerMember, DEBUG_REGISTERS, EntryMark, FirstArgument, FrameStyle,
-    MAX_LOOPS, MODEL_METHODS, NotLookedAt, NotWatched, PythonClass, PythonClassRule, PythonCode, PythonCodeRule,
-    PythonFunction, PythonFunctionRule, PythonLayout, PythonLeftOut, PythonLoops, PythonMode, PythonNames, PythonPlan,
-    PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey, PythonTables, Receiver, RuntimeCoverage,
-    UnnamedClass, WatchedCode,
+    AttributeForm, CHAIN_KERNEL, ClassesInSight, CodeUser, ContainerMember, CurrentSpanLayout, DEBUG_REGISTERS,
+    EntryMark, FirstArgument, FrameStyle, MAX_LOOPS, MODEL_METHODS, NotLookedAt, NotWatched, PythonClass,
+    PythonClassRule, PythonCode, PythonCodeRule, PythonFunction, PythonFunctionRule, PythonLayout, PythonLeftOut,
+    PythonLoops, PythonMode, PythonNames, PythonPlan, PythonRuntime, PythonSkipReason, PythonSkipped, PythonSurvey,
+    PythonTables, Receiver, RuntimeCoverage, UnnamedClass, WatchedCode,
 };
 pub use request::{
     CallParent, CallersTrace, ConnectionId, ContextChange, ContextEvent, HostAndPort, JoinedCalls, NoParent,

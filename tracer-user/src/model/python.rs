@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 pub use tracer_common::python::{
-    DEBUG_REGISTERS, EntryMark, FrameStyle, MAX_LOOPS, PythonClassRule, PythonCodeRule, PythonFunctionRule,
-    PythonLayout, PythonLoops, Receiver,
+    AttributeForm, CurrentSpanLayout, DEBUG_REGISTERS, EntryMark, FrameStyle, MAX_LOOPS, PythonClassRule,
+    PythonCodeRule, PythonFunctionRule, PythonLayout, PythonLoops, Receiver,
 };
 
 use super::plan::FunctionDescription;
@@ -26,6 +26,8 @@ pub struct PythonSurvey {
     pub codes: Vec<PythonCode>,
     /// The type of numpy's arrays; `None` if numpy is not imported.
     pub array_type: Option<RemoteAddress>,
+    /// How the current span of an OpenTelemetry SDK is read; `None` if there is no SDK.
+    pub current_span: Option<CurrentSpanLayout>,
     /// Objects that a live container lists as its children.
     pub members: Vec<ContainerMember>,
     /// The routes of each application that is part of no other one.
@@ -281,6 +283,8 @@ pub struct PythonTables {
     pub loops: Vec<(RemoteAddress, PythonLoops)>,
     /// The type of numpy's arrays, whose rows and columns are read.
     pub array_type: Option<RemoteAddress>,
+    /// How the current span of an OpenTelemetry SDK is read.
+    pub current_span: Option<CurrentSpanLayout>,
     /// Child and the container that lists it.
     pub members: Vec<(RemoteAddress, RemoteAddress)>,
 }

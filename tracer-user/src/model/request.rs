@@ -163,6 +163,10 @@ pub enum NoParent {
     TooMany,
     /// Its record was lost.
     Lost,
+    /// An SDK in the process tells of the request itself, and in which span is not known.
+    ToldElsewhere,
+    /// The span of an SDK in which it was seen first may have been begun by it.
+    MayBeInside,
 }
 
 /// What is known of a request besides its times.
@@ -274,6 +278,8 @@ pub struct RequestTotals {
     pub unanswered: u64,
     /// Those among them that their callers do not record, and that make no span therefore.
     pub not_sampled: u64,
+    /// Those among them that make no span because an SDK in the process tells of them.
+    pub told_by_sdk: u64,
     /// Connections of which no more could be told, by the reason.
     pub out_of_step: BTreeMap<OutOfStep, u64>,
     /// Connections that were not looked at because they speak something else.
@@ -282,12 +288,16 @@ pub struct RequestTotals {
     pub calls: JoinedCalls,
 }
 
-/// What became of the outermost calls of processes that were asked something.
+/// What became of the outermost calls of processes that were asked something, or that began in spans of an SDK.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JoinedCalls {
     /// They are inside the request that they were made for.
     pub joined: u64,
-    /// They make no span, as the request that they were made for.
+    /// They are inside a span of an SDK in the process.
+    pub in_spans: u64,
+    /// Those among them that were made for a request of another trace.
+    pub contradicted: u64,
+    /// They make no span, as the request or span that they were made in.
     pub not_sampled: u64,
     /// They begin traces of their own, by the reason.
     pub own_root: BTreeMap<NoParent, u64>,
@@ -345,6 +355,8 @@ impl NoParent {
             Self::TimedOut => "no_answer_in_time",
             Self::TooMany => "too_many_waiting",
             Self::Lost => "record_lost",
+            Self::ToldElsewhere => "request_told_by_sdk",
+            Self::MayBeInside => "span_may_be_inside",
         }
     }
 }

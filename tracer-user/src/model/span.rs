@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::current_span::SpanLink;
 use super::method_row::MethodRow;
 use super::plan::FunctionDescription;
 use super::request::{RequestFacts, RequestTotals};
@@ -26,6 +27,8 @@ pub enum Parent {
     Ancestor(SpanId),
     /// This span of whoever asked for it, which somebody else tells of.
     Remote(SpanId),
+    /// This span of an SDK in the same process, which tells of it itself.
+    Sdk(SpanId),
 }
 
 /// One thing that took time in a traced process: what it is about, where it belongs, and how it ended.
@@ -57,6 +60,8 @@ pub struct Span {
     pub ending: Ending,
     /// Records of this thread that were lost directly before this one.
     pub lost_before: u64,
+    /// A span that it has to do with and is not inside.
+    pub link: Option<SpanLink>,
     /// Attributes of this one alone (captured arguments), in the order of the map.
     pub attributes: Vec<(Arc<str>, AttributeValue)>,
 }
@@ -268,14 +273,14 @@ impl Parent {
     /// Whether the span begins a trace, or what this tracer tells of one.
     #[must_use]
     pub const fn begins_trace(self) -> bool {
-        matches!(self, Self::Root | Self::Unknown | Self::Remote(_))
+        matches!(self, Self::Root | Self::Unknown | Self::Remote(_) | Self::Sdk(_))
     }
 
     /// The span of this tracer that it is inside, directly or not.
     #[must_use]
     pub fn span_id(self) -> Option<SpanId> {
         match self {
-            Self::Root | Self::Unknown | Self::Remote(_) => None,
+            Self::Root | Self::Unknown | Self::Remote(_) | Self::Sdk(_) => None,
             Self::Span(span_id) | Self::Ancestor(span_id) => Some(span_id),
         }
     }
@@ -284,7 +289,7 @@ impl Parent {
     #[must_use]
     pub fn named(self) -> Option<SpanId> {
         match self {
-            Self::Remote(span_id) => Some(span_id),
+            Self::Remote(span_id) | Self::Sdk(span_id) => Some(span_id),
             other => other.span_id(),
         }
     }

@@ -59,6 +59,7 @@ impl Planner {
         plan.tables.loops = chosen.iter().filter_map(|code| Some((code.address, loops_of(code)?))).collect();
         plan.tables.classes = class_rules(survey, &place);
         plan.tables.array_type = survey.array_type;
+        plan.tables.current_span = survey.current_span;
         plan.tables.members = survey.members.iter().map(|member| (member.child, member.container)).collect();
         plan
     }

@@ -88,7 +88,8 @@ impl SurveyHistory {
             || before.functions != now.functions
             || before.members != now.members
             || before.routes != now.routes
-            || before.array_type != now.array_type;
+            || before.array_type != now.array_type
+            || before.current_span != now.current_span;
         SurveyDelta { is_any, codes }
     }
 

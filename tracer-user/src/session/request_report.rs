@@ -15,6 +15,8 @@ pub struct RequestReport {
     pub unanswered: u64,
     /// Those among them that make no span because their callers do not record them.
     pub not_sampled: u64,
+    /// Those among them that make no span because an SDK in the process tells of them.
+    pub told_by_sdk: u64,
     /// Connections of which no more could be told, by the reason.
     pub out_of_step: BTreeMap<String, u64>,
     /// Connections that were not looked at because they speak something else, by its name.
@@ -25,16 +27,22 @@ pub struct RequestReport {
     pub connections_lost: u64,
     /// Records of contexts that were lost: what was made for which request is not known then.
     pub context_records_lost: u64,
-    /// Outermost calls of processes that were asked something.
+    /// Records of the spans of an SDK that were lost: which of them a call began in is not known then.
+    pub span_records_lost: u64,
+    /// Outermost calls of processes that were asked something, or that began in spans of an SDK.
     pub calls: CallReport,
 }
 
-/// What became of the outermost calls of processes that were asked something.
+/// What became of those calls.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CallReport {
     /// They are inside the request that they were made for.
     pub joined: u64,
-    /// They make no span, as the request that they were made for.
+    /// They are inside a span of an SDK in the process.
+    pub in_spans: u64,
+    /// Those among them that were made for a request of another trace, to which they have a link.
+    pub contradicted: u64,
+    /// They make no span, as the request or span that they were made in.
     pub not_sampled: u64,
     /// They begin traces of their own, by the reason.
     pub own_root: BTreeMap<&'static str, u64>,
@@ -46,18 +54,22 @@ const NO_REQUEST: &str = "no_request";
 impl RequestReport {
     /// What was told, and what the kernel counted.
     pub fn new(counts: &LossCounts, totals: RequestTotals) -> Self {
-        let RequestTotals { requests, unanswered, not_sampled, out_of_step, others, calls } = totals;
+        let RequestTotals { requests, unanswered, not_sampled, told_by_sdk, out_of_step, others, calls } = totals;
         Self {
             seen: requests,
             unanswered,
             not_sampled,
+            told_by_sdk,
             out_of_step: out_of_step.into_iter().map(|(reason, count)| (reason.words().to_owned(), count)).collect(),
             not_looked_at: others.into_iter().map(|(other, count)| (other.word().to_owned(), count)).collect(),
             records_lost: counts.socket_records_lost,
             connections_lost: counts.connections_lost,
             context_records_lost: counts.context_records_lost,
+            span_records_lost: counts.span_records_lost,
             calls: CallReport {
                 joined: calls.joined,
+                in_spans: calls.in_spans,
+                contradicted: calls.contradicted,
                 not_sampled: calls.not_sampled,
                 own_root: calls.own_root.into_iter().map(|(why, count)| (why.word(), count)).collect(),
             },
@@ -79,6 +91,10 @@ impl RequestReport {
             let requests = counted(self.not_sampled, "request", "requests");
             remarks.push(format!("{requests} made no span: their callers do not record them (traceparent)"));
         }
+        if self.told_by_sdk > 0 {
+            let requests = counted(self.told_by_sdk, "request", "requests");
+            remarks.push(format!("{requests} made no span: an OpenTelemetry SDK in the process tells of them"));
+        }
         for (other, count) in &self.not_looked_at {
             remarks.push(format!("{} of {other}: requests on them were not looked at", connections(*count)));
         }
@@ -98,6 +114,21 @@ impl RequestReport {
                 _ => format!("; of {not_known} it is not known for which request they were made (ml.parent_reason)"),
             };
             remarks.push(format!("{joined}{others}"));
+        }
+        if self.calls.in_spans > 0 {
+            let (one, many) = (
+                "outermost call is inside a span of the OpenTelemetry SDK in its process",
+                "outermost calls are inside spans of the OpenTelemetry SDKs in their processes",
+            );
+            let contradicted = match self.calls.contradicted {
+                0 => String::new(),
+                count => format!("; {count} of them were made for a request of another trace (a link leads there)"),
+            };
+            remarks.push(format!("{}{contradicted}", counted(self.calls.in_spans, one, many)));
+        }
+        if self.span_records_lost > 0 {
+            let records = counted(self.span_records_lost, "record", "records");
+            remarks.push(format!("lost {records} of the SDK's spans that calls began in: the ring buffer was full"));
         }
         if self.context_records_lost > 0 {
             let records = counted(self.context_records_lost, "record", "records");
@@ -127,10 +158,13 @@ mod tests {
             requests: 3,
             unanswered: 1,
             not_sampled: 1,
+            told_by_sdk: 1,
             out_of_step: [(OutOfStep::LostRecord, 1)].into(),
             others: [(OtherProtocol::Http2, 240)].into(),
             calls: JoinedCalls {
                 joined: 5,
+                in_spans: 4,
+                contradicted: 1,
                 not_sampled: 1,
                 own_root: [(NoParent::NoRequest, 9), (NoParent::NotShown, 2)].into(),
             },
@@ -139,9 +173,11 @@ mod tests {
         let expected = [
             "3 requests seen, 1 of them without a whole answer",
             "1 request made no span: their callers do not record them (traceparent)",
+            "1 request made no span: an OpenTelemetry SDK in the process tells of them",
             "240 connections of HTTP/2: requests on them were not looked at",
             "1 connection out of step, of which no more is told: a record was lost",
             "5 outermost calls are inside their requests; of 2 it is not known for which request they were made (ml.parent_reason)",
+            "4 outermost calls are inside spans of the OpenTelemetry SDKs in their processes; 1 of them were made for a request of another trace (a link leads there)",
             "lost 7 records of what was read and written: the ring buffer was full",
         ];
         assert_eq!(RequestReport::new(&counts, totals).remarks(), expected);

@@ -1,5 +1,6 @@
 //! The whole pipeline in one place: ring -> decode -> assemble -> sinks. The only file that sees both ends.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,8 +10,9 @@ use crate::decode::decode;
 use crate::engine::{CallParents, OutermostCall, Propagators, RequestOutcome, ServerRequests};
 use crate::export::{Delivery, Destination, ExportError, MethodTotals, Resource, Sink, Summary, open};
 use crate::model::{
-    Call, ClockAnchor, Event, FunctionDescription, Gap, LossCounts, Parent, ProcessChange, ProcessEvent, PythonNames,
-    RawRecord, RemoteAddress, SocketEvent, StreamTotals, Subject, Target, ThreadId, UnwatchedMethods,
+    Call, CallParent, ClockAnchor, CurrentSpan, CurrentSpanEvent, Event, FunctionDescription, Gap, LossCounts,
+    NoParent, Parent, ProcessChange, ProcessEvent, PythonNames, RawRecord, RemoteAddress, SocketEvent, StreamTotals,
+    Subject, Target, ThreadId, UnwatchedMethods,
 };
 use crate::ring::TapeHeader;
 
@@ -29,6 +31,8 @@ pub struct Pipeline {
     parents: CallParents,
     assembler: Assembler,
     joining: Joining,
+    /// The spans of an SDK in which threads begin the answers that come next.
+    answering: HashMap<ThreadId, CurrentSpan>,
     outlet: Outlet,
     /// Who is told what they have come to, and when that was done last.
     feed: Option<(TotalsFeed, Instant)>,
@@ -53,6 +57,7 @@ impl Pipeline {
             parents: CallParents::default(),
             assembler,
             joining: Joining::new(header.seed, follows_callers),
+            answering: HashMap::new(),
             outlet: Outlet { sinks, methods: MethodTotals::default() },
             feed: None,
         };
@@ -122,7 +127,8 @@ impl Pipeline {
         match decode(record) {
             Ok(Event::Socket(event)) => self.socket(event),
             Ok(Event::Context(event)) => self.parents.context(&event),
-            Ok(Event::Call(call)) if self.parents.knows(call.process) => self.call(call),
+            Ok(Event::CurrentSpan(event)) => self.current_span(&event),
+            Ok(Event::Call(call)) if call.has_lost_span || self.parents.knows(call.process) => self.call(call),
             Ok(event) => {
                 let Self { assembler, joining, outlet, .. } = self;
                 assembler.event(&event, &mut |output| late(output, joining, outlet));
@@ -140,13 +146,26 @@ impl Pipeline {
         None
     }
 
+    fn current_span(&mut self, event: &CurrentSpanEvent) {
+        match event.call {
+            Some(call) => self.joining.begins_in(event, call),
+            None => {
+                self.answering.insert(event.thread, event.span);
+            }
+        }
+    }
+
     fn socket(&mut self, event: SocketEvent) {
-        let Self { requests, parents, assembler, outlet, .. } = self;
+        let Self { requests, parents, assembler, joining, answering, outlet, .. } = self;
         let (by, time, reader) = ((event.thread, event.context), event.time, event.waits.then_some(event.thread));
+        let in_span = answering.remove(&event.thread);
         requests.event(event, &mut |outcome| match outcome {
             RequestOutcome::Begins(start) => parents.begins(start, reader),
-            RequestOutcome::Answers(connection, number) => parents.answers((connection, number), by, time),
-            outcome => told(outcome, parents, assembler, outlet),
+            RequestOutcome::Answers(connection, number) => {
+                in_span.into_iter().for_each(|span| joining.answered_in((connection, number), span));
+                parents.answers((connection, number), by, time);
+            }
+            outcome => told(outcome, parents, assembler, (joining, outlet)),
         });
         self.join();
     }
@@ -156,7 +175,7 @@ impl Pipeline {
         let Self { parents, assembler, joining, outlet, .. } = self;
         let mut outermost = None;
         let (process, thread, context) = (call.process, call.thread, call.context);
-        let (start, now) = (call.start, call.end);
+        let (start, now, has_lost_span) = (call.start, call.end, call.has_lost_span);
         assembler.event(&Event::Call(call), &mut |output| match output {
             Output::Span(span) => {
                 if span.parent == Parent::Root && matches!(span.subject, Subject::Call(_)) {
@@ -166,15 +185,20 @@ impl Pipeline {
             }
             Output::Loss(_) => outlet.deliver(&output),
         });
-        if let Some(trace) = outermost {
-            parents.ask(trace, OutermostCall { process, thread, context, start }, now);
+        match outermost {
+            Some(trace) if has_lost_span => {
+                let nobody = CallParent::None(NoParent::Lost);
+                joining.settle(trace, &nobody, &mut |span| outlet.deliver(&Output::Span(span)));
+            }
+            Some(trace) => parents.ask(trace, OutermostCall { process, thread, context, start }, now),
+            None => {}
         }
         self.join();
     }
 
     fn process_ended(&mut self, event: &ProcessEvent) {
-        let Self { requests, parents, assembler, outlet, .. } = self;
-        let out = &mut |outcome| told(outcome, parents, assembler, outlet);
+        let Self { requests, parents, assembler, joining, outlet, .. } = self;
+        let out = &mut |outcome| told(outcome, parents, assembler, (joining, outlet));
         requests.process_ended(event.process, event.time, out);
         parents.process_ended(event.process);
         self.join();
@@ -183,9 +207,7 @@ impl Pipeline {
     /// Calls whose parents have become known take their places.
     fn join(&mut self) {
         let Self { parents, joining, outlet, .. } = self;
-        for (trace, parent) in parents.take_settled() {
-            joining.settle(trace, &parent, &mut |span| outlet.deliver(&Output::Span(span)));
-        }
+        join(parents, joining, outlet);
     }
 
     /// A moment without records: sinks pass on what has waited for company.
@@ -209,8 +231,8 @@ impl Pipeline {
 
     /// Every sink delivers what is left. Sinks finish side by side, so that a dead collector does not hold up the others.
     pub fn finish(mut self, counts: Option<LossCounts>) -> (StreamTotals, Vec<Delivery>) {
-        let Self { requests, parents, assembler, outlet, .. } = &mut self;
-        requests.finish(&mut |outcome| told(outcome, parents, assembler, outlet));
+        let Self { requests, parents, assembler, joining, outlet, .. } = &mut self;
+        requests.finish(&mut |outcome| told(outcome, parents, assembler, (joining, outlet)));
         parents.finish();
         self.join();
         let Self { assembler, mut joining, mut outlet, .. } = self;
@@ -247,25 +269,38 @@ fn propagators(environment: &dyn Fn(&str) -> Option<String>) -> Propagators {
 }
 
 /// What has come out of a connection, besides that a request begins or its answer does.
-fn told(outcome: RequestOutcome, parents: &mut CallParents, assembler: &mut Assembler, outlet: &mut Outlet) {
+fn told(
+    outcome: RequestOutcome,
+    parents: &mut CallParents,
+    assembler: &mut Assembler,
+    (joining, outlet): (&mut Joining, &mut Outlet),
+) {
     match outcome {
         RequestOutcome::Begins(_) | RequestOutcome::Answers(..) => {}
         RequestOutcome::Request(request) => {
             parents.ends(&request);
-            assembler.request(request, &mut |output| outlet.deliver(&output));
+            // What was made for it may show that an SDK tells of it.
+            join(parents, joining, outlet);
+            let is_told = joining.is_told(&request);
+            assembler.request(request, is_told, &mut |output| outlet.deliver(&output));
         }
         RequestOutcome::OutOfStep(reason) => assembler.out_of_step(reason),
         RequestOutcome::Other(protocol) => assembler.other_protocol(protocol),
     }
 }
 
-/// What stands for a lost call belongs to a tree that may be inside a request.
+/// Calls whose parents have become known take their places.
+fn join(parents: &mut CallParents, joining: &mut Joining, outlet: &mut Outlet) {
+    for (trace, parent) in parents.take_settled() {
+        joining.settle(trace, &parent, &mut |span| outlet.deliver(&Output::Span(span)));
+    }
+}
+
+/// A span of a process that is asked nothing, or what stands for a lost call: it may belong to a tree whose place is another one.
 fn late(output: Output, joining: &mut Joining, outlet: &mut Outlet) {
     match output {
-        Output::Span(span) if joining.has(span.trace_id) => {
-            joining.span(span, &mut |span| outlet.deliver(&Output::Span(span)));
-        }
-        output => outlet.deliver(&output),
+        Output::Span(span) => joining.span_alone(span, &mut |span| outlet.deliver(&Output::Span(span))),
+        Output::Loss(_) => outlet.deliver(&output),
     }
 }
 

@@ -34,6 +34,16 @@ impl<M: Memory> Interpreter<M> {
         Ok(None)
     }
 
+    /// The names of the attributes that objects of a class have had so far, and where these names are.
+    ///
+    /// # Errors
+    /// It is no such class, or it changed meanwhile.
+    pub(super) fn attribute_names(&self, class: RemoteAddress) -> Result<Vec<(String, RemoteAddress)>, ReadProblem> {
+        let keys = self.required(class, self.layout.class.ht_cached_keys, "type with attributes in its instances")?;
+        let names = self.key_addresses(&self.keys(keys)?)?;
+        names.into_iter().map(|name| Ok((self.text(name)?, name))).collect()
+    }
+
     fn attribute_entries(&self, object: RemoteAddress) -> Result<Vec<(RemoteAddress, RemoteAddress)>, ReadProblem> {
         let (class, facts) = self.facts_of(object)?;
         let dictionary = if facts.has(flag::MANAGED_DICTIONARY) && facts.has(flag::HEAP_TYPE) {

@@ -245,6 +245,13 @@ impl<M: Memory> Interpreter<M> {
         Ok(found)
     }
 
+    /// The keys of a table.
+    pub(super) fn key_addresses(&self, keys: &Keys) -> Result<Vec<RemoteAddress>, ReadProblem> {
+        let numbers = keys.kind.numbers();
+        let names = self.entry_pointers(keys)?.skip(numbers - 2).step_by(numbers);
+        names.flatten().map(|name| valid(name, keys)).collect()
+    }
+
     /// All pointers of the entries of a table, not yet looked at: some are hashes.
     fn entry_pointers(&self, keys: &Keys) -> Result<impl Iterator<Item = Option<u64>> + use<M>, ReadProblem> {
         let length = keys.count.saturating_mul(keys.kind.numbers() * 8);

@@ -2,9 +2,9 @@
 
 use super::error::ReadProblem;
 use super::interpreter::Interpreter;
-use super::layout::{FrameSize, Slots};
+use super::layout::{Attributes, FrameSize, Layout, Slots};
 use crate::memory::Memory;
-use crate::model::{EntryMark, PythonLayout, RemoteAddress};
+use crate::model::{AttributeForm, CurrentSpanLayout, EntryMark, PythonLayout, RemoteAddress};
 
 impl<M: Memory> Interpreter<M> {
     /// Offsets and addresses for the programs.
@@ -70,6 +70,48 @@ impl<M: Memory> Interpreter<M> {
             cell_type: self.types.cell.unwrap_or_default().0,
             array_type: 0,
         })
+    }
+
+    /// How the current span of an SDK is read, but for where it is.
+    pub(super) fn current_span_layout(&self) -> CurrentSpanLayout {
+        let Layout { dictionary, keys, class, .. } = &self.layout;
+        let back = |offset: i32| offset.unsigned_abs();
+        let (form, values_before, dictionary_before) = match self.layout.attributes {
+            Attributes::Dictionary => (AttributeForm::Dictionary, 0, 0),
+            Attributes::ValuesPointer { values, managed_dictionary } => {
+                (AttributeForm::ValuesPointer, back(values), back(managed_dictionary))
+            }
+            Attributes::TaggedPointer { managed_dictionary } => {
+                (AttributeForm::TaggedPointer, 0, back(managed_dictionary))
+            }
+            Attributes::InlineValues { managed_dictionary } => {
+                (AttributeForm::InlineValues, 0, back(managed_dictionary))
+            }
+        };
+        CurrentSpanLayout {
+            thread_context: self.layout.thread.context,
+            dictionary_keys: dictionary.ma_keys,
+            dictionary_values: dictionary.ma_values,
+            values_items: dictionary.values_items,
+            values_valid: dictionary.values_valid.unwrap_or_default(),
+            keys_entries: keys.dk_nentries,
+            keys_indices: keys.dk_indices,
+            keys_log2_index_bytes: keys.dk_log2_index_bytes.unwrap_or_default(),
+            keys_size: keys.dk_size.unwrap_or_default(),
+            keys_kind: keys.dk_kind.unwrap_or_default(),
+            attribute_form: form as u32,
+            values_before,
+            dictionary_before,
+            type_name: class.tp_name,
+            type_basic_size: class.tp_basicsize,
+            type_flags: class.tp_flags,
+            type_dictionary_offset: class.tp_dictoffset,
+            type_cached_keys: class.ht_cached_keys,
+            object_type: self.layout.object.ob_type,
+            tuple_items: self.layout.tuple.ob_item,
+            digits_shift: if self.version() >= (3, 12, 0) { 3 } else { 0 },
+            ..CurrentSpanLayout::default()
+        }
     }
 
     /// Address of the pointer to the thread that runs Python code now. To 3.11 the runtime keeps it

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
+use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
@@ -39,10 +39,19 @@ pub fn span_data(span: &Span, scope: &InstrumentationScope, limits: AttributeLim
         attributes,
         dropped_attributes_count: 0,
         events: SpanEvents::default(),
-        links: SpanLinks::default(),
+        links: links(span),
         status: span.error().map_or(Status::Unset, |error| Status::error(error.message().unwrap_or_default())),
         instrumentation_scope: scope.clone(),
     }
+}
+
+fn links(span: &Span) -> SpanLinks {
+    let Some(link) = span.link else { return SpanLinks::default() };
+    let (trace_id, span_id) = (TraceId::from_bytes(link.trace_id.0), SpanId::from_bytes(link.span_id.0));
+    let context = SpanContext::new(trace_id, span_id, TraceFlags::SAMPLED, true, TraceState::NONE);
+    let mut links = SpanLinks::default();
+    links.links.push(Link::new(context, Vec::new(), 0));
+    links
 }
 
 /// The resource of a process.

@@ -103,6 +103,7 @@ mod tests {
             subject: Subject::LostCall,
             ending: Ending::Returned { error: None },
             lost_before: 0,
+            link: None,
             attributes: Vec::new(),
         }
     }

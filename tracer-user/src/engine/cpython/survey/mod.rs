@@ -4,6 +4,7 @@
 mod catalog;
 mod children;
 mod classes;
+mod current_span;
 mod instances;
 mod left_out;
 mod methods;

@@ -19,8 +19,8 @@ const ARRAY: &str = "ndarray";
 
 /// A module that was imported.
 pub(super) struct Module {
-    /// Whether it is numpy.
-    is_numpy: bool,
+    /// Its name.
+    name: String,
     /// Whether it is the application's own: `__main__`, or its file lies where nothing is installed.
     pub is_own: bool,
     /// Its variables: names and values.
@@ -39,9 +39,19 @@ impl OwnModules {
 
 /// The type of numpy's arrays, if it is among the variables of numpy by now.
 pub(super) fn array_type<M: Memory>(interpreter: &Interpreter<M>, modules: &[Module]) -> Option<RemoteAddress> {
-    let numpy = modules.iter().find(|module| module.is_numpy)?;
-    let is_array = |name: RemoteAddress| interpreter.text(name).is_ok_and(|name| name == ARRAY);
-    numpy.variables.iter().find(|(name, _)| is_array(*name)).map(|(_, value)| *value)
+    variable(interpreter, modules, NUMPY, ARRAY)
+}
+
+/// A variable of a module, if both are there by now.
+pub(super) fn variable<M: Memory>(
+    interpreter: &Interpreter<M>,
+    modules: &[Module],
+    module: &str,
+    variable: &str,
+) -> Option<RemoteAddress> {
+    let module = modules.iter().find(|known| known.name == module)?;
+    let is_it = |name: RemoteAddress| interpreter.text_is(name, variable).unwrap_or(false);
+    module.variables.iter().find(|(name, _)| is_it(*name)).map(|(_, value)| *value)
 }
 
 /// The modules, in the order in which they were imported. What cannot be read is left out: the next look will tell.
@@ -58,11 +68,10 @@ pub(super) fn of<M: Memory>(interpreter: &Interpreter<M>) -> (Vec<Module>, OwnMo
         let file = file.and_then(|file| interpreter.text(file).ok());
         let is_own =
             name == "__main__" || file.is_some_and(|file| !LIBRARY_FOLDERS.iter().any(|folder| file.contains(folder)));
-        let is_numpy = name == NUMPY;
         if is_own {
-            own.0.insert(name);
+            own.0.insert(name.clone());
         }
-        modules.push(Module { is_numpy, is_own, variables });
+        modules.push(Module { name, is_own, variables });
     }
     (modules, own)
 }

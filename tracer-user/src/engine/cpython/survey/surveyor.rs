@@ -14,7 +14,7 @@ use super::methods::Methods;
 use super::modules::{self, Module, OwnModules};
 use super::routes::Framework;
 use super::scan::{AddressSet, Extent, scan};
-use super::{children, instances, reachable, routes};
+use super::{children, current_span, instances, reachable, routes};
 use crate::memory::{Memory, MemoryError, ReadLimit};
 use crate::model::{
     Children, ContainerMember, FEW, MODEL_METHODS, PythonClass, PythonSurvey, RemoteAddress, UnnamedClass,
@@ -113,6 +113,7 @@ impl Surveyor {
         let (modules, own_modules) = modules::of(interpreter);
         self.array_type = self.array_type.or_else(|| modules::array_type(interpreter, &modules));
         survey.array_type = self.array_type;
+        survey.current_span = current_span::of(interpreter, &modules);
         limit.allow(SEARCHING);
         let mut finds = self.search(interpreter, &own_modules, (heap, ranges), (&mut survey, &mut left));
         let is_cut = limit.is_over();
