@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use tracer_tests::python::{self, CHAIN, Interpreter};
-use tracer_tests::spans::SpanRow;
+use tracer_tests::spans::{SpanRow, Spans};
 use tracer_tests::suite::{Case, Need, case_of, is_full};
-use tracer_tests::tracer::{Trace, Tracer};
+use tracer_tests::tracer::{Trace, Tracer, ml_tracer};
 
 use super::conversation::answer;
 use super::parents::{BOTH, Server};
@@ -45,6 +45,9 @@ pub fn cases() -> Vec<Case> {
             add("threads", interpreter, CHAIN, "off");
         }
     }
+    let needs = || vec![Need::Program, Need::Kernel, Need::Python(BOTH)];
+    cases.push(case_of("a_tape_gives_the_same_spans_of_the_sdk".to_owned(), needs(), replayed));
+    cases.push(case_of("a_full_ring_gives_no_wrong_span_of_the_sdk".to_owned(), needs(), full_ring));
     cases
 }
 
@@ -78,7 +81,8 @@ fn ask(port: u16, first: usize) -> Result<()> {
     Ok(())
 }
 
-fn whole(kind: &'static str, interpreter: Interpreter, mode: &str, requests: &str) -> Result<()> {
+/// The server is traced while it is asked.
+fn run(kind: &'static str, interpreter: Interpreter, (mode, requests): (&str, &str), others: &[&str]) -> Result<Trace> {
     let mut command: Command = interpreter.command("targets/python_current_spans/server.py")?;
     command.arg(kind);
     python::with_sdk(&mut command, interpreter);
@@ -86,7 +90,7 @@ fn whole(kind: &'static str, interpreter: Interpreter, mode: &str, requests: &st
     // The first spans show what the attributes of one are called.
     ask(server.port, 900_000)?;
     let arguments = ["--requests", requests, "--python", mode, "--class", "Model", "--methods", "predict,transform"];
-    let attached = Tracer::attach(server.running.pid())?.arguments(arguments).start()?;
+    let attached = Tracer::attach(server.running.pid())?.arguments(arguments).arguments(others).start()?;
     let port = server.port;
     std::thread::scope(|scope| {
         let one = |connection: usize| scope.spawn(move || ask(port, 1_000 * (connection + 1)));
@@ -94,8 +98,44 @@ fn whole(kind: &'static str, interpreter: Interpreter, mode: &str, requests: &st
         all.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow::anyhow!("a client has ended"))?)
     })?;
     let trace = attached.stop()?;
-    check(&trace, kind == "threads", requests == "sockets")?;
-    server.end()
+    server.end()?;
+    Ok(trace)
+}
+
+fn whole(kind: &'static str, interpreter: Interpreter, mode: &str, requests: &str) -> Result<()> {
+    let trace = run(kind, interpreter, (mode, requests), &[])?;
+    check(&trace, kind == "threads", requests == "sockets")
+}
+
+fn replayed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (tape, spans) = (folder.path().join("run.tape"), folder.path().join("spans.jsonl"));
+    let tape = tape.to_str().context("a path")?;
+    let trace = run("tasks", BOTH, (CHAIN, "sockets"), &["--record-tape", tape])?;
+    check(&trace, false, true)?;
+    let replay = ml_tracer(["replay", tape, "--export", &format!("jsonl={}", spans.display())])?;
+    ensure!(replay.code == Some(0), "{}", replay.errors);
+    let again = Spans::read(&spans)?;
+    let all = |spans: &Spans| spans.0.iter().map(|row| (row.span.span_id.clone(), row.span.clone())).collect();
+    let (first, again): (BTreeMap<_, _>, BTreeMap<_, _>) = (all(&trace.spans), all(&again));
+    ensure!(first == again, "the replay tells other spans");
+    Ok(())
+}
+
+/// What is lost is said, and what is told is right.
+fn full_ring() -> Result<()> {
+    let trace = run("tasks", BOTH, (CHAIN, "off"), &["--ring-bytes", "4096"])?;
+    let told = &trace.summary.0["requests"];
+    let mut lost = 0;
+    for row in trace.spans.0.iter().filter(|row| row.span.name.ends_with(".predict")) {
+        lost += u64::from(row.text("ml.parent_reason") == Some("record_lost"));
+        let Some(number) = number_of(&row.span.trace_id) else { continue };
+        let expected = format!("Model{:02}.predict", number % MODELS);
+        ensure!(row.span.name == expected, "{} is in the trace of request {number}: {told}", row.span.name);
+    }
+    let of_spans = told["span_records_lost"].as_u64().context("a number")?;
+    ensure!(of_spans >= lost, "{lost} calls have lost their spans: {told}");
+    Ok(())
 }
 
 fn number_of(trace_id: &[u8]) -> Option<usize> {

@@ -1,7 +1,9 @@
-"""One of three services: service.py frontend FORMATTER PUBLISHER | formatter | publisher, with the addresses of the others. Says `port N`.
+"""One of four services: service.py frontend FORMATTER PUBLISHER | formatter | publisher | predictor, with the addresses of the others. Says
+`port N`.
 
 `GET /hello/NAME` asks the frontend, which has OpenTelemetry's SDK in it, and which asks the formatter and then the publisher. These know nothing
-of traces.
+of traces. `GET /task/N`, `/thread/N` and `/manual/N` ask the predictor, which has the SDK in it and a pipeline, for a prediction in a task, in a
+thread of a pool, and there in a span of its own; `POST /body/N` reads a body first.
 """
 
 import pathlib
@@ -11,19 +13,25 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "shared_pyt
 from serving import serve_asgi, serve_wsgi
 
 
-def frontend(formatter, publisher):
-    import requests
-    from fastapi import FastAPI
+def exporting():
     from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
-    from opentelemetry.instrumentation.requests import RequestsInstrumentor
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
+    return trace.get_tracer("service")
+
+
+def frontend(formatter, publisher):
+    import requests
+    from fastapi import FastAPI
+    from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+    from opentelemetry.instrumentation.requests import RequestsInstrumentor
+
+    exporting()
     app = FastAPI()
 
     @app.get("/hello/{name}")
@@ -61,4 +69,39 @@ def publisher():
     serve_wsgi(app)
 
 
-{"frontend": frontend, "formatter": formatter, "publisher": publisher}[sys.argv[1]](*sys.argv[2:])
+def predictor():
+    import numpy
+    from fastapi import FastAPI, Request
+    from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    tracer = exporting()
+    rows = numpy.arange(400).reshape(100, 4) % 37
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, rows[:, 0] > 18)
+    app = FastAPI()
+
+    @app.get("/task/{number}")
+    async def task(number: int):
+        return int(model.predict(rows[number % 100 :][:1])[0])
+
+    @app.get("/thread/{number}")
+    def thread(number: int):
+        return int(model.predict(rows[number % 100 :][:1])[0])
+
+    @app.get("/manual/{number}")
+    def manual(number: int):
+        with tracer.start_as_current_span("manual"):
+            return int(model.predict(rows[number % 100 :][:1])[0])
+
+    @app.post("/body/{number}")
+    async def body(number: int, request: Request):
+        await request.body()
+        return int(model.predict(rows[number % 100 :][:1])[0])
+
+    FastAPIInstrumentor.instrument_app(app)
+    serve_asgi(app)
+
+
+{"frontend": frontend, "formatter": formatter, "publisher": publisher, "predictor": predictor}[sys.argv[1]](*sys.argv[2:])
