@@ -58,7 +58,7 @@ fn kind_of(number: usize) -> &'static str {
 
 /// Whether a request names a trace. Where only the caller's span is known in the process, it does.
 fn has_caller(number: usize) -> bool {
-    ["remote", "unsampled"].contains(&kind_of(number)) || number / KINDS.len() % 2 == 0
+    ["remote", "unsampled"].contains(&kind_of(number)) || (number / KINDS.len()).is_multiple_of(2)
 }
 
 /// Asks one after the other.

@@ -1,7 +1,7 @@
 //! What the programs keep of one thread: its open calls and what it has counted.
 
 use crate::limits::{MAX_ARGUMENTS, MAX_DEPTH, MAX_GREENLETS};
-use crate::records::Join;
+use crate::records::{CurrentSpanRecord, Join};
 
 /// One open call on a thread's stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +173,8 @@ pub struct ThreadStack {
     pub context_state: u32,
     /// Address of the `contextvars.Context` in which the outermost open call began, 0 for none.
     pub context: u64,
+    /// The record of the span of an SDK in which it began: too large for the programs' own stack.
+    pub current_span: CurrentSpanRecord,
     /// The open calls, outermost first; only `depth` of them hold anything.
     pub frames: [Frame; MAX_DEPTH],
 }
@@ -206,7 +208,7 @@ pub struct OtherStackCall {
 const _: () = {
     assert!(size_of::<Frame>() == 184);
     assert!(size_of::<Entering>() == 72);
-    assert!(size_of::<ThreadStack>() == 272 + 8 * MAX_GREENLETS + 184 * MAX_DEPTH);
+    assert!(size_of::<ThreadStack>() == 344 + 8 * MAX_GREENLETS + 184 * MAX_DEPTH);
     assert!(size_of::<OtherStackKey>() == 16);
     assert!(size_of::<OtherStackCall>() == 200);
     assert!(MAX_DEPTH.is_power_of_two());

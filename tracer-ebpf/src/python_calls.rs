@@ -11,7 +11,8 @@ use tracer_common::{
 use crate::{
     endings,
     maps::{self, PROCESSES, PYTHON_LAYOUTS, count_folded},
-    own_stack, python_chain, python_contexts,
+    own_stack, python_chain,
+    python_contexts::note_context,
     python_frame::{code_of, current_frame, field},
     python_join, python_push, python_resolve, stack,
 };
@@ -27,6 +28,9 @@ pub fn enter(thread: *mut ThreadStack) {
         end_left(thread, (*thread).entering.process_slot, (*thread).entering.stack_pointer);
         if is_folded_by_caller(thread, (*thread).entering.stack_pointer, (*thread).entering.process) == 0 {
             push(thread);
+            if (*thread).depth == 1 {
+                note_context(thread, (*thread).entering.process_slot, (*thread).python_thread);
+            }
         } else {
             count_folded((*thread).entering.code, (*thread).entering.process);
         }
@@ -55,8 +59,6 @@ pub extern "C" fn push(thread: *mut ThreadStack) -> u64 {
             let around = stack::frame(thread, depth - 1);
             parent_call = (*around).call;
             may_be_folded = (*around).nests == 0;
-        } else {
-            python_contexts::note_context(thread, (*entering).process_slot, (*thread).python_thread);
         }
         let frame = stack::frame(thread, depth);
         (*frame).stack_pointer = (*entering).frame;

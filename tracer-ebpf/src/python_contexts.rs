@@ -8,7 +8,7 @@ use aya_ebpf::{
         generated::{bpf_get_attach_cookie, bpf_ktime_get_ns},
     },
     macros::{map, uprobe},
-    maps::Array,
+    maps::{Array, PerCpuArray},
     programs::ProbeContext,
 };
 use tracer_common::{
@@ -16,7 +16,7 @@ use tracer_common::{
     counters::Counter,
     limits::MAX_PROCESSES,
     python::PythonLayout,
-    records::{ContextRecord, ContextState, HAS_LOST_SPAN, RecordHeader, RecordKind},
+    records::{ContextRecord, ContextState, CurrentSpanRecord, HAS_LOST_SPAN, RecordHeader, RecordKind},
     thread_stack::ThreadStack,
 };
 
@@ -31,6 +31,10 @@ use crate::{
 /// Records of contexts that were lost, by process slot.
 #[map]
 static CONTEXTS_LOST: Array<u64> = Array::with_max_entries(MAX_PROCESSES, 0);
+
+/// The record of the span in which an answer begins. What it says of a call stays 0.
+#[map]
+static SPAN_OF_ANSWER: PerCpuArray<CurrentSpanRecord> = PerCpuArray::with_max_entries(1, 0);
 
 /// Threads of an interpreter that are looked at in search of the current one.
 const MOST_THREADS: u32 = 256;
@@ -99,7 +103,9 @@ pub fn context_of_answer(process_slot: u32) -> (u32, u64) {
     let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return (ContextState::NotRead as u32, 0) };
     let python_thread = current_python_thread(process_slot);
     let (state, context) = context_of(layout, python_thread);
-    let is_lost = tell_current_span(process_slot, python_thread, 0, 0) != 0;
+    // Nothing else comes between on this processor: programs at tracepoints are not interrupted by others.
+    let record = SPAN_OF_ANSWER.get_ptr_mut(0).unwrap_or(core::ptr::null_mut());
+    let is_lost = tell_current_span(record, process_slot, python_thread) != 0;
     (if is_lost { state | HAS_LOST_SPAN } else { state }, context)
 }
 
@@ -126,7 +132,10 @@ pub extern "C" fn note_context(thread: *mut ThreadStack, process_slot: u32, pyth
     // SAFETY: a checked map value used by this thread alone.
     unsafe {
         let (state, context) = context_of(layout, python_thread);
-        let is_lost = tell_current_span(process_slot, python_thread, (*thread).first_seen_ns, (*thread).entries) != 0;
+        let record = &raw mut (*thread).current_span;
+        (*record).thread_first_seen_ns = (*thread).first_seen_ns;
+        (*record).call = (*thread).entries;
+        let is_lost = tell_current_span(record, process_slot, python_thread) != 0;
         (*thread).context_state = if is_lost { state | HAS_LOST_SPAN } else { state };
         (*thread).context = context;
     }

@@ -1,11 +1,7 @@
 //! The span of OpenTelemetry's SDK in a traced interpreter that a thread is in. The SDK keeps it in a context variable; the program reads
 //! that while the thread stands still, so that it is the span, and not the one before or after it. What cannot be read is no span.
 
-use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user},
-    macros::map,
-    maps::Array,
-};
+use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::map, maps::Array};
 use tracer_common::{
     counters::Counter,
     limits::MAX_PROCESSES,
@@ -18,7 +14,7 @@ use tracer_common::{
 
 use crate::{
     maps::{NO_WAKEUP, RECORDS, count},
-    python_frame::{field, read_u32, read_u64},
+    python_frame::{field, read_byte, read_u32, read_u64},
 };
 
 /// How it is read, by process slot.
@@ -59,19 +55,22 @@ const INTEGER_SIZE: u64 = 16;
 const INTEGER_DIGITS: u64 = 24;
 
 /// Places in a span context (`SpanContext` of opentelemetry-api, which is a tuple).
-const TRACE_ID: u64 = 0;
+const TRACE_ID: u32 = 0;
 /// See above.
-const SPAN_ID: u64 = 1;
+const SPAN_ID: u32 = 1;
 /// See above.
-const IS_REMOTE: u64 = 2;
+const IS_REMOTE: u32 = 2;
 /// See above.
-const TRACE_FLAGS: u64 = 3;
+const TRACE_FLAGS: u32 = 3;
 
-/// Tells of the span that a Python thread is in, if it is in one, beside its outermost call with this number. Gives 1 if it is in one
-/// and that could not be told. A global function, see `endings::end_wide`.
+/// Tells of the span that a Python thread is in, if it is in one; what of the record is not about the span is there already. Gives 1 if
+/// it is in one and that could not be told. A global function, see `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn tell_current_span(process_slot: u32, python_thread: u64, first_seen_ns: u64, call: u64) -> u64 {
+pub extern "C" fn tell_current_span(record: *mut CurrentSpanRecord, process_slot: u32, python_thread: u64) -> u64 {
+    if record.is_null() {
+        return 0;
+    }
     let Some(layout) = CURRENT_SPANS.get(process_slot) else { return 0 };
     if layout.variable == 0 || python_thread == 0 {
         return 0;
@@ -80,56 +79,58 @@ pub extern "C" fn tell_current_span(process_slot: u32, python_thread: u64, first
     let values = value_of_variable(process_slot, field(variables, MAPPING_ROOT));
     let keys = field(values, layout.dictionary_keys);
     let span = entry_of(process_slot, keys, field(values, layout.dictionary_values), layout.span_key);
-    let context = attribute_of(process_slot, span, layout.context_name);
-    if context == 0 {
-        return 0;
-    }
-    let item = |index: u64| field(context, layout.tuple_items + 8 * index as u32);
-    let trace = item(TRACE_ID);
-    let (high, low) = (high_bits(process_slot, trace), low_bits(process_slot, trace));
-    let span_id = low_bits(process_slot, item(SPAN_ID));
-    if high | low == 0 || span_id == 0 {
-        return 0;
-    }
-    let mut flags = 0;
-    if low_bits(process_slot, item(TRACE_FLAGS)) & 1 != 0 {
-        flags |= SPAN_IS_SAMPLED;
-    }
-    if low_bits(process_slot, item(IS_REMOTE)) != 0 {
-        flags |= SPAN_IS_REMOTE;
-    }
-    let kind = attribute_of(process_slot, span, layout.kind_name);
-    if kind != 0 && kind == layout.server_kind {
-        flags |= SPAN_IS_SERVER;
-    }
-    let parent = attribute_of(process_slot, span, layout.parent_name);
-    let is_parent = parent != 0 && field(parent, layout.object_type) == field(context, layout.object_type);
-    if is_parent && low_bits(process_slot, field(parent, layout.tuple_items + 8 * IS_REMOTE as u32)) == 0 {
-        flags |= SPAN_HAS_LOCAL_PARENT;
-    }
-    let started_ns = low_bits(process_slot, attribute_of(process_slot, span, layout.start_name));
-    let Some(mut entry) = RECORDS.reserve::<CurrentSpanRecord>(0) else {
-        count(Counter::LostSpanRecords, 1);
-        return 1;
-    };
-    let identity = bpf_get_current_pid_tgid();
-    let record = entry.as_mut_ptr();
-    // SAFETY: a record of this size.
+    // SAFETY: a part of a checked map value, which belongs to this thread or processor.
     unsafe {
+        if read_ids(record, process_slot, attribute_of(process_slot, span, layout.context_name)) == 0 {
+            return 0;
+        }
+        let kind = attribute_of(process_slot, span, layout.kind_name);
+        if kind != 0 && kind == layout.server_kind {
+            (*record).flags |= SPAN_IS_SERVER;
+        }
+        // Where there is none, this is Python's `None`.
+        let parent = attribute_of(process_slot, span, layout.parent_name);
+        let is_parent = parent != 0 && field(parent, layout.object_type) == (*record).started_ns;
+        if is_parent && low_bits(process_slot, field(parent, layout.tuple_items + 8 * IS_REMOTE)) == 0 {
+            (*record).flags |= SPAN_HAS_LOCAL_PARENT;
+        }
+        (*record).started_ns = low_bits(process_slot, attribute_of(process_slot, span, layout.start_name));
+        let identity = bpf_get_current_pid_tgid();
         (*record).header = RecordHeader::new(RecordKind::CurrentSpan, size_of::<CurrentSpanRecord>());
         (*record).process = (identity >> 32) as u32;
         (*record).thread = identity as u32;
-        (*record).thread_first_seen_ns = first_seen_ns;
-        (*record).call = call;
-        (*record).trace_id_high = high;
-        (*record).trace_id_low = low;
-        (*record).span_id = span_id;
-        (*record).started_ns = started_ns;
-        (*record).flags = flags;
         (*record).reserved = 0;
+        if RECORDS.output::<CurrentSpanRecord>(&*record, NO_WAKEUP).is_err() {
+            count(Counter::LostSpanRecords, 1);
+            return 1;
+        }
     }
-    entry.submit(NO_WAKEUP);
     0
+}
+
+/// Reads the ids and flags of a span from its context, and (in the place of its beginning) the type of that. Gives 0 if there are
+/// none. A global function, likewise.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn read_ids(record: *mut CurrentSpanRecord, process_slot: u32, context: u64) -> u64 {
+    if record.is_null() || context == 0 {
+        return 0;
+    }
+    let Some(layout) = CURRENT_SPANS.get(process_slot) else { return 0 };
+    let item = |index: u32| field(context, layout.tuple_items + 8 * index);
+    // SAFETY: as above.
+    unsafe {
+        (*record).trace_id_high = high_bits(process_slot, item(TRACE_ID));
+        (*record).trace_id_low = low_bits(process_slot, item(TRACE_ID));
+        (*record).span_id = low_bits(process_slot, item(SPAN_ID));
+        (*record).flags = if low_bits(process_slot, item(TRACE_FLAGS)) & 1 != 0 { SPAN_IS_SAMPLED } else { 0 };
+        if low_bits(process_slot, item(IS_REMOTE)) != 0 {
+            (*record).flags |= SPAN_IS_REMOTE;
+        }
+        (*record).started_ns = field(context, layout.object_type);
+        let is_valid = (*record).trace_id_high | (*record).trace_id_low != 0 && (*record).span_id != 0;
+        u64::from(is_valid)
+    }
 }
 
 /// The value of the SDK's variable in a mapping with this root, 0 if it has none. A global function, so that the loop has one way
@@ -263,11 +264,4 @@ fn digits_of(process_slot: u32, integer: u64) -> u64 {
 #[inline(always)]
 fn digit(integer: u64, count: u64, index: u64) -> u64 {
     if index < count { u64::from(read_u32(integer + INTEGER_DIGITS + 4 * index)) } else { 0 }
-}
-
-/// A byte at an address of the process, 0 if it cannot be read.
-#[inline(always)]
-fn read_byte(address: u64) -> u8 {
-    // SAFETY: the helper checks the address; a bad one is an error, not a fault.
-    unsafe { bpf_probe_read_user(address as *const u8) }.unwrap_or(0)
 }

@@ -1,20 +1,37 @@
 //! Reads an interpreter's frames, with the offsets of its layout. What cannot be read is 0.
 
-use aya_ebpf::helpers::bpf_probe_read_user;
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use tracer_common::python::{FrameStyle, PythonLayout, Receiver};
 
 /// 64 bits at an address of the process, 0 if they cannot be read.
 #[inline(always)]
 pub fn read_u64(address: u64) -> u64 {
-    // SAFETY: the helper checks the address; a bad one is an error, not a fault.
-    unsafe { bpf_probe_read_user(address as *const u64) }.unwrap_or(0)
+    read(address)
 }
 
 /// 32 bits at an address of the process, 0 if they cannot be read.
 #[inline(always)]
 pub fn read_u32(address: u64) -> u32 {
-    // SAFETY: as above.
-    unsafe { bpf_probe_read_user(address as *const u32) }.unwrap_or(0)
+    read(address)
+}
+
+/// A byte at an address of the process, 0 if it cannot be read.
+#[inline(always)]
+pub fn read_byte(address: u64) -> u8 {
+    read(address)
+}
+
+/// The helper itself clears what it cannot read (kernel/trace/bpf_trace.c): each look at what it returns would be two ways for the
+/// verifier, and some kernels do not see that they meet again.
+#[inline(always)]
+fn read<Number: Default>(address: u64) -> Number {
+    let mut number = Number::default();
+    let size = size_of::<Number>() as u32;
+    // SAFETY: as many bytes as the number has, any of which make one; the helper checks the address, and a bad one is no fault.
+    unsafe { bpf_probe_read_user((&raw mut number).cast(), size, address as *const c_void) };
+    number
 }
 
 /// 64 bits at an offset from an address; 0 for a null address.
