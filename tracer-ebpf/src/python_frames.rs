@@ -151,7 +151,8 @@ fn end_same_frame(thread: *mut ThreadStack, frame: u64) {
 }
 
 /// An exception passes through a Python frame: the function that adds the frame to the traceback begins. Its argument is
-/// the frame object (`PyTraceBack_Here`, Python/traceback.c, the same from 3.8 to 3.14).
+/// the frame object (`PyTraceBack_Here`, Python/traceback.c, the same from 3.8 to 3.14). Or it leaves the current frame, where the
+/// interpreter has a place for that alone: most exceptions never pass it.
 #[uprobe]
 pub fn python_exception(context: ProbeContext) -> u32 {
     // SAFETY: the helper takes the context pointer that the kernel handed to the program.
@@ -162,6 +163,10 @@ pub fn python_exception(context: ProbeContext) -> u32 {
         return 0;
     }
     let Some(layout) = PYTHON_LAYOUTS.get(cookie.process_slot()) else { return 0 };
+    if cookie.place() == GENERAL_REGISTERS {
+        exception_unwinds(cookie.process_slot());
+        return 0;
+    }
     let object = register!(context.regs, rdi);
     let sees_witnesses = maps::chain_is_on() && layout.witnesses != 0;
     if sees_witnesses && !is_of_interest(identity, cookie.process_slot(), layout, object) {
@@ -174,6 +179,38 @@ pub fn python_exception(context: ProbeContext) -> u32 {
         python_chain::witness(identity, cookie.process_slot(), read_u64(layout.current_thread), stack_pointer);
     }
     exception_passes(cookie.process_slot(), object);
+    0
+}
+
+/// The current frame is left by the exception that is being raised: its call ends now. A global function, as below.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn exception_unwinds(process_slot: u32) -> u64 {
+    let Some(layout) = PYTHON_LAYOUTS.get(process_slot) else { return 0 };
+    let identity = bpf_get_current_pid_tgid();
+    let Some(main) = THREADS.get_ptr_mut(identity) else { return 0 };
+    let Some(thread) = python_greenlets::stack_around(main, process_slot) else { return 0 };
+    // SAFETY: a checked map value used by this thread alone.
+    unsafe {
+        if (*thread).depth == 0 {
+            return 0;
+        }
+        let python_thread = read_u64(layout.current_thread);
+        let frame = current_frame(layout, python_thread);
+        let code = code_of(layout, frame);
+        let exception = exception_of(layout, python_thread);
+        let noted = python_calls::note_exception(thread, frame, 0, code, exception) as u32;
+        if noted == 0 || (noted != 1 && python_calls::end_above(thread, noted) == 0) {
+            return 0;
+        }
+        // Now is the time, if it is not resolved yet: its frame is complete.
+        python_resolve::resolve(thread, (identity >> 32) as u32, frame, 1);
+        // It may be of a class that is left out.
+        let innermost = stack::frame(thread, (*thread).depth.wrapping_sub(1));
+        if (*thread).depth != 0 && (*innermost).stack_pointer == frame && (*innermost).code == code {
+            endings::end_wide(thread, RecordEnding::Raised as u32, bpf_ktime_get_ns(), 0, exception);
+        }
+    }
     0
 }
 

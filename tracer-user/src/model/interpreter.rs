@@ -48,6 +48,21 @@ pub struct WitnessSite {
     pub witness: Witness,
 }
 
+impl WitnessSite {
+    /// The same place as one at which something happens to the current frame.
+    #[must_use]
+    pub fn of_current_frame(&self) -> InterpreterSite {
+        InterpreterSite {
+            opcode: self.function.clone(),
+            offset: self.offset,
+            emulated: self.emulated,
+            instruction: self.instruction.clone(),
+            condition: None,
+            frame: FramePlace::Current,
+        }
+    }
+}
+
 /// Kinds of sparse witnesses: a bit for each ([`Witness::sparse_kind`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SparseKinds(pub u8);

@@ -7,6 +7,7 @@ mod chain_in_reserve;
 mod context;
 mod contexts;
 mod cost;
+mod exceptions;
 mod first_count;
 mod looked;
 mod meanings;

@@ -13,6 +13,7 @@ use super::call_probes::CallProbes;
 use super::chain_in_reserve::{ChainInReserve, Reason, UNSEEN, cost_of_chain, going_back, going_over};
 use super::context::Context;
 use super::contexts::see_contexts;
+use super::exceptions::see_exceptions;
 use super::first_count::FirstCount;
 use super::looked::{Looked, Looks, look_at, time_worked};
 use crate::attach::{CodeWatch, KernelProcess, Moved, WatchOutcome, measure_emulated_probe};
@@ -235,7 +236,7 @@ impl TracedInstance {
         let tells_exceptions =
             self.probes.as_ref().map_or_else(|| self.code.tells_exceptions(), CallProbes::tell_exceptions);
         if !tells_exceptions {
-            self.see_exceptions(context);
+            self.see_exceptions(context, self.probes.is_none());
         }
         // What stands still calls nothing that could be counted.
         let first_count = if self.is_command { FirstCount::Never } else { first_count };
@@ -250,20 +251,9 @@ impl TracedInstance {
         Ok(())
     }
 
-    fn see_exceptions(&mut self, context: &mut Context<'_>) {
+    fn see_exceptions(&mut self, context: &mut Context<'_>, is_watched: bool) {
         let Self { target, instance, code, exceptions, .. } = self;
-        let Ok(kernel) = context.in_kernel(target.process) else { return };
-        let Some(file) = instance.file(target) else { return };
-        let Some(site) = exceptions.get_or_insert_with(|| instance.exception_site(target)) else { return };
-        match code.see_exceptions(kernel, &file, site) {
-            Ok(()) => {}
-            // The calls are seen without it.
-            Err(error) if !has_ended(target.process) => tracing::warn!(
-                "exceptions in process {} are not seen, and calls that they end have no error type: {error}",
-                target.process
-            ),
-            Err(_) => {}
-        }
+        see_exceptions(context, (&**instance, target), code, exceptions, is_watched);
     }
 
     /// Chooses what to watch and watches it; where there is more than can be watched, by what the calls in other processes
@@ -310,7 +300,7 @@ impl TracedInstance {
         tracing::warn!("{}", going_over(self.process(), reason));
         self.enter(PythonMode::Chain, context)?;
         if !probes.tell_exceptions() {
-            self.see_exceptions(context);
+            self.see_exceptions(context, false);
         }
         self.begin_probing(context, probes, profile, FirstCount::Never)?;
         let passed = context.in_kernel(self.process())?.python_calls_passed()?;
@@ -353,7 +343,7 @@ impl TracedInstance {
             reserve.give_back(probes.anew());
         }
         if !self.code.tells_exceptions() {
-            self.see_exceptions(context);
+            self.see_exceptions(context, true);
         }
         self.policy.begin(context.planner, profile, &end.called_before);
         self.put_into_force(context)?;
