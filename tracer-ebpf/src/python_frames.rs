@@ -164,6 +164,7 @@ pub fn python_exception(context: ProbeContext) -> u32 {
     }
     let Some(layout) = PYTHON_LAYOUTS.get(cookie.process_slot()) else { return 0 };
     if cookie.place() == GENERAL_REGISTERS {
+        count_passed(cookie.process_slot(), 0);
         exception_unwinds(cookie.process_slot());
         return 0;
     }

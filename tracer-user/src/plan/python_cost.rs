@@ -12,6 +12,9 @@ const WHOLE_LOOK_NS: f64 = 2_200.0;
 /// What the program of watch mode takes at a hit besides the hit itself, nanoseconds (docs/benchmarks.md).
 const WATCH_NS: f64 = 1_200.0;
 
+/// What the program takes that exceptions pass, nanoseconds (`kernel.bpf_stats_enabled` on a saturated FastAPI server).
+const EXCEPTION_NS: f64 = 600.0;
+
 /// What was counted for a moment, and what one of it takes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PythonCost {
@@ -23,6 +26,10 @@ pub struct PythonCost {
     pub passed: f64,
     /// Nanoseconds that an empty program takes at one, if that could be measured.
     pub empty_ns: Option<f64>,
+    /// Exceptions that pass a probe besides, a second in all of them.
+    pub exceptions: f64,
+    /// Nanoseconds that an empty program takes at that probe.
+    pub exception_ns: Option<f64>,
 }
 
 impl PythonCost {
@@ -31,10 +38,16 @@ impl PythonCost {
         self.empty_ns.map(|empty| each_ns(self.mode, empty))
     }
 
+    /// Nanoseconds for each exception, if there are any.
+    fn exception_each_ns(&self) -> Option<f64> {
+        self.exception_ns.filter(|_| self.exceptions >= 1.0).map(|empty| empty + EXCEPTION_NS)
+    }
+
     /// Share of one processor, in per cent.
     #[must_use]
     pub fn percent(&self) -> Option<f64> {
-        self.each_ns().map(|each| self.passed * each / 1e9 * 100.0)
+        let exceptions = self.exceptions * self.exception_each_ns().unwrap_or_default();
+        self.each_ns().map(|each| (self.passed * each + exceptions) / 1e9 * 100.0)
     }
 
     /// What to say of it.
@@ -49,9 +62,16 @@ impl PythonCost {
             [process] => format!("process {process}"),
             several => counted(several.len() as u64, "process", "processes"),
         };
+        let exceptions = self.exception_each_ns().map_or_else(String::new, |each| {
+            format!(
+                ", and {:.0} exceptions that are not caught where they are raised, {each:.0} ns each",
+                self.exceptions
+            )
+        });
         match (self.percent(), self.each_ns()) {
             (Some(percent), Some(each)) => format!(
-                "{mode} mode costs {processes} about {percent:.1} % of one processor: {:.0} {passed} a second, {each:.0} ns each",
+                "{mode} mode costs {processes} about {percent:.1} % of one processor: {:.0} {passed} a second, {each:.0} ns \
+                 each{exceptions}",
                 self.passed
             ),
             _ => format!("{mode} mode: {:.0} {passed} a second in {processes}", self.passed),
@@ -98,6 +118,8 @@ mod tests {
             processes: vec![process(7)],
             passed: 20_000.0,
             empty_ns: Some(700.0),
+            exceptions: 0.0,
+            exception_ns: Some(700.0),
         };
         assert_eq!(
             one.sentence(),
@@ -107,6 +129,15 @@ mod tests {
         assert_eq!(
             several.sentence(),
             "watch mode costs 2 processes about 3.8 % of one processor: 20000 watchpoints hit a second, 1900 ns each"
+        );
+        let raising = PythonCost { exceptions: 10_000.0, ..several };
+        let told = raising.sentence();
+        assert!(told.starts_with("watch mode costs 2 processes about 5.1 % of one processor"), "{told}");
+        assert!(
+            told.ends_with(
+                "1900 ns each, and 10000 exceptions that are not caught where they are raised, 1300 ns each"
+            ),
+            "{told}"
         );
         assert_eq!(
             PythonCost { empty_ns: None, ..one }.sentence(),

@@ -123,6 +123,8 @@ mod tests {
             processes: vec![ProcessId { pid: 7, start_time: 1 }],
             passed,
             empty_ns: Some(9_000.0),
+            exceptions: 0.0,
+            exception_ns: None,
         };
         let told =
             |passed, share| CostReport::new(&cost(passed), share).sentence.contains("--max-overhead does not bound");
@@ -138,6 +140,8 @@ mod tests {
             processes: vec![ProcessId { pid: 7, start_time: 1 }],
             passed: 25_000.0,
             empty_ns: Some(700.0),
+            exceptions: 0.0,
+            exception_ns: None,
         };
         let settings = PythonSettings { mode: PythonMode::Chain, is_chosen: true, ..PythonSettings::default() };
         let chosen = Chosen { settings, reason: Some("a hit takes 9.4 µs".to_owned()), hit_ns: Some(9_400.0) };

@@ -189,7 +189,15 @@ pub fn cost_of_chain(process: ProcessId, passed: f64, of_all: Option<(f64, f64)>
     if let Some((few, all)) = of_all {
         return few_witnesses_sentence(process, (few, all), empty_ns);
     }
-    PythonCost { mode: PythonMode::Chain, processes: vec![process], passed, empty_ns }.sentence()
+    PythonCost {
+        mode: PythonMode::Chain,
+        processes: vec![process],
+        passed,
+        empty_ns,
+        exceptions: 0.0,
+        exception_ns: None,
+    }
+    .sentence()
 }
 
 #[cfg(test)]

@@ -33,16 +33,24 @@ pub fn of_a_moment(instances: &[TracedInstance], context: &mut Context<'_>, meas
         return Vec::new();
     }
     let began = Instant::now();
-    let before = (passed(&probed, context), hits(&watched, context));
+    let raising: Vec<ProcessId> = watched.iter().map(|instance| instance.process()).collect();
+    let count = |context: &mut Context<'_>| {
+        let passed_by_all = if probed.is_empty() { passed(&raising, context) } else { 0 };
+        (passed(&probed, context), hits(&watched, context), passed_by_all)
+    };
+    let before = count(context);
     std::thread::sleep(MOMENT);
-    let after = (passed(&probed, context), hits(&watched, context));
+    let after = count(context);
     let seconds = began.elapsed().as_secs_f64();
     let a_second = |before: u64, after: u64| after.saturating_sub(before) as f64 / seconds;
-    let of_mode = |mode, processes: Vec<ProcessId>, passed, empty_ns| PythonCost { mode, processes, passed, empty_ns };
-    let watched: Vec<ProcessId> = watched.into_iter().map(TracedInstance::process).collect();
+    let of_mode = |mode, processes: Vec<ProcessId>, passed, empty_ns, exceptions| {
+        let exception_ns = measured.probe_ns;
+        PythonCost { mode, processes, passed, empty_ns, exceptions, exception_ns }
+    };
     let costs = [
-        of_mode(PythonMode::Chain, probed, a_second(before.0, after.0), measured.probe_ns),
-        of_mode(PythonMode::Watch, watched, a_second(before.1, after.1), measured.hit_ns),
+        of_mode(PythonMode::Chain, probed, a_second(before.0, after.0), measured.probe_ns, 0.0),
+        // Where both are there, they are counted together, and told as those of chain mode.
+        of_mode(PythonMode::Watch, raising, a_second(before.1, after.1), measured.hit_ns, a_second(before.2, after.2)),
     ];
     costs.into_iter().filter(|cost| !cost.processes.is_empty()).collect()
 }
