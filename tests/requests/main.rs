@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
     cases.push(case_of("connections_that_were_there_before".to_owned(), needs(), there_before));
     cases.push(case_of("callers_are_joined_by_the_headers_that_are_named".to_owned(), needs(), other_headers));
     cases.push(case_of("a_client_that_hangs_up".to_owned(), needs(), hangs_up));
+    cases.push(case_of("a_tracer_that_goes_while_requests_come".to_owned(), needs(), goes_in_the_middle));
     cases.push(case_of("a_tape_gives_the_same_requests".to_owned(), needs(), replayed));
     cases.push(case_of("a_full_ring_gives_no_wrong_request".to_owned(), needs(), full_ring));
     cases.extend(parents::cases());
@@ -309,6 +311,43 @@ fn other_headers() -> Result<()> {
 fn hexadecimal(digits: &str) -> Vec<u8> {
     let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2).unwrap_or_default(), 16).unwrap_or_default();
     (0..digits.len()).step_by(2).map(byte).collect()
+}
+
+/// Where the tracer goes while requests come, it sees no answers without them.
+fn goes_in_the_middle() -> Result<()> {
+    let server = Server::start(&["uvicorn"])?;
+    let is_over = AtomicBool::new(false);
+    let trace = std::thread::scope(|scope| {
+        let client = |number: usize| {
+            let (is_over, place) = (&is_over, &server.place);
+            scope.spawn(move || -> Result<()> {
+                let mut stream = place.connect()?;
+                for round in 0.. {
+                    if is_over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    converse(&mut stream, 100_000 * number + 10 * round, 1, Manner::Plain)?;
+                }
+                Ok(())
+            })
+        };
+        let clients: Vec<_> = (1..=CONNECTIONS).map(client).collect();
+        let run = || {
+            let attached = server.attach(&[])?;
+            std::thread::sleep(Duration::from_millis(500));
+            attached.stop()
+        };
+        let trace = run();
+        is_over.store(true, Ordering::Relaxed);
+        for client in clients {
+            client.join().map_err(|_| anyhow::anyhow!("a client has ended"))??;
+        }
+        trace
+    })?;
+    let told = &trace.summary.0["requests"];
+    ensure!(told["seen"].as_u64().is_some_and(|seen| seen > 50), "{told}");
+    ensure!(told["out_of_step"].as_object().is_some_and(serde_json::Map::is_empty), "{told}");
+    Ok(())
 }
 
 /// A request whose answer nobody waits for has no status that was not written.

@@ -76,7 +76,9 @@ impl Kernel for Programs {
         loaded.removals = Removals::default();
         loaded.watch.end();
         loaded.tracepoints.clear();
-        loaded.requests = None;
+        if loaded.requests.take().is_some_and(|programs| !programs.go(&mut loaded.ebpf)) {
+            tracing::debug!("requests are looked at until the last of their probes is gone");
+        }
         remove(loaded.files.take_exits());
     }
 

@@ -86,6 +86,22 @@ impl RequestPrograms {
         }
         Ok(Self { _events: events })
     }
+
+    /// Takes them away. Before that nothing is looked at any more, all of it at one time: they go one after the other, and an answer
+    /// would be seen whose request was not. Gives whether that could be done.
+    pub fn go(self, ebpf: &mut Ebpf) -> bool {
+        let emptied = hash_map::<u32, u32>(ebpf, SERVERS).is_ok_and(|mut servers| {
+            let all: Vec<u32> = servers.keys().filter_map(Result::ok).collect();
+            all.iter().all(|process| servers.remove(process).is_ok())
+        });
+        emptied
+            && hash_map::<ConnectionKey, ConnectionState>(ebpf, CONNECTIONS).is_ok_and(|mut connections| {
+                let all: Vec<_> = connections.keys().filter_map(Result::ok).collect();
+                // One that is closed meanwhile is gone.
+                all.iter().for_each(|connection| drop(connections.remove(connection)));
+                true
+            })
+    }
 }
 
 /// From now on what a process accepts is looked at, and in which context of its interpreter it answers, if that is known by the slot
