@@ -173,10 +173,10 @@ pub struct ThreadStack {
     pub context_state: u32,
     /// Address of the `contextvars.Context` in which the outermost open call began, 0 for none.
     pub context: u64,
-    /// The record of the span of an SDK in which it began: too large for the programs' own stack.
-    pub current_span: CurrentSpanRecord,
     /// The open calls, outermost first; only `depth` of them hold anything.
     pub frames: [Frame; MAX_DEPTH],
+    /// The record of the span of an SDK in which the outermost open call began: too large for the programs' own stack, and seldom used.
+    pub current_span: CurrentSpanRecord,
 }
 
 /// What an open call on another stack than its thread's own is found by.
