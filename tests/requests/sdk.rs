@@ -208,8 +208,7 @@ fn check(trace: &Trace, is_threads: bool, has_requests: bool) -> Result<()> {
             let is_told = requests.contains_key(&number);
             let is_wrong = match kind {
                 "bare" | "remote" => !is_told,
-                "unsampled" => is_told,
-                "direct" => is_told,
+                "unsampled" | "direct" => is_told,
                 _ => is_told && !is_threads,
             };
             if has_requests && is_wrong {

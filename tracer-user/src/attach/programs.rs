@@ -76,8 +76,8 @@ impl Kernel for Programs {
         loaded.removals = Removals::default();
         loaded.watch.end();
         loaded.tracepoints.clear();
-        if loaded.requests.take().is_some_and(|programs| !programs.go(&mut loaded.ebpf)) {
-            tracing::debug!("requests are looked at until the last of their probes is gone");
+        if let Some(requests) = loaded.requests.take() {
+            requests.go(&mut loaded.ebpf);
         }
         remove(loaded.files.take_exits());
     }

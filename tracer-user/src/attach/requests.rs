@@ -7,8 +7,8 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use aya::Ebpf;
 use aya::programs::TracePoint;
+use aya::{Ebpf, Pod};
 use rustix::time::{ClockId, clock_gettime};
 use tracer_common::tables::{ConnectionKey, ConnectionState, NO_INTERPRETER};
 
@@ -87,21 +87,20 @@ impl RequestPrograms {
         Ok(Self { _events: events })
     }
 
-    /// Takes them away. Before that nothing is looked at any more, all of it at one time: they go one after the other, and an answer
-    /// would be seen whose request was not. Gives whether that could be done.
-    pub fn go(self, ebpf: &mut Ebpf) -> bool {
-        let emptied = hash_map::<u32, u32>(ebpf, SERVERS).is_ok_and(|mut servers| {
-            let all: Vec<u32> = servers.keys().filter_map(Result::ok).collect();
-            all.iter().all(|process| servers.remove(process).is_ok())
-        });
-        emptied
-            && hash_map::<ConnectionKey, ConnectionState>(ebpf, CONNECTIONS).is_ok_and(|mut connections| {
-                let all: Vec<_> = connections.keys().filter_map(Result::ok).collect();
-                // One that is closed meanwhile is gone.
-                all.iter().for_each(|connection| drop(connections.remove(connection)));
-                true
-            })
+    /// Takes them away. Before that nothing is looked at any more, all of a connection at one time: they go one after the other, and an
+    /// answer would be seen whose request was not. Where a map cannot be emptied that is so.
+    pub fn go(self, ebpf: &mut Ebpf) {
+        empty::<u32, u32>(ebpf, SERVERS);
+        empty::<ConnectionKey, ConnectionState>(ebpf, CONNECTIONS);
     }
+}
+
+/// Takes everything out of a map that can be taken out.
+fn empty<Key: Pod, Value: Pod>(ebpf: &mut Ebpf, name: &'static str) {
+    let Ok(mut map) = hash_map::<Key, Value>(ebpf, name) else { return };
+    let keys: Vec<Key> = map.keys().filter_map(Result::ok).collect();
+    // What is gone meanwhile is gone.
+    keys.iter().for_each(|key| drop(map.remove(key)));
 }
 
 /// From now on what a process accepts is looked at, and in which context of its interpreter it answers, if that is known by the slot
