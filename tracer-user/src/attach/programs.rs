@@ -31,7 +31,6 @@ impl Programs {
     pub fn load(options: LoadOptions) -> Result<Self, AttachError> {
         let mut loaded = Loaded::load(options)?;
         let forward_log = if options.debug_log { log_forwarder(&mut loaded.ebpf) } else { None };
-        give_memory_back();
         Ok(Self { loaded: SharedLoaded::new(loaded), forward_log })
     }
 
@@ -120,15 +119,6 @@ impl Kernel for Programs {
         if let Some(forward) = &mut self.forward_log {
             forward();
         }
-    }
-}
-
-/// Loading takes megabytes for a moment: the object, and the kernel's type information. glibc would keep them.
-fn give_memory_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it takes no pointers, and may be called at any time from any thread.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::error::SessionError;
+use super::heap::give_memory_back;
 use super::message::Message;
 use super::processes::ProcessChanges;
 use super::python_mode::PythonModeReport;
@@ -126,7 +127,11 @@ impl Session {
             turn = Instant::now();
             self.tracer.take_turn()?;
             let first = self.first_changes.take().unwrap_or_default();
-            tell(first.and(self.tracer.changes()));
+            let changes = self.tracer.changes();
+            if changes.has_more() {
+                give_memory_back();
+            }
+            tell(first.and(changes));
             self.tell_status();
             if self.tracer.nobody_reads() {
                 return Ok(Stop::NobodyReads);

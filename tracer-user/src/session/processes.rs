@@ -63,6 +63,11 @@ pub struct ProcessChanges {
 }
 
 impl ProcessChanges {
+    /// Whether something is traced that was not before.
+    pub(super) fn has_more(&self) -> bool {
+        self.more_functions > 0 || !self.followed.is_empty()
+    }
+
     /// This, and what is new since.
     #[must_use]
     pub fn and(mut self, later: Self) -> Self {

@@ -10,6 +10,7 @@ use super::descriptors::raise_descriptor_limit;
 use super::drain::Drain;
 use super::error::SessionError;
 use super::findings::{Findings, nothing_found};
+use super::heap::give_memory_back;
 use super::instances::{Instances, class_names};
 use super::native_probes::NativeProbes;
 use super::process_news::ProcessNews;
@@ -49,6 +50,7 @@ pub fn start(settings: Settings) -> Result<Session, SessionError> {
 pub fn load_programs(options: LoadOptions) -> Result<LoadedKernel, SessionError> {
     let mut programs = Programs::load(options)?;
     let ring = programs.take_ring()?.ok_or(SessionError::DrainEnded)?;
+    give_memory_back();
     Ok((Box::new(programs), Box::new(KernelRing::new(ring))))
 }
 
@@ -162,6 +164,7 @@ pub fn start_on(
     tracer.go_on()?;
     let python = PythonModeReport::new(&chosen, &costs);
     let pace = Pace { duration, is_command, status };
+    give_memory_back();
     Ok(Session::new(tracer, pace, python, began))
 }
 
