@@ -2,6 +2,7 @@
 //! in a container; and the oldest Debian on which what is released has to run.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -46,6 +47,22 @@ pub fn debian_sid(requirements: &Path, pip: &Path) -> Result<PathBuf> {
     )?;
     fs::write(&mark, fingerprint).with_context(|| format!("cannot write {}", mark.display()))?;
     Ok(folder)
+}
+
+/// A program that runs a script of this machine, its only argument, with the `python3` of Debian sid in this folder.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn python_of_sid(sid: &Path) -> Result<PathBuf> {
+    let program = sid.with_extension("python3");
+    // What it runs is not in the folder, so it is given as a text.
+    let text = format!(
+        "#!/bin/sh\nexport PYTHONPATH=/{PACKAGES}\nexec chroot '{}' /usr/bin/python3 -c \"$(cat \"$1\")\"\n",
+        sid.display()
+    );
+    fs::write(&program, text).with_context(|| format!("cannot write {}", program.display()))?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    Ok(program)
 }
 
 /// Sets up `target/chroot/bullseye`, a Debian 11 with its own `python3`.

@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::{provision, python, workspace};
+use crate::{chroot, provision, python, workspace};
 use report::Figures;
 use target::Place;
 
@@ -74,7 +74,11 @@ pub fn run(quick: bool) -> Result<()> {
     provision::programs("measuring", &[("c++", "g++"), ("taskset", "util-linux"), ("bpftrace", "bpftrace")])?;
     let environment = python::models()?;
     let scikit_learn = python::scikit_learn()?;
-    let all_scikit_learn = python::all_scikit_learn()?;
+    let mut all_scikit_learn = python::all_scikit_learn()?;
+    match chroot::debian_sid(&python::requirements("sklearn"), &environment.join("bin/python")) {
+        Ok(sid) => all_scikit_learn.push(chroot::python_of_sid(&sid)?),
+        Err(error) => eprintln!("==> no Debian sid: {error:#}; nothing is measured on its CPython"),
+    }
     let mut build = provision::cargo();
     build.args(["build", "--release", "--locked", "--package", "tracer-user"]);
     provision::run("cargo build --release", &mut build)?;
