@@ -76,6 +76,13 @@ impl TracedProcess {
         }
     }
 
+    /// From now on its requests are told, with the contexts of its interpreter if these are seen.
+    fn look_at_requests_of(&mut self, interpreter: bool) -> Result<(), AttachError> {
+        let mut loaded = self.loaded.lock();
+        let slot = if interpreter { Some(loaded.slot_of(&mut self.slot, self.process.pid)?) } else { None };
+        requests::look_at(&mut loaded.ebpf, self.process.pid, slot)
+    }
+
     /// Whatever goes wrong with one of them, the others are gone.
     fn take_away(&mut self) -> Result<(), AttachError> {
         self.stop_no_more();
@@ -336,7 +343,7 @@ impl KernelProcess for TracedProcess {
             return Err(AttachError::Incomplete { name: "socket_read" });
         }
         self.is_asked = true;
-        requests::look_at(&mut self.loaded.lock().ebpf, self.process.pid, None)?;
+        self.look_at_requests_of(!self.contexts.is_empty())?;
         let open = open();
         requests::look_at_open(&mut self.loaded.lock().ebpf, self.process.pid, &open)
     }
@@ -350,7 +357,8 @@ impl KernelProcess for TracedProcess {
         let Loaded { contexts, ebpf, .. } = &mut *loaded;
         let contexts = contexts.as_ref().ok_or(AttachError::Incomplete { name: "python_context_made" })?;
         self.contexts = contexts.place(ebpf, (path, self.process, slot), sites)?;
-        requests::look_at(ebpf, self.process.pid, Some(slot))
+        drop(loaded);
+        if self.is_asked { self.look_at_requests_of(true) } else { Ok(()) }
     }
 
     fn forget_contexts(&mut self) -> Result<(), AttachError> {
@@ -360,7 +368,8 @@ impl KernelProcess for TracedProcess {
         let mut loaded = self.loaded.lock();
         let links = std::mem::take(&mut self.contexts);
         loaded.removals.begin(move || drop(links));
-        requests::look_at(&mut loaded.ebpf, self.process.pid, None)
+        drop(loaded);
+        if self.is_asked { self.look_at_requests_of(false) } else { Ok(()) }
     }
 
     fn forget_python(&mut self) -> Result<(), AttachError> {

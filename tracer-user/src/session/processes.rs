@@ -177,9 +177,16 @@ impl Processes {
     /// Has the calls of all processes recorded from now on, or not any more. Gives those with which that went wrong.
     #[must_use]
     pub fn accept_entries(&mut self, accept: bool) -> Vec<(ProcessId, AttachError)> {
+        self.in_each(|_, kernel| kernel.accept_entries(accept))
+    }
+
+    /// Does something with what the kernel holds for each process. Gives those with which that went wrong.
+    pub fn in_each(
+        &mut self,
+        mut done: impl FnMut(ProcessId, &mut dyn KernelProcess) -> Result<(), AttachError>,
+    ) -> Vec<(ProcessId, AttachError)> {
         let each = self.going_on.iter_mut().filter_map(|known| Some((known.process, known.kernel.as_mut()?)));
-        let failed = each.filter_map(|(process, kernel)| Some((process, kernel.accept_entries(accept).err()?)));
-        failed.collect()
+        each.filter_map(|(process, kernel)| Some((process, done(process, &mut **kernel).err()?))).collect()
     }
 
     /// Takes away what sees calls in runtimes, in all processes.

@@ -213,7 +213,14 @@ impl Tracer {
         for (process, error) in self.processes.accept_entries(true) {
             self.leave(process, error.into())?;
         }
-        self.instances.entries_are_accepted(&self.drain)
+        self.instances.entries_are_accepted(&self.drain)?;
+        // What a request calls is seen from its beginning on, and what was found in the process tells how to name it.
+        if self.sees_requests {
+            for (process, error) in self.processes.in_each(look_at_requests) {
+                self.leave(process, error.into())?;
+            }
+        }
+        Ok(())
     }
 
     /// Adapts to what has changed about the targets.
@@ -333,11 +340,6 @@ impl Tracer {
     fn add(&mut self, arrival: NewProcess) -> Result<Vec<Refused>, SessionError> {
         let NewProcess { target, forked_by, found, instance } = arrival;
         self.processes.add(&target, forked_by, self.kernel.process(target.process));
-        if self.sees_requests
-            && let Some(kernel) = self.processes.in_kernel(target.process)
-        {
-            kernel.look_at_requests(&mut || accepted_connections(target.process))?;
-        }
         let Self { processes, drain, planner, native, instances, source, .. } = self;
         let mut context = Context { processes, planner, drain };
         let refused = native.place(&target, found, &mut context, &mut **source)?;
@@ -361,7 +363,9 @@ impl Tracer {
                 let arrived = self.add(NewProcess { target, forked_by: Some(parent), found, instance });
                 let accepted = arrived.and_then(|_| {
                     let Self { processes, drain, planner, instances, .. } = self;
-                    instances.accept_entries(process, &mut Context { processes, planner, drain })
+                    instances.accept_entries(process, &mut Context { processes, planner, drain })?;
+                    let kernel = self.processes.in_kernel(process).filter(|_| self.sees_requests);
+                    Ok(kernel.map_or(Ok(()), |kernel| look_at_requests(process, kernel))?)
                 });
                 self.have_told_of(process);
                 if let Err(error) = &accepted
@@ -502,6 +506,11 @@ impl Tracer {
     pub fn go_on(&mut self) -> Result<(), SessionError> {
         self.failures.go_on(self.is_any_of_interest())
     }
+}
+
+/// Has the requests of a process told, those on the connections that it has accepted before too.
+fn look_at_requests(process: ProcessId, kernel: &mut dyn KernelProcess) -> Result<(), AttachError> {
+    kernel.look_at_requests(&mut || accepted_connections(process))
 }
 
 /// A process runs another program: what was found in the memory of the other one is gone.
