@@ -21,8 +21,8 @@ use crate::session::PythonSettings;
 const USUAL_PYTHON_MODE: &str = "auto";
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 internal error, 2 usage or bad map, 3 not permitted or the kernel cannot,
-4 no such process, 5 nothing to trace.";
+Exit codes: 0 done, 1 internal error, 2 usage or bad map, 3 not permitted or the kernel cannot, 4 no such process, \
+5 nothing to trace.";
 
 const MAIN_HELP: &str = "\
 A first look:
@@ -31,16 +31,17 @@ A first look:
   sudo ml-tracer attach --pid PID    trace it; the spans appear on the terminal, Ctrl-C ends";
 
 const SYMBOLS_HELP: &str = "\
-Native functions are listed by file, with the place of their probes; Python code with the methods of
-live models that run it. Looking into Python needs the right to read the process (sudo).
+Native functions are listed by file, with the places of their probes; Python code is listed with the methods of live \
+models that run it. Looking into a Python process needs the right to read its memory (sudo).
 
 Examples:
   sudo ml-tracer symbols --pid 4242
   ml-tracer symbols --json ./inference libmodels.so";
 
 const ATTACH_HELP: &str = "\
-Python: four code objects can be watched at one time, exactly. Where more are called, or nothing is
-when ml-tracer comes, chain mode sees all, within bounds. What is left out is named at the end.
+Python: ml-tracer watches up to four methods (code objects) of a process at one time, with exact times. Where a process \
+calls more, or calls nothing when ml-tracer attaches, chain mode sees all of them instead, and knows their times within \
+bounds. What was not seen is named at the end.
 
 Examples:
   sudo ml-tracer attach --name model-server
@@ -51,31 +52,34 @@ Examples:
   sudo ml-tracer attach --pid 4242 --class app.PriceModel --methods predict,preprocess
   sudo ml-tracer attach --name gunicorn
 
-The workers that a server has forked, and those that it starts later, are traced like itself unless
---no-follow: each with its own resource (process.pid), and a line on stderr when its first functions
-are. What else it starts (a shell, a copy of a file) costs nothing and is not told of.
+The workers that a server has forked, and those that it forks later, are traced like the server unless --no-follow is \
+given. Each has a resource of its own (process.pid), and a line on stderr says when its first functions are traced. Other \
+programs that the server starts (a shell, a copy of a file) cost nothing and are not mentioned.
 
-Ctrl-C, SIGTERM, --duration and the end of all targets deliver everything first.";
+Tracing ends with Ctrl-C, SIGTERM, --duration or the end of all traced processes; every span is delivered first.";
 
 const TOP_HELP: &str = "\
-Keys: q or Ctrl-C quits; left and right choose the column to sort by, as do its letters (n c 5 9 m t s e);
-up and down scroll; Tab gives one part the whole screen; p pauses the picture; r counts from now on.
+Keys: q or Ctrl-C quits; left and right choose the column to sort by, and so do the letters n c 5 9 m t s e (name, \
+calls, p50, p95, max, total, self, errors); up and down scroll; Tab gives one part the whole screen; p pauses the picture; \
+r counts from now on.
 
 Examples:
   sudo ml-tracer top --pid 4242
   sudo ml-tracer top --port 8000 --follow
   sudo ml-tracer top --name gunicorn --export otlp=http://collector:4318
 
-The table counts every call since the start, or since r. When it has ended, the table is printed, and
-what attach prints at its end.";
+The table counts every call since the start, or since r. When top has ended, it prints the table, and what attach prints \
+at its end.";
 
 const RUN_HELP: &str = "\
-Probes are live before the first instruction of CMD. Exits with CMD's exit code (128 + N if signal N ended it). Trees go to
-stderr: stdout is CMD's own.
+Probes are live before the first instruction of CMD. ml-tracer prints its trees on stderr: stdout is CMD's own.
 
 Examples:
   sudo ml-tracer run --export jsonl=trace.jsonl -- ./inference --model model.bin
-  sudo ml-tracer run -- gunicorn --workers 4 app:app";
+  sudo ml-tracer run -- gunicorn --workers 4 app:app
+
+The exit code is that of CMD (128 + N if signal N ended it). If CMD cannot be started, it is ml-tracer's own: 1 internal \
+error, 2 usage or bad map, 3 not permitted or the kernel cannot.";
 
 const COMPLETIONS_HELP: &str = "\
 Examples:
@@ -142,7 +146,7 @@ pub enum Command {
 /// Options that `attach` and `run` share.
 #[derive(Debug, Args)]
 pub struct TraceOptions {
-    /// Symbol map with rules of your own (may be given several times; later ones win)
+    /// Symbol map (YAML) that says what else is traced (may be given several times; later ones win)
     #[arg(long = "map", value_name = "FILE")]
     pub maps: Vec<PathBuf>,
     #[command(flatten)]
@@ -153,12 +157,13 @@ pub struct TraceOptions {
     /// Where spans go.
     #[arg(long = "export", value_name = "DEST", help = destinations_in_short())]
     pub exports: Vec<Destination>,
-    /// Write the totals as JSON, and what of Python was traced and what not
+    /// Write the totals to this file as JSON, and what of Python was traced and what was not
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
-    /// How Python calls are seen: `auto` (default): watch as long as that suffices for the methods that are called, then chain where it
-    /// can be had; `watch`: a few methods at one time, nothing else is slowed down; `chain`: every method, by looking at the frames where C
-    /// code calls Python code, within bounds; `frames`: every method, every Python call of the process pays, never turned on unasked
+    /// How Python calls are seen: `watch` sees up to four methods at one time, exactly, and slows nothing else down; `chain` sees every
+    /// method by looking at the frames where C code calls Python code, with times within bounds; `frames` sees every method, slows every
+    /// Python call of the process down, and is never chosen unasked; `auto` (default) begins with watch, and goes over to chain, where
+    /// that is possible, if more methods are called
     #[arg(long, value_name = "MODE", default_value = USUAL_PYTHON_MODE, overrides_with = "python", hide_default_value = true, hide_possible_values = true)]
     pub python: PythonMode,
     /// With --python frames or chain: share of the time in which its probes are live, e.g. 5%
@@ -166,16 +171,17 @@ pub struct TraceOptions {
     pub duty: Option<f64>,
     #[command(flatten)]
     pub forks: ForkOptions,
-    /// Tell of the requests that the traced servers are asked over HTTP/1.1, in the traces of those who ask: `sockets` sees what they
-    /// read and write at system calls, `auto` does so if one of them listens; `off` (default) does not look at them
+    /// Make spans of the HTTP/1.1 requests that the traced servers get, in the traces of their callers: `sockets` sees what the
+    /// servers read and write at system calls, `auto` does so if one of the processes listens; `off` (default) does not look at requests
     #[arg(long, value_name = "HOW", default_value = "off", hide_default_value = true, hide_possible_values = true)]
     pub requests: Requests,
     /// Probe native functions also in files that move their own code to other memory (huge pages): safe only if it has been
     /// moved already, or never is
     #[arg(long)]
     pub probe_moving_code: bool,
-    /// Share of one processor that the probes of a process may take, e.g. 20%; measured again and again. The dearest native functions
-    /// lose theirs; Python calls are seen in windows (--python frames, chain: whole trees)
+    /// The most that the probes of a process may take of one processor, e.g. 20%; this is measured again and again. Where they take
+    /// more, the native functions that cost most lose their probes, and Python calls (--python frames, chain) are seen only part of
+    /// the time (chain: in whole trees)
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     pub max_overhead: Option<f64>,
     /// Print what would be probed, and probe nothing
@@ -202,8 +208,8 @@ pub struct ForkOptions {
     /// execute
     #[arg(long, overrides_with = "follow")]
     no_follow: bool,
-    /// Wait for processes that are forked later even if there is nothing to trace yet (without this option too they are
-    /// traced, unless --no-follow)
+    /// Keep waiting for processes that are forked later even if there is nothing to trace yet (without this option too they are
+    /// traced, unless --no-follow is given)
     #[arg(long, overrides_with = "no_follow")]
     follow: bool,
 }
@@ -260,9 +266,7 @@ impl TraceOptions {
         }
         let has_windows = matches!(self.python, PythonMode::Frames | PythonMode::Chain);
         if self.duty.is_some() && !has_windows {
-            return Err(UsageError(
-                "--duty is about --python frames and chain; watchpoints have no windows".to_owned(),
-            ));
+            return Err(UsageError("--duty needs `--python frames` or `--python chain`: add one of them".to_owned()));
         }
         Ok(())
     }
@@ -311,11 +315,12 @@ pub struct TopArguments {
 pub struct RunArguments {
     #[command(flatten)]
     pub trace: TraceOptions,
-    #[command(flatten)]
-    pub display: DisplayOptions,
     /// The command and its arguments, after `--`
+    // Before the options of the console, under whose heading it would stand.
     #[arg(value_name = "CMD", required = true, last = true)]
     pub command: Vec<OsString>,
+    #[command(flatten)]
+    pub display: DisplayOptions,
 }
 
 /// Arguments of `symbols`.
@@ -327,7 +332,7 @@ pub struct SymbolsArguments {
     /// Look into programs and libraries that need not be running
     #[arg(value_name = "FILE", conflicts_with_all = ["pids", "names", "ports"])]
     pub files: Vec<PathBuf>,
-    /// Symbol map with rules of your own (may be given several times; later ones win)
+    /// Symbol map (YAML) that says what else is traced (may be given several times; later ones win)
     #[arg(long = "map", value_name = "FILE")]
     pub maps: Vec<PathBuf>,
     #[command(flatten)]
@@ -491,7 +496,7 @@ pub fn begin_log() {
 }
 
 fn parse_share(text: &str) -> Result<f64, String> {
-    let hint = "write a share of the time: 5%, 0.05, at most 100%";
+    let hint = "write a share above 0% and at most 100%: 5%, or 0.05";
     let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
     let share: f64 = number.trim().parse::<f64>().map_err(|_| hint.to_owned())? / unit;
     if share > 0.0 && share <= 1.0 { Ok(share) } else { Err(hint.to_owned()) }
@@ -550,7 +555,8 @@ mod tests {
         assert_eq!((pids, names.len(), ports.len()), (vec![1, 22, 3], 1, 1));
         for (wrong, hint) in [
             (["--pid", "gunicorn"], "`--name gunicorn`"),
-            (["--pid", "0"], "from 1 on"),
+            (["--pid", "0"], "from 1 to"),
+            (["--pid", "99999999999"], "from 1 to"),
             (["--name", "a["], "character class"),
             (["--port", "70000"], "65535"),
         ] {

@@ -11,14 +11,14 @@ use crate::export::{Destination, NameFilter, Sample, Shown};
 /// Options about the console alone.
 #[derive(Clone, Debug, Default, Args)]
 #[command(
-    next_help_heading = "What the console shows (other destinations get, and the totals count, everything all the same)"
+    next_help_heading = "What the console shows (other destinations and the totals have everything all the same)"
 )]
 pub struct DisplayOptions {
-    /// No trees; losses, the table of methods and the totals are told all the same
+    /// Print no trees; losses, the table of methods and the totals are printed all the same
     #[arg(long, short)]
     pub quiet: bool,
-    /// Only traces with a call whose name fits, whole: `RandomForest*.predict`; a class or a method alone is enough (may be given
-    /// several times; one of them has to fit)
+    /// Only traces in which a call has this name, e.g. `RandomForest*.predict`; a class or a method alone is enough. They are shown
+    /// whole (may be given several times; one of them has to fit)
     #[arg(long = "filter", value_name = "GLOB")]
     pub filters: Vec<NameFilter>,
     /// Only traces whose outermost call took at least this long, e.g. 10ms
@@ -28,7 +28,7 @@ pub struct DisplayOptions {
     #[arg(long)]
     pub errors: bool,
     /// Only so many levels of each tree; calls below are counted
-    #[arg(long, value_name = "LEVELS")]
+    #[arg(long, value_name = "LEVELS", value_parser = parse_levels)]
     pub depth: Option<NonZeroU32>,
     /// Only a share of the traces, whole: 1/10, or 10%
     #[arg(long, value_name = "SHARE")]
@@ -36,6 +36,10 @@ pub struct DisplayOptions {
     /// Print the table of methods while tracing as well, this often (10s unless given), on stderr
     #[arg(long, value_name = "TIME", value_parser = parse_interval, num_args = 0..=1, require_equals = true, default_missing_value = "10s")]
     pub interval: Option<Duration>,
+}
+
+fn parse_levels(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| "write how many levels of a tree to show: 1, 2, 3".to_owned())
 }
 
 impl DisplayOptions {

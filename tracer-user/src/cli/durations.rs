@@ -13,7 +13,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// A time from one table to the next.
 pub fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = parse_duration(text)?;
-    if interval >= Duration::from_millis(100) { Ok(interval) } else { Err("at least 100ms".to_owned()) }
+    if interval >= Duration::from_millis(100) { Ok(interval) } else { Err("write a time of at least 100ms".to_owned()) }
 }
 
 #[cfg(test)]

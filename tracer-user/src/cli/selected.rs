@@ -100,7 +100,7 @@ pub fn with_descendants(named: Vec<Target>, are_followed: bool) -> Vec<(Option<P
 
 fn parse_pid(text: &str) -> Result<u32, String> {
     let hint = || match text.parse::<i64>() {
-        Ok(_) => "processes have numbers from 1 on".to_owned(),
+        Ok(_) => "a PID is a number from 1 to 4194304".to_owned(),
         Err(_) => {
             format!("a PID is the number of a process (`pgrep -a {text}` shows it); `--name {text}` takes a name")
         }
@@ -110,5 +110,5 @@ fn parse_pid(text: &str) -> Result<u32, String> {
 
 fn parse_port(text: &str) -> Result<Selection, String> {
     let port = text.parse().ok().filter(|port| *port > 0);
-    port.map(Selection::Listening).ok_or_else(|| "ports are numbers from 1 to 65535".to_owned())
+    port.map(Selection::Listening).ok_or_else(|| "a port is a number from 1 to 65535".to_owned())
 }

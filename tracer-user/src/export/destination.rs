@@ -70,7 +70,7 @@ pub const PERFETTO: DestinationKind =
 /// A profile: all calls added up by their stacks.
 pub const SPEEDSCOPE: DestinationKind = DestinationKind {
     word: "speedscope",
-    about: "a profile for speedscope.app, written at the end: all calls added up by their stacks",
+    about: "for speedscope.app, written at the end: all calls, added up by stack",
     value: Value::File(Destination::Speedscope),
 };
 
