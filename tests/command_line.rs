@@ -235,6 +235,7 @@ fn good_maps() -> Result<()> {
     arguments.extend(files.into_iter().map(std::path::PathBuf::into_os_string));
     let finished = ml_tracer(arguments)?;
     ensure!(finished.code == Some(0), "{finished:?}");
+    ensure!(finished.output.contains("\n  methods: ") && !finished.output.contains("\\n"), "{finished:?}");
     Ok(())
 }
 

@@ -15,7 +15,12 @@ pub fn check_map(arguments: &CheckMapArguments) -> anyhow::Result<ExitCode> {
         match read_file(path) {
             Ok(maps) => {
                 for map in &maps {
-                    line(&mut output, format_args!("{}:{}: {}", path.display(), map.origin.line, Summary(map)))?;
+                    // A line for each part: a line end would be escaped.
+                    let summary = Summary(map).to_string();
+                    let mut parts = summary.lines();
+                    let first = parts.next().unwrap_or_default();
+                    line(&mut output, format_args!("{}:{}: {first}", path.display(), map.origin.line))?;
+                    parts.try_for_each(|part| line(&mut output, format_args!("{part}")))?;
                 }
             }
             Err(errors) => {
