@@ -96,6 +96,7 @@ fn wrong_usage() -> Result<()> {
         &["attach", "--pid", "1", "--export", "fax"],
         &["attach", "--pid", "1", "--export", "jsonl"],
         &["attach", "--pid", "1", "--duration", "soon"],
+        &["attach", "--pid", "1", "--depth", "0"],
         &["run"],
         &["symbols"],
         &["check-map"],

@@ -78,7 +78,7 @@ fn libraries_of_others() -> Result<()> {
     ensure!(refused.code == Some(5) && refused.errors.contains("nothing to trace"), "{refused:?}");
     let listed = ml_tracer(["symbols", "--pid", &pid])?;
     let reason = format!(
-        "{plugin}: in a library of an installed package, and no map names that; one with `module: FILE` traces it"
+        "{plugin}: it is in a library of an installed package that no map names; a map with `module: FILE` traces it"
     );
     ensure!(listed.output.contains(&reason) && listed.output.contains("    Model.predict\n"), "{listed:?}");
     // A file that is named is asked for.

@@ -137,7 +137,8 @@ pub fn are_requests_seen(how: Requests, listens: impl FnOnce() -> bool) -> bool 
             let listens = listens();
             if !listens {
                 tell(
-                    "requests are not looked at: none of the processes listens (`--requests sockets` looks all the same)",
+                    "requests are not looked at: none of the processes listens on a socket (`--requests sockets` looks all the \
+                     same)",
                 );
             }
             listens
@@ -199,10 +200,11 @@ pub fn tell_attached(session: &Session) {
 /// Nothing is traced so far: where was looked, and what to do.
 fn tell_nothing_yet(named: &[u32], forked: usize, forks: ForkOptions) {
     let have_forked = counted(forked as u64, "process that was", "processes that were");
+    let it = if named.len() == 1 { "it" } else { "them" };
     let workers = match (forked, forks.are_followed()) {
         (0, _) => String::new(),
-        (_, true) => format!(" and {have_forked} forked by it"),
-        (_, false) => format!("; {have_forked} forked by it: without --no-follow they are traced too"),
+        (_, true) => format!(" and {have_forked} forked by {it}"),
+        (_, false) => format!("; {have_forked} forked by {it}: without --no-follow they are traced too"),
     };
     tell(&format!(
         "nothing is traced yet in {}{workers}; models that are loaded later are seen; `ml-tracer symbols --pid {}` \

@@ -80,13 +80,19 @@ fn sentence_of_unnamed(processes: &[u32], unnamed: &[UnnamedClass]) -> Option<St
     if unnamed.len() > MOST_NAMED {
         names.push(format!("and {} more", unnamed.len() - MOST_NAMED));
     }
-    let which =
-        if unnamed.len() == 1 { "has live objects and may be a model" } else { "have live objects and may be models" };
+    let class = &first.class;
+    let (which, options, it) = match unnamed.len() {
+        1 => ("has live objects and may be a model", format!("`--class {class}` or `--all-classes` traces it"), "it"),
+        _ => (
+            "have live objects and may be models",
+            format!("`--class {class}` traces the first, `--all-classes` all of them"),
+            "them",
+        ),
+    };
     Some(format!(
-        "{which_process}: no map names {}, which {which}; `--class {}` or `--all-classes` traces them, `ml-tracer symbols --pid \
-         {process}` has them as a map",
-        names.join(", "),
-        first.class
+        "{which_process}: no map names {}, which {which}; {options}, `ml-tracer symbols --pid {process}` prints a map for \
+         {it}",
+        names.join(", ")
     ))
 }
 
@@ -109,8 +115,8 @@ mod tests {
             told,
             [
                 "process 7: no map names app.A (predict, __call__), app.B (predict, __call__), app.C (predict, __call__), and 2 more, \
-              which have live objects and may be models; `--class app.A` or `--all-classes` traces them, `ml-tracer symbols --pid \
-              7` has them as a map"
+              which have live objects and may be models; `--class app.A` traces the first, `--all-classes` all of them, `ml-tracer \
+              symbols --pid 7` prints a map for them"
             ]
         );
     }
@@ -137,7 +143,7 @@ mod tests {
             [
                 "processes 7, 8, 9 have no class app.Tracd so far; did you mean `--class app.Traced`?",
                 "processes 8, 9: no map names app.A (predict, __call__), which has live objects and may be a model; `--class app.A` or \
-                 `--all-classes` traces them, `ml-tracer symbols --pid 8` has them as a map",
+                 `--all-classes` traces it, `ml-tracer symbols --pid 8` prints a map for it",
             ]
         );
     }

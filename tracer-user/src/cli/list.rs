@@ -10,7 +10,7 @@ use super::print::{json, line, tell};
 use super::unnamed_classes::unnamed;
 use crate::model::{
     EntrySite, NotLookedAt, PlannedFunction, ProbePlan, PythonMode, ReturnMethod, RuntimeCoverage, SkipReason, Skipped,
-    first_names, process_numbers,
+    counted, first_names, process_numbers,
 };
 use crate::session::PlanOnly;
 
@@ -65,10 +65,13 @@ pub fn print_plan(plan: &PlanOnly, as_json: bool) -> anyhow::Result<ExitCode> {
         unreadable.iter().for_each(|sentence| tell(sentence));
     }
     if native.functions.is_empty() && python.iter().all(|coverage| coverage.watched.is_empty()) {
-        let unnamed = unnamed(python).map(|_| "; `--class` traces classes that no map names");
+        let unnamed = unnamed(python).map(|_| "; `--class NAME` traces classes that no map names");
+        let skipped = match native.skipped.len() as u64 {
+            0 => String::new(),
+            count => format!(" ({} cannot)", counted(count, "candidate", "candidates")),
+        };
         let detail = format!(
-            "no function matches a symbol map and can be probed ({} candidates cannot); `--map FILE` adds rules of your own{}{}",
-            native.skipped.len(),
+            "no function matches a symbol map and can be probed{skipped}; `--map FILE` adds rules of your own{}{}",
             unnamed.unwrap_or_default(),
             hints.iter().take(1).map(|hint| format!("; {hint}")).collect::<String>()
         );
@@ -221,12 +224,12 @@ fn write_python(processes: &str, coverage: &RuntimeCoverage, output: &mut impl W
         PythonMode::Chain => line(
             output,
             format_args!(
-                "{interpreter} of {processes}: frames are looked at where C code calls Python, these become spans"
+                "{interpreter} of {processes}: calls of these become spans; frames are looked at where C code calls Python"
             ),
         ),
         PythonMode::Frames => line(
             output,
-            format_args!("{interpreter} of {processes}: every Python call is looked at, these become spans"),
+            format_args!("{interpreter} of {processes}: calls of these become spans; every Python call is looked at"),
         ),
     }?;
     if watched.is_empty() {
@@ -244,8 +247,8 @@ fn write_python(processes: &str, coverage: &RuntimeCoverage, output: &mut impl W
     }
     if *mode == PythonMode::Watch && !watched.is_empty() && !not_watched.is_empty() {
         for sentence in [
-            "  This choice knows the live models and no traffic. `attach` first counts calls of each candidate for a moment,",
-            "  watches what is called, and tries others while something that it watches is not called.",
+            "  This choice is made without a look at traffic. `attach` first counts the calls of each candidate for a moment,",
+            "  watches what is called, and tries others in the place of what is not.",
         ] {
             line(output, format_args!("{sentence}"))?;
         }
@@ -284,8 +287,12 @@ fn describe_returns(returns: &ReturnMethod) -> String {
         ReturnMethod::ReturnSites { sites } => {
             let jumps = sites.iter().filter(|site| site.tail_jump).count();
             match (sites.len() - jumps, jumps) {
-                (returns, 0) => format!("{returns} return sites"),
-                (returns, jumps) => format!("{returns} return sites, {jumps} tail jumps"),
+                (returns, 0) => counted(returns as u64, "return site", "return sites"),
+                (returns, jumps) => format!(
+                    "{}, {}",
+                    counted(returns as u64, "return site", "return sites"),
+                    counted(jumps as u64, "tail jump", "tail jumps")
+                ),
             }
         }
         ReturnMethod::Uretprobe { proof, .. } => format!("uretprobe, {proof}"),

@@ -48,7 +48,7 @@ impl Unnamed {
         line(
             output,
             format_args!(
-                "  `--class NAME` traces one of them, `--all-classes` all, and so does this with `--map FILE`:"
+                "  `--class NAME` traces one of them, `--all-classes` all, and so does this map with `--map FILE`:"
             ),
         )?;
         self.yaml.lines().try_for_each(|text| line(output, format_args!("    {text}")))

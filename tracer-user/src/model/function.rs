@@ -230,7 +230,7 @@ impl fmt::Display for SkipReason {
             ),
             Self::OfOthers { owner } => write!(
                 formatter,
-                "in a library {}, and no map names that; one with `module: FILE` traces it",
+                "it is in a library {} that no map names; a map with `module: FILE` traces it",
                 match owner {
                     LibraryOwner::Distribution => "of the distribution",
                     LibraryOwner::Package => "of an installed package",

@@ -3,7 +3,7 @@
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::export::{duration, shorten};
-use crate::model::{MethodRow, printable};
+use crate::model::{MethodRow, counted, printable};
 
 /// Methods that are shown; the rest is summed up in a line.
 const MOST_ROWS: usize = 20;
@@ -111,8 +111,9 @@ pub fn lines(rows: &[MethodRow], width: usize) -> Vec<String> {
     if !rest.is_empty() {
         let (calls, own) = rest.iter().fold((0, 0), |(calls, own), row| (calls + row.calls, own + row.self_ns));
         lines.push(format!(
-            "… {} more methods, {calls} calls, {} of their own (`--summary` has them all)",
-            rest.len(),
+            "… {}, {}, {} of their own (`--summary` has them all)",
+            counted(rest.len() as u64, "more method", "more methods"),
+            counted(calls, "call", "calls"),
             duration(own)
         ));
     }
