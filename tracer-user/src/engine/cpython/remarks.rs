@@ -22,7 +22,10 @@ pub fn remarks(coverage: &RuntimeCoverage, spans: &[(&str, u64)]) -> Vec<String>
         covered.extend(called_without_spans(code, &covered));
     }
     let covered = match (covered.is_empty(), is_watching) {
-        (true, _) if coverage.is_empty() => "nothing to trace was found in it".to_owned(),
+        (true, _) if watched.is_empty() && coverage.not_watched.is_empty() => {
+            "nothing to trace was found in it".to_owned()
+        }
+        (true, true) if watched.is_empty() => "none of its Python methods was watched".to_owned(),
         (false, _) => format!("covered {}", first_names(&covered, MAX_NAMES)),
         (true, true) => "none of the Python methods that were watched was called".to_owned(),
         (true, false) => "none of the Python methods that a map asks for was called".to_owned(),
@@ -40,7 +43,8 @@ pub fn remarks(coverage: &RuntimeCoverage, spans: &[(&str, u64)]) -> Vec<String>
     remarks.extend(coverage.seen_percent.map(in_windows));
     if !coverage.few_witnesses.is_empty() {
         remarks.push(format!(
-            "seen at few places ({}), counted against all of them every 30 s: a call in between that passes none is not counted",
+            "seen at few places of the interpreter ({}), which are compared with all places every 30 s: a call in between that \
+             passes none of the few is not counted",
             coverage.few_witnesses.join(", ")
         ));
     }
@@ -86,19 +90,20 @@ pub fn left_out(coverage: &[RuntimeCoverage]) -> Option<String> {
     let sum =
         |count: fn(&PythonLeftOut) -> usize| coverage.iter().map(|coverage| count(&coverage.left_out)).sum::<usize>();
     let counts = [
-        (sum(|left| left.codes), "code objects"),
-        (sum(|left| left.functions), "functions"),
-        (sum(|left| left.classes), "classes"),
-        (sum(|left| left.members), "steps"),
-        (sum(|left| left.numbers), "functions without a number"),
+        (sum(|left| left.codes), "code object", "code objects"),
+        (sum(|left| left.functions), "function", "functions"),
+        (sum(|left| left.classes), "class", "classes"),
+        (sum(|left| left.members), "step", "steps"),
+        (sum(|left| left.numbers), "function without a number", "functions without a number"),
     ];
-    let counts: Vec<String> =
-        counts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")).collect();
+    let counts = counts.into_iter().filter(|(count, ..)| *count > 0);
+    let counts: Vec<String> = counts.map(|(count, one, many)| counted(count as u64, one, many)).collect();
     let processes = coverage.iter().filter(|coverage| coverage.left_out != PythonLeftOut::default()).count();
     (processes > 0).then(|| {
         format!(
-            "left out for want of room in the tables, the least used ones of {processes} processes: {}; `--summary` has \
-             them by process, a second tracer has tables of its own",
+            "left out for want of room in the tables, the least used ones of {}: {}; `--summary` has them by process, a \
+             second tracer has tables of its own",
+            counted(processes as u64, "process", "processes"),
             counts.join(", ")
         )
     })
@@ -223,6 +228,11 @@ mod tests {
             last.as_deref(),
             Some("not looked at: 7 classes (it takes too long); one more (`--summary` has it)")
         );
+        let bare = RuntimeCoverage { watched: Vec::new(), slots_held_by: Vec::new(), ..coverage };
+        assert_eq!(remarks(&bare, &[])[0], "nothing to trace was found in it");
+        let not_watched = vec![NotWatched { name: "A.fit".into(), reason: "why".into(), is_live: true }];
+        let unwatched = RuntimeCoverage { not_watched, ..bare };
+        assert_eq!(remarks(&unwatched, &[])[0], "none of its Python methods was watched");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::NotLookedAt;
+use crate::model::{NotLookedAt, counted};
 
 /// Classes whose containers are named.
 const MOST_NAMED: usize = 8;
@@ -37,8 +37,8 @@ impl LeftOut {
 
     /// What is to be told.
     pub(super) fn told(&self) -> Vec<NotLookedAt> {
-        const LONG: &str = "a look may take so long and no longer";
-        const MANY: &str = "there are more than a look keeps";
+        const LONG: &str = "this would take too long";
+        const MANY: &str = "there are more than are kept";
         let mut told = Vec::new();
         let mut tell = |what: String, reason: &str| told.push(NotLookedAt { what, reason: reason.to_owned() });
         for (class, count) in &self.containers {
@@ -52,14 +52,14 @@ impl LeftOut {
             let reason = "it cannot be read, or would take too long: models in it may be missing";
             tell(format!("{} MiB of memory", self.memory >> 20), reason);
         }
-        let counted = [
-            (self.undescribed, "traced classes", LONG),
-            (self.classes, "classes", MANY),
-            (self.objects, "objects of traced classes", MANY),
-            (self.functions, "functions", MANY),
+        let numbers = [
+            (self.undescribed, "traced class", "traced classes", LONG),
+            (self.classes, "class", "classes", MANY),
+            (self.objects, "object of a traced class", "objects of traced classes", MANY),
+            (self.functions, "function", "functions", MANY),
         ];
-        for (count, what, reason) in counted.into_iter().filter(|(count, ..)| *count > 0) {
-            tell(format!("{count} {what}"), reason);
+        for (count, one, many, reason) in numbers.into_iter().filter(|(count, ..)| *count > 0) {
+            tell(counted(count, one, many), reason);
         }
         if self.walk {
             tell("some of what the variables of modules lead to".to_owned(), LONG);
