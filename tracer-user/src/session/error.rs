@@ -43,8 +43,8 @@ pub enum SessionError {
     },
     /// No function of any target matches a map, and some files could not be looked into.
     #[error(
-        "nothing to trace: {forbidden} of the files that process {processes} has mapped may not be read; run as root (sudo), \
-         or grant CAP_DAC_READ_SEARCH as well"
+        "nothing to trace: {forbidden} of the files that are mapped by {processes} may not be read; run as root (sudo), or \
+         grant CAP_DAC_READ_SEARCH as well"
     )]
     FilesForbidden {
         /// Files that may not be read.
@@ -53,7 +53,7 @@ pub enum SessionError {
         processes: String,
     },
     /// Every target ended while it was being attached to.
-    #[error("process {processes} has ended before its probes were live: nothing is left to trace")]
+    #[error("nothing is left to trace: what was to be traced has ended before its probes were live ({processes})")]
     TargetsEnded {
         /// Who they were.
         processes: String,

@@ -10,6 +10,7 @@ use crate::engine::{EngineError, NativeEngine};
 use crate::memory::ReadLimit;
 use crate::model::{
     FileNumber, Module, ModuleFile, ProbePlan, ProbeRequest, ProcessId, RuntimeCoverage, Skipped, SymbolMap, Target,
+    counted, process_numbers,
 };
 use crate::plan::Planner;
 use crate::target::native_obstacle;
@@ -75,19 +76,20 @@ impl Findings {
 /// Why nothing is found in these targets, and what to do.
 pub fn nothing_found(targets: &[Target], found: &[Findings]) -> String {
     let modules: usize = targets.iter().map(|target| target.modules.len()).sum();
-    let pids: Vec<String> = targets.iter().map(|target| target.process.to_string()).collect();
+    let pids: Vec<u32> = targets.iter().map(|target| target.process.pid).collect();
     if let Some(obstacle) = found.iter().find_map(|found| found.obstacle) {
-        return format!("no native function of process {} is probed: {obstacle}", pids.join(", "));
+        return format!("no native function of {} is probed: {obstacle}", process_numbers(&pids));
     }
     let skipped = match found.iter().map(|found| found.skipped.len()).sum() {
         0_usize => String::new(),
-        count => format!(" ({count} candidates cannot be probed)"),
+        count => format!(" ({} cannot be probed)", counted(count as u64, "candidate", "candidates")),
     };
     format!(
-        "no function in the {modules} files that process {} has mapped matches a symbol map{skipped}; `ml-tracer symbols \
-         --pid {}` lists every candidate, `--map FILE` adds rules of your own{}",
-        pids.join(", "),
-        pids.first().map_or("PID", String::as_str),
+        "no function in the {} of {} matches a symbol map{skipped}; `ml-tracer symbols --pid {}` lists every candidate, \
+         `--map FILE` adds rules of your own{}",
+        counted(modules as u64, "mapped file", "mapped files"),
+        process_numbers(&pids),
+        pids.first().map_or_else(|| "PID".to_owned(), u32::to_string),
         // The program's own comes first, and says enough.
         found.iter().flat_map(|found| &found.hints).take(1).map(|hint| format!("; {hint}")).collect::<String>()
     )

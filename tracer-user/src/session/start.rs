@@ -23,7 +23,7 @@ use super::wiring::Pipeline;
 use crate::attach::{AttachError, Kernel, LoadOptions, Programs, Refusal, Refused, share_heaps};
 use crate::engine::{NativeEngine, Runtimes};
 use crate::memory::ReadLimit;
-use crate::model::{ProcessId, PythonMode, Target};
+use crate::model::{ProcessId, PythonMode, Target, process_numbers};
 use crate::ring::{KernelRing, RecordSource};
 use crate::target::{children_are_told, has_ended};
 
@@ -200,5 +200,5 @@ fn all_ended(targets: &[Target]) -> Result<(), SessionError> {
 }
 
 fn names_of(targets: &[Target]) -> String {
-    targets.iter().map(|target| target.process.to_string()).collect::<Vec<_>>().join(", ")
+    process_numbers(&targets.iter().map(|target| target.process.pid).collect::<Vec<_>>())
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum SymbolError {
     /// The file is no ELF file, or its headers are cut off or contradict each other.
-    #[error("reading {path} as an ELF file: {detail}; is it complete, and is it the file that the process runs?")]
+    #[error("{path} cannot be read as an ELF file: {detail}; is it a program or a library, and complete?")]
     Malformed {
         /// The file.
         path: PathBuf,

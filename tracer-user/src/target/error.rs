@@ -42,7 +42,10 @@ pub enum TargetError {
         pid: u32,
     },
     /// Looking is not permitted.
-    #[error("process {pid} cannot be looked at: not permitted; run as root (sudo), or grant CAP_SYS_PTRACE")]
+    #[error(
+        "process {pid} may not be looked at: run as root (sudo), or grant CAP_SYS_PTRACE; if ml-tracer has these already, a \
+         security module or another user namespace protects the process"
+    )]
     NotPermitted {
         /// Process id asked for.
         pid: u32,
