@@ -17,7 +17,7 @@ const PYTHONS: [Interpreter; 3] = [
 ];
 
 /// What stderr says once few are placed.
-const FEW: &str = "all calls of its last seconds are seen at these";
+const FEW: &str = "the probes at few places saw all calls of its last seconds";
 
 /// The steps of the two pipelines.
 const STEPS: [&[&str]; 2] = [

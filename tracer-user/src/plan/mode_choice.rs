@@ -38,7 +38,7 @@ pub fn choose_mode(machine: Machine) -> ModeChoice {
     let chosen = |mode, may_go_over, reason| ModeChoice { mode, may_go_over, reason };
     match machine.hit_ns {
         Some(ns) => {
-            let hit = format!("a hit of a watchpoint takes {:.1} µs {place}", ns / 1e3);
+            let hit = format!("watchpoints can be set (a hit takes {:.1} µs {place})", ns / 1e3);
             let rest = match has_chain {
                 true => format!("a process that calls more than {DEBUG_REGISTERS} methods goes over to chain mode"),
                 false => format!("chain mode needs Linux {major}.{minor}"),
@@ -70,8 +70,8 @@ mod tests {
     #[test]
     fn watchpoints_are_taken_as_long_as_they_suffice() {
         let choice = choose_mode(machine((6, 18), Some(9_400.0)));
-        let reason = "a hit of a watchpoint takes 9.4 µs in this virtual machine, and a process that calls more than 4 methods goes \
-                      over to chain mode"
+        let reason = "watchpoints can be set (a hit takes 9.4 µs in this virtual machine), and a process that calls more than 4 \
+                      methods goes over to chain mode"
             .to_owned();
         assert_eq!(choice, ModeChoice { mode: PythonMode::Watch, may_go_over: true, reason });
         let none = choose_mode(Machine { is_virtual: false, ..machine((6, 18), None) });

@@ -94,13 +94,13 @@ pub fn each_ns(mode: PythonMode, empty: f64) -> f64 {
 #[must_use]
 pub fn few_witnesses_sentence(process: ProcessId, (few, all): (f64, f64), empty_ns: Option<f64>) -> String {
     let passed = format!("{few:.0} probes passed a second");
-    let why = "all calls of its last seconds are seen at these";
+    let why = "the probes at few places saw all calls of its last seconds";
     let Some(empty) = empty_ns else { return format!("chain mode: {passed} in process {process}; {why}") };
     let each = empty + WHOLE_LOOK_NS;
     let percent = |passed: f64, each: f64| passed * each / 1e9 * 100.0;
     format!(
-        "chain mode costs process {process} about {:.1} % of one processor: {passed}, {each:.0} ns each; {why}, more of them would take \
-         {:.1} % and give narrower bounds (`--python chain`)",
+        "chain mode costs process {process} about {:.1} % of one processor: {passed}, {each:.0} ns each; {why}, those at all \
+         places would take {:.1} % and give narrower bounds (`--python chain`)",
         percent(few, each),
         percent(all, each_ns(PythonMode::Chain, empty))
     )

@@ -79,7 +79,11 @@ impl PythonModeReport {
         let costs = costs.join("; ");
         match &self.chosen_because {
             _ if costs.is_empty() => None,
-            Some(reason) => Some(format!("--python auto: {} mode, because {reason}; {costs}", word(self.mode))),
+            Some(reason) => {
+                // A process may have gone over to chain mode meanwhile.
+                let when = if self.mode == PythonMode::Watch { " to begin with" } else { "" };
+                Some(format!("--python auto: {} mode{when}, because {reason}; {costs}", word(self.mode)))
+            }
             None => Some(costs),
         }
     }

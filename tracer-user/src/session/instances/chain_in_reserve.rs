@@ -155,16 +155,16 @@ impl ChainInReserve {
 pub fn going_over(process: ProcessId, reason: Reason) -> String {
     match reason {
         Reason::HasJustBegun => format!(
-            "process {process} has just begun: its Python methods are seen from their first calls on, in chain mode, beginnings and ends \
-             within bounds (`--python watch` sees some of them exactly)"
+            "process {process} has just begun: its Python methods are seen from their first calls on, in chain mode, which knows \
+             beginnings and ends within bounds (`--python watch` sees some of the methods, exactly)"
         ),
         Reason::IsIdle => format!(
             "process {process} calls nothing at the moment, and has more Python methods than can be watched; all of them are seen, in chain \
-             mode, beginnings and ends within bounds (`--python watch` keeps to what can be watched, exactly)"
+             mode, which knows beginnings and ends within bounds (`--python watch` sees as many as can be watched, exactly)"
         ),
         Reason::CallsMore => format!(
-            "process {process} calls as many Python methods as can be watched, or more; all of them are seen in chain mode from now on, beginnings and ends within bounds \
-             (`--python watch` keeps to what can be watched, exactly)"
+            "process {process} calls as many Python methods as can be watched, or more; all of them are seen in chain mode from now on, \
+             which knows beginnings and ends within bounds (`--python watch` sees as many as can be watched, exactly)"
         ),
     }
 }
