@@ -259,7 +259,7 @@ impl LossOfReason {
             Counter::LostStackFull => "nested deeper than 64 traced calls",
             Counter::LostThreadTableFull => "more than 8192 threads at once, or 64 greenlets of one thread",
             Counter::LostUnknownFunction => "a Python function that was defined since the last look at the process",
-            Counter::LostUnclear => "could not be told from a reference to the code that somebody else took",
+            Counter::LostUnclear => "a call that could not be told from another use of its code object",
             Counter::LostOtherStacksFull => {
                 "more than 16384 calls open at once on other stacks than their threads' own"
             }

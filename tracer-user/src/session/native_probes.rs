@@ -225,7 +225,11 @@ fn tell_refused(functions: &[PlannedFunction], refused: &[Refused]) {
         }
     }
     for (path, first, problem, count) in reasons {
-        let others = if count > 1 { format!(" and {} others", count - 1) } else { String::new() };
+        let others = match count {
+            0 | 1 => String::new(),
+            2 => " and one other".to_owned(),
+            _ => format!(" and {} others", count - 1),
+        };
         tracing::warn!("not probed: {first}{others} in {}: {problem}", path.display());
     }
 }

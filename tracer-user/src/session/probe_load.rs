@@ -184,10 +184,14 @@ impl ProbeLoad {
             let share: f64 = of_process.iter().map(|load| load.share()).sum();
             let dear = too_dear(of_process, most);
             let Some(first) = dear.first() else { continue };
-            let others = if dear.len() > 1 { format!(" and {} others", dear.len() - 1) } else { String::new() };
+            let others = match dear.len() - 1 {
+                0 => "it is".to_owned(),
+                1 => "it and one other are".to_owned(),
+                more => format!("it and {more} others are"),
+            };
             look.sentences.push(format!(
-                "the probes of process {process} took about {:.0} % of one processor, --max-overhead allows {:.0} %: {}{others} \
-                 are traced no more",
+                "the probes of process {process} took about {:.0} % of one processor, --max-overhead allows {:.0} %: {}; \
+                 {others} not traced any more",
                 share * 100.0,
                 most * 100.0,
                 first.words(),

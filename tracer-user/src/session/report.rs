@@ -184,7 +184,9 @@ impl Report {
             self.lost_by_reason.iter().map(|lost| format!("lost {}: {}", calls(lost.calls), lost.reason)).collect();
         if !self.identity_holds {
             let identity = self.identity();
-            remarks.push(format!("the counts do not add up ({identity}); please report this with a tape of the run"));
+            remarks.push(format!(
+                "the counts do not add up ({identity}); please report this with a recording (--record-tape FILE)"
+            ));
         }
         if self.kept_signals > 0 {
             remarks.push(format!(
@@ -204,7 +206,7 @@ impl Report {
         if self.not_followed > 0 {
             let processes = counted(self.not_followed, "forked process", "forked processes");
             remarks.push(format!(
-                "not followed: {processes}; what ends within some milliseconds is over before it can be looked at"
+                "not followed: {processes}; a process that ends within some milliseconds is over before it can be looked at"
             ));
         }
         for export in &self.exports {

@@ -88,18 +88,19 @@ impl RequestReport {
             remarks.push(format!("{} seen{unanswered}", counted(self.seen, "request", "requests")));
         }
         if self.not_sampled > 0 {
-            let requests = counted(self.not_sampled, "request", "requests");
-            remarks.push(format!("{requests} made no span: their callers do not record them (traceparent)"));
+            let (one, many) = ("request made no span: its caller does", "requests made no span: their callers do");
+            let requests = counted(self.not_sampled, one, many);
+            remarks.push(format!("{requests} not record the trace (traceparent)"));
         }
         if self.told_by_sdk > 0 {
             let requests = counted(self.told_by_sdk, "request", "requests");
-            remarks.push(format!("{requests} made no span: an OpenTelemetry SDK in the process tells of them"));
+            remarks.push(format!("{requests} made no span here: an OpenTelemetry SDK in the process makes it"));
         }
         for (other, count) in &self.not_looked_at {
             remarks.push(format!("{} of {other}: requests on them were not looked at", connections(*count)));
         }
         for (reason, count) in &self.out_of_step {
-            remarks.push(format!("{} out of step, of which no more is told: {reason}", connections(*count)));
+            remarks.push(format!("{} could not be followed any further: {reason}", connections(*count)));
         }
         let not_known: u64 =
             self.calls.own_root.iter().filter(|(why, _)| **why != NO_REQUEST).map(|(_, count)| count).sum();
@@ -172,10 +173,10 @@ mod tests {
         let counts = LossCounts { socket_records_lost: 7, ..LossCounts::default() };
         let expected = [
             "3 requests seen, 1 of them without a whole answer",
-            "1 request made no span: their callers do not record them (traceparent)",
-            "1 request made no span: an OpenTelemetry SDK in the process tells of them",
+            "1 request made no span: its caller does not record the trace (traceparent)",
+            "1 request made no span here: an OpenTelemetry SDK in the process makes it",
             "240 connections of HTTP/2: requests on them were not looked at",
-            "1 connection out of step, of which no more is told: a record was lost",
+            "1 connection could not be followed any further: a record was lost",
             "5 outermost calls are inside their requests; of 2 it is not known for which request they were made (ml.parent_reason)",
             "4 outermost calls are inside spans of the OpenTelemetry SDKs in their processes; 1 of them were made for a request of another trace (a link leads there)",
             "lost 7 records of what was read and written: the ring buffer was full",

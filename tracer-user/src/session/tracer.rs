@@ -466,7 +466,9 @@ impl Tracer {
         match left {
             LeftProcess::Named => {}
             LeftProcess::FirstFollowed => {
-                tracing::warn!("process {process} is not followed: {error}; what else is not followed is counted");
+                tracing::warn!(
+                    "process {process} is not followed: {error}; others that cannot be followed are counted at the end"
+                );
             }
             LeftProcess::Followed => tracing::debug!(%process, %error, "not followed"),
             LeftProcess::Unknown => return Ok(()),
