@@ -96,19 +96,24 @@ fn programs() -> Vec<Check> {
     checks.push(if features.uprobe_multi {
         check("uprobe_multi", CheckState::Good, "many probes are placed in one system call")
     } else {
-        check("uprobe_multi", CheckState::Limited, "not there (Linux 6.6): probes are placed one by one")
+        check(
+            "uprobe_multi",
+            CheckState::Limited,
+            "not there (it came with Linux 6.6): probes are placed one by one, which takes longer",
+        )
     });
-    checks.push(tried("uprobes", try_native(&mut programs), "placed at an entry, an exit and a return"));
+    checks.push(tried("uprobes", try_native(&mut programs), "they can be placed at an entry, an exit and a return"));
     checks.push(if features.uretprobe_is_seccomp_safe {
         check("uretprobes", CheckState::Good, "safe under seccomp filters")
     } else {
-        let detail = "Linux 6.11 to 6.13 can kill processes with a seccomp filter: return sites are used instead";
+        let detail =
+            "Linux 6.11 to 6.13 can kill processes with a seccomp filter: each return instruction gets a probe instead";
         check("uretprobes", CheckState::Limited, detail)
     });
     // Before the watchpoint: where that is gone, the kernel patches its scheduler, which emulators do not always survive on a busy processor.
     let chain = chain();
     checks.push(watch(&programs));
-    checks.push(tried("Python, frames mode", try_frames(&programs), "its probes are placed"));
+    checks.push(tried("Python, frames mode", try_frames(&programs), "its probes can be placed"));
     checks.push(chain);
     checks.push(match programs.take_ring() {
         Ok(_) => check("ring buffer", CheckState::Good, "mapped"),
@@ -117,7 +122,7 @@ fn programs() -> Vec<Check> {
     checks.push(requests());
     // Last, as in a session: the ring buffer is taken by then.
     checks.push(match try_exceptions(&programs) {
-        Ok(()) => check("Python, exceptions", CheckState::Good, "the probe that they pass is placed"),
+        Ok(()) => check("Python, exceptions", CheckState::Good, "the probe that tells their types can be placed"),
         Err(error) => {
             let detail = format!("{error}; without it, frames mode and CPython 3.11 and older do not tell their types");
             check("Python, exceptions", CheckState::Limited, detail)
@@ -137,33 +142,32 @@ fn watch(programs: &Programs) -> Check {
     const NAME: &str = "Python, watch mode";
     match try_watch(programs) {
         Ok(WatchOutcome::Live) if is_virtual_machine() => {
-            let detail = "a watchpoint is set; the processor is a virtual one, whose host may lose the cause of a hit: watched \
-                          processes are guarded against the signal that the kernel sends then (by ptrace, so no debugger can \
-                          be attached meanwhile)";
+            let detail = "a watchpoint can be set; in some virtual machines a hit may end the watched process with SIGTRAP, so a \
+                          guard process keeps that signal from it (by ptrace: no debugger can be attached meanwhile)";
             check(NAME, CheckState::Good, detail)
         }
-        Ok(WatchOutcome::Live) => {
-            check(NAME, CheckState::Good, "a watchpoint is set; the processor is not a virtual one")
-        }
+        Ok(WatchOutcome::Live) => check(NAME, CheckState::Good, "a watchpoint can be set; this is no virtual machine"),
         Ok(WatchOutcome::NoSlot) => {
-            let detail = "no debug register is free: this program is being debugged, or somebody holds them on all processors; \
-                          `--python frames` does without";
+            let detail = "no debug register is free: this program is being debugged, or another one holds them on all \
+                          processors; `--python frames` needs none";
             check(NAME, CheckState::Limited, detail)
         }
         Ok(WatchOutcome::NoDescriptors { needed, limit }) => {
             let detail = format!(
-                "{needed} open files are needed, {limit} may be: raise the limit (ulimit -n); `--python frames` does without"
+                "{needed} open files are needed and {limit} are allowed: raise the limit (ulimit -n); `--python frames` needs \
+                 none of them"
             );
             check(NAME, CheckState::Limited, detail)
         }
         Ok(WatchOutcome::Unguarded(reason)) => {
             let detail = format!(
-                "the processor is a virtual one, and a process cannot be guarded: {reason}; `--python frames` does without"
+                "in a virtual machine a watched process needs a guard process, which cannot begin: {reason}; `--python frames` \
+                 needs none"
             );
             check(NAME, CheckState::Bad, detail)
         }
         Ok(WatchOutcome::Gone) => {
-            check(NAME, CheckState::Bad, "our own threads cannot be found in /proc: is it mounted?")
+            check(NAME, CheckState::Bad, "the threads of ml-tracer itself cannot be found in /proc: is it mounted?")
         }
         Err(error) => check(NAME, CheckState::Bad, error.to_string()),
     }
@@ -178,7 +182,7 @@ fn chain() -> Check {
         );
         return check(NAME, CheckState::Limited, detail);
     }
-    tried(NAME, try_chain(), "its probes are placed")
+    tried(NAME, try_chain(), "its probes can be placed")
 }
 
 fn requests() -> Check {
@@ -199,7 +203,7 @@ fn type_information() -> Check {
 
 fn lockdown() -> Check {
     match read("/sys/kernel/security/lockdown") {
-        None => check("lockdown", CheckState::Good, "not there"),
+        None => check("lockdown", CheckState::Good, "this kernel shows none"),
         Some(modes) if modes.contains("[none]") => check("lockdown", CheckState::Good, "none"),
         Some(modes) if modes.contains("[integrity]") => {
             check("lockdown", CheckState::Good, "integrity: nothing is written into targets anyway")

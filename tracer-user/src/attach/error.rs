@@ -65,7 +65,7 @@ pub enum AttachError {
         name: &'static str,
     },
     /// A map of the running programs could not be read or written.
-    #[error("map `{name}`: {problem}; run `ml-tracer doctor`")]
+    #[error("the BPF map `{name}` cannot be used: {problem}; run `ml-tracer doctor`")]
     Map {
         /// Name of the map.
         name: &'static str,
@@ -73,7 +73,7 @@ pub enum AttachError {
         problem: String,
     },
     /// A probe could not be placed for a reason that is not about one function.
-    #[error("placing probes in {path}: {source}; run `ml-tracer doctor`")]
+    #[error("probes cannot be placed in {path}: {source}; run `ml-tracer doctor`")]
     Place {
         /// The file.
         path: PathBuf,
@@ -81,7 +81,7 @@ pub enum AttachError {
         source: io::Error,
     },
     /// A watchpoint was refused for another reason than want of privilege or of a debug register.
-    #[error("setting a hardware watchpoint in process {pid}: {source}; run `ml-tracer doctor`")]
+    #[error("no hardware watchpoint can be set in process {pid}: {source}; run `ml-tracer doctor`")]
     Watchpoint {
         /// The process.
         pid: u32,

@@ -64,8 +64,8 @@ impl PythonProbes {
             Ok(guard) => {
                 if guard.is_confined() {
                     tracing::warn!(
-                        "process {process}: its guard may not leave the control group of ml-tracer; if that is paused, \
-                         the process may stand still meanwhile"
+                        "the guard process that keeps stray SIGTRAPs of watchpoints from process {process} may not leave the \
+                         control group of ml-tracer; if that group is paused, process {process} may stand still meanwhile"
                     );
                 }
                 self.guard = Some(guard);
