@@ -85,7 +85,7 @@ pub enum MapProblem {
     #[error("wrong type of value: {0}")]
     WrongType(String),
     /// A text that YAML reads as a number, a boolean or nothing.
-    #[error("`{0}` is a text here; put it in quotes")]
+    #[error("`{0}` must be a text here; put it in quotes")]
     NeedsQuotes(String),
     /// A key that must be there.
     #[error("key `{0}` is missing; add it to this document or mapping")]

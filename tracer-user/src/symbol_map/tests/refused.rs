@@ -107,8 +107,8 @@ fn wrong_types() {
         "m.yaml:4:8: wrong type of value: expected a list (`[]` for an empty one), found nothing",
     );
     check(&document("cpp", "methods: [[fit]]"), "m.yaml:4:11: wrong type of value: expected a text");
-    check(&document("cpp", "methods: [1]"), "m.yaml:4:11: `1` is a text here; put it in quotes");
-    check(&document("cpp", "methods: [true]"), "m.yaml:4:11: `true` is a text here; put it in quotes");
+    check(&document("cpp", "methods: [1]"), "m.yaml:4:11: `1` must be a text here; put it in quotes");
+    check(&document("cpp", "methods: [true]"), "m.yaml:4:11: `true` must be a text here; put it in quotes");
     check(&document("cpp", "methods: [null]"), "m.yaml:4:11: wrong type of value: expected a text, found nothing");
     check(&document("[cpp]", ""), "m.yaml:3:11: wrong type of value: expected one word or a mapping");
     check_cpp(
