@@ -17,6 +17,9 @@ pub const MAX_FOLLOWED: u32 = 1 << 14;
 /// Connections of traced servers that are open at one time, of all processes.
 pub const MAX_CONNECTIONS: u32 = 1 << 14;
 
+/// Ports that something listens on, of all processes.
+pub const MAX_LISTENED_PORTS: u32 = 1 << 12;
+
 /// Functions that one tracer can tell apart: slots of the capture map (the cookie would hold 2^24).
 pub const MAX_FUNCTIONS: u32 = 1 << 14;
 

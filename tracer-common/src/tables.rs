@@ -35,6 +35,9 @@ pub struct CaptureSpec {
 /// A process that is asked something has no interpreter whose contexts can be read: in the place of its slot and 1 more.
 pub const NO_INTERPRETER: u32 = 0;
 
+/// In the same place: nobody has looked yet at the connections that it has.
+pub const SETTLING: u32 = 1 << 31;
+
 /// A connection that a traced process is asked over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -45,6 +48,20 @@ pub struct ConnectionKey {
     pub descriptor: u32,
 }
 
+impl ConnectionKey {
+    /// Both as one number.
+    #[must_use]
+    pub fn whole(self) -> u64 {
+        u64::from(self.process) << 32 | u64::from(self.descriptor)
+    }
+
+    /// From one number.
+    #[must_use]
+    pub fn of(whole: u64) -> Self {
+        Self { process: (whole >> 32) as u32, descriptor: whole as u32 }
+    }
+}
+
 /// What the programs know of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -53,6 +70,10 @@ pub struct ConnectionState {
     pub opened_ns: u64,
     /// Address of the kernel's `struct file`, which tells whether the descriptor is still the connection's; 0: not known yet.
     pub file: u64,
+    /// Address of the kernel's `struct sock`, where sockets are told of themselves; 0: not known.
+    pub socket: u64,
+    /// The number of its inode, which tells it from a later one at the same address.
+    pub inode: u64,
     /// Bytes of requests that were captured since something was written.
     pub captured: u32,
     /// 1 if it was there before the programs were told of it.
@@ -65,7 +86,7 @@ pub struct ConnectionState {
 
 const _: () = {
     assert!(size_of::<ConnectionKey>() == 8);
-    assert!(size_of::<ConnectionState>() == 32);
+    assert!(size_of::<ConnectionState>() == 48);
     assert!(size_of::<ProcessSlot>() == 24);
     assert!(size_of::<CaptureSpec>() == 20);
 };

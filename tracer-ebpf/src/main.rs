@@ -32,6 +32,8 @@ mod python_resolve;
 mod python_walk;
 mod python_watch;
 mod registers;
+mod socket_calls;
+mod socket_events;
 mod sockets;
 mod stack;
 mod thread_end;

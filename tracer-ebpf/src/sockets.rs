@@ -1,27 +1,24 @@
 //! What traced servers read from the connections that they are asked over, and write to them: the first bytes, and how many. The
 //! programs know no protocol; user space finds requests in what they tell.
 //!
-//! They run at these system calls of every process of the machine, and look up one number in one table, which is all that it costs a
-//! process that is not traced, and what is no connection of one that is.
+//! `socket_events` sees it at the tracepoints of sockets, `socket_calls` at those of system calls. Here is what they tell.
 
 use aya_ebpf::{
-    EbpfContext,
     helpers::{
         bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_probe_read_user,
         generated::{bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_probe_read_user as read_user_bytes},
     },
-    macros::{map, tracepoint},
+    macros::map,
     maps::{HashMap, PerCpuArray},
-    programs::TracePointContext,
 };
 use tracer_common::{
     counters::Counter,
-    limits::{MAX_CONNECTIONS, MAX_PROCESSES, MAX_THREADS},
+    limits::{MAX_CONNECTIONS, MAX_PROCESSES},
     records::{
         ContextState, HAS_LOST, MAX_CAPTURED, NEVER_WAITS, RecordHeader, RecordKind, SocketAction, SocketRecord,
         WAS_BEFORE,
     },
-    tables::{ConnectionKey, ConnectionState, NO_INTERPRETER},
+    tables::{ConnectionKey, ConnectionState, NO_INTERPRETER, SETTLING},
 };
 
 use crate::{
@@ -30,19 +27,14 @@ use crate::{
 };
 
 /// Processes whose connections are looked at, each with its slot and 1 more once contexts of its interpreter can be read, or
-/// [`NO_INTERPRETER`].
+/// [`NO_INTERPRETER`]; and [`SETTLING`].
 #[map]
-static SERVERS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PROCESSES, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
+pub static SERVERS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PROCESSES, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
 
 /// The connections that they are asked over.
 #[map]
-static CONNECTIONS: HashMap<ConnectionKey, ConnectionState> =
+pub static CONNECTIONS: HashMap<ConnectionKey, ConnectionState> =
     HashMap::with_max_entries(MAX_CONNECTIONS, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
-
-/// What a thread is in the middle of, by the value of `bpf_get_current_pid_tgid`.
-#[map]
-static SOCKET_CALLS: HashMap<u64, SocketCall> =
-    HashMap::with_max_entries(MAX_THREADS, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
 
 /// Where a record is put together: it is too large for the program's own stack. No other program comes between on its processor.
 #[map]
@@ -71,7 +63,7 @@ const MOST_PARTS: u64 = 8;
 
 /// `MSG_OOB`, `MSG_PEEK` and `MSG_ERRQUEUE` (include/linux/socket.h, Linux 6.18): what is read so is no part of the stream, or is read
 /// again.
-const BESIDES_THE_STREAM: u64 = 0x1 | 0x2 | 0x2000;
+pub const BESIDES_THE_STREAM: u64 = 0x1 | 0x2 | 0x2000;
 
 /// Where in `struct user_msghdr` the `iovec`s are (include/linux/socket.h, Linux 6.18), and how long one is.
 const MESSAGE_PARTS: u64 = 16;
@@ -79,37 +71,30 @@ const PART_BYTES: u64 = 16;
 
 /// `O_NONBLOCK` (include/uapi/asm-generic/fcntl.h) and `MSG_DONTWAIT` (include/linux/socket.h, Linux 6.18).
 const NONBLOCKING_FILE: u32 = 0o4000;
-const NONBLOCKING_CALL: u64 = 0x40;
-
-/// Offsets in the context of a system call's tracepoints (events/syscalls/*/format in tracefs): its arguments, or its result.
-const ARGUMENTS: usize = 16;
+pub const NONBLOCKING_CALL: u64 = 0x40;
 
 /// A read or write that has not returned.
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct SocketCall {
-    buffer: u64,
+pub struct SocketCall {
+    /// Where the bytes are, or what names where.
+    pub buffer: u64,
     /// `iovec`s at `buffer`; 0: it is a buffer, and [`NO_BUFFER`]: there is none.
-    parts: u64,
-    descriptor: u32,
-    action: u32,
+    pub parts: u64,
+    /// The descriptor.
+    pub descriptor: u32,
+    /// A [`SocketAction`].
+    pub action: u32,
 }
 
 /// Bytes go between files inside the kernel.
-const NO_BUFFER: u64 = u64::MAX;
+pub const NO_BUFFER: u64 = u64::MAX;
 
 /// A record with room for the bytes behind it, and for a word more: the verifier does not see that what is rounded up still fits.
 #[repr(C)]
 struct Captured {
     record: SocketRecord,
     bytes: [u8; MAX_CAPTURED + 8],
-}
-
-/// An argument of the system call that begins, or its result.
-#[inline(always)]
-fn word(context: &TracePointContext, index: usize) -> u64 {
-    // SAFETY: the verifier compares the offset with the context of each tracepoint at which the program is attached.
-    unsafe { core::ptr::read_volatile(context.as_ptr().byte_add(ARGUMENTS + 8 * index).cast()) }
 }
 
 #[inline(always)]
@@ -119,176 +104,26 @@ fn read_user(address: u64) -> u64 {
 }
 
 #[inline(always)]
-fn connection_of(descriptor: u32) -> ConnectionKey {
+pub fn connection_of(descriptor: u32) -> ConnectionKey {
     ConnectionKey { process: (bpf_get_current_pid_tgid() >> 32) as u32, descriptor }
 }
 
-/// Bytes are read into a buffer: read.
-#[tracepoint]
-pub fn socket_read(context: TracePointContext) -> i32 {
-    begin(&context, SocketAction::Read, |context| (word(context, 1), 0))
-}
-
-/// The same with flags: recvfrom.
-#[tracepoint]
-pub fn socket_receive(context: TracePointContext) -> i32 {
-    if word(&context, 3) & BESIDES_THE_STREAM != 0 {
-        return 0;
-    }
-    if word(&context, 3) & NONBLOCKING_CALL != 0 {
-        note_never_waits(word(&context, 0) as u32);
-    }
-    begin(&context, SocketAction::Read, |context| (word(context, 1), 0))
-}
-
-/// Bytes are read into several buffers: readv.
-#[tracepoint]
-pub fn socket_read_parts(context: TracePointContext) -> i32 {
-    begin(&context, SocketAction::Read, |context| (word(context, 1), word(context, 2)))
-}
-
-/// The same, named by a message: recvmsg.
-#[tracepoint]
-pub fn socket_receive_message(context: TracePointContext) -> i32 {
-    if word(&context, 2) & BESIDES_THE_STREAM != 0 {
-        return 0;
-    }
-    if word(&context, 2) & NONBLOCKING_CALL != 0 {
-        note_never_waits(word(&context, 0) as u32);
-    }
-    begin(&context, SocketAction::Read, parts_of_message)
-}
-
-/// Bytes are written from a buffer: write, sendto.
-#[tracepoint]
-pub fn socket_write(context: TracePointContext) -> i32 {
-    begin(&context, SocketAction::Written, |context| (word(context, 1), 0))
-}
-
-/// Bytes are written from several buffers: writev.
-#[tracepoint]
-pub fn socket_write_parts(context: TracePointContext) -> i32 {
-    begin(&context, SocketAction::Written, |context| (word(context, 1), word(context, 2)))
-}
-
-/// The same, named by a message: sendmsg.
-#[tracepoint]
-pub fn socket_send_message(context: TracePointContext) -> i32 {
-    begin(&context, SocketAction::Written, parts_of_message)
-}
-
-/// Bytes of a file are written: sendfile.
-#[tracepoint]
-pub fn socket_send_file(context: TracePointContext) -> i32 {
-    begin(&context, SocketAction::Written, |_| (0, NO_BUFFER))
-}
-
-/// Any of these returns.
-#[tracepoint]
-pub fn socket_call_returns(context: TracePointContext) -> i32 {
-    let key = bpf_get_current_pid_tgid();
-    let Some(call) = copy_of(&SOCKET_CALLS, &key) else { return 0 };
-    let _ = SOCKET_CALLS.remove(key);
-    let result = word(&context, 0) as i64;
-    if result > 0 {
-        tell_parts(&call, result as u64);
-    }
-    0
-}
-
-/// A connection is accepted: accept, accept4.
-#[tracepoint]
-pub fn socket_accepted(context: TracePointContext) -> i32 {
-    let process = (bpf_get_current_pid_tgid() >> 32) as u32;
-    let result = word(&context, 0) as i64;
-    if result < 0 || SERVERS.get_ptr(process).is_none() {
-        return 0;
-    }
-    let descriptor = result as u32;
-    let state = ConnectionState {
-        // SAFETY: a helper without arguments.
-        opened_ns: unsafe { bpf_ktime_get_ns() },
-        file: file_of(descriptor),
-        captured: 0,
-        was_before: 0,
-        has_lost: 0,
-        never_waits: 0,
-    };
-    if CONNECTIONS.insert(connection_of(descriptor), state, 0).is_err() {
-        count(Counter::LostConnections, 1);
-        return 0;
-    }
-    tell_socket(descriptor, SocketAction::Accepted as u32, 0, 0);
-    0
-}
-
-/// A descriptor is closed. Told before it is: another thread may be given the same one before this call has returned.
-#[tracepoint]
-pub fn socket_closes(context: TracePointContext) -> i32 {
-    let descriptor = word(&context, 0) as u32;
-    let connection = connection_of(descriptor);
-    if CONNECTIONS.get_ptr(connection).is_some() {
-        tell_socket(descriptor, SocketAction::Closed as u32, 0, 0);
-        let _ = CONNECTIONS.remove(connection);
-    }
-    0
-}
-
-/// A thread has ended, perhaps in the middle of a system call. Tables that hold nothing cost a look.
+/// The buffers that a message (`struct user_msghdr`) names.
 #[inline(always)]
-pub fn forget(thread: u64) {
-    let _ = SOCKET_CALLS.remove(thread);
-}
-
-/// The buffers that the message of a system call names.
-#[inline(always)]
-fn parts_of_message(context: &TracePointContext) -> (u64, u64) {
-    let message = word(context, 1);
+pub fn parts_of_message(message: u64) -> (u64, u64) {
     (read_user(message + MESSAGE_PARTS), read_user(message + MESSAGE_PARTS + 8))
 }
 
-/// A read or write begins; `buffers` gives where.
+/// A connection has been closed, or its descriptor is another one's: the end of it is told.
 #[inline(always)]
-fn begin(
-    context: &TracePointContext,
-    action: SocketAction,
-    buffers: impl FnOnce(&TracePointContext) -> (u64, u64),
-) -> i32 {
-    let descriptor = word(context, 0) as u32;
-    let Some(state) = CONNECTIONS.get_ptr_mut(connection_of(descriptor)) else { return 0 };
-    if !is_still_open(state, descriptor) {
-        return 0;
-    }
-    let (buffer, parts) = buffers(context);
-    let call = SocketCall { buffer, parts, descriptor, action: action as u32 };
-    if SOCKET_CALLS.insert(bpf_get_current_pid_tgid(), call, 0).is_err() {
-        lose(state);
-    }
-    0
-}
-
-/// Whether a descriptor is still that of its connection: dup2, close_range and execve take one away without a word.
-#[inline(always)]
-fn is_still_open(state: *mut ConnectionState, descriptor: u32) -> bool {
-    let file = file_of(descriptor);
-    // SAFETY: a checked map value; the field is written once by whoever comes first, and by all with the same value.
-    let known = unsafe { (*state).file };
-    if known == file {
-        return true;
-    }
-    if known == 0 {
-        // SAFETY: as above.
-        unsafe { (*state).file = file };
-        return true;
-    }
-    tell_socket(descriptor, SocketAction::Closed as u32, 0, 0);
-    let _ = CONNECTIONS.remove(connection_of(descriptor));
-    false
+pub fn forget_closed(connection: ConnectionKey) {
+    tell_socket(connection.whole(), SocketAction::Closed as u32, 0, 0);
+    let _ = CONNECTIONS.remove(connection);
 }
 
 /// Address of the kernel's file behind a descriptor of this process.
 #[inline(always)]
-fn file_of(descriptor: u32) -> u64 {
+pub fn file_of(descriptor: u32) -> u64 {
     // SAFETY: statics of this program, volatile because user space writes them before loading; the helper checks each address.
     unsafe {
         let read = |address: u64| bpf_probe_read_kernel(address as *const u64).unwrap_or(0);
@@ -296,15 +131,6 @@ fn file_of(descriptor: u32) -> u64 {
         let table = read(files + core::ptr::read_volatile(&raw const FILES_TABLE_OFFSET));
         let first = read(table + core::ptr::read_volatile(&raw const TABLE_FILES_OFFSET));
         read(first + 8 * u64::from(descriptor))
-    }
-}
-
-/// A thread reads from a connection and does not wait for it.
-#[inline(always)]
-fn note_never_waits(descriptor: u32) {
-    if let Some(state) = CONNECTIONS.get_ptr_mut(connection_of(descriptor)) {
-        // SAFETY: a checked map value; whoever writes to the field writes the same.
-        unsafe { (*state).never_waits = 1 };
     }
 }
 
@@ -321,7 +147,7 @@ fn may_not_wait(file: u64) -> bool {
 
 /// Tells of so many bytes that were read or written.
 #[inline(always)]
-fn tell_parts(call: &SocketCall, length: u64) {
+pub fn tell_parts(call: &SocketCall, length: u64) {
     let SocketCall { buffer, parts, descriptor, action } = *call;
     let mut left = length;
     if parts != NO_BUFFER {
@@ -334,7 +160,7 @@ fn tell_parts(call: &SocketCall, length: u64) {
             };
             let of_part = if room < left { room } else { left };
             if of_part > 0 {
-                tell_socket(descriptor, action, start, of_part);
+                tell_socket(connection_of(descriptor).whole(), action, start, of_part);
                 left -= of_part;
             }
             if left == 0 {
@@ -342,15 +168,16 @@ fn tell_parts(call: &SocketCall, length: u64) {
             }
         }
     }
-    tell_socket(descriptor, action, 0, left);
+    tell_socket(connection_of(descriptor).whole(), action, 0, left);
 }
 
 /// Tells user space what was done with a connection, with the first of its bytes if they are somewhere. A global function, see
 /// `endings::end_wide`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn tell_socket(descriptor: u32, action: u32, buffer: u64, length: u64) -> u64 {
-    let Some(state) = CONNECTIONS.get_ptr_mut(connection_of(descriptor)) else { return 0 };
+pub extern "C" fn tell_socket(connection: u64, action: u32, buffer: u64, length: u64) -> u64 {
+    let key = ConnectionKey::of(connection);
+    let Some(state) = CONNECTIONS.get_ptr_mut(key) else { return 0 };
     let Some(captured) = SOCKET_RECORD.get_ptr_mut(0) else { return 0 };
     // SAFETY: checked map values. The first is shared with other threads of the process, none of which needs the others; the second belongs to this processor, and the helper writes no more than it is told.
     unsafe {
@@ -375,10 +202,9 @@ pub extern "C" fn tell_socket(descriptor: u32, action: u32, buffer: u64, length:
             first_part: size_of::<SocketRecord>() as u16,
             size: whole,
         };
-        let key = bpf_get_current_pid_tgid();
-        (*record).process = (key >> 32) as u32;
-        (*record).thread = key as u32;
-        (*record).descriptor = descriptor;
+        (*record).process = key.process;
+        (*record).thread = bpf_get_current_pid_tgid() as u32;
+        (*record).descriptor = key.descriptor;
         (*record).action = action;
         (*record).time_ns = bpf_ktime_get_ns();
         (*record).opened_ns = (*state).opened_ns;
@@ -393,7 +219,7 @@ pub extern "C" fn tell_socket(descriptor: u32, action: u32, buffer: u64, length:
         (*record).context = 0;
         (*record).reserved = 0;
         if action == SocketAction::Written as u32 && size >= 5 && begins_answer(&raw const (*captured).bytes) {
-            let server = copy_of(&SERVERS, &(*record).process).unwrap_or(NO_INTERPRETER);
+            let server = copy_of(&SERVERS, &key.process).unwrap_or(NO_INTERPRETER) & !SETTLING;
             if server != NO_INTERPRETER {
                 ((*record).context_state, (*record).context) = context_of_answer(server - 1);
             }
@@ -440,7 +266,7 @@ unsafe fn most_captured(state: *mut ConnectionState, action: u32) -> u32 {
 
 /// Something that was done with a connection is not told: everything that is told of it later says so.
 #[inline(always)]
-fn lose(state: *mut ConnectionState) {
+pub fn lose(state: *mut ConnectionState) {
     // SAFETY: a checked map value; whoever writes to the field writes the same.
     unsafe { (*state).has_lost = 1 };
     count(Counter::LostSocketRecords, 1);

@@ -14,7 +14,7 @@ use tracer_common::{
 use crate::{
     endings, forks,
     maps::{self, THREADS, count},
-    python_chain, python_greenlets, sockets,
+    python_chain, python_greenlets, socket_calls,
 };
 
 /// A thread ends.
@@ -22,7 +22,7 @@ use crate::{
 pub fn thread_exit(_context: RawTracePointContext) -> i32 {
     let key = bpf_get_current_pid_tgid();
     forget(key);
-    sockets::forget(key);
+    socket_calls::forget(key);
     forks::process_ends(key);
     0
 }

@@ -8,7 +8,7 @@ use super::python_watch::WatchOutcome;
 use crate::model::{
     CodeCalls, ContextSites, DEEP_FRAMES, FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures,
     LossCounts, OpenCall, ProbePlan, ProbesPassed, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress,
-    WitnessDensity, WitnessSite, WitnessWindow, WitnessedCalls,
+    ServerSockets, WitnessDensity, WitnessSite, WitnessWindow, WitnessedCalls,
 };
 
 /// The loaded programs.
@@ -244,12 +244,12 @@ pub trait KernelProcess {
     /// It stops for nothing any more.
     fn stop_no_more(&mut self);
 
-    /// From now on records tell of the connections that it accepts, and of those that it is asked over already: their descriptors
-    /// are asked for once the others are seen.
+    /// From now on records tell of the connections that it accepts, and of those that it is asked over already, which are asked for
+    /// once the others are seen.
     ///
     /// # Errors
     /// The programs are not loaded, or a map cannot be written.
-    fn look_at_requests(&mut self, open: &mut dyn FnMut() -> Vec<u32>) -> Result<(), AttachError>;
+    fn look_at_requests(&mut self, open: &mut dyn FnMut() -> ServerSockets) -> Result<(), AttachError>;
 
     /// From now on records tell which contexts its interpreter makes and frees, and in which one an answer is begun. Probes that are there
     /// stay.

@@ -36,7 +36,7 @@ pub struct LoadOptions {
     pub ring_bytes: u32,
     /// Log every decision of the programs through `tracing`.
     pub debug_log: bool,
-    /// Place probes one by one even where the kernel takes many in one link.
+    /// Place probes one by one even where the kernel takes many in one link, and see sockets at system calls even where it tells of them.
     pub single_probes: bool,
     /// Load the program of watchpoints on Python code. Where it is not loaded now, it is when the first one is set.
     pub python_watch: bool,
@@ -176,6 +176,13 @@ impl Loaded {
             .override_global("FILES_TABLE_OFFSET", &task.files_table, true)
             .override_global("TABLE_FILES_OFFSET", &task.table_files, true)
             .override_global("FILE_FLAGS_OFFSET", &task.file_flags, true)
+            .override_global("FILE_PRIVATE_OFFSET", &task.sockets.file_private, true)
+            .override_global("SOCK_TYPE_OFFSET", &task.sockets.kind, true)
+            .override_global("SOCK_FAMILY_OFFSET", &task.sockets.family, true)
+            .override_global("SOCK_PORT_OFFSET", &task.sockets.port, true)
+            .override_global("SOCK_SOCKET_OFFSET", &task.sockets.socket, true)
+            .override_global("SOCKET_INODE_OFFSET", &task.sockets.inode, true)
+            .override_global("UNIX_NAME_OFFSET", &task.sockets.unix_name, true)
             .load(OBJECT)
             .map_err(|error| load_error(&error))?;
         // Where every call is seen, exceptions are asked for in any case.
@@ -199,7 +206,10 @@ impl Loaded {
         // The ring buffer is taken away later: what runs on it must be loaded before.
         let frames = if options.python_frames { Some(FramesPrograms::load(&mut ebpf, multi.is_some())?) } else { None };
         let chain = if options.python_chain { Some(ChainPrograms::new(&mut ebpf, witness)?) } else { None };
-        let requests = if options.requests { Some(RequestPrograms::load(&mut ebpf, &task)?) } else { None };
+        let requests = match options.requests {
+            true => Some(RequestPrograms::load(&mut ebpf, &task, options)?),
+            false => None,
+        };
         let contexts = match options.requests {
             true => Some(ContextPrograms::load(&mut ebpf, multi.is_some())?),
             false => None,

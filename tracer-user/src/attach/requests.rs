@@ -1,27 +1,34 @@
-//! The programs that see what servers read and write, at the tracepoints of the system calls that do it, and the connections that they
-//! look at.
+//! The programs that see what servers read and write, and the connections that they look at: at the tracepoints of sockets where the
+//! kernel has those (Linux 6.5), and at those of the system calls that do it elsewhere.
 //!
 //! One tracepoint at a system call costs every system call of the machine something (the kernel takes the slow way into all of them), so
-//! nothing is attached unless it is asked for.
+//! none of these is attached where it need not be. Unix sockets do not say that they are closed: where a process listens on one, that is
+//! seen at the system call.
 
-use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use aya::programs::TracePoint;
+use aya::programs::raw_trace_point::RawTracePointLink;
+use aya::programs::{RawTracePoint, TracePoint};
 use aya::{Ebpf, Pod};
 use rustix::time::{ClockId, clock_gettime};
-use tracer_common::tables::{ConnectionKey, ConnectionState, NO_INTERPRETER};
+use tracer_common::tables::{ConnectionKey, ConnectionState, NO_INTERPRETER, SETTLING};
 
 use super::error::{AttachError, kernel_error};
+use super::features::kernel_version;
+use super::loaded::LoadOptions;
 use super::object::{hash_map, map_error, program, program_error};
 use super::task_layout::TaskLayout;
 use super::tracepoints::Tracepoints;
+use crate::model::ServerSockets;
 
 /// Maps that hold nothing where requests are not looked at.
-pub const REQUEST_TABLES: [&str; 2] = [CONNECTIONS, "SOCKET_CALLS"];
+pub const REQUEST_TABLES: [&str; 4] = [CONNECTIONS, "SOCKET_CALLS", "SOCKETS", LISTENED_PORTS];
 
 /// Connections by process and descriptor, by the name of the map.
 const CONNECTIONS: &str = "CONNECTIONS";
+
+/// Ports that something listens on, likewise.
+const LISTENED_PORTS: &str = "LISTENED_PORTS";
 
 /// Processes whose connections are looked at, likewise.
 const SERVERS: &str = "SERVERS";
@@ -30,8 +37,21 @@ const SERVERS: &str = "SERVERS";
 const ANY: u64 = 0;
 const NO_EXIST: u64 = 1;
 
-/// Each program, and the tracepoints that it sees.
-const PROGRAMS: [(&str, &[&str]); 11] = [
+/// The first kernel in which everything that a socket sends passes its tracepoint, sendfile too (net/socket.c: `splice_to_socket`).
+const SOCKETS_TELL: (u32, u32) = (6, 5);
+
+/// Programs at tracepoints of sockets. What is closed is seen first, so that nothing is kept that is over.
+const SOCKET_PROGRAMS: [(&str, &str); 3] = [
+    ("socket_changes_state", "inet_sock_set_state"),
+    ("socket_receives", "sock_recv_length"),
+    ("socket_sends", "sock_send_length"),
+];
+
+/// The program that sees a descriptor closed, and its tracepoint.
+const CLOSES: (&str, &[&str]) = ("socket_closes", &["sys_enter_close"]);
+
+/// The other programs at system calls, and the tracepoints of each.
+const CALL_PROGRAMS: [(&str, &[&str]); 10] = [
     ("socket_read", &["sys_enter_read"]),
     ("socket_receive", &["sys_enter_recvfrom"]),
     ("socket_read_parts", &["sys_enter_readv"]),
@@ -55,12 +75,13 @@ const PROGRAMS: [(&str, &[&str]); 11] = [
         ],
     ),
     ("socket_accepted", &["sys_exit_accept", "sys_exit_accept4"]),
-    ("socket_closes", &["sys_enter_close"]),
 ];
 
 /// The live programs. Dropping them takes them away.
 pub struct RequestPrograms {
-    _events: Vec<OwnedFd>,
+    calls: Vec<OwnedFd>,
+    /// Empty: sockets are seen at system calls.
+    sockets: Vec<RawTracePointLink>,
 }
 
 impl RequestPrograms {
@@ -68,23 +89,77 @@ impl RequestPrograms {
     ///
     /// # Errors
     /// Not permitted, or the kernel has no such tracepoints or cannot run the programs.
-    pub fn load(ebpf: &mut Ebpf, task: &TaskLayout) -> Result<Self, AttachError> {
+    pub fn load(ebpf: &mut Ebpf, task: &TaskLayout, options: LoadOptions) -> Result<Self, AttachError> {
         if [task.files, task.files_table, task.table_files].contains(&0) {
             let problem = "the kernel does not tell where it keeps the files of a process (CONFIG_DEBUG_INFO_BTF)";
-            return Err(AttachError::NoRequests { problem: problem.to_owned() });
+            return Err(no_requests(problem));
         }
-        let missing = |error: io::Error| AttachError::NoRequests { problem: error.to_string() };
-        let tracepoints = Tracepoints::find().map_err(missing)?;
-        let mut events = Vec::new();
-        for (name, places) in PROGRAMS {
-            let program = program::<TracePoint>(ebpf, name)?;
-            program.load().map_err(|error| program_error(&error))?;
-            let program = program.fd().map_err(|error| program_error(&error))?;
-            for place in places {
-                events.push(tracepoints.attach(program.as_fd(), "syscalls", place).map_err(missing)?);
+        let mut programs = Self { calls: Vec::new(), sockets: Vec::new() };
+        if kernel_version() >= SOCKETS_TELL && task.sockets.is_known() && !options.single_probes {
+            for (name, tracepoint) in SOCKET_PROGRAMS {
+                let program = program::<RawTracePoint>(ebpf, name)?;
+                program.load().map_err(|error| program_error(&error))?;
+                let link = program.attach(tracepoint).map_err(|error| program_error(&error))?;
+                programs.sockets.push(program.take_link(link).map_err(|error| program_error(&error))?);
+            }
+            // A command may come to listen on a unix socket.
+            if options.first_objects {
+                programs.see_closes(ebpf)?;
+            }
+        } else {
+            programs.see_closes(ebpf)?;
+            CALL_PROGRAMS.iter().try_for_each(|(name, places)| programs.see_calls(ebpf, (name, places)))?;
+        }
+        Ok(programs)
+    }
+
+    /// Descriptors are seen closed from now on, if they are not yet.
+    fn see_closes(&mut self, ebpf: &mut Ebpf) -> Result<(), AttachError> {
+        if self.calls.is_empty() { self.see_calls(ebpf, CLOSES) } else { Ok(()) }
+    }
+
+    fn see_calls(&mut self, ebpf: &mut Ebpf, (name, places): (&'static str, &[&str])) -> Result<(), AttachError> {
+        let tracepoints = Tracepoints::find().map_err(no_requests)?;
+        let program = program::<TracePoint>(ebpf, name)?;
+        program.load().map_err(|error| program_error(&error))?;
+        let program = program.fd().map_err(|error| program_error(&error))?;
+        for place in places {
+            self.calls.push(tracepoints.attach(program.as_fd(), "syscalls", place).map_err(no_requests)?);
+        }
+        Ok(())
+    }
+
+    /// A process listens on these, and has accepted these connections before.
+    ///
+    /// # Errors
+    /// A map cannot be written, or it is not seen that a unix socket is closed.
+    pub fn look_at_open(&mut self, ebpf: &mut Ebpf, process: u32, open: &ServerSockets) -> Result<(), AttachError> {
+        let ServerSockets { accepted, ports, listens_on_unix } = open;
+        if *listens_on_unix {
+            self.see_closes(ebpf)?;
+        }
+        let mut listened = hash_map::<u16, u32>(ebpf, LISTENED_PORTS)?;
+        for port in ports {
+            // Where there is no room, requests over connections of later are not seen.
+            if let Err(error) = listened.insert(port, 1, ANY) {
+                tracing::debug!(%error, port, "one more port than can be known");
             }
         }
-        Ok(Self { _events: events })
+        let mut table = hash_map::<ConnectionKey, ConnectionState>(ebpf, CONNECTIONS)?;
+        let now = clock_gettime(ClockId::Monotonic);
+        let opened_ns = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
+        for connection in accepted {
+            let key = ConnectionKey { process, descriptor: connection.descriptor };
+            let state =
+                ConnectionState { opened_ns, was_before: 1, inode: connection.inode, ..ConnectionState::default() };
+            match table.insert(key, state, NO_EXIST).map_err(|error| kernel_error(&error)) {
+                Ok(()) => {}
+                // It is known by now, or was closed and accepted again, meanwhile: that is known better.
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+                Err(error) => return Err(map_error(CONNECTIONS, &error)),
+            }
+        }
+        Ok(())
     }
 
     /// Takes them away. Before that nothing is looked at any more, all of a connection at one time: they go one after the other, and an
@@ -93,6 +168,10 @@ impl RequestPrograms {
         empty::<u32, u32>(ebpf, SERVERS);
         empty::<ConnectionKey, ConnectionState>(ebpf, CONNECTIONS);
     }
+}
+
+fn no_requests(problem: impl ToString) -> AttachError {
+    AttachError::NoRequests { problem: problem.to_string() }
 }
 
 /// Takes everything out of a map that can be taken out.
@@ -104,34 +183,14 @@ fn empty<Key: Pod, Value: Pod>(ebpf: &mut Ebpf, name: &'static str) {
 }
 
 /// From now on what a process accepts is looked at, and in which context of its interpreter it answers, if that is known by the slot
-/// of the process.
+/// of the process. `settling`: [`RequestPrograms::look_at_open`] has not told yet what was accepted before.
 ///
 /// # Errors
 /// The map cannot be written.
-pub fn look_at(ebpf: &mut Ebpf, process: u32, slot: Option<u16>) -> Result<(), AttachError> {
-    let value = slot.map_or(NO_INTERPRETER, |slot| u32::from(slot) + 1);
+pub fn look_at(ebpf: &mut Ebpf, process: u32, slot: Option<u16>, settling: bool) -> Result<(), AttachError> {
+    let settling = if settling { SETTLING } else { 0 };
+    let value = slot.map_or(NO_INTERPRETER, |slot| u32::from(slot) + 1) | settling;
     hash_map::<u32, u32>(ebpf, SERVERS)?.insert(process, value, ANY).map_err(|error| map_error(SERVERS, &error))
-}
-
-/// The same for connections that it has accepted before, by their descriptors.
-///
-/// # Errors
-/// The map cannot be written.
-pub fn look_at_open(ebpf: &mut Ebpf, process: u32, open: &[u32]) -> Result<(), AttachError> {
-    let mut table = hash_map::<ConnectionKey, ConnectionState>(ebpf, CONNECTIONS)?;
-    let now = clock_gettime(ClockId::Monotonic);
-    let opened_ns = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
-    let state = ConnectionState { opened_ns, was_before: 1, ..ConnectionState::default() };
-    for descriptor in open {
-        let key = ConnectionKey { process, descriptor: *descriptor };
-        match table.insert(key, state, NO_EXIST).map_err(|error| kernel_error(&error)) {
-            Ok(()) => {}
-            // It was closed, and accepted again, meanwhile: that is known better.
-            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
-            Err(error) => return Err(map_error(CONNECTIONS, &error)),
-        }
-    }
-    Ok(())
 }
 
 /// Nothing of a process is looked at any more.

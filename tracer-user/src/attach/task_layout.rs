@@ -37,6 +37,48 @@ pub struct TaskLayout {
     pub table_files: u64,
     /// From the beginning of `struct file` to its `f_flags`.
     pub file_flags: u64,
+    /// What is read of sockets.
+    pub sockets: SocketLayout,
+}
+
+/// Offsets of what the programs read of a socket; 0 where the kernel does not tell.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SocketLayout {
+    /// From the beginning of `struct file` to its `private_data`.
+    pub file_private: u64,
+    /// From the beginning of `struct sock` to its `sk_type`.
+    pub kind: u64,
+    /// To `skc_family` of its `__sk_common`, with which it begins.
+    pub family: u64,
+    /// To `skc_num` there.
+    pub port: u64,
+    /// To its `sk_socket`.
+    pub socket: u64,
+    /// From the beginning of `struct socket` to `i_ino` of the inode that is behind it in `struct socket_alloc`.
+    pub inode: u64,
+    /// From the beginning of `struct unix_sock` to its `addr`; 0 also where the kernel has no unix sockets of its own.
+    pub unix_name: u64,
+}
+
+impl SocketLayout {
+    /// Whether the kernel tells of everything that there is in each kernel.
+    pub fn is_known(&self) -> bool {
+        let Self { file_private, kind, family, port, socket, inode, unix_name: _ } = *self;
+        [file_private, kind, family, port, socket, inode].iter().all(|offset| *offset != 0)
+    }
+
+    fn of(types: &Types<'_>) -> Self {
+        let inode = || Some(types.offset_in("socket_alloc", "vfs_inode")? + types.offset_in("inode", "i_ino")?);
+        Self {
+            file_private: types.offset_in("file", "private_data").unwrap_or_default(),
+            kind: types.offset_in("sock", "sk_type").unwrap_or_default(),
+            family: types.offset_in("sock_common", "skc_family").unwrap_or_default(),
+            port: types.offset_in("sock_common", "skc_num").unwrap_or_default(),
+            socket: types.offset_in("sock", "sk_socket").unwrap_or_default(),
+            inode: inode().unwrap_or_default(),
+            unix_name: types.offset_in("unix_sock", "addr").unwrap_or_default(),
+        }
+    }
 }
 
 /// Reads the offsets.
@@ -54,6 +96,7 @@ pub fn task_layout() -> TaskLayout {
         files_table: types.offset_in("files_struct", "fdt").unwrap_or_default(),
         table_files: types.offset_in("fdtable", "fd").unwrap_or_default(),
         file_flags: types.offset_in("file", "f_flags").unwrap_or_default(),
+        sockets: SocketLayout::of(&types),
     }
 }
 
@@ -224,7 +267,9 @@ mod tests {
                 files_table,
                 table_files,
                 file_flags,
+                sockets,
             } = layout;
+            assert!(sockets.is_known() && sockets.unix_name > 0, "{layout:?}");
             for offset in [number, thread_pointer, memory, memory_stack, files, files_table, table_files, file_flags] {
                 assert!(offset > 0 && offset < 1 << 14, "{layout:?}");
             }

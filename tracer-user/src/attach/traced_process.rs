@@ -26,7 +26,7 @@ use crate::memory::MappedFile;
 use crate::model::{
     CodeCalls, ContextSites, CurrentSpanLayout, FileNumber, InterpreterSite, InterpreterSites, ModuleFile,
     PlannedFunction, ProbePlan, ProbesPassed, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RemoteAddress,
-    WitnessDensity, WitnessSite, WitnessWindow, WitnessedCalls,
+    ServerSockets, WitnessDensity, WitnessSite, WitnessWindow, WitnessedCalls,
 };
 
 /// A traced process. Dropping it takes everything away that belongs to it, and makes room for another one; what of that takes
@@ -76,11 +76,12 @@ impl TracedProcess {
         }
     }
 
-    /// From now on its requests are told, with the contexts of its interpreter if these are seen.
-    fn look_at_requests_of(&mut self, interpreter: bool) -> Result<(), AttachError> {
+    /// From now on its requests are told, with the contexts of its interpreter if these are seen. `settling`: its open connections
+    /// are about to be told.
+    fn look_at_requests_of(&mut self, interpreter: bool, settling: bool) -> Result<(), AttachError> {
         let mut loaded = self.loaded.lock();
         let slot = if interpreter { Some(loaded.slot_of(&mut self.slot, self.process.pid)?) } else { None };
-        requests::look_at(&mut loaded.ebpf, self.process.pid, slot)
+        requests::look_at(&mut loaded.ebpf, self.process.pid, slot, settling)
     }
 
     /// Whatever goes wrong with one of them, the others are gone.
@@ -338,14 +339,18 @@ impl KernelProcess for TracedProcess {
         self.loaded.lock().removals.begin_if(!links.is_empty(), move || drop(links));
     }
 
-    fn look_at_requests(&mut self, open: &mut dyn FnMut() -> Vec<u32>) -> Result<(), AttachError> {
+    fn look_at_requests(&mut self, open: &mut dyn FnMut() -> ServerSockets) -> Result<(), AttachError> {
         if self.loaded.lock().requests.is_none() {
             return Err(AttachError::Incomplete { name: "socket_read" });
         }
         self.is_asked = true;
-        self.look_at_requests_of(!self.contexts.is_empty())?;
+        self.look_at_requests_of(!self.contexts.is_empty(), true)?;
         let open = open();
-        requests::look_at_open(&mut self.loaded.lock().ebpf, self.process.pid, &open)
+        let mut loaded = self.loaded.lock();
+        let Loaded { ebpf, requests, .. } = &mut *loaded;
+        requests.as_mut().map_or(Ok(()), |requests| requests.look_at_open(ebpf, self.process.pid, &open))?;
+        drop(loaded);
+        self.look_at_requests_of(!self.contexts.is_empty(), false)
     }
 
     fn place_contexts(&mut self, path: &Path, sites: &ContextSites) -> Result<(), AttachError> {
@@ -358,7 +363,7 @@ impl KernelProcess for TracedProcess {
         let contexts = contexts.as_ref().ok_or(AttachError::Incomplete { name: "python_context_made" })?;
         self.contexts = contexts.place(ebpf, (path, self.process, slot), sites)?;
         drop(loaded);
-        if self.is_asked { self.look_at_requests_of(true) } else { Ok(()) }
+        if self.is_asked { self.look_at_requests_of(true, false) } else { Ok(()) }
     }
 
     fn forget_contexts(&mut self) -> Result<(), AttachError> {
@@ -369,7 +374,7 @@ impl KernelProcess for TracedProcess {
         let links = std::mem::take(&mut self.contexts);
         loaded.removals.begin(move || drop(links));
         drop(loaded);
-        if self.is_asked { self.look_at_requests_of(false) } else { Ok(()) }
+        if self.is_asked { self.look_at_requests_of(false, false) } else { Ok(()) }
     }
 
     fn forget_python(&mut self) -> Result<(), AttachError> {

@@ -190,7 +190,7 @@ pub struct TraceOptions {
     /// Record the raw records, for `replay`
     #[arg(long, value_name = "FILE", hide = true)]
     pub record_tape: Option<PathBuf>,
-    /// Place probes one by one, as on kernels before 6.6
+    /// Place probes one by one, and see requests at system calls, as on older kernels
     #[arg(long, hide = true)]
     pub single_probes: bool,
     /// Bytes of the ring buffer: a power of two, at least 4096

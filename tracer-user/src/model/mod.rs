@@ -52,9 +52,9 @@ pub use python::{
     PythonTables, Receiver, RuntimeCoverage, UnnamedClass, WatchedCode,
 };
 pub use request::{
-    CallParent, CallersTrace, ConnectionId, ContextChange, ContextEvent, HostAndPort, JoinedCalls, NoParent,
-    OtherProtocol, OutOfStep, PythonContext, Request, RequestEnding, RequestFacts, RequestStart, RequestTotals,
-    SocketAction, SocketEvent,
+    AcceptedConnection, CallParent, CallersTrace, ConnectionId, ContextChange, ContextEvent, HostAndPort, JoinedCalls,
+    NoParent, OtherProtocol, OutOfStep, PythonContext, Request, RequestEnding, RequestFacts, RequestStart,
+    RequestTotals, ServerSockets, SocketAction, SocketEvent,
 };
 pub use route::{PartedRoute, Route, RoutePart, RoutePaths, RouteTable, RouteTaken};
 pub use sentence::{counted, first_names, process_numbers};

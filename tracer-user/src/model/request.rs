@@ -7,6 +7,26 @@ use super::route::RouteTaken;
 use super::trace_ids::{SpanId, TraceId};
 use super::units::{MonotonicNs, RemoteAddress, ThreadId};
 
+/// How a process is asked, where that was looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerSockets {
+    /// The connections that it has accepted.
+    pub accepted: Vec<AcceptedConnection>,
+    /// The ports of TCP that it listens on.
+    pub ports: Vec<u16>,
+    /// Whether it listens on a unix socket.
+    pub listens_on_unix: bool,
+}
+
+/// A connection that a process has accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcceptedConnection {
+    /// Its descriptor.
+    pub descriptor: u32,
+    /// The number of its socket's inode, by which the kernel tells it from others.
+    pub inode: u64,
+}
+
 /// A connection of a process: its descriptor, and when it was opened, which tells apart those that had the same descriptor one after
 /// the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -8,7 +8,7 @@ use crate::attach::{AttachError, Kernel, KernelProcess, Refused, WatchOutcome};
 use crate::model::{
     CodeCalls, ContextSites, FileNumber, FunctionId, InterpreterSite, InterpreterSites, KernelFeatures, LossCounts,
     OpenCall, ProbePlan, ProbesPassed, ProcessId, PythonLayout, PythonLeftOut, PythonTables, RawRecord, RemoteAddress,
-    WitnessDensity, WitnessSite, WitnessWindow, WitnessedCalls,
+    ServerSockets, WitnessDensity, WitnessSite, WitnessWindow, WitnessedCalls,
 };
 use crate::ring::RecordSource;
 
@@ -219,7 +219,7 @@ impl KernelProcess for FakeProcess {
 
     fn stop_no_more(&mut self) {}
 
-    fn look_at_requests(&mut self, _: &mut dyn FnMut() -> Vec<u32>) -> Result<(), AttachError> {
+    fn look_at_requests(&mut self, _: &mut dyn FnMut() -> ServerSockets) -> Result<(), AttachError> {
         Ok(())
     }
 

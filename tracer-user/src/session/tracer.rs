@@ -17,7 +17,7 @@ use crate::attach::{AttachError, Kernel, KernelProcess, Refused};
 use crate::engine::{FirstObjects, Runtimes};
 use crate::model::{ClassesInSight, Module, ProcessEvent, ProcessId, ProgramImage, Target, TargetChange, counted};
 use crate::plan::{Planner, PythonCost};
-use crate::target::{TargetSource, accepted_connections, has_ended, identify};
+use crate::target::{TargetSource, has_ended, identify, server_sockets};
 
 /// What to think of a target that was ended by a signal about its code.
 pub const AFTER_SIGNAL: &str = "a fault of its own, as without probes, or one of a program that copies its own code together with \
@@ -512,7 +512,7 @@ impl Tracer {
 
 /// Has the requests of a process told, those on the connections that it has accepted before too.
 fn look_at_requests(process: ProcessId, kernel: &mut dyn KernelProcess) -> Result<(), AttachError> {
-    kernel.look_at_requests(&mut || accepted_connections(process))
+    kernel.look_at_requests(&mut || server_sockets(process))
 }
 
 /// A process runs another program: what was found in the memory of the other one is gone.

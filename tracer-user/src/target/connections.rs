@@ -7,15 +7,21 @@ use procfs::net::{TcpNetEntry, TcpState, UnixNetEntry, UnixState};
 use procfs::process::{FDTarget, Process};
 use rustix::net::SocketType;
 
-use crate::model::ProcessId;
+use crate::model::{AcceptedConnection, ProcessId, ServerSockets};
 
-/// Descriptors of the connections that a process has accepted: those of a socket that it listens on too. What cannot be read is not
-/// there.
+/// What a process listens on, and the connections that it has accepted: those of a socket that it listens on too. What cannot be read
+/// is not there.
 #[must_use]
-pub fn accepted_connections(process: ProcessId) -> Vec<u32> {
-    let Some(OpenSockets { open, tcp, unix }) = OpenSockets::of(process) else { return Vec::new() };
+pub fn server_sockets(process: ProcessId) -> ServerSockets {
+    let Some(OpenSockets { open, tcp, unix }) = OpenSockets::of(process) else { return ServerSockets::default() };
     let accepted = accepted(&tcp, &unix);
-    open.into_iter().filter(|(inode, _)| accepted.contains(inode)).map(|(_, descriptor)| descriptor).collect()
+    let accepted = open.into_iter().filter(|(inode, _)| accepted.contains(inode));
+    let listening = tcp.iter().filter(|entry| entry.state == TcpState::Listen);
+    ServerSockets {
+        accepted: accepted.map(|(inode, descriptor)| AcceptedConnection { descriptor, inode }).collect(),
+        ports: listening.map(|entry| entry.local_address.port()).collect(),
+        listens_on_unix: unix.iter().any(is_listened_on),
+    }
 }
 
 /// Whether a process listens on a TCP port or a unix socket, as far as can be read.
@@ -103,7 +109,9 @@ mod tests {
         let unix_server = UnixListener::bind(folder.path().join("socket")).expect("a path");
         let unix_client = UnixStream::connect(folder.path().join("socket")).expect("it listens");
         let (unix_connection, _) = unix_server.accept().expect("a client");
-        let found = accepted_connections(own);
+        let ServerSockets { accepted, ports, listens_on_unix } = server_sockets(own);
+        assert!(ports.contains(&server.local_addr().expect("an address").port()) && listens_on_unix, "{ports:?}");
+        let found: Vec<u32> = accepted.iter().map(|connection| connection.descriptor).collect();
         assert!(found.contains(&number(&connection)) && found.contains(&number(&unix_connection)), "{found:?}");
         assert!(listens(own));
         for other in [number(&server), number(&client), number(&unix_server), number(&unix_client)] {

@@ -15,7 +15,7 @@ mod watch;
 mod watched;
 
 pub use application::application_of;
-pub use connections::{accepted_connections, listens};
+pub use connections::{listens, server_sockets};
 pub use descendants::{children_are_told, descendants};
 pub use error::TargetError;
 pub use foreign_code::native_obstacle;
