@@ -41,11 +41,13 @@ pub enum Counter {
     LostContextRecords = 13,
     /// Records of the spans of an SDK that calls and answers are in, which found no room in the ring buffer. Likewise.
     LostSpanRecords = 14,
+    /// Connections of unix sockets that are told of. Not a loss: that they are closed has to be seen otherwise.
+    UnixConnections = 15,
 }
 
 impl Counter {
     /// Slots of the counter map.
-    pub const COUNT: u32 = 15;
+    pub const COUNT: u32 = 16;
 
     /// Every counter, in the order of its number.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -64,6 +66,7 @@ impl Counter {
         Self::LostConnections,
         Self::LostContextRecords,
         Self::LostSpanRecords,
+        Self::UnixConnections,
     ];
 
     /// Whether the counter counts calls whose span is lost.

@@ -234,6 +234,9 @@ impl Seen {
             count(Counter::LostConnections, 1);
             return false;
         }
+        if read_half(self.socket + offset(&raw const SOCK_FAMILY_OFFSET)) == UNIX {
+            count(Counter::UnixConnections, 1);
+        }
         tell_socket(self.key.whole(), SocketAction::Accepted as u32, 0, 0);
         true
     }

@@ -10,9 +10,10 @@ use super::features::{
     NEEDED_KERNEL, TESTED_KERNEL, in_initial_pid_namespace, is_virtual_machine, kernel_version, missing_privilege,
 };
 use super::kernel::Kernel as _;
-use super::loaded::LoadOptions;
+use super::loaded::{LoadOptions, LoadRequests};
 use super::programs::Programs;
 use super::python_watch::WatchOutcome;
+use super::requests::sockets_tell;
 use super::trial::{try_chain, try_exceptions, try_frames, try_native, try_watch};
 use crate::model::CHAIN_KERNEL;
 
@@ -187,8 +188,13 @@ fn chain() -> Check {
 
 fn requests() -> Check {
     const NAME: &str = "requests";
-    match Programs::load(LoadOptions { requests: true, ..LoadOptions::default() }) {
-        Ok(_) => check(NAME, CheckState::Good, "the tracepoints of system calls are there"),
+    match Programs::load(LoadOptions { requests: LoadRequests::Yes, ..LoadOptions::default() }) {
+        Ok(_) if sockets_tell() => check(NAME, CheckState::Good, "sockets tell what they receive and send"),
+        Ok(_) => {
+            let detail = "they are seen at system calls, which makes all of the machine slower: not unless `--requests sockets` asks \
+                          for it (from Linux 6.5 on, sockets tell it themselves)";
+            check(NAME, CheckState::Limited, detail)
+        }
         Err(error) => check(NAME, CheckState::Limited, format!("{error}; `--requests` cannot be used")),
     }
 }

@@ -73,6 +73,10 @@ pub trait Kernel: Send {
 
     /// Hands on what the programs logged, if they were loaded to log.
     fn forward_log(&mut self);
+
+    /// Where something is asked over unix sockets, has it seen that they are closed: it costs every system call of the machine something,
+    /// and is done when the first one is used.
+    fn follow_unix_sockets(&mut self);
 }
 
 /// Everything that the kernel holds for one process. Dropping it takes all of it away, and makes room for another process; what

@@ -29,6 +29,17 @@ use super::slots::{Slot, Slots};
 use super::task_layout::task_layout;
 use crate::model::{InterpreterSite, KernelFeatures, OpenCall, PlannedFunction};
 
+/// Whether the programs that see requests are to be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadRequests {
+    /// No.
+    No,
+    /// If that is possible here; nothing fails if it is not, and it is said.
+    IfPossible,
+    /// Yes.
+    Yes,
+}
+
 /// How the programs are loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadOptions {
@@ -51,7 +62,7 @@ pub struct LoadOptions {
     /// Tell which processes the traced ones fork, and count them.
     pub forks: bool,
     /// See what traced processes read from their connections, and write to them.
-    pub requests: bool,
+    pub requests: LoadRequests,
 }
 
 impl Default for LoadOptions {
@@ -66,7 +77,7 @@ impl Default for LoadOptions {
             python_entries: PYTHON_ENTRIES,
             first_objects: false,
             forks: false,
-            requests: false,
+            requests: LoadRequests::No,
         }
     }
 }
@@ -154,7 +165,7 @@ impl Loaded {
         if !options.python_chain {
             loader.map_max_entries(WANTED_MAP, 1);
         }
-        if !options.requests {
+        if options.requests == LoadRequests::No {
             for table in REQUEST_TABLES {
                 loader.map_max_entries(table, 1);
             }
@@ -206,11 +217,8 @@ impl Loaded {
         // The ring buffer is taken away later: what runs on it must be loaded before.
         let frames = if options.python_frames { Some(FramesPrograms::load(&mut ebpf, multi.is_some())?) } else { None };
         let chain = if options.python_chain { Some(ChainPrograms::new(&mut ebpf, witness)?) } else { None };
-        let requests = match options.requests {
-            true => Some(RequestPrograms::load(&mut ebpf, &task, options)?),
-            false => None,
-        };
-        let contexts = match options.requests {
+        let requests = RequestPrograms::load_if_wanted(&mut ebpf, &task, options)?;
+        let contexts = match requests.is_some() {
             true => Some(ContextPrograms::load(&mut ebpf, multi.is_some())?),
             false => None,
         };

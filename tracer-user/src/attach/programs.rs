@@ -120,6 +120,14 @@ impl Kernel for Programs {
             forward();
         }
     }
+
+    fn follow_unix_sockets(&mut self) {
+        let mut loaded = self.loaded.lock();
+        let Loaded { ebpf, requests, .. } = &mut *loaded;
+        if let Some(requests) = requests {
+            requests.follow_unix_sockets(ebpf);
+        }
+    }
 }
 
 fn log_forwarder(ebpf: &mut Ebpf) -> Option<Box<dyn FnMut() + Send>> {

@@ -11,12 +11,13 @@ use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::{RawTracePoint, TracePoint};
 use aya::{Ebpf, Pod};
 use rustix::time::{ClockId, clock_gettime};
+use tracer_common::counters::Counter;
 use tracer_common::tables::{ConnectionKey, ConnectionState, NO_INTERPRETER, SETTLING};
 
 use super::error::{AttachError, kernel_error};
 use super::features::kernel_version;
-use super::loaded::LoadOptions;
-use super::object::{hash_map, map_error, program, program_error};
+use super::loaded::{LoadOptions, LoadRequests};
+use super::object::{hash_map, map_error, per_processor, program, program_error};
 use super::task_layout::TaskLayout;
 use super::tracepoints::Tracepoints;
 use crate::model::ServerSockets;
@@ -82,29 +83,48 @@ pub struct RequestPrograms {
     calls: Vec<OwnedFd>,
     /// Empty: sockets are seen at system calls.
     sockets: Vec<RawTracePointLink>,
+    /// Whether the kernel has refused to tell of closed descriptors.
+    is_refused: bool,
 }
 
 impl RequestPrograms {
-    /// Loads the programs and attaches them: they do nothing until they are told of a server.
+    /// Loads them as these options say.
+    ///
+    /// # Errors
+    /// As [`Self::load`], where they are to be loaded in any case.
+    pub fn load_if_wanted(
+        ebpf: &mut Ebpf,
+        task: &TaskLayout,
+        options: LoadOptions,
+    ) -> Result<Option<Self>, AttachError> {
+        if options.requests == LoadRequests::No {
+            return Ok(None);
+        }
+        match Self::load(ebpf, task, options.single_probes) {
+            Err(error) if options.requests == LoadRequests::IfPossible => {
+                tracing::warn!("requests are not looked at: {error}");
+                Ok(None)
+            }
+            loaded => loaded.map(Some),
+        }
+    }
+
+    /// Loads the programs and attaches them: they do nothing until they are told of a server. `at_calls`: at system calls in any case.
     ///
     /// # Errors
     /// Not permitted, or the kernel has no such tracepoints or cannot run the programs.
-    pub fn load(ebpf: &mut Ebpf, task: &TaskLayout, options: LoadOptions) -> Result<Self, AttachError> {
+    fn load(ebpf: &mut Ebpf, task: &TaskLayout, at_calls: bool) -> Result<Self, AttachError> {
         if [task.files, task.files_table, task.table_files].contains(&0) {
             let problem = "the kernel does not tell where it keeps the files of a process (CONFIG_DEBUG_INFO_BTF)";
             return Err(no_requests(problem));
         }
-        let mut programs = Self { calls: Vec::new(), sockets: Vec::new() };
-        if kernel_version() >= SOCKETS_TELL && task.sockets.is_known() && !options.single_probes {
+        let mut programs = Self { calls: Vec::new(), sockets: Vec::new(), is_refused: false };
+        if sockets_tell() && task.sockets.is_known() && !at_calls {
             for (name, tracepoint) in SOCKET_PROGRAMS {
                 let program = program::<RawTracePoint>(ebpf, name)?;
                 program.load().map_err(|error| program_error(&error))?;
                 let link = program.attach(tracepoint).map_err(|error| program_error(&error))?;
                 programs.sockets.push(program.take_link(link).map_err(|error| program_error(&error))?);
-            }
-            // A command may come to listen on a unix socket.
-            if options.first_objects {
-                programs.see_closes(ebpf)?;
             }
         } else {
             programs.see_closes(ebpf)?;
@@ -113,7 +133,22 @@ impl RequestPrograms {
         Ok(programs)
     }
 
-    /// Descriptors are seen closed from now on, if they are not yet.
+    /// Descriptors are seen closed from now on, if they are not yet and a unix socket is asked over, which nothing else tells of.
+    pub fn follow_unix_sockets(&mut self, ebpf: &mut Ebpf) {
+        if self.calls.is_empty() && !self.is_refused && has_unix_connections(ebpf) {
+            self.see_closes_if_possible(ebpf);
+        }
+    }
+
+    fn see_closes_if_possible(&mut self, ebpf: &mut Ebpf) {
+        if let Err(error) = self.see_closes(ebpf) {
+            self.is_refused = true;
+            tracing::warn!(
+                "it is not seen when a unix socket is closed, which ends answers of unknown length: {error}"
+            );
+        }
+    }
+
     fn see_closes(&mut self, ebpf: &mut Ebpf) -> Result<(), AttachError> {
         if self.calls.is_empty() { self.see_calls(ebpf, CLOSES) } else { Ok(()) }
     }
@@ -132,11 +167,11 @@ impl RequestPrograms {
     /// A process listens on these, and has accepted these connections before.
     ///
     /// # Errors
-    /// A map cannot be written, or it is not seen that a unix socket is closed.
+    /// A map cannot be written.
     pub fn look_at_open(&mut self, ebpf: &mut Ebpf, process: u32, open: &ServerSockets) -> Result<(), AttachError> {
         let ServerSockets { accepted, ports, listens_on_unix } = open;
-        if *listens_on_unix {
-            self.see_closes(ebpf)?;
+        if *listens_on_unix && !self.is_refused {
+            self.see_closes_if_possible(ebpf);
         }
         let mut listened = hash_map::<u16, u32>(ebpf, LISTENED_PORTS)?;
         for port in ports {
@@ -168,6 +203,18 @@ impl RequestPrograms {
         empty::<u32, u32>(ebpf, SERVERS);
         empty::<ConnectionKey, ConnectionState>(ebpf, CONNECTIONS);
     }
+}
+
+/// Whether this kernel may tell of sockets themselves: requests cost nobody else anything then.
+#[must_use]
+pub fn sockets_tell() -> bool {
+    kernel_version() >= SOCKETS_TELL
+}
+
+fn has_unix_connections(ebpf: &Ebpf) -> bool {
+    let counted =
+        per_processor::<u64>(ebpf, "COUNTERS").ok().and_then(|map| map.get(&(Counter::UnixConnections as u32), 0).ok());
+    counted.is_some_and(|counted| counted.iter().any(|count: &u64| *count > 0))
 }
 
 fn no_requests(problem: impl ToString) -> AttachError {

@@ -341,7 +341,8 @@ impl KernelProcess for TracedProcess {
 
     fn look_at_requests(&mut self, open: &mut dyn FnMut() -> ServerSockets) -> Result<(), AttachError> {
         if self.loaded.lock().requests.is_none() {
-            return Err(AttachError::Incomplete { name: "socket_read" });
+            // That was said when it was found out.
+            return Ok(());
         }
         self.is_asked = true;
         self.look_at_requests_of(!self.contexts.is_empty(), true)?;
@@ -360,7 +361,7 @@ impl KernelProcess for TracedProcess {
         let mut loaded = self.loaded.lock();
         let slot = loaded.slot_of(&mut self.slot, self.process.pid)?;
         let Loaded { contexts, ebpf, .. } = &mut *loaded;
-        let contexts = contexts.as_ref().ok_or(AttachError::Incomplete { name: "python_context_made" })?;
+        let Some(contexts) = contexts else { return Ok(()) };
         self.contexts = contexts.place(ebpf, (path, self.process, slot), sites)?;
         drop(loaded);
         if self.is_asked { self.look_at_requests_of(true, false) } else { Ok(()) }

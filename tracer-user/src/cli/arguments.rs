@@ -172,8 +172,9 @@ pub struct TraceOptions {
     #[command(flatten)]
     pub forks: ForkOptions,
     /// Make spans of the HTTP/1.1 requests that the traced servers get, in the traces of their callers: `sockets` sees what the
-    /// servers read and write at system calls, `auto` does so if one of the processes listens; `off` (default) does not look at requests
-    #[arg(long, value_name = "HOW", default_value = "off", hide_default_value = true, hide_possible_values = true)]
+    /// servers read and write, `auto` (default) does so if one of the processes listens and the kernel tells it without making other
+    /// processes slower (Linux 6.5), `off` does not look at requests
+    #[arg(long, value_name = "HOW", default_value = "auto", hide_default_value = true, hide_possible_values = true)]
     pub requests: Requests,
     /// Probe native functions also in files that move their own code to other memory (huge pages): safe only if it has been
     /// moved already, or never is
@@ -242,11 +243,11 @@ pub enum PythonMode {
 /// How requests are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Requests {
-    /// At system calls, where the target listens.
+    /// At sockets, where the target listens and the kernel tells of them.
     Auto,
     /// Not at all.
     Off,
-    /// At system calls.
+    /// At sockets, or else at system calls.
     Sockets,
     /// In the C library.
     Libc,
@@ -258,7 +259,7 @@ impl TraceOptions {
         let problem = match self.requests {
             Requests::Off | Requests::Auto | Requests::Sockets => None,
             Requests::Libc => {
-                Some("requests are not seen in the C library yet: `--requests sockets` sees them at system calls")
+                Some("requests are not seen in the C library yet: `--requests sockets` sees them at the sockets")
             }
         };
         if let Some(problem) = problem {

@@ -16,7 +16,7 @@ use super::progress::Progress;
 use super::selected::{Selected, with_descendants};
 use super::signals;
 use super::summary_file::SummaryFile;
-use crate::attach::LoadOptions;
+use crate::attach::{LoadOptions, LoadRequests, sockets_tell};
 use crate::model::{MethodRow, SymbolMap, Target, counted, process_numbers};
 use crate::session::{
     self, Followed, Message, ProcessChanges, PythonSettings, Report, Session, SessionError, Settings, Stop, TotalsFeed,
@@ -72,9 +72,9 @@ pub fn trace_running(
     trace.check()?;
     let maps = load_maps(&trace.maps, &trace.classes)?;
     let targets = selected.look(trace.forks.are_followed())?;
-    let sees_requests = are_requests_seen(trace.requests, || is_any_listening(&targets, trace.forks));
+    let requests = requests_to_load(trace.requests, || is_any_listening(&targets, trace.forks));
     if trace.dry_run {
-        if sees_requests {
+        if requests != LoadRequests::No {
             tell("requests over HTTP/1.1 would be looked at");
         }
         let all = with_descendants(targets, trace.forks.are_followed());
@@ -86,7 +86,7 @@ pub fn trace_running(
     let named: Vec<u32> = targets.iter().map(|target| target.process.pid).collect();
     let forked = descendants(&targets).len();
     let watcher = Watcher::new(targets, trace.forks.are_followed());
-    let settings = settings((trace, sees_requests), &front.display(), watcher, maps, began, tell_session.clone());
+    let settings = settings((trace, requests), &front.display(), watcher, maps, began, tell_session.clone());
     let settings = front.settings(settings);
     signals::listen(tell_session, Arc::clone(&settings.stop))?;
     let mut has_unnamed = false;
@@ -128,20 +128,19 @@ pub fn load_maps(files: &[PathBuf], classes: &ClassOptions) -> anyhow::Result<Ve
     Ok([symbol_map::load(files, Path::new(MAP_DIRECTORY))?.maps(), &asked].concat())
 }
 
-/// Whether the options ask for requests. `listens`: whether a process that is traced is a server.
-pub fn are_requests_seen(how: Requests, listens: impl FnOnce() -> bool) -> bool {
+/// Whether requests are to be seen. `listens`: whether a process that is traced is a server.
+pub fn requests_to_load(how: Requests, listens: impl FnOnce() -> bool) -> LoadRequests {
     match how {
-        Requests::Off | Requests::Libc => false,
-        Requests::Sockets => true,
+        Requests::Off | Requests::Libc => LoadRequests::No,
+        Requests::Sockets => LoadRequests::Yes,
+        Requests::Auto if !listens() => LoadRequests::No,
+        Requests::Auto if sockets_tell() => LoadRequests::IfPossible,
         Requests::Auto => {
-            let listens = listens();
-            if !listens {
-                tell(
-                    "requests are not looked at: none of the processes listens on a socket (`--requests sockets` looks all the \
-                     same)",
-                );
-            }
-            listens
+            tell(
+                "requests are not looked at: before Linux 6.5 that makes every system call of the machine slower; `--requests \
+                 sockets` looks at them all the same",
+            );
+            LoadRequests::No
         }
     }
 }
@@ -151,9 +150,9 @@ fn is_any_listening(targets: &[Target], forks: ForkOptions) -> bool {
     targets.iter().chain(forked.iter().map(|(_, target)| target)).any(|target| listens(target.process))
 }
 
-/// What the options ask of a session, and whether it sees requests.
+/// What the options ask of a session, and whether it sees requests if they do not say.
 pub fn settings(
-    (trace, requests): (&TraceOptions, bool),
+    (trace, requests): (&TraceOptions, LoadRequests),
     display: &DisplayOptions,
     watcher: Watcher,
     maps: Vec<SymbolMap>,
@@ -164,7 +163,7 @@ pub fn settings(
     Settings {
         source: Box::new(watcher),
         maps,
-        python: PythonSettings { joins_requests: requests, ..trace.python() },
+        python: PythonSettings { joins_requests: requests != LoadRequests::No, ..trace.python() },
         probe_moving_code: trace.probe_moving_code,
         max_overhead: trace.max_overhead,
         totals: display.interval.map(show_totals),

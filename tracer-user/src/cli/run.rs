@@ -9,12 +9,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use super::arguments::RunArguments;
-use super::attach::{are_requests_seen, conclude, finish, load_maps, settings, tell_attached, tell_changes};
+use super::attach::{conclude, finish, load_maps, requests_to_load, settings, tell_attached, tell_changes};
 use super::exit::{UsageError, demand_privilege};
 use super::list;
 use super::print::tell;
 use super::signals;
 use super::summary_file::SummaryFile;
+use crate::attach::sockets_tell;
 use crate::export::Destination;
 use crate::model::{Module, Service, Target};
 use crate::session;
@@ -58,8 +59,8 @@ pub fn run(arguments: &RunArguments, began: Instant) -> anyhow::Result<ExitCode>
     }
     let watcher = Watcher::new(vec![target], trace.forks.are_followed()).of_command();
     // What it listens on is known later.
-    let sees_requests = are_requests_seen(trace.requests, || true);
-    let settings = settings((trace, sees_requests), &arguments.display, watcher, maps, began, tell_session.clone());
+    let requests = requests_to_load(trace.requests, sockets_tell);
+    let settings = settings((trace, requests), &arguments.display, watcher, maps, began, tell_session.clone());
     // What the command prints stays what it is.
     let exports = settings.exports.into_iter().map(Destination::off_stdout).collect();
     let started = session::start(Settings { is_command: true, exports, ..settings });

@@ -271,7 +271,8 @@ impl LossOfReason {
             | Counter::LostSocketRecords
             | Counter::LostConnections
             | Counter::LostContextRecords
-            | Counter::LostSpanRecords => UNKNOWN_REASON,
+            | Counter::LostSpanRecords
+            | Counter::UnixConnections => UNKNOWN_REASON,
         }
     }
 }

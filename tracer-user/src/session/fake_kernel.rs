@@ -101,6 +101,8 @@ impl Kernel for FakeKernel {
     }
 
     fn forward_log(&mut self) {}
+
+    fn follow_unix_sockets(&mut self) {}
 }
 
 /// One process in it.

@@ -20,7 +20,7 @@ use super::settings::Settings;
 use super::tape_header::{begin_tape, tape_header};
 use super::tracer::{NewProcess, Tracer};
 use super::wiring::Pipeline;
-use crate::attach::{AttachError, Kernel, LoadOptions, Programs, Refusal, Refused, share_heaps};
+use crate::attach::{AttachError, Kernel, LoadOptions, LoadRequests, Programs, Refusal, Refused, share_heaps};
 use crate::engine::{NativeEngine, Runtimes};
 use crate::memory::ReadLimit;
 use crate::model::{ProcessId, PythonMode, Target, process_numbers};
@@ -126,7 +126,8 @@ pub fn start_on(
     let is_starting =
         |(forked_by, target): &(Option<ProcessId>, Target)| forked_by.is_some() && Runtimes::may_be_in(target);
     // Requests are told of whatever answers them.
-    let awaits_forks = awaits_forks || load.requests;
+    let sees_requests = load.requests != LoadRequests::No;
+    let awaits_forks = awaits_forks || sees_requests;
     let may_have_more = is_command || awaits_forks || arriving.iter().any(is_starting);
     if is_empty && !may_have_more {
         let forbidden = found.iter().map(|found| found.forbidden).sum();
@@ -149,7 +150,7 @@ pub fn start_on(
     let native = NativeProbes::new(engine, max_overhead);
     let tracer = Tracer::new(kernel, drain, native, instances, source).awaiting_forks(awaits_forks);
     let command = targets.first().filter(|_| is_command).map(|target| target.process);
-    let mut tracer = tracer.seeing_requests(load.requests).seeing_first_calls(command);
+    let mut tracer = tracer.seeing_requests(sees_requests).seeing_first_calls(command);
     let found = arriving.into_iter().zip(found).zip(found_instances);
     let arrivals =
         found.map(|(((forked_by, target), found), instance)| NewProcess { target, forked_by, found, instance });

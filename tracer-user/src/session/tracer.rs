@@ -309,6 +309,7 @@ impl Tracer {
     /// Asks for what nobody tells.
     fn ask(&mut self) -> Result<(), SessionError> {
         self.kernel.forward_log();
+        self.kernel.follow_unix_sockets();
         for (process, file) in self.native.look_at_load(&*self.kernel)? {
             let Self { processes, drain, planner, native, source, .. } = self;
             let mut context = Context { processes, planner, drain };
