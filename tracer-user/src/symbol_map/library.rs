@@ -13,13 +13,14 @@ use super::problem::{MapError, MapErrors, MapProblem};
 pub const MAP_DIRECTORY: &str = "/etc/ml-tracer/symbols.d";
 
 /// The maps that are part of the program: name in the source tree and text. Later ones win over earlier ones.
-const BUILT_IN: [(&str, &str); 22] = [
+const BUILT_IN: [(&str, &str); 23] = [
     ("symbols/generic-c.yaml", include_str!("../../../symbols/generic-c.yaml")),
     ("symbols/generic-cpp.yaml", include_str!("../../../symbols/generic-cpp.yaml")),
     ("symbols/generic-rust.yaml", include_str!("../../../symbols/generic-rust.yaml")),
     ("symbols/xgboost.yaml", include_str!("../../../symbols/xgboost.yaml")),
     ("symbols/lightgbm.yaml", include_str!("../../../symbols/lightgbm.yaml")),
     ("symbols/opencv-ml.yaml", include_str!("../../../symbols/opencv-ml.yaml")),
+    ("symbols/llama-cpp.yaml", include_str!("../../../symbols/llama-cpp.yaml")),
     ("symbols/scikit-learn.yaml", include_str!("../../../symbols/scikit-learn.yaml")),
     ("symbols/imbalanced-learn.yaml", include_str!("../../../symbols/imbalanced-learn.yaml")),
     ("symbols/xgboost-python.yaml", include_str!("../../../symbols/xgboost-python.yaml")),

@@ -117,7 +117,18 @@ fn documents_know_their_lines() {
 fn built_in_maps_are_good_and_say_so() {
     let maps = built_in();
     let libraries: Vec<&str> = maps.iter().map(|map| map.library.as_str()).collect();
-    let native = ["generic", "generic", "generic", "xgboost", "xgboost", "lightgbm", "lightgbm", "opencv-ml"];
+    let native = [
+        "generic",
+        "generic",
+        "generic",
+        "xgboost",
+        "xgboost",
+        "lightgbm",
+        "lightgbm",
+        "opencv-ml",
+        "llama.cpp",
+        "llama.cpp",
+    ];
     let python = [
         "scikit-learn",
         "imbalanced-learn",
