@@ -60,6 +60,9 @@ pub fn environment(name: &str, requirements: &Path, interpreter: Python) -> Resu
     Ok(Some(link))
 }
 
+/// Variable by which a requirements file names what lies beside it, with its whole path.
+const BESIDE: &str = "ML_TRACER_REQUIREMENTS";
+
 /// Written into an environment when everything is in place.
 const MARK: &str = "requirements.sha256";
 
@@ -84,7 +87,8 @@ fn make(
         &format!("pip install -r {}", requirements.display()),
         Command::new(folder.join("bin/python"))
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--requirement"])
-            .arg(requirements),
+            .arg(requirements)
+            .env(BESIDE, requirements.parent().unwrap_or(requirements)),
     )?;
     fs::write(folder.join(MARK), fingerprint).with_context(|| format!("cannot write to {}", folder.display()))
 }

@@ -30,7 +30,9 @@ use crate::{build_ebpf, check, chroot, dist, fuzz, kernels, provision};
 
 /// Python environments of the suites beside the one of the models: name below `target/venv`, requirements file,
 /// interpreter. Where an interpreter is missing, so is its environment, and the tests that want it are skipped.
-const ENVIRONMENTS: [(&str, &str, Python); 10] = [
+const ENVIRONMENTS: [(&str, &str, Python); 11] = [
+    // The longest first: it compiles llama.cpp, two minutes of one processor.
+    ("llama-3.12", "llama", Python::Version("3.12")),
     ("collector", "collector", Python::Any),
     ("oracle-3.9", "oracle", Python::Version("3.9")),
     ("plain-3.8", "plain", Python::Version("3.8")),
