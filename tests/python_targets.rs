@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal};
 use tracer_tests::process::{Finished, poll, run};
-use tracer_tests::python::{Interpreter, LIBRARIES, ORACLE, SCIKIT_LEARN, SCIKIT_LEARN_1_2, Truth};
+use tracer_tests::python::{Interpreter, LIBRARIES, LLAMA, ORACLE, SCIKIT_LEARN, SCIKIT_LEARN_1_2, Truth};
 use tracer_tests::suite::{Need, case, main as run_suite};
 use tracer_tests::targets::Target;
 use tracer_tests::workspace;
@@ -27,6 +27,9 @@ fn main() -> ExitCode {
         }),
         case("targets_of_libraries_tell_the_truth", &[Need::Python(LIBRARIES)], || {
             targets_tell_the_truth(LIBRARIES, LIBRARY_TARGETS, executed)
+        }),
+        case("a_target_of_llama_tells_the_truth", &[Need::Python(LLAMA)], || {
+            targets_tell_the_truth(LLAMA, LLAMA_TARGETS, executed)
         }),
         case("a_forked_target_is_like_an_executed_one", &[Need::Python(OLDEST)], || {
             forked_is_like_executed(OLDEST, "targets/python_sklearn_pipeline/target.py", &["12", "4"])
@@ -68,6 +71,9 @@ const LIBRARY_TARGETS: &[TargetTruth] = &[
     ("python_frameworks", &["skops", "2"], 12, &["Pipeline.predict", "LogisticRegression.predict"]),
     ("python_frameworks", &["tokenizers", "2"], 8, &["ByteLevelBPETokenizer.encode"]),
 ];
+
+const LLAMA_TARGETS: &[TargetTruth] =
+    &[("python_llama", &["2"], 156, &["Llama.create_chat_completion", "Llama.eval", "Llama.embed", "Context.decode"])];
 
 const TARGETS: &[TargetTruth] = &[
     ("python_sklearn_pipeline", &["12", "4"], 96, &["Pipeline.predict", "PolynomialFeatures.transform"]),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tracer_tests::process::poll;
-use tracer_tests::python::{Interpreter, LIBRARIES, SCIKIT_LEARN_1_2, TORCH};
+use tracer_tests::python::{CHAIN, Interpreter, LIBRARIES, LLAMA, SCIKIT_LEARN_1_2, TORCH};
 use tracer_tests::python_run::PythonRun;
 use tracer_tests::spans::Spans;
 use tracer_tests::suite::{Case, Need, case_of, is_full};
@@ -22,6 +22,7 @@ const TESTS: &[(&str, Interpreter, Test)] = &[
     ("xgboost_classifier", LIBRARIES, xgboost),
     ("lightgbm_classifier", LIBRARIES, lightgbm),
     ("catboost_classifier", LIBRARIES, catboost),
+    ("llama_cpp_python", LLAMA, llama),
 ];
 
 /// Libraries of `python_frameworks`: calls of their models are whole trees in the default mode.
@@ -123,4 +124,18 @@ fn catboost(interpreter: Interpreter) -> Result<()> {
     let run = PythonRun::of(interpreter, "python_boosting", &["catboost", "20"]);
     run.exact().context("watching")?;
     run.tracer_arguments(&["--python", "frames"]).exact().context("frames").map(drop)
+}
+
+/// The model's methods, and the library in C and C++ below them with the number of tokens in each batch: the first text that is embedded
+/// has ten letters, behind what begins every text and a space. There are more methods than registers.
+fn llama(interpreter: Interpreter) -> Result<()> {
+    let run = PythonRun::of(interpreter, "python_llama", &["10"]);
+    for mode in ["frames", CHAIN] {
+        let traced = run.clone().tracer_arguments(&["--python", mode]).exact().context(mode)?;
+        let batches: Vec<_> =
+            traced.trace.spans.named("Context.decode").map(|batch| batch.integer("ml.tokens")).collect();
+        ensure!(batches.contains(&Some(12)), "{mode}: {batches:?}");
+        ensure!(batches.iter().all(|tokens| tokens.is_some_and(|tokens| tokens > 0)), "{mode}: {batches:?}");
+    }
+    run.with_nothing_made_up().context("watching").map(drop)
 }

@@ -75,6 +75,9 @@ pub const SCIKIT_LEARN_1_2: Interpreter = Interpreter::Environment("sklearn-1.2-
 /// CPython 3.12 with scikit-learn 1.9 and the libraries of the other maps.
 pub const LIBRARIES: Interpreter = Interpreter::Environment("libraries-3.12");
 
+/// CPython 3.12 with llama-cpp-python, built from its source.
+pub const LLAMA: Interpreter = Interpreter::Environment("llama-3.12");
+
 /// The system's own with Debian's PyTorch, transformers and sentence-transformers: `cargo xtask prepare --full` makes it.
 pub const TORCH: Interpreter = Interpreter::Environment("torch-system");
 
