@@ -10,14 +10,14 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal};
 use tracer_tests::process::{Finished, poll, run};
 use tracer_tests::python::{Interpreter, LIBRARIES, LLAMA, ORACLE, SCIKIT_LEARN, SCIKIT_LEARN_1_2, Truth};
-use tracer_tests::suite::{Need, case, main as run_suite};
+use tracer_tests::suite::{Need, case, is_full, main as run_suite};
 use tracer_tests::targets::Target;
 use tracer_tests::workspace;
 
 fn main() -> ExitCode {
     // The suites that trace run the others.
     const OLDEST: Interpreter = SCIKIT_LEARN[0];
-    let cases = vec![
+    let mut cases = vec![
         case("targets_tell_the_truth", &[Need::Python(OLDEST)], || targets_tell_the_truth(OLDEST, TARGETS, executed)),
         case("targets_tell_the_truth_in_debian_sid", &[Need::Python(Interpreter::Sid)], || {
             targets_tell_the_truth(Interpreter::Sid, TARGETS, forked)
@@ -27,9 +27,6 @@ fn main() -> ExitCode {
         }),
         case("targets_of_libraries_tell_the_truth", &[Need::Python(LIBRARIES)], || {
             targets_tell_the_truth(LIBRARIES, LIBRARY_TARGETS, executed)
-        }),
-        case("a_target_of_llama_tells_the_truth", &[Need::Python(LLAMA)], || {
-            targets_tell_the_truth(LLAMA, LLAMA_TARGETS, executed)
         }),
         case("a_forked_target_is_like_an_executed_one", &[Need::Python(OLDEST)], || {
             forked_is_like_executed(OLDEST, "targets/python_sklearn_pipeline/target.py", &["12", "4"])
@@ -42,6 +39,11 @@ fn main() -> ExitCode {
         }),
         case("the_recorded_trees_are_those_of_the_original", &[Need::Python(ORACLE)], recorded_trees),
     ];
+    if is_full() {
+        cases.push(case("a_target_of_llama_tells_the_truth", &[Need::Python(LLAMA)], || {
+            targets_tell_the_truth(LLAMA, LLAMA_TARGETS, executed)
+        }));
+    }
     run_suite(cases)
 }
 

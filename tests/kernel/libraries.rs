@@ -141,13 +141,21 @@ const fn passes(step: usize) -> usize {
     sum
 }
 
+/// Every number that these return is called an error. Who jumps to another function has returned none: that one may.
+const RETURNED_VALUES: &[(&str, usize)] = &[("SiblingCall", 14), ("TailJump", 0)];
+
+/// That, to stand before [`NEST_ALL`].
+const ERRORS: &str = "schema: ml-tracer/v1\nlibrary: test-errors\nlanguage: cpp\nfunctions:\n\
+    - {symbol: _ZN6shapes11SiblingCall7predictEl, span: SiblingCall.predict, error: {when: return != 0}}\n\
+    - {symbol: _ZN6shapes8TailJump7predictEl, span: TailJump.predict, error: {when: return != 0}}\n---\n";
+
 fn odd_shapes() -> Result<()> {
     for build in ["cpp_tail_calls", "cpp_tail_calls_marked"] {
         let mut target = Target::start(build, &["--requests", "40"])?;
         let listed = ml_tracer(["symbols", "--json", "--pid", &target.pid().to_string()])?;
         let listed: Value = serde_json::from_str(&listed.output).with_context(|| format!("{listed:?}"))?;
         let refused = listed.get("skipped").and_then(Value::as_array).context("no list of refused functions")?;
-        let attached = Tracer::attach(target.pid())?.map(NEST_ALL)?.start()?;
+        let attached = Tracer::attach(target.pid())?.map(&format!("{ERRORS}{NEST_ALL}"))?.start()?;
         target.batch()?;
         let trace = attached.stop()?;
         target.finish()?;
@@ -168,6 +176,13 @@ fn odd_shapes() -> Result<()> {
         let unwound = trace.spans.ended("unwound");
         let thrown = trace.spans.count("NeverReturns.predict");
         ensure!(unwound == thrown, "{build}: {unwound} unwound, {thrown} threw");
+        for (class, errors) in RETURNED_VALUES {
+            let told = trace.spans.named(&format!("{class}.predict")).filter(|row| row.is_error()).count();
+            ensure!(
+                told == *errors,
+                "{build}: {told} errors of {class}, {errors} calls that were seen to return a number"
+            );
+        }
     }
     Ok(())
 }

@@ -22,8 +22,10 @@ const TESTS: &[(&str, Interpreter, Test)] = &[
     ("xgboost_classifier", LIBRARIES, xgboost),
     ("lightgbm_classifier", LIBRARIES, lightgbm),
     ("catboost_classifier", LIBRARIES, catboost),
-    ("llama_cpp_python", LLAMA, llama),
 ];
+
+/// The one whose environment takes long to make.
+const ON_LLAMA: (&str, Interpreter, Test) = ("llama_cpp_python", LLAMA, llama);
 
 /// Libraries of `python_frameworks`: calls of their models are whole trees in the default mode.
 const FRAMEWORKS: [&str; 7] =
@@ -55,7 +57,8 @@ pub fn cases() -> Vec<Case> {
         case_of(format!("calls_of_{name}"), needs(TORCH), test)
     };
     let on_torch = ON_TORCH.iter().filter(|_| is_full()).map(|name| on_torch(name));
-    TESTS.iter().map(case).chain(frameworks).chain(on_torch).collect()
+    let on_llama = is_full().then_some(&ON_LLAMA);
+    TESTS.iter().chain(on_llama).map(case).chain(frameworks).chain(on_torch).collect()
 }
 
 /// The calls of a library's model, the methods below them, and the names of its parts.

@@ -24,8 +24,10 @@ pub enum ObjectLocation {
 /// How an exit probe tells that the function is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ExitSite {
-    /// At a `ret` or an unconditional jump out of the function.
+    /// At a `ret`.
     Instruction,
+    /// At an unconditional jump out of the function.
+    Jump,
     /// At a conditional jump out of the function; the number is the low four bits of the x86 opcode (0 = `jo` .. 15 = `jg`).
     ConditionalJump(u8),
     /// In the kernel's return trampoline (uretprobe): the return address has been popped already.
@@ -40,6 +42,7 @@ const NESTS_BIT: u64 = 1 << 42;
 const CAPTURES_BIT: u64 = 1 << 43;
 const SITE_SHIFT: u32 = 44;
 const SITE_TRAMPOLINE: u64 = 1;
+const SITE_JUMP: u64 = 2;
 const SITE_CONDITIONAL: u64 = 0x10;
 /// In the place of the function, above the number of a register.
 const IS_COPY: u32 = 0x10;
@@ -73,6 +76,7 @@ impl Cookie {
     pub const fn exit(function: u32, process_slot: u16, site: ExitSite) -> Self {
         let site = match site {
             ExitSite::Instruction => 0,
+            ExitSite::Jump => SITE_JUMP,
             ExitSite::Trampoline => SITE_TRAMPOLINE,
             ExitSite::ConditionalJump(condition) => SITE_CONDITIONAL | (condition as u64 & 0xf),
         };
@@ -164,6 +168,13 @@ impl Cookie {
         self.0 >> SITE_SHIFT & 0xff == SITE_TRAMPOLINE
     }
 
+    /// Whether the exit probe sits on a jump into another function, conditional or not.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_jump(self) -> bool {
+        self.is_conditional() || self.0 >> SITE_SHIFT & 0xff == SITE_JUMP
+    }
+
     /// Whether the probe, at an exit or inside an interpreter, sits on a conditional jump.
     #[must_use]
     #[inline(always)]
@@ -223,8 +234,12 @@ mod tests {
         let jump = Cookie::exit(7, 1, ExitSite::ConditionalJump(15));
         assert!(jump.is_conditional() && !jump.is_trampoline());
         assert_eq!(jump.condition(), 15);
+        assert!(jump.is_jump() && Cookie::exit(7, 1, ExitSite::Jump).is_jump());
+        assert!(
+            !Cookie::exit(7, 1, ExitSite::Jump).is_conditional() && !Cookie::exit(7, 1, ExitSite::Trampoline).is_jump()
+        );
         let plain = Cookie::exit(7, 1, ExitSite::Instruction);
-        assert!(!plain.is_conditional() && !plain.is_trampoline());
+        assert!(!plain.is_conditional() && !plain.is_trampoline() && !plain.is_jump());
         assert_eq!(plain.function(), 7);
     }
 

@@ -80,6 +80,8 @@ pub enum RecordEnding {
     /// A Python call whose frame was found gone, without an exception that is known to have left it: `end_ns` is when that was
     /// noticed, and [`WidePart::end_uncertainty_ns`] how long before it may have been.
     Vanished = 7,
+    /// It was left by a jump into another function, which returns in its place: `end_ns` is when, and what is returned is not known.
+    Jumped = 8,
 }
 
 /// One call, 152 bytes. What a record must have ends with `end_ns`.

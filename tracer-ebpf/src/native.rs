@@ -194,6 +194,7 @@ fn leave(context: &impl EbpfContext, cookie: Cookie, stack_pointer: u64, returne
     if slot.process != (identity >> 32) as u32 {
         return;
     }
+    let ending = if cookie.is_jump() { RecordEnding::Jumped } else { RecordEnding::Returned } as u32;
     // A call on another stack may end on a thread that has begun none.
     let thread =
         stack::of_current_thread(identity).and_then(|main| python_greenlets::stack_around(main, cookie.process_slot()));
@@ -204,7 +205,7 @@ fn leave(context: &impl EbpfContext, cookie: Cookie, stack_pointer: u64, returne
     // SAFETY: a helper without arguments; `thread` is a checked map value used by this thread alone.
     unsafe {
         if !own_stack::has(thread, stack_pointer) {
-            other_stacks::leave(thread, &key_of(cookie, stack_pointer), returned);
+            other_stacks::leave(thread, &key_of(cookie, stack_pointer), ending, returned);
             return;
         }
         endings::end_left_frames(thread, stack_pointer, false);
@@ -221,7 +222,7 @@ fn leave(context: &impl EbpfContext, cookie: Cookie, stack_pointer: u64, returne
             if debug_log() {
                 debug!(context, "left function {} depth {}", cookie.function(), depth - 1);
             }
-            endings::end_innermost(thread, RecordEnding::Returned as u32, bpf_ktime_get_ns(), returned);
+            endings::end_innermost(thread, ending, bpf_ktime_get_ns(), returned);
         } else if (*innermost).folded_below == stack_pointer {
             (*innermost).folded_below = 0;
         }

@@ -67,13 +67,13 @@ pub fn enter(registers: *mut pt_regs, cookie: u64, thread: *mut ThreadStack, key
 
 /// A function returns on another stack than its thread's own.
 #[inline(never)]
-pub fn leave(thread: *mut ThreadStack, key: &OtherStackKey, returned: u64) {
+pub fn leave(thread: *mut ThreadStack, key: &OtherStackKey, ending: u32, returned: u64) {
     let Some(call) = OTHER_STACK_CALLS.get_ptr_mut(key) else {
         // SAFETY: `thread` is a checked map value used by this thread alone.
         unsafe { (*thread).returns_without_entry += 1 };
         return;
     };
-    end_other(thread, call, RecordEnding::Returned as u32, returned);
+    end_other(thread, call, ending, returned);
     // Nothing can be done if it is gone.
     let _ = OTHER_STACK_CALLS.remove(key);
 }

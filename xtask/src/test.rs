@@ -30,9 +30,7 @@ use crate::{build_ebpf, check, chroot, dist, fuzz, kernels, provision};
 
 /// Python environments of the suites beside the one of the models: name below `target/venv`, requirements file,
 /// interpreter. Where an interpreter is missing, so is its environment, and the tests that want it are skipped.
-const ENVIRONMENTS: [(&str, &str, Python); 11] = [
-    // The longest first: it compiles llama.cpp, two minutes of one processor.
-    ("llama-3.12", "llama", Python::Version("3.12")),
+const ENVIRONMENTS: [(&str, &str, Python); 10] = [
     ("collector", "collector", Python::Any),
     ("oracle-3.9", "oracle", Python::Version("3.9")),
     ("plain-3.8", "plain", Python::Version("3.8")),
@@ -47,6 +45,9 @@ const ENVIRONMENTS: [(&str, &str, Python); 11] = [
 
 /// The one with PyTorch, which only the long run has: Debian's packages for it take 650 MB.
 const TORCH: (&str, &str, Python) = ("torch-system", "torch", Python::SystemWithItsPackages);
+
+/// Likewise the one for which llama.cpp is compiled, two minutes of one processor.
+const LLAMA: (&str, &str, Python) = ("llama-3.12", "llama", Python::Version("3.12"));
 
 type Step = (&'static str, fn() -> Result<Outcome>);
 
@@ -240,6 +241,9 @@ pub fn prepare(full: bool) -> Result<()> {
 
 /// What only the long run wants, where it can be had.
 fn prepare_more() {
+    if let Err(error) = llama() {
+        eprintln!("==> no llama-cpp-python: {error:#}; the tests that want it are skipped");
+    }
     if let Err(error) = torch() {
         eprintln!("==> no PyTorch: {error:#}; the tests that want it are skipped");
     }
@@ -252,6 +256,12 @@ fn prepare_more() {
 fn torch() -> Result<()> {
     provision::system_packages("PyTorch's modules under the tracer", &["python3-torch"])?;
     let (name, file, interpreter) = TORCH;
+    python::environment(name, &python::requirements(file), interpreter).map(drop)
+}
+
+fn llama() -> Result<()> {
+    provision::programs("compiling llama.cpp", &[("c++", "g++")])?;
+    let (name, file, interpreter) = LLAMA;
     python::environment(name, &python::requirements(file), interpreter).map(drop)
 }
 

@@ -305,7 +305,11 @@ fn sites(function: &PlannedFunction, role: Role, slot: u16) -> Vec<Wanted> {
         (Role::Exit, ReturnMethod::ReturnSites { sites }) => sites
             .iter()
             .map(|site| {
-                let kind = site.condition.map_or(ExitSite::Instruction, ExitSite::ConditionalJump);
+                let kind = match (site.condition, site.tail_jump) {
+                    (Some(condition), _) => ExitSite::ConditionalJump(condition),
+                    (None, true) => ExitSite::Jump,
+                    (None, false) => ExitSite::Instruction,
+                };
                 wanted(site.offset.0, Cookie::exit(id, slot, kind))
             })
             .collect(),

@@ -86,6 +86,7 @@ fn ending_of(record: &CallRecord, wide: &WidePart, has_value: bool) -> Result<Ca
         ending if ending == RecordEnding::Returned as u32 => {
             Ok(CallEnding::Returned { value: has_value.then_some(record.return_value) })
         }
+        ending if ending == RecordEnding::Jumped as u32 => Ok(CallEnding::Returned { value: None }),
         ending if ending == RecordEnding::Unwound as u32 => Ok(unwound(false)),
         ending if ending == RecordEnding::ThreadEnded as u32 => Ok(CallEnding::ThreadEnded),
         ending if ending == RecordEnding::Raised as u32 => Ok(unwound(true)),

@@ -325,6 +325,7 @@ fn every_ending_is_told() {
     let unwound = |is_end_exact| CallEnding::Unwound { exception: None, is_end_exact };
     for (number, ending) in [
         (RecordEnding::Returned, CallEnding::Returned { value: Some(5) }),
+        (RecordEnding::Jumped, CallEnding::Returned { value: None }),
         (RecordEnding::Unwound, unwound(false)),
         (RecordEnding::ThreadEnded, CallEnding::ThreadEnded),
         (RecordEnding::Raised, unwound(true)),
