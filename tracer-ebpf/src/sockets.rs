@@ -69,6 +69,9 @@ pub const BESIDES_THE_STREAM: u64 = 0x1 | 0x2 | 0x2000;
 const MESSAGE_PARTS: u64 = 16;
 const PART_BYTES: u64 = 16;
 
+/// Room for the bytes of a record: a power of two, above what a whole record takes.
+const MOST_BYTES: usize = 2 * MAX_CAPTURED;
+
 /// `O_NONBLOCK` (include/uapi/asm-generic/fcntl.h) and `MSG_DONTWAIT` (include/linux/socket.h, Linux 6.18).
 const NONBLOCKING_FILE: u32 = 0o4000;
 pub const NONBLOCKING_CALL: u64 = 0x40;
@@ -90,11 +93,11 @@ pub struct SocketCall {
 /// Bytes go between files inside the kernel.
 pub const NO_BUFFER: u64 = u64::MAX;
 
-/// A record with room for the bytes behind it, and for a word more: the verifier does not see that what is rounded up still fits.
+/// A record with room for the bytes behind it, and for more: see [`bounded`].
 #[repr(C)]
 struct Captured {
     record: SocketRecord,
-    bytes: [u8; MAX_CAPTURED + 8],
+    bytes: [u8; MOST_BYTES],
 }
 
 #[inline(always)]
@@ -181,26 +184,27 @@ pub extern "C" fn tell_socket(connection: u64, action: u32, buffer: u64, length:
     let Some(captured) = SOCKET_RECORD.get_ptr_mut(0) else { return 0 };
     // SAFETY: checked map values. The first is shared with other threads of the process, none of which needs the others; the second belongs to this processor, and the helper writes no more than it is told.
     unsafe {
-        let mut size = if buffer == 0 { 0 } else { most_captured(state, action) };
-        if u64::from(size) > length {
-            size = length as u32;
+        let mut size = if buffer == 0 { 0 } else { u64::from(most_captured(state, action)) };
+        if size > length {
+            size = length;
         }
-        if size > MAX_CAPTURED as u32 {
-            size = MAX_CAPTURED as u32;
+        if size > MAX_CAPTURED as u64 {
+            size = MAX_CAPTURED as u64;
         }
+        size = bounded(size);
         let bytes = (&raw mut (*captured).bytes).cast();
-        if size > 0 && read_user_bytes(bytes, size, buffer as *const _) != 0 {
+        if size > 0 && read_user_bytes(bytes, size as u32, buffer as *const _) != 0 {
             size = 0;
         }
         if action == SocketAction::Read as u32 {
-            (*state).captured += size;
+            (*state).captured += size as u32;
         }
         let record = &raw mut (*captured).record;
-        let whole = (size_of::<SocketRecord>() as u32 + size + 7) & !7;
+        let whole = bounded((size_of::<SocketRecord>() as u64 + size + 7) & !7);
         (*record).header = RecordHeader {
             kind: RecordKind::Request as u16,
             first_part: size_of::<SocketRecord>() as u16,
-            size: whole,
+            size: whole as u32,
         };
         (*record).process = key.process;
         (*record).thread = bpf_get_current_pid_tgid() as u32;
@@ -209,7 +213,7 @@ pub extern "C" fn tell_socket(connection: u64, action: u32, buffer: u64, length:
         (*record).time_ns = bpf_ktime_get_ns();
         (*record).opened_ns = (*state).opened_ns;
         (*record).length = length;
-        (*record).captured = size;
+        (*record).captured = size as u32;
         if action == SocketAction::Read as u32 && may_not_wait((*state).file) {
             (*state).never_waits = 1;
         }
@@ -232,12 +236,20 @@ pub extern "C" fn tell_socket(connection: u64, action: u32, buffer: u64, length:
     0
 }
 
+/// A number that is below [`MOST_BYTES`] already: the verifier of Linux 6.1 believes a mask alone, and the compiler would leave out one
+/// that does nothing.
+#[inline(always)]
+fn bounded(number: u64) -> u64 {
+    // SAFETY: a value on the stack.
+    unsafe { core::ptr::read_volatile(&raw const number) & (MOST_BYTES as u64 - 1) }
+}
+
 /// Whether bytes begin like the status line of an answer, whose rest user space looks at: "HTTP/".
 ///
 /// # Safety
 /// `bytes` must be those of a checked map value.
 #[inline(always)]
-unsafe fn begins_answer(bytes: *const [u8; MAX_CAPTURED + 8]) -> bool {
+unsafe fn begins_answer(bytes: *const [u8; MOST_BYTES]) -> bool {
     // SAFETY: promised by the caller.
     unsafe {
         let first = core::ptr::read_volatile(bytes.cast::<u32>());

@@ -16,7 +16,7 @@ use crate::workspace;
 const PYTHON: &str = "/usr/bin/python3";
 
 /// Prints the files of the modules that the Python target needs.
-const MODULES: &str = "import signal, sys, time, encodings.utf_8, encodings.latin_1\n\
+const MODULES: &str = "import _socket, os, signal, sys, time, encodings.utf_8, encodings.latin_1\n\
     files = (getattr(module, '__file__', None) for module in list(sys.modules.values()))\n\
     print('\\n'.join(file for file in files if file and file.startswith('/')))";
 
@@ -44,7 +44,7 @@ pub fn prepare() -> Result<PathBuf> {
     archive.file("bin/ml-tracer", &tracer)?;
     archive.file("bin/setpriv", &setpriv)?;
     archive.file("targets/steady", &target)?;
-    for name in ["target.py", "map.yaml"] {
+    for name in ["target.py", "server.py", "map.yaml"] {
         archive.file(&format!("targets/{name}"), &root.join("tests/targets/steady").join(name))?;
     }
     archive.as_here(&python)?;
@@ -70,11 +70,12 @@ fn script(python: &Path) -> String {
         ("native", "/targets/steady".to_owned(), ""),
         ("watch", format!("{python} -S -E /targets/target.py"), "--python watch"),
         ("frames", format!("{python} -S -E /targets/target.py"), "--python frames"),
+        ("requests", format!("{python} -S -E /targets/server.py"), "--requests sockets"),
     ];
     let mut text = format!(
         "#!/bin/busybox sh\n\
          export PATH=/bin NO_COLOR=1\n\
-         /bin/busybox --install -s /bin 2>/dev/null\n\
+         /bin/busybox --install -s /bin 2>/dev/null; ifconfig lo 127.0.0.1 up\n\
          mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev 2>/dev/null; mount -t tmpfs tmp /tmp\n\
          echo '{MARK}kernel' $(uname -r)\n\
          ml-tracer doctor; echo '{MARK}doctor' exit=$? spans=0 target=0\n\
@@ -86,7 +87,8 @@ fn script(python: &Path) -> String {
              --summary /tmp/$1.json $4 2>/tmp/$1.err; code=$?\n\
            cat /tmp/$1.err; kill -TERM $target; wait $target; ended=$?\n\
            spans=$(sed -n 's/.*ml-tracer: spans=\\([0-9]*\\) .*/\\1/p' /tmp/$1.err)\n\
-           echo '{MARK}'$1 exit=$code spans=${{spans:-0}} target=$ended $(tail -1 /tmp/$1.err)\n\
+           requests=$(sed -n 's/.*ml-tracer: \\([0-9]*\\) requests seen.*/\\1/p' /tmp/$1.err)\n\
+           echo '{MARK}'$1 exit=$code spans=$((${{spans:-0}} + ${{requests:-0}})) target=$ended $(tail -1 /tmp/$1.err)\n\
          }}\n"
     );
     for (name, target, options) in steps {

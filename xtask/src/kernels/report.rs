@@ -11,11 +11,12 @@ use super::archive::DebianKernel;
 pub const MARK: &str = "@@ ";
 
 /// What is tried, as the guest names it and as the table does.
-const TRIED: [(&str, &str); 5] = [
+const TRIED: [(&str, &str); 6] = [
     ("doctor", "`doctor`"),
     ("native", "native functions"),
     ("watch", "Python, watch mode"),
     ("frames", "Python, frames mode"),
+    ("requests", "requests"),
     ("three", "native, three capabilities"),
 ];
 
@@ -154,6 +155,7 @@ mod tests {
             "native exit=0 spans=7 target=0",
             "watch exit=0 spans=7 target=0",
             "frames exit=0 spans=7 target=0",
+            "requests exit=0 spans=7 target=0",
             "three exit=3 spans=0 target=0 this kernel wants CAP_SYS_ADMIN for it",
             "end",
         ];
