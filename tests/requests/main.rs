@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         }
     }
     cases.push(case_of("every_request_has_its_span_unix_socket".to_owned(), needs(), unix_socket));
+    cases.push(case_of("every_request_has_its_span_at_system_calls".to_owned(), needs(), at_system_calls));
     cases.push(case_of("connections_that_were_there_before".to_owned(), needs(), there_before));
     cases.push(case_of("callers_are_joined_by_the_headers_that_are_named".to_owned(), needs(), other_headers));
     cases.push(case_of("a_client_that_hangs_up".to_owned(), needs(), hangs_up));
@@ -255,6 +256,19 @@ fn unix_socket() -> Result<()> {
     check_all(&attached.stop()?, &asked)
 }
 
+/// As on kernels that do not tell of sockets; a unix socket, whose end is seen there in any case, and connections that are there already.
+fn at_system_calls() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("socket");
+    for more in [&[][..], &["--uds", path.to_str().context("a path")?]] {
+        let server = Server::start(&[&["uvicorn"], more].concat())?;
+        let attached = server.attach(&["--single-probes"])?;
+        let asked = server.place.converse_in_parallel(Manner::Plain)?;
+        check_all(&attached.stop()?, &asked)?;
+    }
+    Ok(())
+}
+
 /// Idle connections go on after the tracer has come.
 fn there_before() -> Result<()> {
     let server = Server::start(&["uvicorn"])?;
@@ -424,16 +438,15 @@ fn refused() -> Result<()> {
 /// `--requests auto` looks at what listens, and at nothing else.
 fn auto() -> Result<()> {
     let server = Server::start(&["uvicorn"])?;
-    let attached = Tracer::attach(server.running.pid())?.arguments(["--requests", "auto"]).start()?;
+    let attached = Tracer::attach(server.running.pid())?.start()?;
     let asked = server.place.converse(1, 5, Manner::Plain)?;
     check_all(&attached.stop()?, &asked)?;
     let mut sleep = Command::new("sleep");
     sleep.arg("60");
     let sleeper = Running::start(sleep)?;
-    for (pid, words) in [(server.running.pid(), "would be looked at"), (sleeper.pid(), "none of the processes listens")]
-    {
-        let finished = ml_tracer(["attach", "--pid", &pid.to_string(), "--requests", "auto", "--dry-run"])?;
-        ensure!(finished.errors.contains(words), "{finished:?}");
+    for (pid, is_server) in [(server.running.pid(), true), (sleeper.pid(), false)] {
+        let finished = ml_tracer(["attach", "--pid", &pid.to_string(), "--dry-run"])?;
+        ensure!(finished.errors.contains("requests over HTTP/1.1 would be looked at") == is_server, "{finished:?}");
     }
     Ok(())
 }

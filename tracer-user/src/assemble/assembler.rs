@@ -171,24 +171,27 @@ impl Assembler {
         }
     }
 
-    /// Takes a request that is over, which makes a span unless its caller does not record it.
+    /// Takes a request that is over, which makes a span, marked if its caller does not record it.
     /// `is_told`: an SDK in the process tells of it itself.
     pub fn request(&mut self, mut request: Request, is_told: bool, out: &mut impl FnMut(Output)) {
         let totals = &mut self.totals.requests;
         totals.requests += 1;
         totals.unanswered += u64::from(request.ending != RequestEnding::Answered);
-        if self.follows_callers && request.facts.trace.as_ref().is_some_and(|trace| !trace.is_sampled) {
+        let is_sampled = request.facts.trace.as_ref().is_none_or(|trace| trace.is_sampled);
+        let is_recorded = is_sampled || !self.follows_callers;
+        if !is_recorded {
             totals.not_sampled += 1;
-            return;
+        } else if is_told {
+            totals.told_by_sdk += 1;
         }
         if is_told {
-            totals.told_by_sdk += 1;
             return;
         }
         let number = request.connection.process;
         request.facts.route = self.routes.taken(number, &request.facts).map(Box::new);
         let process = self.processes.get(&number).copied().unwrap_or(ProcessId { pid: number, start_time: 0 });
-        out(Output::Span(request_span(request, process, self.seed, &self.clock)));
+        let span = request_span(request, process, self.seed, &self.clock);
+        out(Output::Span(Span { is_recorded, ..span }));
     }
 
     /// Nothing more is told of a connection, which does not fit together any more.
@@ -280,6 +283,7 @@ impl Assembler {
             ending,
             lost_before,
             link: None,
+            is_recorded: true,
             attributes: function.map(|function| function.captured(call)).unwrap_or_default(),
         }));
     }

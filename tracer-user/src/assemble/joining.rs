@@ -23,7 +23,7 @@ const MOST_DECIDED: usize = 4_096;
 #[derive(Debug)]
 pub struct Joining {
     seed: u64,
-    /// Whether requests that their callers do not record make no spans, nor do the calls inside them.
+    /// Whether the calls inside requests and spans that are not recorded are not recorded either.
     follows_callers: bool,
     held: FxHashMap<TraceId, Vec<Span>>,
     /// The trees that wait, the first one first; some of them wait no more.
@@ -42,8 +42,8 @@ pub struct Joining {
 enum Decision {
     /// It is inside this span of this trace.
     Joined(TraceId, Parent),
-    /// It makes no spans.
-    NotSampled,
+    /// Likewise; the trace is not recorded.
+    NotSampled(TraceId, Parent),
     /// It begins a trace of its own, for this reason.
     OwnRoot(NoParent),
 }
@@ -87,7 +87,7 @@ impl Joining {
     pub fn span(&mut self, span: Span, out: &mut impl FnMut(Span)) {
         let trace = span.trace_id;
         if let Some(current) = self.local_span(trace) {
-            let Some(span) = self.inside(span, current) else { return };
+            let span = self.inside(span, current);
             if !matches!(span.parent, Parent::Sdk(_)) {
                 return out(span);
             }
@@ -126,7 +126,7 @@ impl Joining {
     pub fn span_alone(&mut self, span: Span, out: &mut impl FnMut(Span)) {
         let trace = span.trace_id;
         if let Some(current) = self.in_spans.of(trace) {
-            self.inside(span, current).into_iter().for_each(out);
+            out(self.inside(span, current));
         } else if self.decided.contains_key(&trace) || self.held.contains_key(&trace) {
             self.span(span, out);
         } else {
@@ -140,25 +140,24 @@ impl Joining {
         self.in_spans.of(trace).filter(|current| !current.is_remote)
     }
 
-    /// A span of a tree that began in a span of an SDK, at its place; `None`: it makes none.
-    fn inside(&mut self, mut span: Span, current: CurrentSpan) -> Option<Span> {
+    /// A span of a tree that began in a span of an SDK, at its place.
+    fn inside(&mut self, mut span: Span, current: CurrentSpan) -> Span {
         let is_outermost = span.parent == Parent::Root;
         let is_sampled = current.is_sampled || !self.follows_callers;
         if is_outermost {
             *(if is_sampled { &mut self.totals.in_spans } else { &mut self.totals.not_sampled }) += 1;
         }
         span.trace_id = current.trace_id;
+        span.is_recorded = is_sampled;
         if is_outermost && may_be_inside(current, &span) {
             // Its trace is the right one all the same: that of whatever is around both.
-            return is_sampled.then(|| unknown(span, NoParent::MayBeInside)).map(|span| Span {
-                link: Some(SpanLink { trace_id: current.trace_id, span_id: current.span_id }),
-                ..span
-            });
+            let link = Some(SpanLink { trace_id: current.trace_id, span_id: current.span_id });
+            return Span { link, ..unknown(span, NoParent::MayBeInside) };
         }
         if is_outermost {
             span.parent = parent_in(current);
         }
-        is_sampled.then_some(span)
+        span
     }
 
     /// The parent of a tree's outermost call is known.
@@ -176,14 +175,14 @@ impl Joining {
             CallParent::None(why) => self.in_spans.of(trace).map_or(Decision::OwnRoot(*why), |current| {
                 match current.is_sampled || !self.follows_callers {
                     true => Decision::Joined(current.trace_id, parent_in(current)),
-                    false => Decision::NotSampled,
+                    false => Decision::NotSampled(current.trace_id, parent_in(current)),
                 }
             }),
             CallParent::Request(start) => {
                 let is_sampled = start.trace.as_ref().is_none_or(|trace| trace.is_sampled);
-                match is_sampled || !self.follows_callers {
-                    true => self.inside_request(start),
-                    false => Decision::NotSampled,
+                match (is_sampled || !self.follows_callers, self.inside_request(start)) {
+                    (false, Decision::Joined(trace, parent)) => Decision::NotSampled(trace, parent),
+                    (_, decision) => decision,
                 }
             }
         };
@@ -240,7 +239,7 @@ impl Joining {
         self.count -= tree.len();
         match decision {
             Decision::Joined(..) => self.totals.joined += 1,
-            Decision::NotSampled => self.totals.not_sampled += 1,
+            Decision::NotSampled(..) => self.totals.not_sampled += 1,
             Decision::OwnRoot(why) => *self.totals.own_root.entry(why).or_default() += 1,
         }
         tree.into_iter().for_each(|span| decision.apply(span, out));
@@ -261,11 +260,11 @@ impl Joining {
 impl Decision {
     fn apply(&self, span: Span, out: &mut impl FnMut(Span)) {
         match self {
-            Self::Joined(trace_id, around) => {
+            Self::Joined(trace_id, around) | Self::NotSampled(trace_id, around) => {
                 let parent = if span.parent == Parent::Root { *around } else { span.parent };
-                out(Span { trace_id: *trace_id, parent, ..span });
+                let is_recorded = matches!(self, Self::Joined(..));
+                out(Span { trace_id: *trace_id, parent, is_recorded, ..span });
             }
-            Self::NotSampled => {}
             // That no request was there is no reason to say anything.
             Self::OwnRoot(NoParent::NoRequest) => out(span),
             Self::OwnRoot(why) if span.parent == Parent::Root => out(unknown(span, *why)),

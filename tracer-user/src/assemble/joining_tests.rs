@@ -52,9 +52,10 @@ fn a_tree_takes_its_place_inside_its_request() {
 }
 
 #[test]
-fn what_nobody_records_is_not_told_and_what_is_not_known_says_so() {
+fn what_nobody_records_is_marked_and_what_is_not_known_says_so() {
     let (spans, totals) = joined(3, &request(false));
-    assert_eq!((spans.len(), totals.not_sampled), (0, 1));
+    assert_eq!((spans.len(), totals.not_sampled), (3, 1));
+    assert!(spans.iter().all(|span| !span.is_recorded && span.trace_id == TraceId([9; 16])));
     let (spans, totals) = joined(3, &CallParent::None(NoParent::NotShown));
     assert_eq!(totals.own_root, [(NoParent::NotShown, 1)].into());
     let text = |text: &str| AttributeValue::Text(text.into());
@@ -140,7 +141,8 @@ fn a_tree_takes_its_place_inside_the_span_of_an_sdk() {
     }
     let unsampled = CurrentSpan { is_sampled: false, ..current(5) };
     let (spans, totals, _) = in_span(unsampled, None);
-    assert_eq!((spans.len(), totals), (0, JoinedCalls { not_sampled: 1, ..JoinedCalls::default() }));
+    assert_eq!((spans.len(), totals), (3, JoinedCalls { not_sampled: 1, ..JoinedCalls::default() }));
+    assert!(spans.iter().all(|span| !span.is_recorded));
 }
 
 #[test]

@@ -34,6 +34,8 @@ struct ProcessNames {
     /// Classes that were asked for.
     asked: HashMap<RemoteAddress, Class>,
     steps: HashMap<RemoteAddress, Step>,
+    /// Classes of containers.
+    containers: HashSet<RemoteAddress>,
     /// What each container lists.
     listed: HashMap<RemoteAddress, Vec<Listed>>,
     last_update: u64,
@@ -49,6 +51,8 @@ struct Step {
 /// An object that a container lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
+    /// The class of the container.
+    container_class: Option<RemoteAddress>,
     /// The object.
     pub object: RemoteAddress,
     /// Its class.
@@ -72,7 +76,7 @@ impl PythonObjects {
     /// Takes names. Classes are added to the known ones, and those asked for are asked for again: an address can have
     /// become another class. Members take the place of the known ones.
     pub fn learn(&mut self, names: PythonNames) {
-        let PythonNames { process, is_first, classes, members, .. } = names;
+        let PythonNames { process, is_first, classes, members, containers, .. } = names;
         if is_first {
             self.forget(process);
         }
@@ -87,6 +91,7 @@ impl PythonObjects {
             }
         }
         known.steps = steps_of(&members);
+        known.containers = containers.into_iter().collect();
         known.listed = listed_in(members);
     }
 
@@ -124,10 +129,19 @@ impl PythonObjects {
         step.name.clone().filter(|_| !is_other)
     }
 
-    /// What a container lists, as far as the class of each object is known.
-    pub fn listed_in(&self, process: u32, container: RemoteAddress) -> &[Listed] {
-        let listed = self.processes.get(&process).and_then(|known| known.listed.get(&container));
-        listed.map(Vec::as_slice).unwrap_or_default()
+    /// What a container of this class lists, as far as the class of each object is known; `None` if it is one into which nobody has looked. An object
+    /// of another class than the one that was looked into is not that one.
+    pub fn listed_in(&self, process: u32, container: RemoteAddress, class: Option<RemoteAddress>) -> Option<&[Listed]> {
+        let Some(known) = self.processes.get(&process) else { return Some(&[]) };
+        let is_it = |listed: &&Vec<Listed>| {
+            let looked_into = listed.first().and_then(|first| first.container_class);
+            !looked_into.zip(class).is_some_and(|(looked_into, class)| looked_into != class)
+        };
+        match known.listed.get(&container).filter(is_it) {
+            Some(listed) => Some(listed),
+            None if class.is_some_and(|class| known.containers.contains(&class)) => None,
+            None => Some(&[]),
+        }
     }
 
     /// Bare name of a class of which names were told.
@@ -191,9 +205,9 @@ fn steps_of(members: &[ContainerMember]) -> HashMap<RemoteAddress, Step> {
 /// What each container lists, in its order.
 fn listed_in(members: Vec<ContainerMember>) -> HashMap<RemoteAddress, Vec<Listed>> {
     let mut listed: HashMap<RemoteAddress, Vec<Listed>> = HashMap::new();
-    for ContainerMember { container, child, class, step } in members {
+    for ContainerMember { container, container_class, child, class, step } in members {
         if let Some(class) = class {
-            listed.entry(container).or_default().push(Listed { object: child, class, step });
+            listed.entry(container).or_default().push(Listed { container_class, object: child, class, step });
         }
     }
     listed
@@ -206,6 +220,7 @@ mod tests {
     fn member(container: u64, child: u64, step: Option<&str>) -> ContainerMember {
         ContainerMember {
             container: RemoteAddress(container),
+            container_class: None,
             child: RemoteAddress(child),
             class: None,
             step: step.map(Into::into),

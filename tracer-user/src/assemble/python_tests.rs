@@ -33,11 +33,13 @@ fn python_assembler() -> Assembler {
 fn names(classes: &[(RemoteAddress, &str)]) -> PythonNames {
     let member = |child, step: &str| ContainerMember {
         container: PIPELINE,
+        container_class: None,
         child,
         class: (child == SCALER).then_some(SCALER_CLASS),
         step: Some(step.into()),
     };
     PythonNames {
+        containers: Vec::new(),
         process: 4200,
         is_first: false,
         classes: classes.iter().map(|(class, name)| (*class, (*name).into())).collect(),

@@ -54,6 +54,7 @@ pub fn request_span(request: Request, process: ProcessId, seed: u64, clock: &Clo
         subject: Subject::Request(Box::new(request.facts)),
         lost_before: 0,
         link: None,
+        is_recorded: true,
         attributes: Vec::new(),
     }
 }

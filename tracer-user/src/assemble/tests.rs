@@ -449,11 +449,11 @@ fn a_request_ends_as_it_was_seen_to() {
 }
 
 #[test]
-fn what_a_caller_does_not_record_makes_no_span_unless_all_is_asked_for() {
+fn what_a_caller_does_not_record_is_marked_unless_all_is_asked_for() {
     let trace = CallersTrace { trace_id: TraceId([7; 16]), parent: SpanId([8; 8]), is_sampled: false, state: None };
     let unsampled = || vec![request(Some(trace.clone()), RequestEnding::Answered)];
     let (spans, totals) = spans_of_requests(assembler(), unsampled());
-    assert_eq!((spans.len(), totals.requests.requests, totals.requests.not_sampled), (0, 1, 1));
+    assert_eq!((spans[0].is_recorded, totals.requests.requests, totals.requests.not_sampled), (false, 1, 1));
     let (spans, totals) = spans_of_requests(assembler().following_callers(false), unsampled());
-    assert_eq!((spans.len(), totals.requests.not_sampled), (1, 0));
+    assert_eq!((spans[0].is_recorded, totals.requests.not_sampled), (true, 0));
 }

@@ -96,6 +96,7 @@ impl Thread {
             ending: Ending::Lost,
             lost_before: 0,
             link: None,
+            is_recorded: true,
             attributes: Vec::new(),
         }
     }

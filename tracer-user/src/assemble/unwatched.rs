@@ -8,7 +8,9 @@ use rustc_hash::FxHashMap;
 use tracer_common::limits::MAX_PROCESSES;
 
 use super::python::{Listed, PythonObjects};
-use crate::model::{Call, MonotonicNs, RemoteAddress, ThreadId, UnwatchedMethods, UnwatchedSteps};
+use crate::model::{
+    Call, CallEnding, MonotonicNs, RemoteAddress, ThreadId, UNKNOWN_STEPS, UnwatchedMethods, UnwatchedSteps,
+};
 
 /// Changes that are remembered of one process. Records are hardly ever older than a few.
 const MOST_CHANGES: usize = 8;
@@ -36,6 +38,7 @@ pub struct Unwatched {
 #[derive(Debug)]
 struct Told {
     since: MonotonicNs,
+    are_others: bool,
     /// By class. The addresses are chosen by the traced program.
     methods: HashMap<RemoteAddress, Vec<Arc<str>>>,
 }
@@ -51,7 +54,7 @@ struct Seen {
 impl Unwatched {
     /// Takes what is not watched from now on.
     pub fn learn(&mut self, told: UnwatchedMethods) {
-        let UnwatchedMethods { process, since, methods } = told;
+        let UnwatchedMethods { process, since, methods, are_others } = told;
         if self.processes.len() >= MOST_PROCESSES && !self.processes.contains_key(&process) {
             let newest = |told: &VecDeque<Told>| told.back().map_or(MonotonicNs(0), |told| told.since);
             let oldest = self.processes.iter().min_by_key(|(_, told)| newest(told)).map(|(process, _)| *process);
@@ -61,7 +64,7 @@ impl Unwatched {
         if known.len() >= MOST_CHANGES {
             known.pop_front();
         }
-        known.push_back(Told { since, methods: methods.into_iter().collect() });
+        known.push_back(Told { since, are_others, methods: methods.into_iter().collect() });
     }
 
     /// The number of the process is another one's now.
@@ -94,21 +97,33 @@ impl Unwatched {
                 }
             }
         }
-        let listed = python.listed_in(call.process, object);
-        if listed.is_empty() {
-            return UnwatchedSteps::none();
-        }
         let in_force = in_force(told, call);
+        let mut steps = UnwatchedSteps::none();
+        let Some(listed) = python.listed_in(call.process, object, call.class) else {
+            if in_force.iter().any(|told| told.are_others) {
+                steps.add(UNKNOWN_STEPS);
+            }
+            return steps;
+        };
+        if listed.is_empty() {
+            return steps;
+        }
         let seen = inside.iter().filter(|seen| seen.through.is_none_or(|through| through == object));
         let seen: HashSet<RemoteAddress> = seen.map(|seen| seen.object).collect();
         let method = method.unwrap_or_default();
         // A container may list what it was made of beside what it has trained of that, under the same names.
         let mut named: HashSet<Name<'_>> =
             listed.iter().filter(|step| seen.contains(&step.object)).map(Name::of).collect();
-        let mut steps = UnwatchedSteps::none();
+        // Where an exception has left it, steps behind the one that raised it were not called: of those whose calls by this method would
+        // have been seen that is known.
+        let has_failed = matches!(call.ending, CallEnding::Unwound { .. });
         for step in listed {
             let may_hide = |methods: &Vec<Arc<str>>| {
-                methods.is_empty() || methods.iter().any(|of_step| may_be_called(of_step, method))
+                let is_called = |of_step: &Arc<str>| match has_failed {
+                    true => **of_step == *method || &**of_step == "transform",
+                    false => may_be_called(of_step, method),
+                };
+                methods.is_empty() || methods.iter().any(is_called)
             };
             let mut of_class = in_force.iter().filter_map(|told| told.methods.get(&step.class));
             if !of_class.any(may_hide) || !named.insert(Name::of(step)) {
@@ -167,6 +182,7 @@ mod tests {
     fn python() -> PythonObjects {
         let member = |child, class, step: Option<&str>| ContainerMember {
             container: PIPELINE,
+            container_class: None,
             child,
             class: Some(class),
             step: step.map(Into::into),
@@ -188,7 +204,7 @@ mod tests {
 
     fn told(since: u64, methods: &[(RemoteAddress, &[&str])]) -> UnwatchedMethods {
         let methods = methods.iter().map(|(class, names)| (*class, names.iter().map(|name| (*name).into()).collect()));
-        UnwatchedMethods { process: 4200, since: MonotonicNs(since), methods: methods.collect() }
+        UnwatchedMethods { process: 4200, since: MonotonicNs(since), methods: methods.collect(), are_others: false }
     }
 
     fn call(number: u64, parent: Option<u64>, object: RemoteAddress) -> Call {
@@ -253,6 +269,7 @@ mod tests {
         let mut python = python();
         let member = |child| ContainerMember {
             container: PIPELINE,
+            container_class: None,
             child: RemoteAddress(child),
             class: Some(FOREST_CLASS),
             step: Some("rf".into()),
@@ -263,6 +280,46 @@ mod tests {
         let outer = call(1, None, PIPELINE);
         assert_eq!(unwatched.steps_of(&outer, Some("predict"), &python).text(), "", "the trained one was seen");
         assert_eq!(unwatched.steps_of(&outer, Some("predict"), &python).text(), "rf", "each name once");
+    }
+
+    #[test]
+    fn a_container_that_nobody_has_looked_into_may_hide_what_nobody_watches() {
+        const PIPELINE_CLASS: RemoteAddress = RemoteAddress(11);
+        let mut unwatched = Unwatched::default();
+        unwatched.learn(told(0, &[]));
+        let mut python = python();
+        python.learn(PythonNames { process: 4200, containers: vec![PIPELINE_CLASS], ..PythonNames::default() });
+        let outer = Call { class: Some(PIPELINE_CLASS), ..call(1, None, PIPELINE) };
+        assert_eq!(unwatched.steps_of(&outer, Some("predict"), &python).text(), "", "everything is watched");
+        unwatched.learn(UnwatchedMethods { are_others: true, ..told(1, &[]) });
+        assert_eq!(unwatched.steps_of(&outer, Some("predict"), &python).text(), UNKNOWN_STEPS);
+        let no_container = Call { class: Some(SCALER_CLASS), ..outer.clone() };
+        assert_eq!(unwatched.steps_of(&no_container, Some("predict"), &python).text(), "");
+        // What was another container's memory lists nothing of that one.
+        let member = ContainerMember {
+            container: PIPELINE,
+            container_class: Some(RemoteAddress(14)),
+            child: FOREST,
+            class: Some(FOREST_CLASS),
+            step: Some("best_estimator_".into()),
+        };
+        python.learn(PythonNames { process: 4200, members: vec![member], ..PythonNames::default() });
+        unwatched.learn(told(2, &[(FOREST_CLASS, &["predict"])]));
+        let its_own = Call { class: Some(RemoteAddress(14)), start: MonotonicNs(2_500), ..outer.clone() };
+        assert_eq!(unwatched.steps_of(&its_own, Some("predict"), &python).text(), "best_estimator_");
+        assert_eq!(unwatched.steps_of(&outer, Some("predict"), &python).text(), "");
+    }
+
+    #[test]
+    fn what_an_exception_has_kept_from_being_called_is_not_hidden() {
+        let mut unwatched = Unwatched::default();
+        unwatched.learn(told(0, &[(FOREST_CLASS, &["predict_proba"])]));
+        let outer = call(1, None, PIPELINE);
+        assert_eq!(hidden(&mut unwatched, &[], &outer, "predict"), "rf, Forest");
+        let raised = Call { ending: CallEnding::Unwound { exception: None, is_end_exact: true }, ..outer };
+        assert_eq!(hidden(&mut unwatched, &[], &raised, "predict"), "");
+        unwatched.learn(told(1, &[(FOREST_CLASS, &["predict"])]));
+        assert_eq!(hidden(&mut unwatched, &[], &raised, "predict"), "rf, Forest");
     }
 
     #[test]

@@ -132,6 +132,10 @@ impl Sink for ChromeTrace {
         NAME
     }
 
+    fn is_for_people(&self) -> bool {
+        true
+    }
+
     fn process(&mut self, resource: &Arc<Resource>) {
         let pid = resource.process.pid;
         self.metadata("process_name", pid, ThreadId(pid), &resource.service_name);

@@ -103,6 +103,7 @@ pub fn span(
         ending: Ending::Returned { error: None },
         lost_before: 0,
         link: None,
+        is_recorded: true,
         attributes: Vec::new(),
     }
 }

@@ -14,6 +14,11 @@ pub trait Sink: Send {
     /// Describes a process, before its first span. A process that was not described is shown by its number alone.
     fn process(&mut self, resource: &Arc<Resource>);
 
+    /// Whether it takes spans of traces that whoever began them does not record: it is read by people, here.
+    fn is_for_people(&self) -> bool {
+        false
+    }
+
     /// Takes a span. Of one thread, children come before their parents.
     fn span(&mut self, span: &Span);
 

@@ -44,6 +44,10 @@ impl Sink for StackFile {
     }
 
     /// The stacks of all processes are added up.
+    fn is_for_people(&self) -> bool {
+        true
+    }
+
     fn process(&mut self, _resource: &Arc<Resource>) {}
 
     fn span(&mut self, span: &Span) {

@@ -71,4 +71,4 @@ pub use trace_ids::{SpanId, TraceId};
 pub use units::{
     ClockAnchor, FileOffset, FunctionId, MonotonicNs, ProcessId, RemoteAddress, ThreadId, VirtualAddress, WallClockNs,
 };
-pub use unwatched::{UnwatchedMethods, UnwatchedSteps};
+pub use unwatched::{UNKNOWN_STEPS, UnwatchedMethods, UnwatchedSteps};

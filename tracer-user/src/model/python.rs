@@ -50,6 +50,7 @@ impl PythonSurvey {
             process,
             is_first,
             classes: self.classes.iter().map(|class| (class.address, Arc::clone(&class.name))).collect(),
+            containers: self.classes.iter().filter(|class| class.lists_children).map(|class| class.address).collect(),
             members: self.members.clone(),
             routes: self.routes.clone(),
         }
@@ -125,6 +126,8 @@ pub struct PythonClass {
     pub nests: bool,
     /// Whether its instances list their children.
     pub is_container: bool,
+    /// Whether a map names fields in which its instances list them.
+    pub lists_children: bool,
     /// Pattern of the map that excludes it.
     pub excluded: Option<String>,
     /// Live instances seen.
@@ -217,6 +220,9 @@ pub struct CodeUser {
 pub struct ContainerMember {
     /// The container.
     pub container: RemoteAddress,
+    /// The class of the container: an object of another one at its place lists nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_class: Option<RemoteAddress>,
     /// The child.
     pub child: RemoteAddress,
     /// The class of the child: an object of another one at its place is not the child any more.
@@ -236,6 +242,9 @@ pub struct PythonNames {
     pub is_first: bool,
     /// Bare class names by the address of the type object: traced classes, and exceptions as they are met.
     pub classes: Vec<(RemoteAddress, Arc<str>)>,
+    /// Classes whose objects list steps; take the place of those that were known before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<RemoteAddress>,
     /// Which object is a step of which; takes the place of what was known before.
     pub members: Vec<ContainerMember>,
     /// The routes of its applications; take the place of those that were known before.

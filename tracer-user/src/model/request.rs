@@ -296,7 +296,7 @@ pub struct RequestTotals {
     pub requests: u64,
     /// Those among them whose whole answer was not seen.
     pub unanswered: u64,
-    /// Those among them that their callers do not record, and that make no span therefore.
+    /// Those among them that their callers do not record, and that no backend is told of therefore.
     pub not_sampled: u64,
     /// Those among them that make no span because an SDK in the process tells of them.
     pub told_by_sdk: u64,
@@ -317,7 +317,7 @@ pub struct JoinedCalls {
     pub in_spans: u64,
     /// Those among them that were made for a request of another trace.
     pub contradicted: u64,
-    /// They make no span, as the request or span that they were made in.
+    /// They are not recorded, as the request or span that they were made in.
     pub not_sampled: u64,
     /// They begin traces of their own, by the reason.
     pub own_root: BTreeMap<NoParent, u64>,

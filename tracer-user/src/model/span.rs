@@ -62,6 +62,9 @@ pub struct Span {
     pub lost_before: u64,
     /// A span that it has to do with and is not inside.
     pub link: Option<SpanLink>,
+    /// Whether the trace that it is part of is recorded, as whoever began that has decided: what is not goes to people, and to no
+    /// backend.
+    pub is_recorded: bool,
     /// Attributes of this one alone (captured arguments), in the order of the map.
     pub attributes: Vec<(Arc<str>, AttributeValue)>,
 }

@@ -23,6 +23,9 @@ pub struct UnwatchedMethods {
     pub since: MonotonicNs,
     /// By the address of the step's class; of a class of which nothing is ever seen none is named.
     pub methods: Vec<(RemoteAddress, Vec<Arc<str>>)>,
+    /// Whether there are other methods that the maps ask for and nobody sees: a container that nobody has looked into may hide those.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub are_others: bool,
 }
 
 /// Steps of a container whose methods were not all watched during a call of it, and of which no call was seen inside.
@@ -33,6 +36,9 @@ pub struct UnwatchedSteps {
     /// How many there are besides.
     others: usize,
 }
+
+/// In the place of a name: the steps of a container that nobody has looked into.
+pub const UNKNOWN_STEPS: &str = "unknown steps";
 
 impl UnwatchedSteps {
     /// None so far.

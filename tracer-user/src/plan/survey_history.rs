@@ -148,6 +148,7 @@ mod tests {
             library: "test".into(),
             nests: true,
             is_container: true,
+            lists_children: true,
             excluded: None,
             instances: 0,
             is_named: false,
@@ -172,6 +173,7 @@ mod tests {
         };
         let member = |(container, child): &(u64, u64)| ContainerMember {
             container: RemoteAddress(*container),
+            container_class: None,
             child: RemoteAddress(*child),
             class: None,
             step: Some("step".into()),

@@ -84,6 +84,7 @@ mod tests {
             library: "test".into(),
             nests: false,
             is_container: false,
+            lists_children: false,
             excluded: excluded.then(|| name.to_owned()),
             instances: 1,
             is_named: false,
@@ -93,6 +94,7 @@ mod tests {
     fn survey() -> PythonSurvey {
         let member = |class| ContainerMember {
             container: RemoteAddress(1),
+            container_class: None,
             child: RemoteAddress(class + 100),
             class: Some(RemoteAddress(class)),
             step: None,

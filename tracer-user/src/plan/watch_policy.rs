@@ -552,6 +552,13 @@ impl WatchPolicy {
         unwatched_methods(&self.survey, &self.seen())
     }
 
+    /// Whether there is code that the maps ask for and whose calls are not seen now.
+    #[must_use]
+    pub fn leaves_unseen(&self) -> bool {
+        let seen: HashSet<RemoteAddress> = self.seen().into_iter().collect();
+        self.wanted().iter().any(|code| !seen.contains(code))
+    }
+
     /// What would be seen, without seeing anything.
     pub fn plan_only(&mut self, planner: &mut Planner) -> RuntimeCoverage {
         self.choose(planner, Weights::new(), Weights::new());

@@ -332,10 +332,17 @@ mod tests {
     fn python_names() -> PythonNames {
         let (container, child) = (RemoteAddress(0x10), RemoteAddress(0x11));
         PythonNames {
+            containers: Vec::new(),
             process: 7,
             is_first: false,
             classes: vec![(RemoteAddress(0x20), "StandardScaler".into())],
-            members: vec![ContainerMember { container, child, class: None, step: Some("scaler".into()) }],
+            members: vec![ContainerMember {
+                container,
+                container_class: None,
+                child,
+                class: None,
+                step: Some("scaler".into()),
+            }],
             routes: vec![RouteTable::InOrder(Vec::new())],
         }
     }
@@ -345,7 +352,7 @@ mod tests {
 
     fn unwatched() -> UnwatchedMethods {
         let methods = vec![(RemoteAddress(0x20), vec!["transform".into()])];
-        UnwatchedMethods { process: 7, since: MonotonicNs(4), methods }
+        UnwatchedMethods { process: 7, since: MonotonicNs(4), methods, are_others: false }
     }
 
     fn process() -> Target {

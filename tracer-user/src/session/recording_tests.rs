@@ -111,10 +111,17 @@ fn method() -> FunctionDescription {
 fn names(classes: &[(u64, &str)], step: &str) -> PythonNames {
     let (container, child) = (RemoteAddress(0x100), RemoteAddress(0x101));
     PythonNames {
+        containers: Vec::new(),
         process: PROCESS,
         is_first: false,
         classes: classes.iter().map(|(class, name)| (RemoteAddress(*class), (*name).into())).collect(),
-        members: vec![ContainerMember { container, child, class: None, step: Some(step.into()) }],
+        members: vec![ContainerMember {
+            container,
+            container_class: None,
+            child,
+            class: None,
+            step: Some(step.into()),
+        }],
         routes: Vec::new(),
     }
 }

@@ -42,7 +42,7 @@ pub struct CallReport {
     pub in_spans: u64,
     /// Those among them that were made for a request of another trace, to which they have a link.
     pub contradicted: u64,
-    /// They make no span, as the request or span that they were made in.
+    /// They are not recorded, as the request or span that they were made in.
     pub not_sampled: u64,
     /// They begin traces of their own, by the reason.
     pub own_root: BTreeMap<&'static str, u64>,
@@ -50,6 +50,9 @@ pub struct CallReport {
 
 /// The reason that is none to say anything.
 const NO_REQUEST: &str = "no_request";
+
+/// How to export what others do not record.
+const EXPORTED: &str = "OTEL_TRACES_SAMPLER=always_on in the environment of ml-tracer exports it";
 
 impl RequestReport {
     /// What was told, and what the kernel counted.
@@ -88,9 +91,10 @@ impl RequestReport {
             remarks.push(format!("{} seen{unanswered}", counted(self.seen, "request", "requests")));
         }
         if self.not_sampled > 0 {
-            let (one, many) = ("request made no span: its caller does", "requests made no span: their callers do");
+            let (one, many) =
+                ("request is shown here only: its caller does", "requests are shown here only: their callers do");
             let requests = counted(self.not_sampled, one, many);
-            remarks.push(format!("{requests} not record the trace (traceparent)"));
+            remarks.push(format!("{requests} not record the trace (traceparent); {EXPORTED}"));
         }
         if self.told_by_sdk > 0 {
             let requests = counted(self.told_by_sdk, "request", "requests");
@@ -115,6 +119,13 @@ impl RequestReport {
                 _ => format!("; of {not_known} it is not known for which request they were made (ml.parent_reason)"),
             };
             remarks.push(format!("{joined}{others}"));
+        }
+        if self.calls.not_sampled > 0 {
+            let (one, many) = ("outermost call is", "outermost calls are");
+            let calls = counted(self.calls.not_sampled, one, many);
+            remarks.push(format!(
+                "{calls} in requests or spans of an OpenTelemetry SDK that are not recorded, and shown here only; {EXPORTED}"
+            ));
         }
         if self.calls.in_spans > 0 {
             let (one, many) = (
@@ -173,11 +184,14 @@ mod tests {
         let counts = LossCounts { socket_records_lost: 7, ..LossCounts::default() };
         let expected = [
             "3 requests seen, 1 of them without a whole answer",
-            "1 request made no span: its caller does not record the trace (traceparent)",
+            "1 request is shown here only: its caller does not record the trace (traceparent); OTEL_TRACES_SAMPLER=always_on in the \
+             environment of ml-tracer exports it",
             "1 request made no span here: an OpenTelemetry SDK in the process makes it",
             "240 connections of HTTP/2: requests on them were not looked at",
             "1 connection could not be followed any further: a record was lost",
             "5 outermost calls are inside their requests; of 2 it is not known for which request they were made (ml.parent_reason)",
+            "1 outermost call is in requests or spans of an OpenTelemetry SDK that are not recorded, and shown here only; \
+             OTEL_TRACES_SAMPLER=always_on in the environment of ml-tracer exports it",
             "4 outermost calls are inside spans of the OpenTelemetry SDKs in their processes; 1 of them were made for a request of another trace (a link leads there)",
             "lost 7 records of what was read and written: the ring buffer was full",
         ];

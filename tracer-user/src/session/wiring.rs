@@ -315,7 +315,8 @@ impl Outlet {
         }
         for sink in &mut self.sinks {
             match output {
-                Output::Span(span) => sink.span(span),
+                Output::Span(span) if span.is_recorded || sink.is_for_people() => sink.span(span),
+                Output::Span(_) => {}
                 Output::Loss(loss) => sink.loss(loss),
             }
         }

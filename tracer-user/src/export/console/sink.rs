@@ -165,6 +165,10 @@ impl Sink for Console {
         NAME
     }
 
+    fn is_for_people(&self) -> bool {
+        true
+    }
+
     fn process(&mut self, resource: &Arc<Resource>) {
         self.services.insert(resource.process, Arc::clone(&resource.service_name));
     }

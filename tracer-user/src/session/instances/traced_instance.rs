@@ -48,7 +48,7 @@ pub struct TracedInstance {
     /// The time of a calibration, in which nothing is recorded.
     calibration: Option<OpenGap>,
     /// What was told last of methods that are not watched.
-    unwatched: Vec<(RemoteAddress, Vec<Arc<str>>)>,
+    unwatched: (Vec<(RemoteAddress, Vec<Arc<str>>)>, bool),
 }
 
 impl TracedInstance {
@@ -95,7 +95,7 @@ impl TracedInstance {
             most_seen: 0,
             is_command: false,
             calibration: None,
-            unwatched: Vec::new(),
+            unwatched: (Vec::new(), false),
         }
     }
 
@@ -398,13 +398,13 @@ impl TracedInstance {
 
     /// Tells the assembler which steps of containers are not watched from an instant on, or from now on, if that is new.
     fn tell_unwatched(&mut self, context: &Context<'_>, since: Option<MonotonicNs>) -> Result<(), SessionError> {
-        let methods = self.policy.unwatched();
-        if methods == self.unwatched {
+        let (methods, are_others) = (self.policy.unwatched(), self.policy.leaves_unseen());
+        if (&methods, are_others) == (&self.unwatched.0, self.unwatched.1) {
             return Ok(());
         }
-        self.unwatched.clone_from(&methods);
+        self.unwatched = (methods.clone(), are_others);
         let since = since.unwrap_or_else(monotonic_now);
-        context.drain.add_unwatched(UnwatchedMethods { process: self.number(), since, methods })
+        context.drain.add_unwatched(UnwatchedMethods { process: self.number(), since, methods, are_others })
     }
 
     /// Tells everybody what the policy says, and moves the watchpoints.

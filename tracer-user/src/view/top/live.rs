@@ -139,6 +139,10 @@ impl Sink for LiveSink {
         "top"
     }
 
+    fn is_for_people(&self) -> bool {
+        true
+    }
+
     fn process(&mut self, resource: &Arc<Resource>) {
         self.0.with(|state| {
             state.processes.retain(|(process, _)| process.pid != resource.process.pid);

@@ -257,6 +257,7 @@ mod tests {
             ending: Ending::Returned { error: None },
             lost_before: 0,
             link: None,
+            is_recorded: true,
             attributes: Vec::new(),
         }
     }

@@ -44,6 +44,7 @@ pub(super) fn of<M: Memory>(
             interpreter,
             classes,
             container,
+            class,
             found: Found::default(),
             children: HashSet::new(),
             collections: HashSet::new(),
@@ -70,6 +71,7 @@ struct Reading<'look, M> {
     interpreter: &'look Interpreter<M>,
     classes: &'look Classes,
     container: RemoteAddress,
+    class: RemoteAddress,
     found: Found,
     children: HashSet<RemoteAddress>,
     /// Lists, tuples and dictionaries that were gone through: they may hold each other, or be held many times.
@@ -182,7 +184,13 @@ impl<'look, M: Memory> Reading<'look, M> {
 
     /// Takes up a child, unless it is there: a container may keep its children in two fields.
     fn add(&mut self, child: RemoteAddress, class: RemoteAddress, step: Option<&Arc<str>>) {
-        let member = ContainerMember { container: self.container, child, class: Some(class), step: step.cloned() };
+        let member = ContainerMember {
+            container: self.container,
+            container_class: Some(self.class),
+            child,
+            class: Some(class),
+            step: step.cloned(),
+        };
         if self.found.members.len() >= CHILD_LIMIT {
             self.found.is_cut = true;
         } else if self.children.insert(child) {

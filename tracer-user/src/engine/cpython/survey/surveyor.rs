@@ -378,6 +378,7 @@ impl Surveyor {
                 library: rule.library.clone(),
                 nests: rule.nests && !crowded.contains(&address),
                 is_container: rule.children.is_some(),
+                lists_children: rule.children.as_ref().is_some_and(|children| !children.fields().is_empty()),
                 excluded: rule.excluded.clone(),
                 instances,
                 is_named: reachable.classes.contains(&address),
