@@ -20,7 +20,7 @@ const OLD_PYTHON: Interpreter = Interpreter::Environment("oracle-3.9");
 const GOES_OVER: &str = "are seen in chain mode from now on";
 
 /// And of a process that calls nothing when the tracer comes.
-const IS_IDLE: &str = "none was seen called so far";
+const IS_IDLE: &str = "was seen called so far";
 
 /// The steps of the two pipelines.
 const STEPS: [&[&str]; 2] = [

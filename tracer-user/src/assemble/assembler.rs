@@ -16,9 +16,10 @@ use super::thread::Thread;
 use super::unwatched::Unwatched;
 use super::waiting::Waiting;
 use crate::model::{
-    AttributeValue, Call, CallEnding, CallFacts, ClockAnchor, Ending, Event, FunctionDescription, FunctionId, Gap,
-    Language, Loss, MonotonicNs, OtherProtocol, OutOfStep, Parent, ProcessChange, ProcessEvent, ProcessId, PythonNames,
-    Request, RequestEnding, ReturnedError, Span, StreamTotals, Subject, ThreadEvent, ThreadId, UnwatchedMethods,
+    AttributeValue, Call, CallEnding, CallFacts, ClockAnchor, CurrentSpan, Ending, Event, FunctionDescription,
+    FunctionId, Gap, Language, Loss, MonotonicNs, OtherProtocol, OutOfStep, Parent, ProcessChange, ProcessEvent,
+    ProcessId, PythonNames, Request, RequestEnding, ReturnedError, Span, StreamTotals, Subject, ThreadEvent, ThreadId,
+    UnwatchedMethods,
 };
 
 /// Threads remembered at one time: twice what the kernel side keeps ([`tracer_common::limits::MAX_THREADS`]), because
@@ -172,19 +173,17 @@ impl Assembler {
     }
 
     /// Takes a request that is over, which makes a span, marked if its caller does not record it.
-    /// `is_told`: an SDK in the process tells of it itself.
-    pub fn request(&mut self, mut request: Request, is_told: bool, out: &mut impl FnMut(Output)) {
+    /// `told_in`: the span that shows that an SDK in the process tells of it itself. If that is not recorded, nobody but this tells of it.
+    pub fn request(&mut self, mut request: Request, told_in: Option<CurrentSpan>, out: &mut impl FnMut(Output)) {
         let totals = &mut self.totals.requests;
         totals.requests += 1;
         totals.unanswered += u64::from(request.ending != RequestEnding::Answered);
-        let is_sampled = request.facts.trace.as_ref().is_none_or(|trace| trace.is_sampled);
-        let is_recorded = is_sampled || !self.follows_callers;
+        let by_caller = request.facts.trace.as_ref().is_none_or(|trace| trace.is_sampled);
+        let is_recorded = told_in.map_or(by_caller, |span| span.is_sampled) || !self.follows_callers;
         if !is_recorded {
             totals.not_sampled += 1;
-        } else if is_told {
+        } else if told_in.is_some() {
             totals.told_by_sdk += 1;
-        }
-        if is_told {
             return;
         }
         let number = request.connection.process;

@@ -77,10 +77,10 @@ impl Joining {
         self.told_requests.answered_in(request, span);
     }
 
-    /// Whether an SDK in the process is known to tell of a request itself.
-    pub fn is_told(&self, request: &Request) -> bool {
+    /// The span that shows that an SDK in the process tells of a request itself.
+    pub fn told_in(&self, request: &Request) -> Option<CurrentSpan> {
         let number = (request.connection, request.number);
-        self.told_requests.shown_by(&number, request.facts.trace.as_ref()).is_some()
+        self.told_requests.shown_by(&number, request.facts.trace.as_ref())
     }
 
     /// A span of a process that is asked something: waits with its tree, unless that has been settled.

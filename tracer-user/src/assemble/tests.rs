@@ -414,7 +414,7 @@ fn spans_of_requests(assembler: Assembler, requests: Vec<Request>) -> (Vec<Span>
         Output::Span(span) => spans.push(span),
         Output::Loss(loss) => panic!("{loss:?}"),
     };
-    requests.into_iter().for_each(|request| assembler.request(request, false, out));
+    requests.into_iter().for_each(|request| assembler.request(request, None, out));
     let totals = assembler.finish(out);
     (spans, totals)
 }
@@ -456,4 +456,21 @@ fn what_a_caller_does_not_record_is_marked_unless_all_is_asked_for() {
     assert_eq!((spans[0].is_recorded, totals.requests.requests, totals.requests.not_sampled), (false, 1, 1));
     let (spans, totals) = spans_of_requests(assembler().following_callers(false), unsampled());
     assert_eq!((spans[0].is_recorded, totals.requests.not_sampled), (true, 0));
+    // The SDK makes the span, or throws it away.
+    for (is_sampled, expected) in [(true, (0, 1)), (false, (1, 0))] {
+        let mut assembler = assembler();
+        let span = CurrentSpan {
+            trace_id: TraceId([5; 16]),
+            span_id: SpanId([5; 8]),
+            is_sampled,
+            is_remote: false,
+            is_server: true,
+            has_local_parent: false,
+            started: None,
+        };
+        let mut told = Vec::new();
+        assembler.request(request(None, RequestEnding::Answered), Some(span), &mut |output| told.push(output));
+        let totals = assembler.finish(&mut |output| panic!("{output:?}")).requests;
+        assert_eq!((told.len(), totals.told_by_sdk), expected);
+    }
 }

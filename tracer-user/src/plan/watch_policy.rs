@@ -226,6 +226,12 @@ impl WatchPolicy {
         !self.history.classes().is_empty()
     }
 
+    /// Whether there are classes that are asked for, and none of them has had an object: what will be called is not known.
+    #[must_use]
+    pub fn has_classes_alone(&self) -> bool {
+        !self.survey.codes.is_empty() && !self.has_objects()
+    }
+
     /// Code that is watched now.
     #[must_use]
     pub fn watched(&self) -> &[RemoteAddress] {

@@ -79,6 +79,8 @@ impl PythonModeReport {
         let costs = costs.join("; ");
         match &self.chosen_because {
             _ if costs.is_empty() => None,
+            // All have gone over to another mode meanwhile, which was told with the reason.
+            Some(_) if self.costs.iter().all(|cost| cost.mode != self.mode) => Some(costs),
             Some(reason) => {
                 // A process may have gone over to chain mode meanwhile.
                 let when = if self.mode == PythonMode::Watch { " to begin with" } else { "" };

@@ -91,10 +91,9 @@ impl RequestReport {
             remarks.push(format!("{} seen{unanswered}", counted(self.seen, "request", "requests")));
         }
         if self.not_sampled > 0 {
-            let (one, many) =
-                ("request is shown here only: its caller does", "requests are shown here only: their callers do");
-            let requests = counted(self.not_sampled, one, many);
-            remarks.push(format!("{requests} not record the trace (traceparent); {EXPORTED}"));
+            let requests = counted(self.not_sampled, "request is", "requests are");
+            let who = "the caller (traceparent) or an OpenTelemetry SDK in the process";
+            remarks.push(format!("{requests} shown here only, because {who} does not record the trace; {EXPORTED}"));
         }
         if self.told_by_sdk > 0 {
             let requests = counted(self.told_by_sdk, "request", "requests");
@@ -184,8 +183,8 @@ mod tests {
         let counts = LossCounts { socket_records_lost: 7, ..LossCounts::default() };
         let expected = [
             "3 requests seen, 1 of them without a whole answer",
-            "1 request is shown here only: its caller does not record the trace (traceparent); OTEL_TRACES_SAMPLER=always_on in the \
-             environment of ml-tracer exports it",
+            "1 request is shown here only, because the caller (traceparent) or an OpenTelemetry SDK in the process does not record the \
+             trace; OTEL_TRACES_SAMPLER=always_on in the environment of ml-tracer exports it",
             "1 request made no span here: an OpenTelemetry SDK in the process makes it",
             "240 connections of HTTP/2: requests on them were not looked at",
             "1 connection could not be followed any further: a record was lost",

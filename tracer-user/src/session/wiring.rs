@@ -281,8 +281,8 @@ fn told(
             parents.ends(&request);
             // What was made for it may show that an SDK tells of it.
             join(parents, joining, outlet);
-            let is_told = joining.is_told(&request);
-            assembler.request(request, is_told, &mut |output| outlet.deliver(&output));
+            let told_in = joining.told_in(&request);
+            assembler.request(request, told_in, &mut |output| outlet.deliver(&output));
         }
         RequestOutcome::OutOfStep(reason) => assembler.out_of_step(reason),
         RequestOutcome::Other(protocol) => assembler.other_protocol(protocol),

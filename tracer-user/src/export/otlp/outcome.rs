@@ -8,7 +8,21 @@ use std::sync::{Mutex, PoisonError};
 pub struct Outcome {
     delivered: AtomicU64,
     problem: Mutex<Option<String>>,
+    /// Whether it has taken everything lately, and what is to be told if not.
+    outage: Mutex<Outage>,
     answer: Mutex<Answer>,
+}
+
+/// Whether the collector takes spans.
+#[derive(Debug, Default)]
+enum Outage {
+    /// It does, as far as is known.
+    #[default]
+    None,
+    /// It has stopped to, and nobody has been told.
+    New(String),
+    /// Likewise, and that was told.
+    Told,
 }
 
 /// What the collector has said to the newest request, as far as the library keeps it to itself.
@@ -47,11 +61,32 @@ impl Outcome {
     /// It has taken this many more.
     pub fn add_delivered(&self, spans: u64) {
         self.delivered.fetch_add(spans, Ordering::Release);
+        if spans > 0 {
+            *self.outage.lock().unwrap_or_else(PoisonError::into_inner) = Outage::None;
+        }
     }
 
     /// Why it has not taken some.
     pub fn note_problem(&self, problem: String) {
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*outage, Outage::None) {
+            *outage = Outage::New(problem.clone());
+        }
+        drop(outage);
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
+    }
+
+    /// Why it has stopped to take spans, once.
+    pub fn take_outage(&self) -> Option<String> {
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *outage, Outage::Told) {
+            Outage::New(problem) => Some(problem),
+            Outage::None => {
+                *outage = Outage::None;
+                None
+            }
+            Outage::Told => None,
+        }
     }
 
     /// It has answered a request.
@@ -69,5 +104,24 @@ impl Outcome {
     pub fn take_problem(&self) -> Option<String> {
         let noted = self.problem.lock().unwrap_or_else(PoisonError::into_inner).take();
         noted.or_else(|| self.take_answer().problem)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_told_once_and_again_after_spans_were_taken() {
+        let outcome = Outcome::default();
+        assert_eq!(outcome.take_outage(), None);
+        for _ in 0..2 {
+            outcome.note_problem("refused".to_owned());
+            outcome.note_problem("still refused".to_owned());
+            assert_eq!(outcome.take_outage().as_deref(), Some("refused"));
+            outcome.note_problem("refused".to_owned());
+            assert_eq!(outcome.take_outage(), None);
+            outcome.add_delivered(3);
+        }
     }
 }

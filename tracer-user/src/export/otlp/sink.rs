@@ -53,6 +53,9 @@ pub struct Otlp {
     dropped: u64,
 }
 
+/// What to do about a collector that does not take spans.
+const CHECK: &str = "check that it runs, and that the URL and the OTEL_EXPORTER_OTLP_ variables are right";
+
 impl Otlp {
     /// Sends to `url`, or where the environment says. Nothing is sent yet: a collector may be started later.
     ///
@@ -165,11 +168,7 @@ impl Otlp {
         let guess =
             if gave_up { "it could not be reached or did not answer in time" } else { "it took spans too slowly" };
         let reason = self.outcome.take_problem().unwrap_or_else(|| guess.to_owned());
-        Some(format!(
-            "the collector at {url} did not take {lost} of {} spans: {reason}; check that it runs, and that the URL and \
-             the OTEL_EXPORTER_OTLP_ variables are right",
-            self.accepted
-        ))
+        Some(format!("the collector at {url} did not take {lost} of {} spans: {reason}; {CHECK}", self.accepted))
     }
 }
 
@@ -201,6 +200,12 @@ impl Sink for Otlp {
     fn loss(&mut self, _loss: &Loss) {}
 
     fn flush(&mut self) {
+        if let Some(problem) = self.outcome.take_outage() {
+            let url = &self.url;
+            tracing::warn!(
+                "the collector at {url} does not take spans: {problem}; {CHECK}; what it does not take is counted at the end"
+            );
+        }
         if !self.batch.spans.is_empty() && self.batch_begun.elapsed() >= BATCH_AGE {
             self.pass_on();
         }

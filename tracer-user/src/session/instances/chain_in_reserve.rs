@@ -159,8 +159,8 @@ pub fn going_over(process: ProcessId, reason: Reason) -> String {
              beginnings and ends within bounds (`--python watch` sees some of the methods, exactly)"
         ),
         Reason::IsIdle => format!(
-            "process {process} has more Python methods than can be watched, and none was seen called so far; all of them are seen from now \
-             on, in chain mode, which knows beginnings and ends within bounds (`--python watch` sees as many as can be watched, exactly)"
+            "process {process}: none of its Python methods was seen called so far, and more may be called than can be watched; all of them are \
+             seen from now on, in chain mode, which knows beginnings and ends within bounds (`--python watch` sees as many as can be watched, exactly)"
         ),
         Reason::CallsMore => format!(
             "process {process} calls as many Python methods as can be watched, or more; all of them are seen in chain mode from now on, \

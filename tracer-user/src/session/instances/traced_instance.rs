@@ -268,8 +268,9 @@ impl TracedInstance {
         let is_unknown = calibration.is_some() && first_count != FirstCount::Never;
         let counted = calibration.filter(|_| first_count == FirstCount::Now);
         let called = counted.map_or(Ok(Counts::new()), |counted| self.calibrate(context, &counted))?;
-        // Of more than can be watched nothing was called for a moment: the first request is to be seen whole.
-        let is_idle = is_unknown && called.is_empty();
+        // Of more than can be watched nothing was called for a moment, or there is nothing to be called yet: the first request, or the first
+        // cell of a notebook, is to be seen whole.
+        let is_idle = (is_unknown && called.is_empty()) || self.policy.has_classes_alone();
         if let Some(reason) = self.reason_to_go_over(is_idle, &called, profile) {
             return self.go_over(context, (reason, &called), profile);
         }
