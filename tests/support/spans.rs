@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span, TracesData};
 
@@ -74,6 +75,12 @@ impl SpanRow {
     #[must_use]
     pub fn ending(&self) -> &str {
         self.text("ml.ending").unwrap_or("returned")
+    }
+
+    /// Whether it is a request that the process was asked.
+    #[must_use]
+    pub fn is_request(&self) -> bool {
+        self.span.kind() == SpanKind::Server
     }
 
     /// Whether the span's status is an error.
@@ -149,8 +156,9 @@ impl Spans {
             ensure!(span.span_id.len() == 8 && span.span_id.iter().any(|byte| *byte != 0), "span id of {name}");
             ensure!(span.start_time_unix_nano > 1_600_000_000_000_000_000, "{name} starts before 2020");
             ensure!(span.start_time_unix_nano <= span.end_time_unix_nano, "{name} ends before it starts");
+            let is_call = !row.is_request() && row.ending() != "lost";
             for key in ["code.function.name", "ml.module", "ml.library", "ml.language"] {
-                ensure!(row.ending() == "lost" || row.text(key).is_some(), "{name} has no {key}");
+                ensure!(!is_call || row.text(key).is_some(), "{name} has no {key}");
             }
             ensure!(row.integer("thread.id").is_some_and(|thread| thread > 0), "{name} has no thread.id");
             for key in ["service.name", "process.pid"] {

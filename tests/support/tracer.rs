@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -265,7 +264,7 @@ impl Trace {
             summary.open()
         );
         ensure!(self.finished.errors.contains(&line), "no line `{line}` in: {}", self.finished.errors);
-        let is_call = |row: &&SpanRow| row.ending() != "lost" && row.span.kind() != SpanKind::Server;
+        let is_call = |row: &&SpanRow| row.ending() != "lost" && !row.is_request();
         let written = self.spans.0.iter().filter(is_call).count() as u64;
         let expected = summary.spans() + summary.open();
         ensure!(written == expected, "{written} spans in the file, {expected} in the summary: {}", summary.0);

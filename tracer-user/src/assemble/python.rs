@@ -135,7 +135,7 @@ impl PythonObjects {
         let Some(known) = self.processes.get(&process) else { return Some(&[]) };
         let is_it = |listed: &&Vec<Listed>| {
             let looked_into = listed.first().and_then(|first| first.container_class);
-            !looked_into.zip(class).is_some_and(|(looked_into, class)| looked_into != class)
+            looked_into.zip(class).is_none_or(|(looked_into, class)| looked_into == class)
         };
         match known.listed.get(&container).filter(is_it) {
             Some(listed) => Some(listed),

@@ -10,10 +10,10 @@ use super::features::{
     NEEDED_KERNEL, TESTED_KERNEL, in_initial_pid_namespace, is_virtual_machine, kernel_version, missing_privilege,
 };
 use super::kernel::Kernel as _;
-use super::loaded::{LoadOptions, LoadRequests};
+use super::loaded::LoadOptions;
 use super::programs::Programs;
 use super::python_watch::WatchOutcome;
-use super::requests::sockets_tell;
+use super::requests::{LoadRequests, sockets_tell};
 use super::trial::{try_chain, try_exceptions, try_frames, try_native, try_watch};
 use crate::model::CHAIN_KERNEL;
 

@@ -24,21 +24,10 @@ use super::python_frames::{ExceptionProgram, FramesPrograms};
 use super::python_tables::{PYTHON_ENTRIES, PYTHON_TABLES, SharedTables};
 use super::python_watch::WatchPrograms;
 use super::removals::Removals;
-use super::requests::{REQUEST_TABLES, RequestPrograms};
+use super::requests::{LoadRequests, REQUEST_TABLES, RequestPrograms};
 use super::slots::{Slot, Slots};
 use super::task_layout::task_layout;
 use crate::model::{InterpreterSite, KernelFeatures, OpenCall, PlannedFunction};
-
-/// Whether the programs that see requests are to be loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoadRequests {
-    /// No.
-    No,
-    /// If that is possible here; nothing fails if it is not, and it is said.
-    IfPossible,
-    /// Yes.
-    Yes,
-}
 
 /// How the programs are loaded.
 #[derive(Clone, Copy, Debug)]
@@ -217,7 +206,7 @@ impl Loaded {
         // The ring buffer is taken away later: what runs on it must be loaded before.
         let frames = if options.python_frames { Some(FramesPrograms::load(&mut ebpf, multi.is_some())?) } else { None };
         let chain = if options.python_chain { Some(ChainPrograms::new(&mut ebpf, witness)?) } else { None };
-        let requests = RequestPrograms::load_if_wanted(&mut ebpf, &task, options)?;
+        let requests = RequestPrograms::load_if_wanted(&mut ebpf, &task, options.requests, options.single_probes)?;
         let contexts = match requests.is_some() {
             true => Some(ContextPrograms::load(&mut ebpf, multi.is_some())?),
             false => None,

@@ -50,12 +50,12 @@ pub use features::{
     Capability, MissingPrivilege, is_virtual_machine, kernel_version, missing_privilege, probe_features,
 };
 pub use guard::run_guard;
-pub use heaps::share_heaps;
+pub use heaps::{give_memory_back, share_heaps};
 pub use hit_cost::measure_watchpoint_hit;
 pub use kernel::{Kernel, KernelProcess};
 pub use leases::keep_leases;
-pub use loaded::{LoadOptions, LoadRequests};
+pub use loaded::LoadOptions;
 pub use placement::{Refusal, Refused};
 pub use programs::Programs;
 pub use python_watch::WatchOutcome;
-pub use requests::sockets_tell;
+pub use requests::{LoadRequests, sockets_tell};

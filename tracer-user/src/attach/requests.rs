@@ -16,7 +16,6 @@ use tracer_common::tables::{ConnectionKey, ConnectionState, NO_INTERPRETER, SETT
 
 use super::error::{AttachError, kernel_error};
 use super::features::kernel_version;
-use super::loaded::{LoadOptions, LoadRequests};
 use super::object::{hash_map, map_error, per_processor, program, program_error};
 use super::task_layout::TaskLayout;
 use super::tracepoints::Tracepoints;
@@ -78,6 +77,17 @@ const CALL_PROGRAMS: [(&str, &[&str]); 10] = [
     ("socket_accepted", &["sys_exit_accept", "sys_exit_accept4"]),
 ];
 
+/// Whether the programs that see requests are to be loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadRequests {
+    /// No.
+    No,
+    /// If that is possible here; nothing fails if it is not, and it is said.
+    IfPossible,
+    /// Yes.
+    Yes,
+}
+
 /// The live programs. Dropping them takes them away.
 pub struct RequestPrograms {
     calls: Vec<OwnedFd>,
@@ -88,20 +98,21 @@ pub struct RequestPrograms {
 }
 
 impl RequestPrograms {
-    /// Loads them as these options say.
+    /// Loads them as this says. `at_calls`: to see sockets at system calls in any case.
     ///
     /// # Errors
     /// As [`Self::load`], where they are to be loaded in any case.
     pub fn load_if_wanted(
         ebpf: &mut Ebpf,
         task: &TaskLayout,
-        options: LoadOptions,
+        wanted: LoadRequests,
+        at_calls: bool,
     ) -> Result<Option<Self>, AttachError> {
-        if options.requests == LoadRequests::No {
+        if wanted == LoadRequests::No {
             return Ok(None);
         }
-        match Self::load(ebpf, task, options.single_probes) {
-            Err(error) if options.requests == LoadRequests::IfPossible => {
+        match Self::load(ebpf, task, at_calls) {
+            Err(error) if wanted == LoadRequests::IfPossible => {
                 tracing::warn!("requests are not looked at: {error}");
                 Ok(None)
             }
@@ -109,7 +120,7 @@ impl RequestPrograms {
         }
     }
 
-    /// Loads the programs and attaches them: they do nothing until they are told of a server. `at_calls`: at system calls in any case.
+    /// Loads the programs and attaches them: they do nothing until they are told of a server.
     ///
     /// # Errors
     /// Not permitted, or the kernel has no such tracepoints or cannot run the programs.

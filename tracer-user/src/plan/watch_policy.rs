@@ -2,7 +2,6 @@
 //! code to see comes out. It reads no clock and no process: both are told to it.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::{PythonBudget, function_is_seen};
@@ -19,8 +18,8 @@ use super::step::{Others, Step};
 use super::survey_history::{SurveyDelta, SurveyHistory};
 use super::unwatched::unwatched_methods;
 use crate::model::{
-    ClassesInSight, DEBUG_REGISTERS, Look, ProcessId, PythonLayout, PythonLeftOut, PythonMode, PythonNames, PythonPlan,
-    PythonRuntime, PythonSurvey, RemoteAddress, RuntimeCoverage,
+    ClassesInSight, DEBUG_REGISTERS, Look, MonotonicNs, ProcessId, PythonLayout, PythonLeftOut, PythonMode,
+    PythonNames, PythonPlan, PythonRuntime, PythonSurvey, RemoteAddress, RuntimeCoverage, UnwatchedMethods,
 };
 
 /// How often the calls of watched code are counted: code that is not called makes room for other code.
@@ -226,7 +225,7 @@ impl WatchPolicy {
         !self.history.classes().is_empty()
     }
 
-    /// Whether there are classes that are asked for, and none of them has had an object: what will be called is not known.
+    /// Whether there are classes that are asked for, without an object so far.
     #[must_use]
     pub fn has_classes_alone(&self) -> bool {
         !self.survey.codes.is_empty() && !self.has_objects()
@@ -242,12 +241,6 @@ impl WatchPolicy {
     #[must_use]
     pub fn seen(&self) -> Vec<RemoteAddress> {
         if self.mode == PythonMode::Watch { self.watched.clone() } else { self.wanted() }
-    }
-
-    /// Code objects that are seen now.
-    #[must_use]
-    pub fn seen_count(&self) -> usize {
-        self.seen().len()
     }
 
     /// A look at the process has begun.
@@ -552,17 +545,11 @@ impl WatchPolicy {
         (self.has_new_routes && is_any).then(|| self.names(number))
     }
 
-    /// Methods of steps of containers whose calls are not seen now.
+    /// Methods whose calls are not seen from now on in the process with this number.
     #[must_use]
-    pub fn unwatched(&self) -> Vec<(RemoteAddress, Vec<Arc<str>>)> {
-        unwatched_methods(&self.survey, &self.seen())
-    }
-
-    /// Whether there is code that the maps ask for and whose calls are not seen now.
-    #[must_use]
-    pub fn leaves_unseen(&self) -> bool {
-        let seen: HashSet<RemoteAddress> = self.seen().into_iter().collect();
-        self.wanted().iter().any(|code| !seen.contains(code))
+    pub fn unwatched(&self, process: u32, since: MonotonicNs) -> UnwatchedMethods {
+        let are_others = self.mode == PythonMode::Watch && self.plan.has_more;
+        UnwatchedMethods { process, since, methods: unwatched_methods(&self.survey, &self.seen()), are_others }
     }
 
     /// What would be seen, without seeing anything.

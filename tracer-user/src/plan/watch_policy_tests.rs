@@ -214,7 +214,7 @@ fn what_was_covered_is_told_whatever_is_watched_in_the_end() {
 fn frames_mode_sees_everything_and_chooses_again_only_after_news() {
     let mut bench = Bench::new(PythonMode::Frames, look(9, 1));
     bench.begin(&Counts::new());
-    assert_eq!((bench.policy.seen_count(), bench.policy.next_count(bench.now)), (9, None));
+    assert_eq!((bench.policy.seen().len(), bench.policy.next_count(bench.now)), (9, None));
     assert_eq!(bench.step(&[1], 1, Some(look(9, 1))).watch, None);
     let step = bench.step(&[1], 1, Some(look(10, 1)));
     assert_eq!(step.watch.map(|watch| watch.len()), Some(10));
@@ -287,7 +287,7 @@ fn in_another_mode_all_is_seen_and_what_was_covered_is_remembered() {
     bench.policy = bench.policy.in_mode(bench.now, (PythonMode::Chain, &layout));
     bench.calls.clear();
     bench.begin(&Counts::new());
-    assert_eq!((bench.policy.mode(), bench.policy.seen_count()), (PythonMode::Chain, 6));
+    assert_eq!((bench.policy.mode(), bench.policy.seen().len()), (PythonMode::Chain, 6));
     assert!(!bench.policy.is_too_much(&bench.counts()));
     let counts: Counts = [(RemoteAddress(1), 7.into())].into();
     let coverage = bench.policy.counted_coverage(&counts, PythonLeftOut::default());

@@ -5,13 +5,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::error::SessionError;
-use super::heap::give_memory_back;
 use super::message::Message;
 use super::processes::ProcessChanges;
 use super::python_mode::PythonModeReport;
 use super::report::Report;
 use super::settings::StatusFeed;
 use super::tracer::Tracer;
+use crate::attach::give_memory_back;
 use crate::model::ClassesInSight;
 
 /// From one turn of the loop that nobody has asked for to the next: what is due all the time takes no processor for itself.

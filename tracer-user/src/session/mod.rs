@@ -12,7 +12,6 @@ mod failures;
 mod fake_kernel;
 mod findings;
 mod first_calls;
-mod heap;
 mod instances;
 mod left_calls;
 mod measure;

@@ -10,7 +10,6 @@ use super::descriptors::raise_descriptor_limit;
 use super::drain::Drain;
 use super::error::SessionError;
 use super::findings::{Findings, nothing_found};
-use super::heap::give_memory_back;
 use super::instances::{Instances, class_names};
 use super::native_probes::NativeProbes;
 use super::process_news::ProcessNews;
@@ -20,7 +19,9 @@ use super::settings::Settings;
 use super::tape_header::{begin_tape, tape_header};
 use super::tracer::{NewProcess, Tracer};
 use super::wiring::Pipeline;
-use crate::attach::{AttachError, Kernel, LoadOptions, LoadRequests, Programs, Refusal, Refused, share_heaps};
+use crate::attach::{
+    AttachError, Kernel, LoadOptions, LoadRequests, Programs, Refusal, Refused, give_memory_back, share_heaps,
+};
 use crate::engine::{NativeEngine, Runtimes};
 use crate::memory::ReadLimit;
 use crate::model::{ProcessId, PythonMode, Target, process_numbers};

@@ -1,6 +1,5 @@
 //! One instance of a runtime: looked at, decided for by the policy, seen as that says, and looked at again.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::background::Bell;
@@ -48,7 +47,7 @@ pub struct TracedInstance {
     /// The time of a calibration, in which nothing is recorded.
     calibration: Option<OpenGap>,
     /// What was told last of methods that are not watched.
-    unwatched: (Vec<(RemoteAddress, Vec<Arc<str>>)>, bool),
+    unwatched: Option<UnwatchedMethods>,
 }
 
 impl TracedInstance {
@@ -95,7 +94,7 @@ impl TracedInstance {
             most_seen: 0,
             is_command: false,
             calibration: None,
-            unwatched: (Vec::new(), false),
+            unwatched: None,
         }
     }
 
@@ -148,7 +147,7 @@ impl TracedInstance {
 
     /// Code objects that are seen, or were.
     pub fn seen_count(&self) -> usize {
-        self.most_seen.max(self.policy.seen_count())
+        self.most_seen.max(self.policy.seen().len())
     }
 
     /// How its calls are seen, if any are.
@@ -386,7 +385,7 @@ impl TracedInstance {
     /// Tells the programs and the assembler what the policy says.
     fn tell(&mut self, context: &mut Context<'_>) -> Result<(), SessionError> {
         let number = self.number();
-        self.most_seen = self.most_seen.max(self.policy.seen_count());
+        self.most_seen = self.most_seen.max(self.policy.seen().len());
         context.drain.add_functions(self.policy.plan().functions.clone())?;
         context.drain.add_python_names(self.policy.names(number))?;
         let kernel = context.in_kernel(self.process())?;
@@ -399,13 +398,16 @@ impl TracedInstance {
 
     /// Tells the assembler which steps of containers are not watched from an instant on, or from now on, if that is new.
     fn tell_unwatched(&mut self, context: &Context<'_>, since: Option<MonotonicNs>) -> Result<(), SessionError> {
-        let (methods, are_others) = (self.policy.unwatched(), self.policy.leaves_unseen());
-        if (&methods, are_others) == (&self.unwatched.0, self.unwatched.1) {
+        let told = self.policy.unwatched(self.number(), since.unwrap_or_else(monotonic_now));
+        if self
+            .unwatched
+            .as_ref()
+            .is_some_and(|before| UnwatchedMethods { since: told.since, ..before.clone() } == told)
+        {
             return Ok(());
         }
-        self.unwatched = (methods.clone(), are_others);
-        let since = since.unwrap_or_else(monotonic_now);
-        context.drain.add_unwatched(UnwatchedMethods { process: self.number(), since, methods, are_others })
+        self.unwatched = Some(told.clone());
+        context.drain.add_unwatched(told)
     }
 
     /// Tells everybody what the policy says, and moves the watchpoints.
