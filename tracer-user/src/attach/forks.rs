@@ -8,7 +8,7 @@ use aya::Ebpf;
 use aya::programs::RawTracePoint;
 use aya::programs::raw_trace_point::RawTracePointLink;
 
-use super::error::AttachError;
+use super::error::{AttachError, kernel_error};
 use super::object::{hash_map, hash_map_to_read, map_error, per_processor, program, program_error};
 
 /// The processes that are told of, by the name of the map.
@@ -17,8 +17,9 @@ const FOLLOWED: &str = "FOLLOWED";
 /// The map's values.
 const NOTICED: u32 = 1;
 
-/// Update a map's element whether it is there or not (`BPF_ANY`, include/uapi/linux/bpf.h).
+/// Update a map's element whether it is there or not, or if it is there (`BPF_ANY`, `BPF_EXIST`, include/uapi/linux/bpf.h).
 const ANY: u64 = 0;
+const EXIST: u64 = 2;
 
 /// Loads what tells of forks. Dropping the link ends it.
 ///
@@ -38,6 +39,19 @@ pub fn load(ebpf: &mut Ebpf) -> Result<RawTracePointLink, AttachError> {
 /// The map cannot be written.
 pub fn tell_of(ebpf: &mut Ebpf, process: u32) -> Result<(), AttachError> {
     hash_map(ebpf, FOLLOWED)?.insert(process, NOTICED, ANY).map_err(|error| map_error(FOLLOWED, &error))
+}
+
+/// Notice is taken of a process that was forked: it is told of from now on, and not counted. `false`: it has been counted, because it has
+/// ended, or found no room.
+///
+/// # Errors
+/// The map cannot be written.
+pub fn take_notice_of(ebpf: &mut Ebpf, process: u32) -> Result<bool, AttachError> {
+    match hash_map(ebpf, FOLLOWED)?.insert(process, NOTICED, EXIST).map_err(|error| kernel_error(&error)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(map_error(FOLLOWED, &error)),
+    }
 }
 
 /// Nothing is told of a process any more.

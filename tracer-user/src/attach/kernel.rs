@@ -60,6 +60,12 @@ pub trait Kernel: Send {
     /// The map cannot be written.
     fn tell_of(&mut self, process: ProcessId) -> Result<(), AttachError>;
 
+    /// Notice is taken of a process that was forked, where forks are told. `false`: the kernel has counted it as one that was not seen.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    fn take_notice_of(&mut self, process: ProcessId) -> Result<bool, AttachError>;
+
     /// Nothing is told of a process any more. One that ends is forgotten by itself.
     fn tell_no_more_of(&mut self, process: ProcessId);
 

@@ -102,6 +102,10 @@ impl Kernel for Programs {
         forks::tell_of(&mut self.loaded.lock().ebpf, process.pid)
     }
 
+    fn take_notice_of(&mut self, process: ProcessId) -> Result<bool, AttachError> {
+        forks::take_notice_of(&mut self.loaded.lock().ebpf, process.pid)
+    }
+
     fn tell_no_more_of(&mut self, process: ProcessId) {
         forks::tell_no_more_of(&mut self.loaded.lock().ebpf, process.pid);
     }

@@ -83,6 +83,10 @@ impl Kernel for FakeKernel {
         0
     }
 
+    fn take_notice_of(&mut self, process: ProcessId) -> Result<bool, AttachError> {
+        self.tell_of(process).map(|()| true)
+    }
+
     fn tell_of(&mut self, process: ProcessId) -> Result<(), AttachError> {
         self.state().told_of.insert(process.pid);
         Ok(())

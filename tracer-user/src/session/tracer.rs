@@ -37,6 +37,8 @@ pub struct Tracer {
     awaits_forks: bool,
     /// Whether it looks at what the processes are asked over their connections.
     sees_requests: bool,
+    /// Forked processes that were noticed, and that the kernel has counted as not seen.
+    counted_twice: u64,
     /// The command that it has started, if its first calls are to be seen.
     first_calls: Option<FirstCalls>,
     /// When it asks next for what nobody tells it.
@@ -79,6 +81,7 @@ impl Tracer {
             failures: Failures::default(),
             awaits_forks: false,
             sees_requests: false,
+            counted_twice: 0,
             first_calls: None,
             asks: Instant::now(),
         }
@@ -326,8 +329,8 @@ impl Tracer {
     /// The books cannot be read; spans are delivered all the same.
     pub fn finish(self) -> Result<Report, SessionError> {
         let functions = self.functions();
-        let Self { mut kernel, drain, mut instances, native, mut processes, source, .. } = self;
-        let unseen = kernel.unseen_forks();
+        let Self { mut kernel, drain, mut instances, native, mut processes, source, counted_twice, .. } = self;
+        let unseen = kernel.unseen_forks().map(|unseen| unseen.saturating_sub(counted_twice));
         let report = take_away(&mut *kernel, &mut processes, drain)?;
         let told = processes.report(|process| instances.seen_of(process));
         let not_followed = processes.not_followed() + unseen.unwrap_or_else(|| source.left_out());
@@ -368,7 +371,7 @@ impl Tracer {
                     let kernel = self.processes.in_kernel(process).filter(|_| self.sees_requests);
                     Ok(kernel.map_or(Ok(()), |kernel| look_at_requests(process, kernel))?)
                 });
-                self.have_told_of(process);
+                self.take_notice_of(process);
                 if let Err(error) = &accepted
                     && runs_another_program(process, image)
                 {
@@ -421,6 +424,23 @@ impl Tracer {
                 Ok(())
             }
         }
+    }
+
+    /// A process that was forked has been noticed. One that had ended by then is counted by the kernel as not seen, although it is among
+    /// those that are told of if anything in it is traced.
+    fn take_notice_of(&mut self, process: ProcessId) {
+        if self.kernel.forks_are_told() {
+            match self.kernel.take_notice_of(process) {
+                Ok(true) => return,
+                Ok(false) => {
+                    let is_traced = self.processes.traced(process).is_some_and(|known| known.native > 0)
+                        || self.instances.seen_of(process) > 0;
+                    self.counted_twice += u64::from(is_traced);
+                }
+                Err(error) => tracing::debug!(%process, %error, "it is counted as one that was not seen"),
+            }
+        }
+        self.have_told_of(process);
     }
 
     /// Has the kernel tell what becomes of a process: one that was forked has been noticed. If it is over by now, the kernel has
