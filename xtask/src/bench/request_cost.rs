@@ -111,7 +111,8 @@ pub fn measure(place: &Place, environment: &Path, rounds: usize) -> Result<Reque
         for turn in 0..Tracing::ALL.len() {
             let tracing = Tracing::ALL[(round + turn) % Tracing::ALL.len()];
             let more: &[String] = match tracing {
-                Tracing::Untraced | Tracing::Calls => &[],
+                Tracing::Untraced => &[],
+                Tracing::Calls => &["--requests=off".to_owned()],
                 Tracing::Requests => &["--requests=sockets".to_owned()],
             };
             let tracer = match tracing {
