@@ -254,7 +254,7 @@ pub trait KernelProcess {
     /// It stops for nothing any more.
     fn stop_no_more(&mut self);
 
-    /// From now on records tell of the connections that it accepts, and of those that it is asked over already, which are asked for
+    /// From now on records tell of the connections that it accepts, and of those that it is asked over already, which are asked for before and
     /// once the others are seen.
     ///
     /// # Errors

@@ -175,21 +175,14 @@ impl RequestPrograms {
         Ok(())
     }
 
-    /// A process listens on these, and has accepted these connections before.
+    /// A process has accepted these connections before.
     ///
     /// # Errors
     /// A map cannot be written.
     pub fn look_at_open(&mut self, ebpf: &mut Ebpf, process: u32, open: &ServerSockets) -> Result<(), AttachError> {
-        let ServerSockets { accepted, ports, listens_on_unix } = open;
+        let ServerSockets { accepted, ports: _, listens_on_unix } = open;
         if *listens_on_unix && !self.is_refused {
             self.see_closes_if_possible(ebpf);
-        }
-        let mut listened = hash_map::<u16, u32>(ebpf, LISTENED_PORTS)?;
-        for port in ports {
-            // Where there is no room, requests over connections of later are not seen.
-            if let Err(error) = listened.insert(port, 1, ANY) {
-                tracing::debug!(%error, port, "one more port than can be known");
-            }
         }
         let mut table = hash_map::<ConnectionKey, ConnectionState>(ebpf, CONNECTIONS)?;
         let now = clock_gettime(ClockId::Monotonic);
@@ -249,6 +242,21 @@ pub fn look_at(ebpf: &mut Ebpf, process: u32, slot: Option<u16>, settling: bool)
     let settling = if settling { SETTLING } else { 0 };
     let value = slot.map_or(NO_INTERPRETER, |slot| u32::from(slot) + 1) | settling;
     hash_map::<u32, u32>(ebpf, SERVERS)?.insert(process, value, ANY).map_err(|error| map_error(SERVERS, &error))
+}
+
+/// A process listens on these ports, some of them perhaps since long ago.
+///
+/// # Errors
+/// There is no such map.
+pub fn know_ports(ebpf: &mut Ebpf, ports: &[u16]) -> Result<(), AttachError> {
+    let mut listened = hash_map::<u16, u32>(ebpf, LISTENED_PORTS)?;
+    for port in ports {
+        // Where there is no room, requests over connections of later are not seen.
+        if let Err(error) = listened.insert(port, 1, ANY) {
+            tracing::debug!(%error, port, "one more port than can be known");
+        }
+    }
+    Ok(())
 }
 
 /// Nothing of a process is looked at any more.

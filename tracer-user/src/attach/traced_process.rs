@@ -344,6 +344,9 @@ impl KernelProcess for TracedProcess {
             // That was said when it was found out.
             return Ok(());
         }
+        // The ports are known before anything is looked at: what is read over a connection that is not known for one is not told, and its
+        // answer would come to no request.
+        requests::know_ports(&mut self.loaded.lock().ebpf, &open().ports)?;
         self.is_asked = true;
         self.look_at_requests_of(!self.contexts.is_empty(), true)?;
         let open = open();
