@@ -51,7 +51,6 @@ pub fn start(settings: Settings) -> Result<Session, SessionError> {
 pub fn load_programs(options: LoadOptions) -> Result<LoadedKernel, SessionError> {
     let mut programs = Programs::load(options)?;
     let ring = programs.take_ring()?.ok_or(SessionError::DrainEnded)?;
-    give_memory_back();
     Ok((Box::new(programs), Box::new(KernelRing::new(ring))))
 }
 
